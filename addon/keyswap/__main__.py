@@ -1,0 +1,5 @@
+"""`python -m keyswap`."""
+
+from keyswap.cli import main
+
+main()

@@ -1,0 +1,148 @@
+"""`serve`, `init`, `explain`, `status`: the words about the gateway itself.
+
+Law: what a running gateway can say is asked of it; without one these work on the state directory and say so.
+"""
+
+import asyncio
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyswap import policy as policies
+from keyswap.build import Built, Resources, build
+from keyswap.cli.output import Setting, common, from_stdin, printable
+from keyswap.model import Damage, Upstream
+from keyswap.policy import parse_upstream
+from keyswap.shell import control, launcher, telling
+from keyswap.state import StateDirectory
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """HOST:PORT, with brackets around an IPv6 host."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise click.BadParameter(f"{text!r} is no HOST:PORT, like 127.0.0.1:8080 or [::1]:8080")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _upstream(url: str | None) -> Upstream | None:
+    try:
+        return parse_upstream(url) if url else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--upstream") from error
+
+
+@click.command()
+@click.option("--upstream", metavar="URL", help="The backend; wins over the policy's.")
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where callers come.")
+@click.option("--web", is_flag=True, help="Run mitmweb, to look at each decision in a browser.")
+@common
+def serve(setting: Setting, upstream: str | None, listen: str, web: bool) -> None:
+    """Run the gateway; one JSON line says when it is ready."""
+    state = StateDirectory(setting.state).open()
+    told = launcher.Start(setting.policy, state.path, _upstream(upstream), parse_listen(listen), web)
+    asyncio.run(launcher.serve(told))
+
+
+@click.command()
+@click.option("--upstream", required=True, metavar="URL", help="The backend.")
+@click.option("--issuer", default="http://127.0.0.1:8080", show_default=True, help="The gateway's public URL.")
+@click.option("-o", "--output", metavar="FILE", help="Where to write it; - is standard output [--policy].")
+@common
+def init(setting: Setting, upstream: str, issuer: str, output: str | None) -> None:
+    """Write a commented policy for an API."""
+    text = TEMPLATE.format(issuer=issuer, upstream=upstream)
+    policies.parse(text.encode(), "the new policy")
+    if output == "-":
+        sys.stdout.write(text)
+        return
+    file = Path(output) if output else setting.policy
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as out:
+            out.write(text)
+    except FileExistsError as error:
+        raise Damage(f"{file} is there already: name another with -o, or remove it first") from error
+    except OSError as error:
+        raise Damage(f"{file} cannot be written ({error.strerror})") from error
+    setting.print({"policy": str(file)}, f"wrote {file}", f"now: keyswap serve --policy {file}")
+
+
+TEMPLATE = """\
+# A keyswap policy. Every field with its default: policies/reference.yaml. Unknown fields are errors.
+version: 1
+issuer: {issuer}   # the `iss` of minted tokens; the backend finds the key set at <issuer>/.well-known/jwks.json
+upstream: {upstream}
+# audience: my-api               # carried as `aud` by minted tokens; the backend should then require it
+
+api_keys:
+  prefix: ksw                    # our keys begin with ksw_live_ or ksw_test_
+  read_from:                     # all are looked at; two different credentials are refused
+    - {{header: authorization, scheme: Bearer}}
+    - {{header: x-api-key}}
+
+tokens:
+  algorithm: RS256               # RS256 | ES256 | EdDSA
+  ttl: 120s                      # a revoked key's last token dies after at most this long
+"""
+
+
+@click.command()
+@click.argument("method")
+@click.argument("path")
+@click.option("--key", metavar="ID|-", help="As the caller with this key; - reads its value from standard input.")
+@common
+def explain(setting: Setting, method: str, path: str, key: str | None) -> None:
+    """The decision on METHOD PATH, step by step; exits with 1 when it is no."""
+    asked: dict[str, Any] = {"command": "explain", "method": method.upper(), "path": path}
+    if key is not None:
+        asked |= {"key": from_stdin()} if key == "-" else {"key_id": key}
+    answer = control.ask(setting.state, asked)
+    if answer is None:
+        answer = _without_gateway(setting, lambda built: asyncio.run(telling.explained(built, asked, time.time())))
+        click.echo("no gateway runs on this state directory: this is what one would decide", err=True)
+    _print_explanation(setting, answer)
+    sys.exit(0 if answer["decision"] == "admit" else 1)
+
+
+def _print_explanation(setting: Setting, answer: dict[str, Any]) -> None:
+    marks = {"pass": "✓", "refuse": "✗", "skip": "·", "shadow": "~"}
+    steps = [f"{marks[step['result']]} {step['step']:<11}{step['detail']}" for step in answer["steps"]]
+    verdict = "admit" if answer["decision"] == "admit" else f"refuse {answer['status']} {answer['code']}"
+    remedy = [f"remedy: {answer['remedy']}"] if answer["remedy"] else []
+    setting.print(answer, *steps, verdict, *remedy)
+
+
+@click.command()
+@common
+def status(setting: Setting) -> None:
+    """What runs, what is enforced, and the state of the stores."""
+    answer = control.ask(setting.state, {"command": "status"})
+    if answer is None:
+        answer = _without_gateway(setting, lambda built: telling.standing(built, time.time()))
+        answer = {"running": False, **answer, "policy": {"file": str(setting.policy)}}
+    keys, tokens = answer["keys"], answer["tokens"]
+    running = f"running, pid {answer['pid']}, on {', '.join(answer['listen'])}" if answer["running"] else "not running"
+    error = answer["policy"].get("reload_error")
+    setting.print(
+        answer,
+        f"gateway   {running}",
+        f"policy    {answer['policy']['file']}" + (f"\n          NOT RELOADED: {printable(error)}" if error else ""),
+        f"upstream  {answer['upstream']}",
+        f"tokens    {tokens['algorithm']}, {tokens['profile']}, {tokens['ttl_s']:g} s, issuer {answer['issuer']}",
+        f"keys      {keys['keys']} in {keys['database']}" + ("" if keys["healthy"] else f": {keys['reason']}"),
+        *(f"signing   {key['kid']} {key['alg']} {key['state']}" for key in answer["signing"]),
+    )
+
+
+def _without_gateway(setting: Setting, use: Any) -> dict[str, Any]:
+    """What can be known from policy and state directory alone."""
+    policy = policies.load(setting.policy)
+    with closing(Resources(StateDirectory(setting.state).open())) as resources:
+        nowhere = Upstream("http", "unknown.invalid", 80) if policy.upstream is None else None
+        built: Built = build(policy, resources, nowhere, time.time(), first=True)
+        return dict(use(built))

@@ -1,0 +1,272 @@
+"""`keyswap keys`: make, find, change and end API keys.
+
+Law: a change is effective at the next request of every gateway on this machine when the command returns.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyswap import policy as policies
+from keyswap.cli.output import Setting, common, from_stdin, iso, printable
+from keyswap.keys.importing import parse_import
+from keyswap.keys.key import Key, state
+from keyswap.keys.ledger import Ledger
+from keyswap.keys.pepper import Pepper
+from keyswap.model import Damage
+from keyswap.policy import seconds
+from keyswap.state import Epochs, StateDirectory
+
+
+@click.group()
+def keys() -> None:
+    """API keys: create, list, show, update, revoke, rotate, import, find, block."""
+
+
+@contextmanager
+def opened(setting: Setting) -> Iterator[Ledger]:
+    """The ledger of the state directory."""
+    directory = StateDirectory(setting.state).open()
+    prefix = policies.load(setting.policy).api_keys.prefix if setting.policy.exists() else "ksw"
+    epochs = Epochs(directory)
+    try:
+        with Ledger(directory, epochs, Pepper.load(directory), prefix) as ledger:
+            yield ledger
+    finally:
+        epochs.close()
+
+
+def as_json(ledger: Ledger, found: Sequence[Key], value: str | None = None) -> list[dict[str, Any]]:
+    """Keys in WorkOS' shape with our fields (CONTRACT §2); `value` on create and rotate only."""
+    now, used = time.time(), ledger.last_used([key.id for key in found])
+    return [_key_json(key, state(key, now, ledger.is_blocked(key)), used.get(key.id), value) for key in found]
+
+
+def _key_json(key: Key, standing: str, last_used: int | None, value: str | None) -> dict[str, Any]:
+    user = {"type": "user", "id": key.user_id, "organization_id": key.org_id}
+    return {
+        "object": "api_key",
+        "id": key.id,
+        "owner": user if key.user_id else {"type": "organization", "id": key.org_id},
+        "name": key.name,
+        "obfuscated_value": key.obfuscated_value,
+        "last_used_at": iso(last_used),
+        "expires_at": iso(key.expires_at),
+        "permissions": list(key.permissions),
+        "created_at": iso(key.created_at),
+        "updated_at": iso(key.updated_at),
+        "env": key.env,
+        "roles": list(key.roles),
+        "plan": key.plan,
+        "allow_ip": list(key.allow_ip),
+        "state": standing,
+        "revoked_reason": key.revoked_reason,
+        **({"value": value} if value else {}),
+    }
+
+
+def show_list(setting: Setting, ledger: Ledger, found: Sequence[Key]) -> None:
+    """Print keys as a list."""
+    data = as_json(ledger, found)
+    document = {"object": "list", "data": data, "list_metadata": {"before": None, "after": None}}
+    heads = ("id", "key", "name", "org", "user", "permissions", "plan", "state", "expires", "last used")
+    rows = [
+        (
+            *(one["id"], one["obfuscated_value"], one["name"], key.org_id, key.user_id, " ".join(key.permissions)),
+            *(key.plan, one["state"], one["expires_at"], one["last_used_at"]),
+        )
+        for one, key in zip(data, found, strict=True)
+    ]
+    setting.table(document, heads, rows)
+
+
+def show_one(setting: Setting, ledger: Ledger, key: Key, value: str | None = None) -> None:
+    """Print one key, with its value when it has just been made."""
+    (data,) = as_json(ledger, [key], value)
+    owner = data.pop("owner")
+    lines = [f"{name:<17}{', '.join(told) if isinstance(told, list) else told}" for name, told in data.items() if told]
+    if value:
+        lines = [value, "(shown this once: keyswap keeps only a digest of it)", *(x for x in lines if value not in x)]
+    setting.print(
+        {"owner": owner, **data}, *lines, f"{'organization':<17}{key.org_id}", f"{'user':<17}{key.user_id or '-'}"
+    )
+
+
+class Span(click.ParamType[float]):
+    """A length of time, like 30d, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse it."""
+        try:
+            return value if isinstance(value, float) else seconds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def described(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say what a key is."""
+    for option in reversed(
+        (
+            click.option("--org", metavar="ORG", help="The organization it belongs to."),
+            click.option(
+                "--user", metavar="USER", help="The user it acts for; without one it is the organization's own."
+            ),
+            click.option("--name", metavar="NAME", help="What people call it."),
+            click.option("--permission", "permissions", multiple=True, metavar="SLUG", help="May be given many times."),
+            click.option("--role", "roles", multiple=True, metavar="SLUG", help="May be given many times."),
+            click.option("--plan", metavar="NAME", help="The plan whose limits it has."),
+            click.option("--expires-in", type=Span(), metavar="30d", help="How long it is good for; default: no end."),
+            click.option("--allow-ip", multiple=True, metavar="CIDR", help="Only from there. May be given many times."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def changes(now: float, org: str | None, user: str | None, expires_in: float | None, **given: Any) -> dict[str, Any]:
+    """The options that were given, as the ledger calls them."""
+    named = {
+        "org_id": org,
+        "user_id": user,
+        "expires_at": None if expires_in is None else int(now + expires_in),
+        **given,
+    }
+    return {name: value for name, value in named.items() if value not in (None, ())}
+
+
+@keys.command()
+@described
+@click.option("--env", type=click.Choice(["live", "test"]), default="live", show_default=True)
+@common
+def create(setting: Setting, /, env: str, **given: Any) -> None:
+    """Make a key; its value is shown once."""
+    if not given["org"]:
+        raise click.UsageError("--org is required: every key belongs to an organization")
+    now = time.time()
+    with opened(setting) as ledger:
+        key, value = ledger.create(now=now, env=env, **changes(now, **given))
+        show_one(setting, ledger, key, value)
+
+
+@keys.command("list")
+@click.option("--org", metavar="ORG", help="Only this organization's.")
+@common
+def list_(setting: Setting, org: str | None) -> None:
+    """All keys, or an organization's."""
+    with opened(setting) as ledger:
+        show_list(setting, ledger, ledger.list(org))
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@common
+def show(setting: Setting, key_id: str) -> None:
+    """One key."""
+    with opened(setting) as ledger:
+        show_one(setting, ledger, ledger.get(key_id))
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@described
+@click.option("--enable/--disable", "enable", default=None, help="Let it be used, or not for now.")
+@common
+def update(setting: Setting, /, key_id: str, enable: bool | None, **given: Any) -> None:
+    """Change what is given of a key, and leave the rest."""
+    now = time.time()
+    with opened(setting) as ledger:
+        wanted = changes(now, **given)
+        if not wanted and enable is None:
+            raise click.UsageError("nothing to change was given")
+        key = ledger.update(key_id, now=now, **wanted) if wanted else ledger.get(key_id)
+        if enable is not None:
+            key = (ledger.enable if enable else ledger.disable)(key_id, now)
+        show_one(setting, ledger, key)
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID", required=False)
+@click.option("--org", metavar="ORG", help="All keys of this organization.")
+@click.option("--reason", metavar="TEXT", help="Kept with the key.")
+@common
+def revoke(setting: Setting, key_id: str | None, org: str | None, reason: str | None) -> None:
+    """End a key, or all of an organization's, for good."""
+    if (key_id is None) == (org is None):
+        raise click.UsageError("give the key's ID, or --org ORG")
+    with opened(setting) as ledger:
+        if key_id is not None:
+            show_one(setting, ledger, ledger.revoke(key_id, reason, time.time()))
+        elif org is not None:
+            show_list(setting, ledger, ledger.revoke_org(org, reason, time.time()))
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@click.option("--grace", type=Span(), default="24h", show_default=True, metavar="24h", help="How long both keys work.")
+@common
+def rotate(setting: Setting, key_id: str, grace: float) -> None:
+    """Make a new key in place of one, which ends after the grace period."""
+    with opened(setting) as ledger:
+        key, value, _old = ledger.rotate(key_id, grace, time.time())
+        show_one(setting, ledger, key, value)
+
+
+@keys.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@common
+def import_(setting: Setting, file: Path) -> None:
+    """Take keys from a CSV or JSON lines file: all of them, or none."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Damage(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8'})") from error
+    with opened(setting) as ledger:
+        show_list(setting, ledger, ledger.import_rows(parse_import(text, file.name), time.time()))
+
+
+@keys.command()
+@click.argument("value", metavar="-", type=click.Choice(["-"]))
+@common
+def find(setting: Setting, value: str) -> None:  # noqa: ARG001 (it can only be -)
+    """Whose key is it? Its value comes on standard input."""
+    with opened(setting) as ledger:
+        key = ledger.find(from_stdin())
+        if key is None:
+            click.echo("no key has this value", err=True)
+            sys.exit(1)
+        show_one(setting, ledger, key)
+
+
+@keys.command()
+@click.argument("subject", metavar="ID|-")
+@click.option("--reason", metavar="TEXT", help="Kept with the block.")
+@common
+def block(setting: Setting, subject: str, reason: str | None) -> None:
+    """Refuse a key of any source from now on; - reads its value from standard input."""
+    with opened(setting) as ledger:
+        if subject == "-":
+            key = ledger.block_value(from_stdin(), reason, time.time())
+            blocked = key.id if key else "a key that is not in this database"
+        else:
+            ledger.block(subject, reason, time.time())
+            blocked = subject
+        setting.print({"blocked": blocked, "reason": reason}, f"blocked {blocked}")
+
+
+@keys.command()
+@click.argument("subject", metavar="ID")
+@common
+def unblock(setting: Setting, subject: str) -> None:
+    """Take a block back."""
+    with opened(setting) as ledger:
+        if not ledger.unblock(subject):
+            click.echo(f"{printable(subject)} is not blocked", err=True)
+            sys.exit(1)
+        setting.print({"unblocked": subject}, f"unblocked {subject}")

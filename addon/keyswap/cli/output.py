@@ -1,0 +1,82 @@
+"""How commands print: a table or a few lines for a person, one JSON document for a program.
+
+Law: what others chose (names, reasons, paths) is printed with its control characters escaped, so that nothing that
+is listed can move a terminal's cursor or forge a line.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from keyswap.shell.service import default_policy, default_state
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every command is told."""
+
+    policy: Path
+    state: Path
+    json: bool
+
+    def print(self, document: object, *lines: str) -> None:
+        """Print the JSON document, or the lines."""
+        if self.json:
+            print(json.dumps(document, indent=2))
+        else:
+            for line in lines:
+                print(printable(line))
+
+    def table(self, document: object, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Print the JSON document, or a table."""
+        if self.json:
+            print(json.dumps(document, indent=2))
+            return
+        table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*(Text(printable("-" if cell in {None, ""} else str(cell))) for cell in row))
+        Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def common[**P, R](command: Callable[Concatenate[Setting, P], R]) -> Callable[..., R]:
+    """Give a command `--policy`, `--state` and `--json`; it gets them as a Setting."""
+
+    @click.option("--policy", type=click.Path(path_type=Path), help="Policy file [$KEYSWAP_POLICY].")
+    @click.option("--state", type=click.Path(path_type=Path), help="State directory [$KEYSWAP_STATE, ~/.keyswap].")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+    @wraps(command)
+    def run(*args: Any, policy: Path | None, state: Path | None, as_json: bool, **options: Any) -> R:
+        setting = Setting(policy or default_policy(), (state or default_state()).expanduser(), as_json)
+        return command(setting, *args, **options)
+
+    return run
+
+
+def printable(text: str) -> str:
+    """A text with its control characters escaped (C0, DEL, C1 and the characters that reorder a line)."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def iso(epoch_s: float | None) -> str | None:
+    """Epoch seconds as ISO 8601 in UTC, as WorkOS writes it."""
+    if epoch_s is None:
+        return None
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def from_stdin() -> str:
+    """A secret from standard input, without the line's end."""
+    value = sys.stdin.readline(1 << 12).strip()
+    if not value:
+        raise click.UsageError("nothing came on standard input: pipe the key in, as in `keyswap keys find - < file`")
+    return value

@@ -1,0 +1,112 @@
+"""`keyswap signing`: the keys that sign what backends trust.
+
+Law: a new key is published before it signs, unless --now says that the old one must not be trusted any more; private
+keys leave the state directory only into a file that is the owner's alone.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyswap import policy as policies
+from keyswap.cli.keys import Span
+from keyswap.cli.output import Setting, common, iso
+from keyswap.model import Damage
+from keyswap.state import Epochs, StateDirectory
+from keyswap.tokens.keyring import KEEP_S, LEAD_S, Keyring
+from keyswap.tokens.signers import ALGORITHMS, SigningKey
+
+
+@click.group()
+def signing() -> None:
+    """Signing keys: list, rotate, export, import."""
+
+
+@contextmanager
+def opened(setting: Setting) -> Iterator[Keyring]:
+    """The keyring of the state directory."""
+    directory = StateDirectory(setting.state).open()
+    epochs = Epochs(directory)
+    try:
+        yield Keyring(directory, epochs)
+    finally:
+        epochs.close()
+
+
+def show(setting: Setting, found: Sequence[SigningKey], now: int) -> None:
+    """Print signing keys; never their private part."""
+    data: list[dict[str, Any]] = [
+        {
+            "kid": key.kid,
+            "alg": key.alg,
+            "state": key.state(now),
+            "created_at": iso(key.created_at),
+            "signs_from": iso(key.signs_from),
+            "retires_at": iso(key.published_until),
+        }
+        for key in found
+    ]
+    heads = ("kid", "alg", "state", "created", "signs from", "retires")
+    setting.table({"data": data}, heads, [list(one.values()) for one in data])
+
+
+@signing.command("list")
+@common
+def list_(setting: Setting) -> None:
+    """The signing keys and what each is doing."""
+    now = int(time.time())
+    with opened(setting) as keyring:
+        show(setting, keyring.current(now), now)
+
+
+@signing.command()
+@click.option("--now", "at_once", is_flag=True, help="Sign with a new key and drop all others at once.")
+@click.option("--lead", type=Span(), default=f"{LEAD_S}s", show_default=True, help="Published so long before it signs.")
+@click.option("--algorithm", type=click.Choice(sorted(ALGORITHMS)), help="Default: the policy's.")
+@common
+def rotate(setting: Setting, at_once: bool, lead: float, algorithm: str | None) -> None:
+    """Begin to sign with a new key."""
+    alg = algorithm or (policies.load(setting.policy).tokens.algorithm if setting.policy.exists() else "RS256")
+    now = int(time.time())
+    with opened(setting) as keyring:
+        if at_once:
+            keyring.rotate_now(alg, now)
+        else:
+            keyring.rotate(alg, now, int(lead), KEEP_S)
+        show(setting, keyring.current(now), now)
+
+
+@signing.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@common
+def export(setting: Setting, file: Path) -> None:
+    """Write the signing keys, private parts and all, into FILE, for a second machine."""
+    with opened(setting) as keyring:
+        text = keyring.export_text()
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise Damage(f"{file} cannot be written ({error.strerror}): name a file that is not there yet") from error
+    with open(handle, "w", encoding="utf-8") as out:
+        out.write(text)
+    setting.print({"exported": str(file)}, f"wrote {file}: whoever has it can sign; remove it once it is imported")
+
+
+@signing.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@common
+def import_(setting: Setting, file: Path) -> None:
+    """Take the signing keys of another machine: all of them, or none."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Damage(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8'})") from error
+    now = int(time.time())
+    with opened(setting) as keyring:
+        keyring.import_text(text, now)
+        show(setting, keyring.current(now), now)

@@ -1,0 +1,112 @@
+"""Reading keys.db as the command line does: a connection that proves itself before every change.
+
+Law: a change is refused when the files it would be written to are no longer the state directory's, since nobody would
+ever see it. The epoch is bumped after the commit, never before.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+from keyswap.keys.database import BUSY_MS, changing, connect, create_if_missing, damage
+from keyswap.keys.format import well_formed
+from keyswap.keys.key import Key
+from keyswap.keys.key import state as state_of
+from keyswap.keys.pepper import DATABASE, Pepper
+from keyswap.keys.rows import SELECT, Row, key_of
+from keyswap.model import Damage
+from keyswap.state import KEYS, Epochs, StateDirectory
+
+_SETUP = "PRAGMA synchronous = FULL;"
+_BLOCKED = """SELECT count(*) FROM blocks
+              WHERE subject = ? OR subject = (SELECT lower(hex(digest)) FROM keys WHERE id = ?)"""
+
+
+class UnknownKey(Damage):
+    """No key has the id."""
+
+
+class Catalogue:
+    """The keys as people ask for them."""
+
+    def __init__(
+        self, state: StateDirectory, epochs: Epochs, pepper: Pepper, prefix: str, busy_ms: int = BUSY_MS
+    ) -> None:
+        """Open the key database, creating it on first use. Raises Damage."""
+        self._epochs, self._pepper, self._prefix = epochs, pepper, prefix
+        self.path = state.file(DATABASE)
+        create_if_missing(state, pepper)
+        self._connection = connect(state, pepper, busy_ms=busy_ms, setup=_SETUP)
+        self._file = self._identity()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the database back."""
+        self._connection.close()
+
+    def list(self, org_id: str | None = None) -> Sequence[Key]:
+        """All keys, or those of an organization, oldest first."""
+        if org_id is None:
+            return self._keys("ORDER BY id")
+        return self._keys("WHERE org_id = ? ORDER BY id", org_id)
+
+    def get(self, key_id: str) -> Key:
+        """The key of an id; UnknownKey when there is none."""
+        for key in self._keys("WHERE id = ?", key_id):
+            return key
+        # Not repeated: what is not an id may well be a key.
+        raise UnknownKey("no key has this id: `keyswap keys list` shows those that there are")
+
+    def find(self, value: str) -> Key | None:
+        """The key that a caller presents as `value`; None when it is unknown."""
+        if not well_formed(value):
+            return None
+        found = self._keys("WHERE digest = ?", self._pepper.digest(value))
+        return found[0] if found else None
+
+    def state(self, key: Key, now: float) -> str:
+        """active, expired, disabled, revoked or blocked."""
+        return state_of(key, now, self.is_blocked(key))
+
+    def is_blocked(self, key: Key) -> bool:
+        """Whether a key is blocked, by its id or by its digest."""
+        return bool(self._rows(_BLOCKED, key.id, key.id)[0][0])
+
+    def last_used(self, ids: Iterable[str]) -> dict[str, int]:
+        """Epoch seconds of the last use, of those of the keys that were ever used."""
+        found = (self._rows("SELECT id, at FROM last_used WHERE id = ?", key_id) for key_id in ids)
+        return {key_id: at for rows in found for key_id, at in rows}
+
+    @contextmanager
+    def _change(self) -> Iterator[int]:
+        """One transaction, yielding its revision; the epoch tells every process of it."""
+        if self._identity() != self._file or not self._epochs.in_place():
+            raise Damage(f"key database {self.path} was replaced or is gone: nothing was changed; start again")
+        with changing(self._connection, self.path) as revision:
+            yield revision
+        self._epochs.bump(KEYS)
+
+    def _keys(self, where: str, *subject: str | bytes) -> Sequence[Key]:
+        try:
+            return [key_of(row) for row in self._rows(f"{SELECT} {where}", *subject)]
+        except ValueError as error:
+            raise Damage(f"key database {self.path} is damaged ({error}): restore it from a backup") from error
+
+    def _rows(self, query: str, *subject: str | bytes) -> Sequence[Row]:
+        try:
+            return self._connection.execute(query, subject).fetchall()
+        except sqlite3.Error as error:
+            raise damage(self.path, error) from error
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_dev

@@ -1,0 +1,65 @@
+"""The block list's write side: a local deny list that works for every key source.
+
+Law: a block is on a key's id, or on the digest of a value that the database does not know. It outlives what it blocks.
+"""
+
+from collections.abc import Sequence
+
+from keyswap.keys import inputs
+from keyswap.keys.catalogue import Catalogue
+from keyswap.keys.format import environment, well_formed
+from keyswap.keys.key import Key
+
+_ADD = """INSERT INTO blocks (subject, reason, at) VALUES (?, ?, ?)
+          ON CONFLICT (subject) DO UPDATE SET reason = excluded.reason, at = excluded.at"""
+_REMOVE = """DELETE FROM blocks
+             WHERE subject = ? OR subject = (SELECT lower(hex(digest)) FROM keys WHERE id = ?)"""
+
+
+class DenyList(Catalogue):
+    """Blocks in keys.db."""
+
+    def block(self, subject: str, reason: str | None, now: float) -> Key | None:
+        """Block a key by its id, of any key source; returns the key when it is in this database.
+
+        UnknownKey for an id of our own shape that nobody has; ValueError when it looks like a key, not like an id.
+        """
+        self._named(subject)
+        found = self._keys("WHERE id = ?", subject)
+        key = self.get(subject) if subject.startswith("key_") else next(iter(found), None)
+        self._block(subject, reason, now)
+        return key
+
+    def block_value(self, value: str, reason: str | None, now: float) -> Key | None:
+        """Block whatever key `value` is: by its id when it is known here, else by its digest."""
+        key = self.find(value)
+        self._block(self._subject(value, key), reason, now)
+        return key
+
+    def unblock(self, subject: str) -> bool:
+        """Take the blocks on a key away, by its id or its digest in hex; False when there was none."""
+        with self._change():
+            return self._connection.execute(_REMOVE, (subject, subject)).rowcount > 0
+
+    def unblock_value(self, value: str) -> bool:
+        """Take the blocks on the key that `value` is away; False when there was none."""
+        return self.unblock(self._subject(value, self.find(value)))
+
+    def blocks(self) -> Sequence[tuple[str, str, int]]:
+        """Every block: key id or hex digest, reason, epoch second; the oldest first."""
+        return [(subject, why, at) for subject, why, at in self._rows("SELECT * FROM blocks ORDER BY at, subject")]
+
+    def _block(self, subject: str, reason: str | None, now: float) -> None:
+        why = inputs.reason(reason)
+        with self._change():
+            self._connection.execute(_ADD, (subject, why, int(now)))
+
+    def _subject(self, value: str, key: Key | None) -> str:
+        if not well_formed(value):
+            raise ValueError("a key is 1 to 512 characters of printable ASCII")
+        return key.id if key else self._pepper.digest(value).hex()
+
+    def _named(self, subject: str) -> None:
+        if environment(subject, self._prefix) or subject.startswith("sk_"):
+            raise ValueError("this is a key, not the id of one: give it on standard input (-)")
+        inputs.text("id", subject)

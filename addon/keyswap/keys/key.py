@@ -1,0 +1,104 @@
+"""A key, and the reasons for which it is no good now.
+
+Law: values and pure functions; the time and the caller's address come in as arguments. The reasons are private: they
+name the key's state, never its value.
+"""
+
+import secrets
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from keyswap.model import Principal
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it is kept; its value is not. Times are epoch seconds; `env` is None for a key imported from elsewhere.
+
+    `version` is the database revision that last changed it.
+    """
+
+    id: str
+    name: str
+    org_id: str
+    user_id: str | None
+    env: str | None
+    permissions: tuple[str, ...]
+    roles: tuple[str, ...]
+    plan: str | None
+    allow_ip: tuple[str, ...]
+    obfuscated_value: str
+    created_at: int
+    updated_at: int
+    expires_at: int | None = None
+    disabled: bool = False
+    revoked_at: int | None = None
+    revoked_reason: str | None = None
+    version: int = 0
+
+
+def new_id(now: float) -> str:
+    """`key_` and a ULID: 48 bits of milliseconds, 80 of chance, so that ids sort by creation (github.com/ulid/spec)."""
+    number = (int(now * 1000) & (1 << 48) - 1) << 80 | secrets.randbits(80)
+    return "key_" + "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def why_not(key: Key, now: float, client: str) -> str | None:
+    """Why the key is no good for `client` (an address as text) at `now`; None: it is good. Blocks are not seen here."""
+    if key.revoked_at is not None:
+        return f"the key was revoked: {key.revoked_reason}" if key.revoked_reason else "the key was revoked"
+    if key.disabled:
+        return "the key is disabled"
+    if key.expires_at is not None and now >= key.expires_at:
+        return "the key has expired"
+    if key.allow_ip and not allowed_from(client, key.allow_ip):
+        return "the caller's address is outside the key's allow_ip"
+    return None
+
+
+def state(key: Key, now: float, blocked: bool) -> str:
+    """One word for people; what cannot be undone is said before what can."""
+    if key.revoked_at is not None:
+        return "revoked"
+    if blocked:
+        return "blocked"
+    if key.expires_at is not None and now >= key.expires_at:
+        return "expired"
+    return "disabled" if key.disabled else "active"
+
+
+def principal(key: Key) -> Principal:
+    """Who the key stands for."""
+    return Principal(
+        org_id=key.org_id,
+        user_id=key.user_id,
+        key_id=key.id,
+        permissions=key.permissions,
+        roles=key.roles,
+        plan=key.plan,
+        not_after=key.expires_at,
+    )
+
+
+def allowed_from(client: str, allow_ip: tuple[str, ...]) -> bool:
+    """Whether the address lies in one of the CIDRs; an address or CIDR that cannot be parsed lies in none."""
+    try:
+        address, allowed = _address(client), _networks(allow_ip)
+    except ValueError:
+        return False
+    return any(address in network for network in allowed)
+
+
+# Parsed once, not per request: ip_address takes 2 µs, a hit here 0.1.
+@lru_cache(4096)
+def _networks(allow_ip: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(text) for text in allow_ip)
+
+
+@lru_cache(4096)
+def _address(client: str) -> IPv4Address | IPv6Address:
+    address = ip_address(client)
+    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address

@@ -1,0 +1,121 @@
+"""The write side of keys.db: what the command line, and later the admin listener, do to keys.
+
+Law: each change is one transaction, and the epoch is bumped after its commit: the next request sees it. A value is
+returned once, by the call that made it. A revoked key never comes back, and keeps its first reason.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Unpack
+
+from keyswap.keys import inputs
+from keyswap.keys.denylist import DenyList
+from keyswap.keys.format import generate, obfuscated
+from keyswap.keys.importing import BadRow, ImportRow, key_from
+from keyswap.keys.inputs import Changes
+from keyswap.keys.key import Key, new_id
+from keyswap.keys.rows import INSERT, UPDATE, row_of
+from keyswap.model import Damage
+
+
+class Unusable(Damage):
+    """The key is in a state in which this cannot be done to it."""
+
+
+class Ledger(DenyList):
+    """Every change to keys and blocks. One thread at a time; close it, or use it in a `with`."""
+
+    def create(self, *, now: float, env: str = "live", **given: Unpack[Changes]) -> tuple[Key, str]:
+        """A new key and its value, which nobody can tell again. `org_id` is required. ValueError for bad input."""
+        value = generate(self._prefix, inputs.environment(env))
+        good = inputs.checked({"org_id": "", **given}, now)
+        at = int(now)
+        blank = Key(new_id(now), "", "", None, env, (), (), None, (), obfuscated(value), at, at)
+        with self._change() as revision:
+            return self._insert(self._pepper.digest(value), replace(blank, **good, version=revision)), value
+
+    def update(self, key_id: str, *, now: float, **changes: Unpack[Changes]) -> Key:
+        """Change what is given of a key, and leave the rest. ValueError for bad input, Unusable when it is revoked."""
+        good = inputs.checked(changes, now)
+        with self._change() as revision:
+            return self._store(replace(self._unrevoked(key_id), **good), now, revision)
+
+    def enable(self, key_id: str, now: float) -> Key:
+        """Make a disabled key good again."""
+        with self._change() as revision:
+            return self._store(replace(self._unrevoked(key_id), disabled=False), now, revision)
+
+    def disable(self, key_id: str, now: float) -> Key:
+        """Make a key no good until it is enabled."""
+        with self._change() as revision:
+            return self._store(replace(self._unrevoked(key_id), disabled=True), now, revision)
+
+    def revoke(self, key_id: str, reason: str | None, now: float) -> Key:
+        """End a key for good. Revoked before, it is returned as it is."""
+        why = inputs.reason(reason)
+        with self._change() as revision:
+            return self._revoke(self.get(key_id), why, now, revision)
+
+    def revoke_org(self, org_id: str, reason: str | None, now: float) -> Sequence[Key]:
+        """End all keys of an organization; returns those that this call ended."""
+        why = inputs.reason(reason)
+        with self._change() as revision:
+            keys = [key for key in self.list(org_id) if key.revoked_at is None]
+            return [self._revoke(key, why, now, revision) for key in keys]
+
+    def rotate(self, key_id: str, grace_s: float, now: float) -> tuple[Key, str, Key]:
+        """A new key in place of an active one, its value, and the old key, which ends `grace_s` seconds from now.
+
+        The new key keeps the old one's own end. Unusable unless the key is active.
+        """
+        if not 0 <= grace_s < 1 << 40:
+            raise ValueError("grace must not be negative")
+        with self._change() as revision:
+            old = self.get(key_id)
+            state = self.state(old, now)
+            if state != "active":
+                raise Unusable(f"key {key_id} is {state}: it cannot be rotated; create a new one")
+            value = generate(self._prefix, old.env or "live")
+            at, ends = int(now), int(now + grace_s)
+            fresh = replace(old, id=new_id(now), env=old.env or "live", obfuscated_value=obfuscated(value))
+            fresh = replace(fresh, created_at=at, updated_at=at, version=revision)
+            ended = replace(old, expires_at=ends if old.expires_at is None else min(old.expires_at, ends))
+            self._insert(self._pepper.digest(value), fresh)
+            return fresh, value, self._store(ended, now, revision)
+
+    def import_rows(self, rows: Iterable[ImportRow], now: float) -> Sequence[Key]:
+        """All rows of an import, or none: BadRow names the line and the field that is not as it must be."""
+        parsed = [(row.line, *key_from(row, self._pepper, self._prefix, now)) for row in rows]
+        seen: dict[bytes, int] = {}
+        for line, digest, _ in parsed:
+            if seen.setdefault(digest, line) != line:
+                raise BadRow(line, "value", f"it is the same key as in line {seen[digest]}")
+        with self._change() as revision:
+            return [self._imported(line, digest, replace(key, version=revision)) for line, digest, key in parsed]
+
+    def _insert(self, digest: bytes, key: Key) -> Key:
+        self._connection.execute(INSERT, (digest, *row_of(key)))
+        return key
+
+    def _imported(self, line: int, digest: bytes, key: Key) -> Key:
+        try:
+            return self._insert(digest, key)
+        except sqlite3.IntegrityError:
+            raise BadRow(line, "value", "it is in the database already") from None
+
+    def _store(self, key: Key, now: float, revision: int) -> Key:
+        changed = replace(key, updated_at=int(now), version=revision)
+        self._connection.execute(UPDATE, (*row_of(changed), key.id))
+        return changed
+
+    def _revoke(self, key: Key, why: str, now: float, revision: int) -> Key:
+        if key.revoked_at is not None:
+            return key
+        return self._store(replace(key, revoked_at=int(now), revoked_reason=why or None), now, revision)
+
+    def _unrevoked(self, key_id: str) -> Key:
+        key = self.get(key_id)
+        if key.revoked_at is not None:
+            raise Unusable(f"key {key_id} is revoked, which is for good: create a new one")
+        return key

@@ -1,0 +1,47 @@
+"""The port that every key source fulfils, and the judgement that is the same for all of them.
+
+Law: a source only says whose key a digest is; whether that key is good now is judged here, on every call, also for what
+a source remembers. A new source is one file and one parameter of the contract suite (tests/keys/contract.py).
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from keyswap.keys.key import Key, why_not
+from keyswap.model import Code, Principal, Refuse
+
+Blocks = Mapping[str | bytes, str]
+"""Block reasons by key id (text) and by digest (bytes)."""
+
+
+class Found(NamedTuple):
+    """A key that exists. The principal is made once for a version of the key, so that equal stays identical."""
+
+    key: Key
+    digest: bytes
+    principal: Principal
+
+
+class KeySource(Protocol):
+    """Where keys are looked up. `recall` is asked first, on every request; `find` only when it has nothing."""
+
+    def recall(self, digest: bytes, now: float) -> Found | None:
+        """What is remembered of a digest and still to be trusted at `now`; never waits."""
+
+    async def find(self, value: str, digest: bytes, now: float) -> Found | Refuse | None:
+        """Look a well-formed key up; None: it is unknown. Refuses when it is malformed or the source cannot answer."""
+
+
+def judge(found: Found, blocked: Blocks, now: float, client: str) -> Principal | Refuse:
+    """The principal of a key that is good now; else a refusal that names the key and the private reason."""
+    key = found.key
+    if blocked and (key.id in blocked or found.digest in blocked):
+        why: str | None = block_reason(blocked.get(key.id) or blocked.get(found.digest))
+    else:
+        why = why_not(key, now, client)
+    return found.principal if why is None else Refuse(Code.INVALID_CREDENTIAL, why, key.id)
+
+
+def block_reason(reason: str | None) -> str:
+    """A block in words."""
+    return f"the key is blocked: {reason}" if reason else "the key is blocked"

@@ -1,0 +1,106 @@
+"""Keys in the state directory: the gateway's read side of keys.db, and the default key source.
+
+Law: what is remembered is forgotten whenever the watch says that anything changed; unknown keys are never remembered; a
+look-up that fails refuses. Nothing here writes a key.
+"""
+
+import sqlite3
+from collections import OrderedDict
+
+from keyswap.keys.format import checksum_holds
+from keyswap.keys.key import principal
+from keyswap.keys.pepper import Pepper
+from keyswap.keys.rows import SELECT, Row, key_of
+from keyswap.keys.source import Found, judge
+from keyswap.keys.used import LastUsed
+from keyswap.keys.watch import Watch, unavailable
+from keyswap.model import Code, Principal, Refuse
+from keyswap.state import Epochs, StateDirectory
+
+_BY_DIGEST = f"{SELECT} WHERE digest = ?"
+_BY_ID = f"{SELECT} WHERE id = ?"
+
+
+class SqliteKeys:
+    """The key source `sqlite`. Safe on one thread; `flush_last_used` may run on another."""
+
+    def __init__(
+        self, state: StateDirectory, epochs: Epochs, pepper: Pepper, prefix: str, cache_size: int = 100_000
+    ) -> None:
+        """Open the key database, creating it on first use. Raises Damage."""
+        self.watch = Watch(state, epochs, pepper)
+        self.used = LastUsed(state, pepper)
+        self._prefix, self._cache_size = prefix, cache_size
+        # popitem(last=False) takes constant time; a dict scans the places of what it dropped before.
+        self._cache: OrderedDict[bytes, Found] = OrderedDict()
+        self._generation = self.watch.generation
+
+    def recall(self, digest: bytes, now: float) -> Found | None:  # noqa: ARG002, time is a remote source's concern
+        """A key that was looked up since the last change."""
+        if self._generation != self.watch.generation:
+            self._generation = self.watch.generation
+            self._cache = OrderedDict()
+        return self._cache.get(digest)
+
+    async def find(self, value: str, digest: bytes, now: float) -> Found | Refuse | None:  # noqa: ARG002
+        """Look a key up in the database; None: it is unknown."""
+        if not checksum_holds(value, self._prefix):
+            return Refuse(Code.INVALID_CREDENTIAL, "the key's checksum is wrong: mistyped or made up")
+        found = self._look_up(_BY_DIGEST, digest)
+        if isinstance(found, Found):
+            self._remember(found)
+        return found
+
+    def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse:
+        """What a caller at `client` would be told who presents this key now; for explanations."""
+        refused = self.watch.check(now)
+        if refused is not None:
+            return refused
+        found = self._look_up(_BY_ID, key_id)
+        if found is None:
+            return Refuse(Code.INVALID_CREDENTIAL, "no key has this id")
+        return found if isinstance(found, Refuse) else judge(found, self.watch.blocked, now, client)
+
+    def flush_last_used(self) -> int:
+        """Write the last uses, from any thread; the number written."""
+        return self.used.flush()
+
+    def status(self, now: float) -> dict[str, object]:
+        """What `keyswap status` says of this source."""
+        refused = self.watch.check(now)
+        keys: int | None = None
+        try:
+            if refused is None:
+                (keys,) = self.watch.connection.execute("SELECT count(*) FROM keys").fetchone()
+        except sqlite3.Error as error:
+            refused = unavailable(str(error))
+        return {
+            "source": "sqlite",
+            "database": str(self.watch.path),
+            "healthy": refused is None,
+            "reason": refused and refused.reason,
+            "keys": keys,
+            "blocks": len(self.watch.blocked),
+            "cached": len(self._cache),
+            "last_used_waiting": len(self.used.waiting),
+        }
+
+    def close(self) -> None:
+        """Write the last uses and give the database back."""
+        self.flush_last_used()
+        self.watch.close()
+
+    def _look_up(self, query: str, subject: str | bytes) -> Found | Refuse | None:
+        try:
+            row: Row | None = self.watch.connection.execute(query, (subject,)).fetchone()
+            if row is None:
+                return None
+            key = key_of(row)
+        except (sqlite3.Error, ValueError) as error:
+            return unavailable(f"the look-up failed: {error}")
+        return Found(key, row[0], principal(key))
+
+    def _remember(self, found: Found) -> None:
+        if len(self._cache) >= self._cache_size:
+            self._cache.popitem(last=False)
+        self._cache[found.digest] = found

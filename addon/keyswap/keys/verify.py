@@ -1,0 +1,48 @@
+"""What the gate asks of a key: who is it, if it is good now.
+
+Law: the database is watched before anything is believed, whatever the source; the value is digested once and never
+kept; the caller learns nothing from the reason. A key that a source remembers costs no system call.
+"""
+
+from keyswap.keys.format import well_formed
+from keyswap.keys.pepper import Pepper
+from keyswap.keys.source import KeySource, block_reason, judge
+from keyswap.keys.used import LastUsed
+from keyswap.keys.watch import Watch
+from keyswap.model import Code, Credential, Principal, Refuse, Request
+
+_MALFORMED = Refuse(Code.INVALID_CREDENTIAL, "the key is not 1 to 512 characters of printable ASCII")
+_UNKNOWN = Refuse(Code.INVALID_CREDENTIAL, "the key is unknown")
+
+
+class KeyVerifier:
+    """The verifier of the credential kind `key`, over any source."""
+
+    def __init__(self, source: KeySource, watch: Watch, pepper: Pepper, used: LastUsed | None = None) -> None:
+        self._recall, self._find = source.recall, source.find
+        self._watch = watch
+        self._digest = pepper.digest
+        self._used = used
+
+    async def __call__(self, credential: Credential, request: Request, now: float) -> Principal | Refuse:
+        """The principal whose key this is, at `now` (epoch seconds) from the request's client address."""
+        refused = self._watch.check(now)
+        if refused is not None:
+            return refused
+        value = credential.value
+        if not well_formed(value):
+            return _MALFORMED
+        digest = self._digest(value)
+        found = self._recall(digest, now)
+        if found is None:
+            blocked = self._watch.blocked
+            if digest in blocked:
+                return Refuse(Code.INVALID_CREDENTIAL, block_reason(blocked[digest]))
+            answer = await self._find(value, digest, now)
+            if answer is None or isinstance(answer, Refuse):
+                return answer or _UNKNOWN
+            found = answer
+        result = judge(found, self._watch.blocked, now, request.client)
+        if self._used is not None and isinstance(result, Principal):
+            self._used(found.key.id, now)
+        return result

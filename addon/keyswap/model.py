@@ -1,0 +1,138 @@
+"""The values that travel along the path of a request.
+
+Law: everything here is immutable and knows nothing of where it came from or where it goes: no mitmproxy, no clock, no
+files, no HTTP status codes. A refusal is a value with two texts: a public code, and a private reason for the log.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+Headers = tuple[tuple[bytes, bytes], ...]
+"""Header fields as they came over the wire, in order, names in any case."""
+
+
+class Code(StrEnum):
+    """The public codes of refusals (CONTRACT §6)."""
+
+    AMBIGUOUS_PATH = "ambiguous-path"
+    MULTIPLE_CREDENTIALS = "multiple-credentials"
+    MISSING_CREDENTIAL = "missing-credential"
+    INVALID_CREDENTIAL = "invalid-credential"
+    GATEWAY_UNAVAILABLE = "gateway-unavailable"
+    STORE_UNAVAILABLE = "store-unavailable"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The request goes no further. `reason` is for the log alone: it never reaches the caller, nor holds a secret."""
+
+    code: Code
+    reason: str
+    key_id: str | None = None
+
+
+class Request(NamedTuple):
+    """What is judged of a request. `target` is the request target as sent; `client` the caller's address as text."""
+
+    method: str
+    target: bytes
+    headers: Headers
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What the caller presents. `kind` is `key` or `session`; `value` is secret: never logged, stored or shown."""
+
+    kind: str
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling. `not_after` is the epoch second at which the credential itself ends; None: it has no end."""
+
+    org_id: str | None
+    user_id: str | None
+    key_id: str | None = None
+    permissions: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    plan: str | None = None
+    session_id: str | None = None
+    agent: str | None = None
+    actor: str | None = None
+    not_after: int | None = None
+
+
+class Claims(NamedTuple):
+    """Everything that a minted token says, except when and under which id it was minted (`iat`, `exp`, `jti`).
+
+    Two equal values are worth the same token: the cache of minted tokens is keyed by this value and its signing key.
+    """
+
+    profile: str
+    iss: str
+    sub: str
+    sub_type: str | None
+    aud: str | None
+    org_id: str | None
+    roles: tuple[str, ...]
+    permissions: tuple[str, ...]
+    sid: str | None
+    act: str | None
+    api_key_id: str | None
+    not_after: int | None
+    """Epoch second that no token made from these claims outlives; None: only the token's own life bounds it."""
+
+
+class Upstream(NamedTuple):
+    """Where admitted requests go. `scheme` is http or https."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """Host and port as a Host header says them, the scheme's default port left out (RFC 9110 §7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The upstream as the policy writes it."""
+        return f"{self.scheme}://{self.authority}"
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The request goes to `upstream` with `token` in place of its credential."""
+
+    principal: Principal
+    claims: Claims
+    token: str = field(repr=False)
+    upstream: Upstream
+
+
+Decision = Admit | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of an explanation. `result` is pass, refuse, shadow or skip; `us` the time it took in microseconds."""
+
+    step: str
+    result: str
+    detail: str
+    us: float
+
+    def as_json(self) -> Mapping[str, object]:
+        """The shape of CONTRACT §2."""
+        return {"step": self.step, "result": self.result, "detail": self.detail, "us": round(self.us, 1)}
+
+
+class Damage(Exception):
+    """Something the gateway stands on cannot be used: the message says what, where and how to mend it."""

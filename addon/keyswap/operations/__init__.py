@@ -1,0 +1,1 @@
+"""WHAT is called: so far, whether the path as sent has exactly one reading."""

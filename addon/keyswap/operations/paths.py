@@ -1,0 +1,45 @@
+"""The path law: a target that two programs could read differently is refused, never cleaned up.
+
+What passes is forwarded byte for byte, so that the path that was judged is the path that the backend sees. Everything
+refused here has been a way around some gateway: dot segments, doubled slashes, separators in disguise (RFC 3986 §3.3,
+§6.2.2), double encoding, bytes that are no UTF-8 (overlong forms decode to `/` and `.` in lenient decoders).
+"""
+
+import re
+from urllib.parse import unquote_to_bytes
+
+from keyswap.model import Code, Refuse
+
+_PLAIN = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*/?(?:\?[!-\"$-~]*)?")
+"""Paths of unescaped characters whose segments begin with no dot: all but a few requests, judged in one pass."""
+
+_RULES = tuple(
+    (reason, re.compile(pattern, re.IGNORECASE))
+    for reason, pattern in (
+        ("the target does not begin with /", rb"\A(?!/)"),
+        ("a control character, space or byte outside ASCII in the target", rb"[\x00-\x20\x7f-\xff]"),
+        ("a fragment in the target", rb"#"),
+        ("a backslash in the path", rb"\A[^?]*(?:\\|%5c)"),
+        ("a ; in the path", rb"\A[^?]*(?:;|%3b)"),
+        ("an encoded slash in the path", rb"\A[^?]*%2f"),
+        ("an encoded control character in the path", rb"\A[^?]*%(?:[01][0-9a-f]|7f)"),
+        ("a doubly encoded character in the path", rb"\A[^?]*%25[0-9a-f]{2}"),
+        ("an incomplete escape in the path", rb"\A[^?]*%(?![0-9a-f]{2})"),
+        ("an empty segment (//) in the path", rb"\A[^?]*//"),
+        ("a dot segment in the path", rb"\A[^?]*/(?:\.|%2e){1,2}(?:[/?]|\Z)"),
+    )
+)
+
+
+def one_reading(target: bytes) -> Refuse | None:
+    """Refuse a request target, as sent, that has more than one reading (law 4)."""
+    if _PLAIN.fullmatch(target):
+        return None
+    for reason, rule in _RULES:
+        if rule.search(target):
+            return Refuse(Code.AMBIGUOUS_PATH, reason)
+    try:
+        unquote_to_bytes(target.partition(b"?")[0]).decode()
+    except UnicodeDecodeError:
+        return Refuse(Code.AMBIGUOUS_PATH, "an escape in the path that is no UTF-8")
+    return None

@@ -1,0 +1,270 @@
+"""The policy: YAML in, frozen typed values out.
+
+Law: an unknown field, a wrong type or a missing file is an error that names file, line, field and remedy; a policy is
+taken whole or not at all. Nothing is read after load, and no secret stands in a policy.
+"""
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails, PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from keyswap.model import Damage, Upstream
+
+MAX_BYTES = 1 << 20
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_TIME = r"\d+(?:ms|s|m|h|d)"
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+class PolicyError(Damage):
+    """A policy that cannot be used. The message names file, line, field and remedy."""
+
+
+def seconds(text: object) -> float:
+    """`200ms`, `30s`, `5m`, `24h`, `30d` in seconds. Raises ValueError."""
+    match = re.fullmatch(_TIME, text) if isinstance(text, str) else None
+    if match is None or not isinstance(text, str):
+        raise ValueError("a time is a whole number and a unit: 200ms, 30s, 5m, 24h or 30d")
+    number, unit = re.findall(r"\d+|[a-z]+", text)
+    return int(number) * _UNITS[unit]
+
+
+def _time(text: object) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise PydanticCustomError("time", str(error)) from error
+
+
+def _ttl(value_s: float) -> float:
+    if value_s != int(value_s) or not 1 <= value_s <= 3600:
+        raise PydanticCustomError("ttl", "a token's life is whole seconds, from 1s to 1h")
+    return value_s
+
+
+def parse_upstream(url: str) -> Upstream:
+    """`http[s]://HOST[:PORT]`. Raises ValueError: a path would change the path that was judged."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r} is no URL: {error}") from error
+    whole = parts.scheme in {"http", "https"} and parts.hostname and not parts.username and not parts.query
+    if not whole or parts.path not in {"", "/"} or parts.fragment or not url.isascii() or not url.isprintable():
+        raise ValueError(f"{url!r} is no upstream: write http://HOST[:PORT] or https://HOST[:PORT], without a path")
+    return Upstream(parts.scheme, str(parts.hostname), port or {"http": 80, "https": 443}[parts.scheme])
+
+
+def _upstream(url: str) -> str:
+    try:
+        parse_upstream(url)
+    except ValueError as error:
+        raise PydanticCustomError("upstream", "{why}", {"why": str(error)}) from error
+    return url
+
+
+def _issuer(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise PydanticCustomError("issuer", "an issuer is an http(s) URL without query or fragment (RFC 8414 §2)")
+    return url
+
+
+def _cidr(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise PydanticCustomError("cidr", "{why}: write a CIDR like 10.0.0.0/8", {"why": str(error)}) from error
+    return text
+
+
+def _header(name: str) -> str:
+    if not _TOKEN.fullmatch(name):
+        raise PydanticCustomError("header", "a header's name has no spaces, colons or control characters")
+    return name.lower()
+
+
+_TIME_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{_TIME}$"})
+Time = Annotated[float, BeforeValidator(_time), _TIME_SCHEMA]
+TokenLife = Annotated[float, BeforeValidator(_time), AfterValidator(_ttl), _TIME_SCHEMA]
+UpstreamUrl = Annotated[str, AfterValidator(_upstream)]
+Issuer = Annotated[str, AfterValidator(_issuer)]
+Cidr = Annotated[str, AfterValidator(_cidr)]
+Header = Annotated[str, AfterValidator(_header)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ReadFrom(_Section):
+    """A place where a credential may sit."""
+
+    header: Header = Field(description="The header's name, in any case.")
+    scheme: Header | None = Field(default=None, description="The authentication scheme before the credential, or none.")
+
+
+class ApiKeys(_Section):
+    """Where API keys are read from and what knows them."""
+
+    prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}$")] = Field(
+        default="ksw", description="What our keys begin with."
+    )
+    read_from: Annotated[list[ReadFrom], Field(min_length=1)] = Field(
+        default=[ReadFrom(header="authorization", scheme="Bearer"), ReadFrom(header="x-api-key", scheme=None)],
+        description="All are looked at; two different credentials are refused.",
+    )
+    source: Literal["sqlite"] = Field(default="sqlite", description="What knows the keys.")
+
+
+class Tokens(_Section):
+    """What the backend receives."""
+
+    algorithm: Literal["RS256", "ES256", "EdDSA"] = Field(default="RS256", description="The signing algorithm.")
+    ttl: TokenLife = Field(default=120.0, description="How long a token lives; never past its key's end. 1s to 1h.")
+    profile: Literal["authkit", "rfc9068"] = Field(
+        default="authkit", description="authkit: an AuthKit session token's shape; rfc9068: at+jwt, needs an audience."
+    )
+
+
+class Log(_Section):
+    """Where decisions are written."""
+
+    decisions: Annotated[str, Field(min_length=1)] = Field(
+        default="stdout", description="stdout, off, or a file (relative to this one): one JSON line a decision."
+    )
+
+
+class Policy(_Section):
+    """Everything that an operator decides."""
+
+    version: Literal[1] = Field(description="The version of this format.")
+    issuer: Issuer = Field(description="The `iss` of minted tokens: the gateway's public URL.")
+    upstream: UpstreamUrl | None = Field(
+        default=None,
+        description="The backend. `--mode reverse:URL` and `--upstream` win; one of the three is required.",
+    )
+    audience: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="The `aud` of minted tokens; null: none."
+    )
+    trusted_proxies: list[Cidr] = Field(
+        default=[], description="The client is the right-most X-Forwarded-For entry outside these; []: the peer."
+    )
+    forwarded_host: Literal["upstream", "keep"] = Field(
+        default="upstream", description="The Host that the backend sees."
+    )
+    strip_headers: list[Header] = Field(
+        default=["x-user-*", "x-org-*", "x-consumer-*", "x-auth-*", "x-authenticated-*"],
+        description="Identity as other gateways write it: removed from what callers send. A final * is a wildcard.",
+    )
+    api_keys: ApiKeys = ApiKeys()
+    tokens: Tokens = Tokens()
+    log: Log = Log()
+
+    def model_post_init(self, _context: object) -> None:
+        """What two fields say together."""
+        if self.tokens.profile == "rfc9068" and self.audience is None:
+            raise PydanticCustomError("audience", "profile rfc9068 needs an `audience` (RFC 9068 §2.2): set it")
+
+
+def load(path: Path) -> Policy:
+    """Read a policy file. Raises PolicyError."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise PolicyError(
+            f"{path}: the policy cannot be read ({error.strerror}): name one with --policy, --set keyswap_policy or "
+            "$KEYSWAP_POLICY, or make one with `keyswap init`"
+        ) from error
+    if len(raw) > MAX_BYTES:
+        raise PolicyError(f"{path}: the policy is larger than {MAX_BYTES >> 20} MiB: is this the right file?")
+    return parse(raw, str(path))
+
+
+def parse(raw: bytes, name: str) -> Policy:
+    """Read a policy's text; `name` is what errors call the file. Raises PolicyError."""
+    try:
+        data = YAML(typ="rt", pure=True).load(StringIO(raw.decode()))
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{name}: byte {error.start} is no UTF-8: save the policy as UTF-8 text") from error
+    except (YAMLError, RecursionError) as error:
+        mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+        problem = error.problem if isinstance(error, MarkedYAMLError) else str(error).partition("\n")[0]
+        raise PolicyError(f"{name}:{mark.line + 1 if mark else 1}: this is no YAML: {problem}") from error
+    if not isinstance(data, Mapping):
+        raise PolicyError(f"{name}:1: a policy is a mapping that begins with `version: 1`; this file is something else")
+    try:
+        return Policy.model_validate(data)
+    except ValidationError as error:
+        raise PolicyError(describe(error, data, name)) from error
+
+
+def describe(error: ValidationError, data: object, name: str) -> str:
+    """The first problem with file, line, field and remedy, and how many more there are."""
+    first, *others = error.errors(include_url=False)
+    # A value that fits no member of a union is told once a member: the deepest of them says the most.
+    same = [other for other in others if other["loc"][:1] == first["loc"][:1]]
+    shown = max((first, *same), key=lambda one: len(one["loc"])) if first["type"] != "extra_forbidden" else first
+    field = ".".join(str(part) for part in shown["loc"]) or "(the whole policy)"
+    text = f"{name}:{line_of(data, shown['loc'])}: {field}: {remedy(shown)}"
+    return text + (f" (and {len(others)} more)" if others else "")
+
+
+def line_of(data: object, place: tuple[int | str, ...]) -> int:
+    """The line, from 1, on which a field stands; of a missing field, the line of its section."""
+    line = 1
+    for part in place:
+        if isinstance(data, Mapping):
+            if part not in data:
+                break
+            line = data.lc.key(part)[0] + 1 if hasattr(data, "lc") else line
+            data = data[part]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            line = data.lc.item(part)[0] + 1 if hasattr(data, "lc") else line
+            data = data[part]
+    return line
+
+
+def remedy(error: ErrorDetails) -> str:
+    """What is wrong and how to mend it."""
+    if error["type"] == "extra_forbidden":
+        known = fields_at(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+        hint = f"did you mean `{near[0]}`?" if near else f"the fields here are {', '.join(known)}"
+        return f"there is no such field: {hint}"
+    if error["type"] == "missing":
+        return "this field is required: add it"
+    given = error["input"]
+    shown = "" if isinstance(given, Mapping | list) or given is None else f", not {given!r}"
+    return f"{error['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def fields_at(place: tuple[int | str, ...]) -> list[str]:
+    """The names of the fields of the section at `place`."""
+    section: Any = Policy
+    for part in place:
+        if isinstance(part, str) and part in section.model_fields:
+            section = section.model_fields[part].annotation
+            section = next((arg for arg in (section, *get_args(section)) if hasattr(arg, "model_fields")), Policy)
+    return list(section.model_fields)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a policy, made from its types."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Policy.model_json_schema()}
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps(schema(), indent=2))

@@ -1,0 +1,92 @@
+"""Refuse → status, headers, problem+json (RFC 9457): the only place that knows status codes.
+
+Law: refusals of one code look the same from outside, whatever their private reason; no answer says anything of the
+backend, the key, or the programs behind it.
+"""
+
+import json
+from typing import NamedTuple
+
+from keyswap.model import Code, Refuse
+
+
+class Problem(NamedTuple):
+    """What the caller is told of a code: status, title, detail, and the headers that belong to it."""
+
+    status: int
+    title: str
+    detail: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Answer(NamedTuple):
+    """A response of the gateway's own."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+_RETRY = ((b"Retry-After", b"1"),)
+_CHALLENGE = b'Bearer realm="keyswap"'
+
+PROBLEMS = {
+    Code.AMBIGUOUS_PATH: Problem(
+        400,
+        "Ambiguous path",
+        "The path of this request has more than one reading. Send it without dot segments, empty segments, encoded "
+        "slashes, backslashes, semicolons or control characters.",
+    ),
+    Code.MULTIPLE_CREDENTIALS: Problem(
+        400, "Multiple credentials", "Send exactly one credential, in one header, once."
+    ),
+    Code.MISSING_CREDENTIAL: Problem(
+        401,
+        "Missing credential",
+        "This request needs a credential: send an API key as a bearer token.",
+        ((b"WWW-Authenticate", _CHALLENGE),),
+    ),
+    Code.INVALID_CREDENTIAL: Problem(
+        401,
+        "Invalid credential",
+        "The credential is not valid: it may be mistyped, expired or revoked.",
+        ((b"WWW-Authenticate", _CHALLENGE + b', error="invalid_token"'),),
+    ),
+    Code.METHOD_NOT_ALLOWED: Problem(
+        405, "Method not allowed", "This resource is read with GET or HEAD.", ((b"Allow", b"GET, HEAD"),)
+    ),
+    Code.GATEWAY_UNAVAILABLE: Problem(
+        503, "Gateway unavailable", "The gateway cannot judge this request now. Try again shortly.", _RETRY
+    ),
+    Code.STORE_UNAVAILABLE: Problem(
+        503, "Store unavailable", "The gateway cannot reach what verifies credentials. Try again shortly.", _RETRY
+    ),
+}
+
+
+def status_of(code: Code) -> int:
+    """The HTTP status of a code."""
+    return PROBLEMS[code].status
+
+
+def answer(refused: Refuse, request_id: str) -> Answer:
+    """The response to a refused request."""
+    problem = PROBLEMS[refused.code]
+    body = json.dumps(
+        {
+            "type": f"urn:keyswap:problem:{refused.code}",
+            "title": problem.title,
+            "status": problem.status,
+            "detail": problem.detail,
+            "code": refused.code,
+            "request_id": request_id,
+        }
+    ).encode()
+    headers = (
+        (b"Content-Type", b"application/problem+json"),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"Cache-Control", b"no-store"),
+        (b"X-Request-Id", request_id.encode()),
+        *problem.headers,
+    )
+    return Answer(problem.status, headers, body)

@@ -1,0 +1,1 @@
+"""HOW IT IS CARRIED: everything that touches mitmproxy, sockets and the clock."""

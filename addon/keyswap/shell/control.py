@@ -1,0 +1,147 @@
+"""The control socket: how commands ask the running gateway.
+
+Law: `control.sock` is its owner's alone, carries one JSON question and one answer a connection, and decides nothing
+that the gate would not decide. Of several gateway processes on one state directory the first holds it; when that one
+ends, however it ends, another takes over.
+"""
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keyswap.model import Damage
+from keyswap.shell import telling
+
+if TYPE_CHECKING:
+    from keyswap.shell.service import Service
+
+logger = logging.getLogger(__name__)
+
+MAX_QUESTION = 64 << 10
+PATIENCE_S = 5.0
+
+
+class ControlSocket:
+    """The gateway's end."""
+
+    def __init__(self, service: "Service") -> None:
+        self._service = service
+        self._folder = service.resources.state.path
+        self._lock: int | None = None
+        self._server: asyncio.Server | None = None
+
+    async def tend(self) -> None:
+        """Hold the socket if no other process does."""
+        if self._server is not None:
+            return
+        lock = os.open(self._folder / "control.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            return
+        self._lock = lock
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, sock=bound(self._folder), limit=MAX_QUESTION)
+        except OSError as error:
+            logger.warning("no control socket in %s: %s", self._folder, error)
+            await self.close()
+
+    async def close(self) -> None:
+        """Let it go."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            with suppress(OSError):
+                (self._folder / "control.sock").unlink()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                answer = await self._answer(await reader.readline())
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+        except (OSError, ValueError, TimeoutError) as error:
+            logger.warning("a question on the control socket failed: %s", type(error).__name__)
+        finally:
+            writer.close()
+
+    async def _answer(self, question: bytes) -> dict[str, Any]:
+        commands: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+            "status": self._status,
+            "explain": self._explain,
+        }
+        asked = json.loads(question)
+        command = commands.get(asked.get("command"))
+        if command is None:
+            return {"error": f"this gateway knows no command {asked.get('command')!r}: is it of an older version?"}
+        return await command(asked)
+
+    async def _status(self, _asked: dict[str, Any]) -> dict[str, Any]:
+        return telling.status(self._service, time.time())
+
+    async def _explain(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return await telling.explained(self._service.loaded.built, asked, time.time())
+
+
+def bound(folder: Path) -> socket.socket:
+    """A listening socket at `control.sock`, readable by its owner only. Raises OSError."""
+    (folder / "control.sock").unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    handle = os.open(folder, os.O_RDONLY)
+    mask = os.umask(0o177)
+    try:
+        listening.bind(_address(folder, handle))
+    except OSError:
+        listening.close()
+        raise
+    finally:
+        os.umask(mask)
+        os.close(handle)
+    return listening
+
+
+def _address(folder: Path, handle: int) -> str:
+    # A socket's address holds at most 107 bytes; a deep folder is reached through its open handle where /proc has it.
+    plain = str(folder / "control.sock")
+    return plain if len(plain.encode()) < 100 else f"/proc/self/fd/{handle}/control.sock"
+
+
+def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any] | None:
+    """The running gateway's answer; None when none runs on this state directory. Raises Damage when it fails."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    asking = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    asking.settimeout(PATIENCE_S)
+    try:
+        asking.connect(_address(folder, handle))
+    except OSError:
+        asking.close()
+        return None
+    finally:
+        os.close(handle)
+    try:
+        with asking, asking.makefile("rwb") as stream:
+            stream.write(json.dumps(question).encode() + b"\n")
+            stream.flush()
+            answer = json.loads(stream.readline())
+    except (OSError, ValueError) as error:
+        raise Damage(
+            f"the gateway at {folder / 'control.sock'} did not answer: is it overloaded or stopping?"
+        ) from error
+    if "error" in answer:
+        raise Damage(str(answer["error"]))
+    return dict(answer)

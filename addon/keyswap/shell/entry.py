@@ -1,0 +1,31 @@
+"""The hooks of the entry file: they put the gate into mitmproxy's master, once, and then play no part.
+
+Law: from the moment the script is loaded nothing is forwarded that the gate did not admit, also when what it needs is
+missing: then it refuses everything, and the start fails with one line that says why.
+"""
+
+import logging
+
+from mitmproxy.addonmanager import Loader
+from mitmproxy.exceptions import OptionsError
+
+from keyswap.model import Damage
+from keyswap.shell import inside
+from keyswap.shell.addon import KeyswapAddon
+
+logger = logging.getLogger(__name__)
+
+
+def load(loader: Loader) -> None:
+    """Add the gate to the master that loads the script; loading the script again changes nothing."""
+    master = loader.master
+    if master.addons.get(KeyswapAddon.name) is not None:
+        return
+    addon = KeyswapAddon()
+    master.addons.add(addon)
+    inside.move_to_front(master, addon)
+    try:
+        addon.start(master)
+    except (Damage, OptionsError) as error:
+        # An exception would print a traceback; one error line while starting makes mitmproxy exit with 1.
+        logger.error(str(error))

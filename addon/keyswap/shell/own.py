@@ -1,0 +1,61 @@
+"""The paths that the gateway's listener answers itself (CONTRACT §5).
+
+Law: these answers hold nothing that is secret and need no credential; they are read with GET or HEAD and hide whatever
+the backend has under the same path.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+
+from keyswap.build import Built
+from keyswap.model import Code, Headers, Refuse
+from keyswap.refusals import Answer, answer
+from keyswap.tokens.jwks import Document
+
+JWKS = b"/.well-known/jwks.json"
+CONFIGURATION = b"/.well-known/openid-configuration"
+HEALTH = b"/.well-known/keyswap/health"
+PATHS = {JWKS, CONFIGURATION, HEALTH}
+
+
+def respond(built: Built, method: str, path: bytes, headers: Headers, request_id: str, now: float) -> Answer:
+    """The answer to a request for one of PATHS."""
+    if method not in {"GET", "HEAD"}:
+        return answer(Refuse(Code.METHOD_NOT_ALLOWED, "read with GET or HEAD"), request_id)
+    if path == HEALTH:
+        return health(built, request_id, now)
+    documents: Mapping[bytes, Callable[[], Document]] = {
+        JWKS: lambda: built.key_set.jwks(now),
+        CONFIGURATION: lambda: built.key_set.configuration(now),
+    }
+    return document(documents[path](), headers, request_id)
+
+
+def health(built: Built, request_id: str, now: float) -> Answer:
+    """200 while keys can be verified, 503 while they can't."""
+    unhealthy = built.unhealthy(now)
+    if unhealthy is not None:
+        return answer(unhealthy, request_id)
+    return _answer(200, json.dumps({"status": "ok"}).encode(), b"application/json", b"no-store", request_id)
+
+
+def document(found: Document, headers: Headers, request_id: str) -> Answer:
+    """A document with its caching headers; 304 to a caller that has it already (RFC 9110 §13.1.2)."""
+    etag, cache = found.etag.encode(), b"public, max-age=%d" % found.max_age_s
+    asked = b",".join(value for name, value in headers if name.lower() == b"if-none-match")
+    known = {tag.strip().removeprefix(b"W/") for tag in asked.split(b",")}
+    if etag in known or b"*" in known:
+        fields = ((b"ETag", etag), (b"Cache-Control", cache), (b"X-Request-Id", request_id.encode()))
+        return Answer(304, fields, b"")
+    answered = _answer(200, found.body, found.content_type.encode(), cache, request_id)
+    return answered._replace(headers=(*answered.headers, (b"ETag", etag)))
+
+
+def _answer(status: int, body: bytes, content_type: bytes, cache: bytes, request_id: str) -> Answer:
+    headers = (
+        (b"Content-Type", content_type),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"Cache-Control", cache),
+        (b"X-Request-Id", request_id.encode()),
+    )
+    return Answer(status, headers, body)

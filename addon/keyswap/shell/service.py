@@ -1,0 +1,148 @@
+"""What lives beside the requests: the policy in force and its reload, the state directory, the control socket.
+
+Law: a policy takes the place of another in one assignment, and only after everything that it needs has been built; a
+bad one never replaces a good one, and says so loudly.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from keyswap import policy as policies
+from keyswap.build import Built, Resources, build
+from keyswap.model import Damage, Upstream
+from keyswap.shell.control import ControlSocket
+from keyswap.shell.decisions import DecisionLog
+from keyswap.shell.washing import Washing
+from keyswap.state import StateDirectory
+
+logger = logging.getLogger(__name__)
+
+WATCH_S = 0.5
+LAST_USED_S = 10.0
+
+
+def default_state() -> Path:
+    """`$KEYSWAP_STATE`, else `~/.keyswap`."""
+    return Path(os.environ.get("KEYSWAP_STATE") or "~/.keyswap").expanduser()
+
+
+def default_policy() -> Path:
+    """`$KEYSWAP_POLICY`, else `~/.keyswap/policy.yaml`."""
+    return Path(os.environ.get("KEYSWAP_POLICY") or "~/.keyswap/policy.yaml").expanduser()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A policy in force, and all that was made from it."""
+
+    built: Built
+    washing: Washing
+    log: DecisionLog
+    keep_host: bool
+    at: float
+
+
+class Service:
+    """One gateway process."""
+
+    def __init__(self, file: Path, state: Path, upstream: Upstream | None, terminal: bool) -> None:
+        self.file = file.absolute()
+        self.upstream = upstream
+        self.reload_error: str | None = None
+        self.listening: Callable[[], list[str]] = list
+        self._terminal = terminal
+        self._seen = signature(self.file)
+        policy = policies.load(self.file)
+        self.resources = Resources(StateDirectory(state).open())
+        self.loaded = self._load(policy, None)
+        self.previous = self.loaded
+        self._tasks: list[asyncio.Task[None]] = []
+        self._control = ControlSocket(self)
+
+    def _load(self, policy: policies.Policy, before: Loaded | None) -> Loaded:
+        built = build(policy, self.resources, self.upstream, time.time(), first=before is None)
+        places = (place.header for place in policy.api_keys.read_from)
+        washing = Washing(places, policy.strip_headers, policy.trusted_proxies)
+        wanted = policy.log.decisions if self._terminal or policy.log.decisions != "stdout" else "off"
+        same = before is not None and before.log.destination == wanted
+        try:
+            log = before.log if before is not None and same else DecisionLog(wanted, self.file.parent)
+        except OSError as error:
+            raise Damage(f"{self.file}: log.decisions: {wanted} cannot be written ({error.strerror})") from error
+        return Loaded(built, washing, log, policy.forwarded_host == "keep", time.time())
+
+    async def begin(self, listening: Callable[[], list[str]]) -> None:
+        """Start what goes on beside the requests. `listening` tells the listener's addresses."""
+        self.listening = listening
+        self._tasks = [
+            asyncio.create_task(self._every(WATCH_S, self._watch), name="keyswap watch"),
+            asyncio.create_task(self._every(LAST_USED_S, self._keep_last_used), name="keyswap last used"),
+        ]
+        await self._control.tend()
+
+    async def end(self) -> None:
+        """Stop it, and keep what was gathered."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._control.close()
+        self.loaded.log.close()
+        self.resources.close()
+
+    async def _every(self, period_s: float, act: Callable[[], object]) -> None:
+        while True:
+            await asyncio.sleep(period_s)
+            try:
+                found = act()
+                if asyncio.iscoroutine(found):
+                    await found
+            except Exception:
+                logger.exception("%s failed; it will be tried again", act.__name__)
+
+    async def _keep_last_used(self) -> None:
+        await asyncio.to_thread(self.resources.flush)
+
+    async def _watch(self) -> None:
+        await self._control.tend()
+        seen = signature(self.file)
+        if seen != self._seen:
+            self._seen = seen
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Take the policy file's new content, or keep the old policy and say why."""
+        before = self.loaded
+        try:
+            policy = await asyncio.to_thread(policies.load, self.file)
+            after = await asyncio.to_thread(self._load, policy, before)
+        except Damage as error:
+            self.reload_error = str(error)
+            logger.error("the old policy stays in force: %s", error)
+            return
+        self.reload_error = None
+        self.previous, self.loaded = before, after
+        if after.log is not before.log:
+            before.log.close()
+        logger.warning("policy %s is in force", self.file)
+
+    def is_upstream(self, host: str, port: int) -> bool:
+        """Whether the policy in force, or the one before it, sends requests to this address."""
+        known = (self.loaded.built.gate.upstream, self.previous.built.gate.upstream)
+        return any((upstream.host, upstream.port) == (host, port) for upstream in known)
+
+
+def signature(file: Path) -> tuple[int, ...] | None:
+    """What changes when a file does: its identity, size and time; None when it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,0 +1,118 @@
+"""What is told of a gateway and of a decision, in the JSON shapes of CONTRACT §2.
+
+Law: no credential, token or private key is told; a key is its id and its obfuscated form.
+"""
+
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from keyswap import __version__
+from keyswap.build import Built
+from keyswap.gate import explain
+from keyswap.model import Admit, Code, Credential, Decision, Principal, Refuse, Request, Step
+from keyswap.refusals import status_of
+
+if TYPE_CHECKING:
+    from keyswap.shell.service import Service
+
+
+def status(service: "Service", now: float) -> dict[str, Any]:
+    """What runs."""
+    loaded = service.loaded
+    return {
+        "running": True,
+        "version": __version__,
+        "pid": os.getpid(),
+        "listen": service.listening(),
+        **standing(loaded.built, now),
+        "policy": {"file": str(service.file), "loaded_at": loaded.at, "reload_error": service.reload_error},
+    }
+
+
+def standing(built: Built, now: float) -> dict[str, Any]:
+    """What is enforced, and the state of the stores; also without a running gateway."""
+    policy = built.policy
+    signing = [
+        {"kid": key.kid, "alg": key.alg, "state": key.state(int(now))} for key in built.keyring.current(int(now))
+    ]
+    return {
+        "issuer": policy.issuer,
+        "upstream": built.gate.upstream.url,
+        "enforced": ["path", "credential", "principal"],
+        "shadowed": [],
+        "off": [],
+        "tokens": {"algorithm": policy.tokens.algorithm, "profile": policy.tokens.profile, "ttl_s": policy.tokens.ttl},
+        "keys": built.keys.status(now),
+        "signing": signing,
+    }
+
+
+async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str, Any]:
+    """The decision on a request that is described and not made.
+
+    `asked` holds `method`, `path`, and `key` (a value), `key_id`, or neither.
+    """
+    gate, presented = built.gate, None
+    if asked.get("key_id"):
+
+        async def by_id(credential: Credential, request: Request, now: float) -> Principal | Refuse:
+            return built.by_id(credential.value, now, request.client)
+
+        gate, presented = replace(gate, verifiers={**gate.verifiers, "id": by_id}), Credential("id", asked["key_id"])
+    elif asked.get("key"):
+        presented = Credential("key", asked["key"])
+    request = Request(asked["method"], asked["path"].encode(), (), asked.get("client") or "127.0.0.1")
+    decision, steps = await explain(gate, request, now, time.perf_counter, presented)
+    return explanation(decision, steps)
+
+
+def explanation(decision: Decision, steps: list[Step]) -> dict[str, Any]:
+    """A decision and its steps."""
+    admitted = decision if isinstance(decision, Admit) else None
+    refused = decision if isinstance(decision, Refuse) else None
+    claims = admitted.claims._asdict() if admitted else {}
+    return {
+        "decision": "admit" if admitted else "refuse",
+        "status": status_of(refused.code) if refused else None,
+        "code": refused.code if refused else None,
+        "reason": refused.reason if refused else None,
+        "request_id": None,
+        "principal": principal_json(admitted.principal) if admitted else None,
+        "operation": None,
+        "claims": {name: value for name, value in claims.items() if value is not None} or None,
+        "steps": [step.as_json() for step in steps],
+        "remedy": remedy(refused) if refused else None,
+    }
+
+
+def principal_json(principal: Principal) -> dict[str, Any]:
+    """A principal."""
+    return {
+        "key_id": principal.key_id,
+        "org_id": principal.org_id,
+        "user_id": principal.user_id,
+        "permissions": list(principal.permissions),
+        "roles": list(principal.roles),
+        "plan": principal.plan,
+        "session_id": principal.session_id,
+        "agent": principal.agent,
+        "actor": principal.actor,
+    }
+
+
+_REMEDIES = {
+    Code.AMBIGUOUS_PATH: "Let the client send the path in its plain form.",
+    Code.MULTIPLE_CREDENTIALS: "Let the client send one credential, in one header, once.",
+    Code.MISSING_CREDENTIAL: "Send `Authorization: Bearer <key>`; `keyswap keys create --org ORG` makes a key.",
+    Code.INVALID_CREDENTIAL: "Look at the key with `keyswap keys show ID` (or `keys find -`), or create another one.",
+    Code.STORE_UNAVAILABLE: "`keyswap status` names the store; put it back, then restart the gateway.",
+    Code.GATEWAY_UNAVAILABLE: "The gateway's log names the cause.",
+}
+
+
+def remedy(refused: Refuse) -> str | None:
+    """The smallest change that would admit the request, and where to make it."""
+    known = _REMEDIES.get(refused.code)
+    return known.replace("ID` (or", f"{refused.key_id}` (or") if known and refused.key_id else known

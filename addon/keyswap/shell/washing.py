@@ -1,0 +1,162 @@
+"""What is stripped from a request before it is judged.
+
+Law: after washing no header is left that speaks for the caller, for a proxy in front, or for the next hop alone
+(CONTRACT §5), however it is spelled: `-`, `_` and `.` are the same. Framing headers (Host, Content-Length,
+Transfer-Encoding) are never removed, whatever `Connection` names: a body without framing would be a second request.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import NamedTuple
+
+from keyswap.model import Headers
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class _Act(IntEnum):
+    KEEP, DROP, NOTE, FRAME = range(4)
+
+
+class Washed(NamedTuple):
+    """A request's headers as the backend may see them, and what was read from those that it may not."""
+
+    kept: list[tuple[bytes, bytes]]
+    host: bytes
+    client: str
+    proto: str | None
+    request_id: bytes | None
+    closes: bool
+    """The caller asked for its connection to be closed: mitmproxy forgets that once `Connection` is gone."""
+
+
+_STRIPPED = (
+    *("authorization", "forwarded", "x-forwarded-*", "x-real-ip", "x-request-id"),
+    *("x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override"),
+    *("connection", "keep-alive", "proxy-*", "te", "trailer", "upgrade"),
+)
+_NOTED = {b"connection", b"upgrade", b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto"}
+_FRAMING = {b"host", b"content-length", b"transfer-encoding"}
+_NAMES = 4096
+"""How many spellings of header names are remembered: callers choose them, so there is a bound."""
+
+
+class Washing:
+    """Made once from the policy, asked for each request."""
+
+    def __init__(self, credentials: Iterable[str], strip: Iterable[str], trusted: Iterable[str]) -> None:
+        patterns = [canonical(name.encode()) for name in (*_STRIPPED, *credentials, *strip)]
+        self._exact = {name for name in patterns if not name.endswith(b"*")}
+        self._prefixes = tuple(name[:-1] for name in patterns if name.endswith(b"*"))
+        self._trusted = tuple(ipaddress.ip_network(cidr) for cidr in trusted)
+        self._acts: dict[bytes, _Act] = {}
+
+    def __call__(self, fields: Headers, peer: str, method: str = "GET") -> Washed:
+        """Wash header fields that came from `peer` (its address as text)."""
+        acts = self._acts
+        kept: list[tuple[bytes, bytes]] = []
+        noted: dict[bytes, list[bytes]] = {}
+        host = b""
+        for field in fields:
+            name, value = field
+            act = acts.get(name)
+            if act is None:
+                act = self._act(name)
+            if act is _Act.KEEP:
+                kept.append(field)
+            elif act is _Act.NOTE:
+                noted.setdefault(name.lower(), []).append(value)
+            elif act is _Act.FRAME:
+                if name.lower() == b"host":
+                    host = value
+                else:
+                    kept.append(field)
+        if not noted and not self._trusted:
+            return Washed(kept, host, plain_address(peer), None, None, False)
+        return self._finish(kept, host, noted, plain_address(peer), method)
+
+    def _act(self, name: bytes) -> _Act:
+        lower, plain = name.lower(), canonical(name)
+        if plain in _FRAMING:
+            # A header that only resembles a framing header is one to some backends and none to others.
+            act = _Act.FRAME if lower == plain else _Act.DROP
+        elif lower in _NOTED:
+            act = _Act.NOTE
+        elif plain in self._exact or plain.startswith(self._prefixes):
+            act = _Act.DROP
+        else:
+            act = _Act.KEEP
+        if len(self._acts) < _NAMES:
+            self._acts[name] = act
+        return act
+
+    def _finish(
+        self, kept: list[tuple[bytes, bytes]], host: bytes, noted: dict[bytes, list[bytes]], peer: str, method: str
+    ) -> Washed:
+        options = {option.strip().lower() for option in b",".join(noted.get(b"connection", [])).split(b",")} - {b""}
+        named = options - _FRAMING
+        if is_handshake(method, kept, noted.get(b"upgrade", []), options):
+            kept += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+        elif named:
+            kept = [field for field in kept if field[0].lower() not in named]
+        closes = b"close" in options
+        if not self._trusts(peer):
+            return Washed(kept, host, peer, None, None, closes)
+        request_ids = noted.get(b"x-request-id", [])
+        request_id = request_ids[0] if len(request_ids) == 1 and is_request_id(request_ids[0]) else None
+        protos = noted.get(b"x-forwarded-proto", [])
+        proto = protos[0].decode() if protos in ([b"http"], [b"https"]) else None
+        return Washed(kept, host, self._client(noted.get(b"x-forwarded-for", []), peer), proto, request_id, closes)
+
+    def _trusts(self, address: str) -> bool:
+        if not self._trusted:
+            return False
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)
+
+    def _client(self, forwarded: list[bytes], peer: str) -> str:
+        client = peer
+        for entry in reversed(b",".join(forwarded).decode("latin-1").split(",")):
+            address = plain_address(entry.strip())
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                return client  # what a trusted proxy did not write as an address says nothing about anyone
+            client = address
+            if not self._trusts(address):
+                break
+        return client
+
+
+def canonical(name: bytes) -> bytes:
+    """A header's name as the most lenient backend reads it."""
+    return name.lower().replace(b"_", b"-").replace(b".", b"-")
+
+
+def plain_address(address: str) -> str:
+    """An address without zone, and IPv4 where IPv6 merely wraps it."""
+    if ":" not in address:
+        return address
+    address = address.partition("%")[0]
+    try:
+        mapped = ipaddress.IPv6Address(address).ipv4_mapped
+    except ValueError:
+        return address
+    return str(mapped) if mapped else address
+
+
+def is_request_id(value: bytes) -> bool:
+    """Whether a proxy's request id can be passed on: 1 to 128 printable characters."""
+    return 0 < len(value) <= 128 and all(0x21 <= byte <= 0x7E for byte in value)
+
+
+def is_handshake(method: str, kept: list[tuple[bytes, bytes]], upgrade: list[bytes], options: set[bytes]) -> bool:
+    """Whether this is a whole WebSocket handshake (RFC 6455 §4.1): half of one lets no `Upgrade` through."""
+    if method != "GET" or [value.strip().lower() for value in upgrade] != [b"websocket"] or b"upgrade" not in options:
+        return False
+    given = {name.lower(): value.strip() for name, value in kept if name.lower().startswith(b"sec-websocket-")}
+    return given.get(b"sec-websocket-version") == b"13" and len(given.get(b"sec-websocket-key", b"")) == 24

@@ -1,0 +1,75 @@
+"""Decisions written onto mitmproxy's flows.
+
+Law: `admit` is the only place that writes a real upstream, and that is the last thing it does; a refusal leaves the
+dead one in place. The token stands where the backend expects it, whatever place the credential had.
+"""
+
+import time
+
+from mitmproxy.http import Headers, HTTPFlow, Response
+
+from keyswap.model import Admit, Refuse
+from keyswap.refusals import Answer, answer
+from keyswap.shell.washing import Washed
+
+
+def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep_host: bool, whole_up_to: int) -> None:
+    """Put the token in place of the credential, and the backend in place of the dead upstream."""
+    request, upstream = flow.request, decision.upstream
+    proto = washed.proto or ("https" if flow.client_conn.tls else "http")
+    host = washed.host if keep_host else upstream.authority.encode()
+    fields = [
+        (b"Host", host),
+        (b"Authorization", b"Bearer " + decision.token.encode()),
+        (b"X-Request-Id", request_id.encode()),
+        (b"X-Forwarded-For", washed.client.encode()),
+        (b"X-Forwarded-Host", washed.host),
+        (b"X-Forwarded-Proto", proto.encode()),
+        *washed.kept,
+    ]
+    declared = declared_length(request.headers)
+    if declared is None and request.is_http2:
+        # Without it the body would follow an HTTP/1 head that has no framing, and be read as the next request.
+        fields.append((b"Transfer-Encoding", b"chunked"))
+    request.data.headers = Headers(fields)
+    request.stream = declared is None or declared > whole_up_to
+    request.data.authority = b""
+    request.data.scheme = upstream.scheme.encode()
+    request.data.port = upstream.port
+    request.data.host = upstream.host
+
+
+def declared_length(headers: Headers) -> int | None:
+    """The length of a body in bytes as its head declares it; None when it does not say; 0 when there is no body."""
+    if "transfer-encoding" in headers:
+        return None
+    try:
+        return int(headers.get("content-length", "0"))
+    except ValueError:
+        return None
+
+
+def refuse(flow: HTTPFlow, refused: Refuse, request_id: str, closes: bool) -> None:
+    """Answer a request that goes no further."""
+    respond(flow, answer(refused, request_id), closes)
+
+
+def respond(flow: HTTPFlow, reply: Answer, closes: bool) -> None:
+    """Answer a request with a response of the gateway's own."""
+    flow.request.headers.pop("expect", None)  # mitmproxy would still ask for the body of a request that was refused
+    headers = (*reply.headers, (b"Connection", b"close")) if closes else reply.headers
+    body = b"" if flow.request.data.method == b"HEAD" else reply.body
+    now = time.time()
+    flow.response = Response(b"HTTP/1.1", reply.status, b"", Headers(headers), body, None, now, now)
+    flow.response.reason = REASONS.get(reply.status, "")
+
+
+REASONS = {
+    200: "OK",
+    304: "Not Modified",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    405: "Method Not Allowed",
+    503: "Service Unavailable",
+}

@@ -1,0 +1,113 @@
+"""Claims → a signed token, from a cache that holds everything that the token says.
+
+Law: a cached token is given out only while at least a quarter of its life is left, and only for claims that are equal
+in everything; no token outlives what it was made from. On the warm path nothing is signed, parsed or read.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jwt
+
+from keyswap.model import Claims, Code, Damage, Refuse
+from keyswap.state import SIGNING, Epochs
+from keyswap.tokens.claims import payload
+from keyswap.tokens.keyring import Keyring
+from keyswap.tokens.signers import LoadedKey
+
+logger = logging.getLogger(__name__)
+
+_Key = tuple[Claims, str, int]
+
+
+class Minted(NamedTuple):
+    """A token, and the epoch seconds in [iat, fresh_until] in which it may be given out."""
+
+    token: str
+    iat: int
+    fresh_until: float
+
+
+class MintCache:
+    """Minted tokens by claims, signing key and life. It outlives a policy; the oldest goes first when it is full."""
+
+    def __init__(self, size: int = 50_000) -> None:
+        self.size = size
+        self.minted: dict[_Key, Minted] = {}
+
+    def put(self, key: _Key, minted: Minted) -> None:
+        """Remember a token."""
+        self.minted.pop(key, None)
+        if len(self.minted) >= self.size:
+            del self.minted[next(iter(self.minted))]
+        self.minted[key] = minted
+
+
+class RingReader:
+    """The ring as a running gateway reads it: when its epoch says so, or the time of a scheduled change has come."""
+
+    def __init__(self, keyring: Keyring, epochs: Epochs) -> None:
+        self.keyring = keyring
+        self._epochs = epochs
+        self._seen = keyring.epoch
+        self._since, self._until = 0.0, 0.0
+
+    def changed(self, now: float) -> bool:
+        """Whether what the ring answers may differ from the last time; reads the file when it was written."""
+        if self._epochs.read(SIGNING) == self._seen and self._since <= now < self._until:
+            return False
+        epoch = self._epochs.read(SIGNING)
+        if epoch != self._seen:
+            self._seen = epoch
+            self._reload()
+        self._since, self._until = now, self.keyring.next_change(now)
+        return True
+
+    def _reload(self) -> None:
+        try:
+            if self.keyring.epoch != self._seen:
+                self.keyring.load()
+        except Damage as error:
+            logger.error("the signing keys in hand stay in use: %s", error)
+
+
+class Minter:
+    """Mints tokens of one policy."""
+
+    def __init__(self, keyring: Keyring, epochs: Epochs, algorithm: str, ttl_s: int, cache: MintCache) -> None:
+        self._reader = RingReader(keyring, epochs)
+        self._changed: Callable[[float], bool] = self._reader.changed
+        self._algorithm, self._ttl_s = algorithm, ttl_s
+        self._cache = cache
+        self._signer: LoadedKey | None = None
+        self._kid = ""
+        self.minted = 0
+
+    def __call__(self, claims: Claims, now: float) -> str | Refuse:
+        """A token for these claims at `now` (epoch seconds)."""
+        if self._changed(now):
+            self._choose(now)
+        found = self._cache.minted.get((claims, self._kid, self._ttl_s))
+        if found is not None and found.iat <= now <= found.fresh_until:
+            return found.token
+        return self._mint(claims, int(now))
+
+    def _choose(self, now: float) -> None:
+        self._signer = self._reader.keyring.signer(self._algorithm, now)
+        self._kid = self._signer.key.kid if self._signer else ""
+
+    def _mint(self, claims: Claims, iat: int) -> str | Refuse:
+        signer = self._signer
+        if signer is None:
+            return Refuse(Code.STORE_UNAVAILABLE, "no signing key is active", claims.api_key_id)
+        exp = iat + self._ttl_s if claims.not_after is None else min(iat + self._ttl_s, claims.not_after)
+        if exp <= iat:
+            return Refuse(Code.INVALID_CREDENTIAL, "the credential has ended", claims.api_key_id)
+        headers = {"kid": signer.key.kid, "typ": "at+jwt" if claims.profile == "rfc9068" else "JWT"}
+        body = payload(claims, iat, exp, uuid.uuid4().hex)
+        token = jwt.encode(body, signer.private, algorithm=signer.key.alg, headers=headers)
+        self._cache.put((claims, signer.key.kid, self._ttl_s), Minted(token, iat, exp - (exp - iat) / 4))
+        self.minted += 1
+        return token

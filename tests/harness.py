@@ -1,0 +1,319 @@
+"""Real parts for tests: a gateway process of any kind, a recording backend, keys made as the command line makes them.
+
+Everything listens on loopback, on a port of its own, and is ended by the test that started it.
+"""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from keyswap.keys.key import Key
+from keyswap.keys.ledger import Ledger
+from keyswap.keys.pepper import Pepper
+from keyswap.state import Epochs, StateDirectory
+
+ROOT = Path(__file__).parent.parent
+ENTRY = ROOT / "addon" / "gateway.py"
+SCRIPTS = Path(sys.executable).parent
+PATIENCE_S = 20.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(what: str, check: Any, patience_s: float = PATIENCE_S) -> Any:
+    """The first truthy answer of `check`; fails with `what` when there is none in time."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        found = check()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not in {patience_s:g} s: {what}"
+        time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as the backend received it."""
+
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def values(self, name: str) -> list[str]:
+        return [value for known, value in self.headers if known.lower() == name.lower()]
+
+    @property
+    def token(self) -> str:
+        (value,) = self.values("authorization")
+        assert value.startswith("Bearer ")
+        return value.removeprefix("Bearer ")
+
+
+class Backend:
+    """An HTTP server that records every request it receives. /events sends server-sent events, one when told to."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.seen: list[Seen] = []
+        self.go_on = threading.Semaphore(0)
+        backend = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                if self.headers.get("Transfer-Encoding", "") == "chunked":
+                    while size := int(self.rfile.readline(), 16):
+                        body += self.rfile.read(size)
+                        self.rfile.readline()
+                    self.rfile.readline()
+                backend.seen.append(Seen(self.command, self.path, list(self.headers.items()), body))
+                if self.path == "/events":
+                    return self.events()
+                self.send_response(200)
+                self.send_header("Content-Length", "2")
+                self.send_header("X-Request-Id", "of-the-backend")
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(b"ok")
+                return None
+
+            def events(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Connection", "close")
+                self.end_headers()
+                for number in range(3):
+                    backend.go_on.acquire()
+                    self.wfile.write(b"data: %d\n\n" % number)
+                self.close_connection = True
+
+            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = do_PATCH = answer  # noqa: N815
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.port = int(self._server.server_address[1])
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def count(self) -> int:
+        return len(self.seen)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@dataclass
+class Home:
+    """A state directory and a policy."""
+
+    folder: Path
+    upstream: str
+    port: int = field(default_factory=free_port)
+
+    def __post_init__(self) -> None:
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        if not self.policy.exists():
+            self.write_policy()
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def policy(self) -> Path:
+        return self.folder / "policy.yaml"
+
+    @property
+    def issuer(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def write_policy(self, extra: str = "", upstream: str | None = None) -> None:
+        """Replace the policy as an editor does: a new file takes the old one's place."""
+        fresh = self.folder / "policy.new"
+        fresh.write_text(f"version: 1\nissuer: {self.issuer}\nupstream: {upstream or self.upstream}\n{extra}")
+        fresh.replace(self.policy)
+
+    @contextmanager
+    def ledger(self) -> Iterator[Ledger]:
+        state = StateDirectory(self.state).open()
+        epochs = Epochs(state)
+        with closing(epochs), Ledger(state, epochs, Pepper.load(state), "ksw") as ledger:
+            yield ledger
+
+    def key(self, **given: Any) -> tuple[Key, str]:
+        """A key and its value, of organization org_1 unless told otherwise."""
+        with self.ledger() as ledger:
+            return ledger.create(now=time.time(), **{"org_id": "org_1", **given})
+
+    def run(self, *words: str, given: str = "", code: int = 0) -> str:
+        """A keyswap command as a process; its standard output."""
+        command = [sys.executable, "-m", "keyswap", *words, "--state", str(self.state), "--policy", str(self.policy)]
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, cwd=self.folder)
+        assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
+        return done.stdout if code in {0, 1} else done.stderr
+
+    def json(self, *words: str, given: str = "", code: int = 0) -> Any:
+        return json.loads(self.run(*words, "--json", given=given, code=code))
+
+
+class Gateway:
+    """A gateway process, started by one of the command lines of the contract."""
+
+    KINDS = ("mitmdump", "mitmdump-dead", "mitmweb", "serve", "serve-web")
+
+    def __init__(
+        self, home: Home, kind: str = "mitmdump", *extra: str, entry: Path = ENTRY, port: int | None = None
+    ) -> None:
+        self.home, self.kind = home, kind
+        self.port = port or home.port
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.web_port = free_port()
+        number = len(list(home.folder.glob("output-*")))
+        self._output = home.folder / f"output-{number}"
+        environment = {**os.environ, "HOME": str(home.folder), "PYTHONUNBUFFERED": "1"}
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*self._command(entry), *extra], stdout=output, stderr=output, env=environment, cwd=home.folder
+            )
+
+    def _command(self, entry: Path) -> list[str]:
+        home = self.home
+        if self.kind.startswith("serve"):
+            words = ["serve", "--policy", str(home.policy), "--state", str(home.state)]
+            web = ["--web"] if self.kind == "serve-web" else []
+            return [sys.executable, "-m", "keyswap", *words, "--listen", f"127.0.0.1:{self.port}", *web]
+        tool, upstream = ("mitmweb" if self.kind == "mitmweb" else "mitmdump"), home.upstream
+        command = [str(SCRIPTS / tool), "--listen-host", "127.0.0.1", "-p", str(self.port), "-s", str(entry)]
+        command += ["--set", f"keyswap_policy={home.policy}", "--set", f"keyswap_state={home.state}"]
+        if self.kind == "mitmdump-dead":
+            return [*command, "--mode", "reverse:http://127.0.0.1:9", "--set", "connection_strategy=lazy"]
+        if self.kind == "mitmweb":
+            command += ["--web-port", str(self.web_port), "--no-web-open-browser", "--set", "web_password=look"]
+        return [*command, "--mode", f"reverse:{upstream}"]
+
+    @property
+    def output(self) -> str:
+        """Everything printed so far, on both streams."""
+        return self._output.read_text(errors="replace")
+
+    def ready(self) -> "Gateway":
+        """Wait until it answers."""
+
+        def answers() -> bool:
+            assert self.process.poll() is None, self.output
+            try:
+                return self.get("/.well-known/keyswap/health").status == 200
+            except OSError:
+                return False
+
+        eventually(f"{self.kind} answers", answers)
+        return self
+
+    def ended(self) -> int:
+        """Wait until the process has ended; its exit code."""
+        return self.process.wait(PATIENCE_S)
+
+    def get(self, path: str, key: str | None = None, **more: Any) -> "Reply":
+        """A GET over a connection of its own."""
+        with Client(self.port) as client:
+            return client.ask("GET", path, key, **more)
+
+    def stop(self, how: int = signal.SIGTERM) -> str:
+        """End it; everything that it printed."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        return self.output
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer as the caller received it."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        found = [value for known, value in self.headers if known.lower() == name.lower()]
+        return found[-1] if found else None
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str | None:
+        return str(self.json["code"]) if self.header("content-type") == "application/problem+json" else None
+
+
+class Client:
+    """A caller with one connection that stays open."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def connect(self) -> "Client":
+        self._connection.connect()
+        return self
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        key: str | None = None,
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        body: bytes | None = None,
+    ) -> Reply:
+        connection = self._connection
+        connection.putrequest(method, path, skip_accept_encoding=True)
+        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+            connection.putheader(name, value)
+        if key is not None:
+            connection.putheader("Authorization", f"Bearer {key}")
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        response = connection.getresponse()
+        return Reply(response.status, response.getheaders(), response.read())

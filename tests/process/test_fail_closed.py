@@ -1,0 +1,188 @@
+"""Refuse unless proven: whatever breaks, nothing undecided reaches the backend.
+
+Each test damages a running gateway, and asks over connections opened before and after the damage.
+"""
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import ENTRY, ROOT, Backend, Client, Gateway, Home, eventually
+
+Start = Callable[..., Gateway]
+
+STEPS = ("path", "credential", "principal", "claims", "mint")
+HOOKS = ("_judge", "_pass_on", "_finish", "server_connect")
+
+
+def broken_entry(home: Home, patch: str) -> Path:
+    """An entry file whose gate raises somewhere, by a line of Python that runs when the file `broken` exists."""
+    entry = home.folder / "entry.py"
+    entry.write_text(
+        f"import sys, pathlib\nsys.path.insert(0, {str(ROOT / 'addon')!r})\n"
+        f"broken = pathlib.Path({str(home.folder / 'broken')!r})\n"
+        "def breakable(call):\n"
+        "    def run(*words, **options):\n"
+        "        if broken.exists():\n"
+        "            raise RuntimeError('ksw_live_secret_in_an_exception')\n"
+        "        return call(*words, **options)\n"
+        "    return run\n"
+        f"{patch}\n"
+        "from keyswap.shell.entry import load\n"
+    )
+    return entry
+
+
+def patch_step(step: str) -> str:
+    if step == "principal":
+        return "from keyswap.gate import Gate\nGate.principal = breakable(Gate.principal)"
+    return (
+        "import dataclasses\nimport keyswap.shell.service as service\nbuild = service.build\n"
+        "def rebuilt(*words, **options):\n"
+        "    made = build(*words, **options)\n"
+        f"    gate = dataclasses.replace(made.gate, {step}=breakable(made.gate.{step}))\n"
+        "    return dataclasses.replace(made, gate=gate)\n"
+        "service.build = rebuilt"
+    )
+
+
+def patch_hook(hook: str) -> str:
+    if hook == "server_connect":
+        owner = "from keyswap.shell.service import Service as Owner"
+        hook = "is_upstream"
+    else:
+        owner = "from keyswap.shell.addon import KeyswapAddon as Owner"
+    return f"{owner}\nOwner.{hook} = breakable(Owner.{hook})"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_exception_in_a_step_refuses(step: str, start: Start, home: Home, backend: Backend) -> None:
+    """A step that raises is answered 503 gateway-unavailable, on old and new connections; nothing is forwarded."""
+    _, value = home.key()
+    gateway = start(entry=broken_entry(home, patch_step(step))).ready()
+    with Client(gateway.port) as old:
+        assert old.ask("GET", "/", value).status == 200
+        (home.folder / "broken").touch()
+        assert old.ask("GET", "/", value).code == "gateway-unavailable"
+    assert gateway.get("/", value).code == "gateway-unavailable"
+    assert backend.count == 1
+    assert "ksw_live_secret" not in gateway.stop() and value not in gateway.output
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_an_exception_in_a_hook_refuses(hook: str, start: Start, home: Home, backend: Backend) -> None:
+    """A hook that raises ends in a refusal; a request without a key never reaches the backend."""
+    _, value = home.key()
+    gateway = start(entry=broken_entry(home, patch_hook(hook))).ready()
+    with Client(gateway.port) as old:
+        assert old.ask("GET", "/", value).status == 200
+        (home.folder / "broken").touch()
+        before = backend.count
+        assert old.ask("GET", "/").status in {401, 503}
+        assert backend.count == before
+    assert gateway.get("/", value).status in {502, 503}
+    assert gateway.get("/").status in {401, 503}
+    admitted_but_unanswered = 1 if hook in {"_pass_on", "_finish"} else 0
+    assert backend.count == before + admitted_but_unanswered
+    assert "ksw_live_secret" not in gateway.stop()
+
+
+@pytest.mark.parametrize("kind", ["mitmdump", "mitmweb"])
+@pytest.mark.parametrize("damage", ["delete", "syntax error", "empty"])
+def test_the_gate_outlives_its_entry_file(kind: str, damage: str, start: Start, home: Home, backend: Backend) -> None:
+    """With the entry file gone or broken, a request with a key is still admitted and one without is refused."""
+    _, value = home.key()
+    entry = home.folder / "gateway.py"
+    entry.write_text(f"import sys\nsys.path.insert(0, {str(ROOT / 'addon')!r})\n" + ENTRY.read_text())
+    unloaded = home.folder / "unloaded.py"
+    unloaded.write_text(
+        "import asyncio, sys\nfrom mitmproxy import ctx\n"
+        "async def watch():\n"
+        "    while any(s.fullpath.endswith('gateway.py') and s.ns for s in ctx.master.addons.get('scriptloader').addons):\n"
+        "        await asyncio.sleep(0.05)\n"
+        "    print('UNLOADED', flush=True)\n"
+        "def running():\n"
+        "    global task\n"
+        "    task = asyncio.get_running_loop().create_task(watch())\n"
+    )
+    gateway = start(kind, "-s", str(unloaded), entry=entry).ready()
+    with Client(gateway.port) as old:
+        assert old.ask("GET", "/", value).status == 200
+        if damage == "delete":
+            entry.unlink()
+        else:
+            entry.write_text("def (" if damage == "syntax error" else "")
+        if damage != "empty":
+            eventually("mitmproxy unloads the script", lambda: "UNLOADED" in gateway.output)
+        assert (old.ask("GET", "/", value).status, old.ask("GET", "/").status) == (200, 401)
+    assert (gateway.get("/", value).status, gateway.get("/").status) == (200, 401)
+    assert backend.count == 3
+
+
+@pytest.mark.parametrize("damage", ["garbage", "unknown field", "empty", "delete"])
+def test_a_bad_policy_never_replaces_a_good_one(damage: str, start: Start, home: Home, backend: Backend) -> None:
+    """A policy that is garbage, empty or gone leaves the old one in force, loudly; a good one then takes its place."""
+    _, value = home.key()
+    gateway = start().ready()
+    with Client(gateway.port) as old:
+        assert old.ask("GET", "/", value).status == 200
+        if damage == "delete":
+            home.policy.unlink()
+        else:
+            home.policy.write_text({"garbage": "\x00{{", "unknown field": "version: 1\nnope: 1\n", "empty": ""}[damage])
+        eventually("it says so", lambda: "the old policy stays in force" in gateway.output)
+        assert str(home.policy) in gateway.output
+        assert (old.ask("GET", "/", value).status, old.ask("GET", "/").status) == (200, 401)
+        assert (gateway.get("/", value).status, gateway.get("/").status) == (200, 401)
+        assert home.json("status")["policy"]["reload_error"]
+        home.write_policy("audience: new\n")
+        eventually("the good one is taken", lambda: home.json("status")["policy"]["reload_error"] is None)
+        assert old.ask("GET", "/", value).status == 200
+    assert backend.count == 4
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate", "replace"])
+def test_a_damaged_key_database_refuses_within_a_second(
+    damage: str, start: Start, home: Home, backend: Backend
+) -> None:
+    """A key database that is gone, cut short or another one: 503 store-unavailable within 1 s, for cached keys too."""
+    _, value = home.key()
+    gateway = start().ready()
+    database = home.state / "keys.db"
+    with Client(gateway.port) as old:
+        assert old.ask("GET", "/", value).status == 200
+        copy = shutil.copy(database, home.folder / "copy.db")
+        if damage == "delete":
+            database.unlink()
+        elif damage == "truncate":
+            database.write_bytes(b"")
+        else:
+            Path(copy).replace(database)
+        eventually("cached keys are refused", lambda: old.ask("GET", "/", value).code == "store-unavailable", 1.0)
+        before = backend.count
+        assert gateway.get("/", value).code == "store-unavailable"
+        assert gateway.get("/.well-known/keyswap/health").status == 503
+        assert old.ask("GET", "/").status == 401
+    assert backend.count == before
+
+
+def test_a_locked_key_database_admits_nobody_unproven(start: Start, home: Home, backend: Backend) -> None:
+    """While another program holds the database locked, keys that are not known are refused, and nothing hangs."""
+    _, value = home.key()
+    _, unseen = home.key()
+    gateway = start().ready()
+    with Client(gateway.port) as old:
+        assert old.ask("GET", "/", value).status == 200
+        other = sqlite3.connect(home.state / "keys.db", isolation_level=None)
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        assert old.ask("GET", "/").status == 401
+        assert gateway.get("/", "ksw_live_" + "0" * 36).status in {401, 503}
+        assert gateway.get("/", unseen).status in {200, 503}
+        other.execute("ROLLBACK")
+        other.close()
+        eventually("it recovers", lambda: gateway.get("/", unseen).status == 200)
+    assert backend.count <= 4

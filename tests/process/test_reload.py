@@ -1,0 +1,101 @@
+"""Policy reload and signing-key rotation under load."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jwt
+import pytest
+from joserfc import jwt as jose
+from joserfc.jwk import KeySet
+
+from harness import Backend, Client, Gateway, Home, eventually
+
+Start = Callable[..., Gateway]
+
+
+@contextmanager
+def load(gateway: Gateway, value: str) -> Iterator[list[int]]:
+    """Requests over two connections for as long as the block lasts; their statuses."""
+    stop, statuses = threading.Event(), list[int]()
+
+    def go_on() -> None:
+        with Client(gateway.port) as client:
+            while not stop.is_set():
+                statuses.append(client.ask("GET", "/", value).status)
+
+    threads = [threading.Thread(target=go_on) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+def test_a_signing_key_rotates_without_a_refused_token(
+    algorithm: str, start: Start, home: Home, backend: Backend
+) -> None:
+    """Before, during and after a rotation under load, two JWT libraries that cache the key set accept every token."""
+    home.write_policy(f"tokens: {{algorithm: {algorithm}, ttl: 2s}}\n")
+    _, value = home.key()
+    gateway = start("serve").ready()
+    caching = jwt.PyJWKClient(f"{home.issuer}/.well-known/jwks.json", lifespan=2)
+    kids: list[str] = []
+    checked = 0
+
+    def check() -> None:
+        nonlocal checked
+        fresh, checked = backend.seen[checked:], len(backend.seen)
+        keys = KeySet.import_key_set(gateway.get("/.well-known/jwks.json").json)
+        for token in {seen.token for seen in fresh}:
+            key = caching.get_signing_key_from_jwt(token)
+            jwt.decode(token, key, algorithms=[algorithm], issuer=home.issuer, leeway=5)
+            jose.decode(token, keys, algorithms=[algorithm])
+            kid = str(jwt.get_unverified_header(token)["kid"])
+            if kid not in kids:
+                kids.append(kid)
+
+    with load(gateway, value) as statuses:
+        eventually("some requests", lambda: len(statuses) > 20)
+        check()
+        home.run("signing", "rotate", "--lead", "3s")
+        assert sorted(key["state"] for key in home.json("signing", "list")["data"]) == ["active", "next"]
+
+        def rotated() -> bool:
+            check()
+            return len(kids) == 2
+
+        eventually("the new key signs", rotated)
+        assert sorted(key["state"] for key in home.json("signing", "list")["data"]) == ["active", "retiring"]
+        check()
+    assert set(statuses) == {200}
+    if algorithm == "EdDSA":
+        home.run("signing", "rotate", "--now")
+        gateway.get("/", value)
+        assert jwt.get_unverified_header(backend.seen[-1].token)["kid"] not in kids
+        assert len(gateway.get("/.well-known/jwks.json").json["keys"]) == 1
+
+
+def test_a_policy_is_taken_without_a_failed_request(start: Start, home: Home, backend: Backend) -> None:
+    """Good and bad policies alternate under load: no request fails, and each good policy takes effect."""
+    _, value = home.key()
+    gateway = start("serve").ready()
+    with load(gateway, value) as statuses:
+        for number in range(4):
+            home.write_policy(f"audience: aud-{number}\n")
+
+            def taken(number: int = number) -> bool:
+                return bool(backend.seen) and audience(backend) == f"aud-{number}"
+
+            eventually("the policy is in force", taken)
+            home.policy.write_text("nonsense: [")
+            eventually("the bad one is seen", lambda: home.json("status")["policy"]["reload_error"])
+    assert set(statuses) == {200} and len(statuses) > 50
+
+
+def audience(backend: Backend) -> object:
+    return jwt.decode(backend.seen[-1].token, options={"verify_signature": False}).get("aud")

@@ -1,0 +1,73 @@
+"""Revocation by command line, while gateways are hammered with the key."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from harness import Backend, Client, Gateway, Home, free_port
+
+Start = Callable[..., Gateway]
+
+
+def test_a_revoked_key_stops_at_the_next_request_in_every_gateway(start: Start, home: Home, backend: Backend) -> None:
+    """While two gateway processes are hammered with a key it is revoked by command line: no request that began after
+    the command returned is admitted."""
+    key, value = home.key()
+    _, other_value = home.key()
+    gateways = [start(), start("serve", port=free_port())]
+    for gateway in gateways:
+        gateway.ready()
+    stop = threading.Event()
+    answers: list[tuple[float, int]] = []
+
+    def hammer(gateway: Gateway) -> None:
+        with Client(gateway.port) as client:
+            while not stop.is_set():
+                began = time.monotonic()
+                answers.append((began, client.ask("GET", "/", value).status))
+
+    threads = [threading.Thread(target=hammer, args=(gateway,)) for gateway in gateways for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while len(answers) < 200:
+        time.sleep(0.01)
+    home.run("keys", "revoke", key.id, "--reason", "leaked")
+    returned = time.monotonic()
+    enough = len(answers) + 200
+    while len(answers) < enough:
+        time.sleep(0.01)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    after = [status for began, status in answers if began > returned]
+    assert len(after) > 100 and set(after) == {401}
+    assert {status for _, status in answers} == {200, 401}
+    for gateway in gateways:
+        assert gateway.get("/", other_value).status == 200, "other keys go on"
+
+
+def test_every_change_is_effective_at_the_next_request(start: Start, home: Home, backend: Backend) -> None:
+    """Disable, enable, new permissions, block, unblock, rotation: each is seen by the request after the command."""
+    key, value = home.key()
+    gateway = start("serve").ready()
+    with Client(gateway.port) as client:
+
+        def status(presented: str = value) -> int:
+            return client.ask("GET", "/", presented).status
+
+        assert status() == 200
+        home.run("keys", "update", key.id, "--disable")
+        assert status() == 401
+        home.run("keys", "update", key.id, "--enable", "--permission", "a:b")
+        assert status() == 200
+        home.run("keys", "block", "-", "--reason", "abuse", given=value)
+        assert status() == 401
+        home.run("keys", "unblock", key.id)
+        assert status() == 200
+        fresh = home.json("keys", "rotate", key.id, "--grace", "1h")
+        assert (status(), status(fresh["value"])) == (200, 200)
+        again = home.json("keys", "rotate", fresh["id"], "--grace", "0s")
+        assert (status(fresh["value"]), status(again["value"])) == (401, 200)
+        home.run("keys", "revoke", "--org", "org_1")
+        assert (status(), status(again["value"])) == (401, 401)
+    assert backend.count == 6

@@ -1,0 +1,113 @@
+"""The policy: what is taken, and what each mistake is told."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+from keyswap import policy
+from keyswap.policy import Policy, PolicyError, parse, parse_upstream
+
+POLICIES = Path(__file__).parent.parent / "policies"
+LEAST = "version: 1\nissuer: https://gw.example\n"
+
+
+def error_of(text: str) -> str:
+    with pytest.raises(PolicyError) as caught:
+        parse(text.encode(), "p.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (LEAST + "limit: []\n", "p.yaml:3: limit: there is no such field"),
+        (LEAST + "tokens:\n  algoritm: RS256\n", "p.yaml:4: tokens.algoritm: there is no such field: did you mean `algorithm`?"),
+        (LEAST + "tokens:\n  ttl: 5\n", "p.yaml:4: tokens.ttl: a time is a whole number and a unit"),
+        (LEAST + "tokens:\n  ttl: 2h\n", "p.yaml:4: tokens.ttl: a token's life"),
+        (LEAST + "tokens:\n  ttl: 500ms\n", "p.yaml:4: tokens.ttl: a token's life"),
+        (LEAST + "tokens: {algorithm: HS256}\n", "p.yaml:3: tokens.algorithm: "),
+        (LEAST + "upstream: http://a/b\n", "p.yaml:3: upstream: "),
+        (LEAST + "upstream: ftp://a\n", "p.yaml:3: upstream: "),
+        (LEAST + "upstream: http://u:p@a\n", "p.yaml:3: upstream: "),
+        (LEAST + "upstream: http://a:99999\n", "p.yaml:3: upstream: "),
+        (LEAST + "trusted_proxies:\n  - 10.0.0.0/8\n  - 10.0.0.1/8\n", "p.yaml:5: trusted_proxies.1: "),
+        (LEAST + "api_keys: {read_from: []}\n", "p.yaml:3: api_keys.read_from: "),
+        (LEAST + "api_keys: {read_from: [{header: 'x y'}]}\n", "p.yaml:3: api_keys.read_from.0.header: "),
+        (LEAST + "api_keys: {source: redis}\n", "p.yaml:3: api_keys.source: "),
+        (LEAST + "tokens: {profile: rfc9068}\n", "audience"),
+        (LEAST + "version: 1\n", "p.yaml:3: this is no YAML: found duplicate key"),
+        ("version: 2\nissuer: https://x\n", "p.yaml:1: version: "),
+        ("version: 1\n", "p.yaml:1: issuer: this field is required"),
+        ("version: 1\nissuer: gw\n", "p.yaml:2: issuer: "),
+        ("version: [\n", "this is no YAML"),
+        ("", "a policy is a mapping"),
+        ("- 1\n", "a policy is a mapping"),
+        ("\x00", "this is no YAML"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_file_line_field_and_remedy(text: str, says: str) -> None:
+    """Each mistake is one line that names the file, the line, the field and what to do."""
+    told = error_of(text)
+    assert says in told and "\n" not in told and told.startswith("p.yaml:")
+
+
+def test_a_file_that_is_not_there_is_told_how_to_name_one(tmp_path: Path) -> None:
+    """A missing policy says which file was looked for and how to name another."""
+    with pytest.raises(PolicyError, match=r"nowhere\.yaml: the policy cannot be read.*--policy"):
+        policy.load(tmp_path / "nowhere.yaml")
+
+
+def test_not_utf8_is_an_error(tmp_path: Path) -> None:
+    """Bytes that are no text are an error, not a crash."""
+    file = tmp_path / "p.yaml"
+    file.write_bytes(b"version: \xff")
+    with pytest.raises(PolicyError, match="UTF-8"):
+        policy.load(file)
+
+
+def test_off_is_a_word() -> None:
+    """`off` is the word it is, as in YAML 1.2, not false."""
+    assert parse((LEAST + "log: {decisions: off}\n").encode(), "p").log.decisions == "off"
+
+
+def test_the_reference_page_says_what_the_types_say() -> None:
+    """policies/reference.yaml holds every field, with the default that the types have."""
+    text = (POLICIES / "reference.yaml").read_text()
+    written = YAML(typ="safe").load(text)
+    least = Policy.model_validate({"version": 1, "issuer": "https://gateway.example.com"})
+    assert parse(text.encode(), "reference.yaml") == least
+
+    def fields(section: object) -> object:
+        if isinstance(section, dict):
+            return {name: fields(value) for name, value in section.items()}
+        return [fields(value) for value in section] if isinstance(section, list) else None
+
+    assert fields(written) == fields(json.loads(least.model_dump_json()))
+
+
+def test_the_schema_is_the_one_of_the_types() -> None:
+    """policies/policy.schema.json is generated from the types, and judges our policies as they do."""
+    schema = json.loads((POLICIES / "policy.schema.json").read_text())
+    assert schema == policy.schema(), "run: python -m keyswap.policy > policies/policy.schema.json"
+    for file in POLICIES.glob("*.yaml"):
+        jsonschema.validate(YAML(typ="safe").load(file.read_text()), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"version": 1, "issuer": "https://x", "limit": []}, schema)
+
+
+@pytest.mark.parametrize(
+    ("url", "authority"),
+    [
+        ("http://127.0.0.1:9000", "127.0.0.1:9000"),
+        ("http://a.example", "a.example"),
+        ("https://a.example:443/", "a.example"),
+        ("https://a.example:8443", "a.example:8443"),
+        ("http://[::1]:9000", "[::1]:9000"),
+    ],
+)
+def test_an_upstream_is_a_scheme_and_an_authority(url: str, authority: str) -> None:
+    """The Host that the backend sees is the upstream's authority, default ports left out."""
+    assert parse_upstream(url).authority == authority
