@@ -212,6 +212,8 @@ class Gateway:
         tool, upstream = ("mitmweb" if self.kind == "mitmweb" else "mitmdump"), home.upstream
         command = [str(SCRIPTS / tool), "--listen-host", "127.0.0.1", "-p", str(self.port), "-s", str(entry)]
         command += ["--set", f"keyswap_policy={home.policy}", "--set", f"keyswap_state={home.state}"]
+        if self.kind == "mitmdump-bare":
+            return command
         if self.kind == "mitmdump-dead":
             return [*command, "--mode", "reverse:http://127.0.0.1:9", "--set", "connection_strategy=lazy"]
         if self.kind == "mitmweb":
@@ -255,6 +257,37 @@ class Gateway:
                 self.process.kill()
                 self.process.wait()
         return self.output
+
+
+class Web:
+    """A person's browser on mitmweb."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", gateway.web_port, timeout=15)
+        token = "0123456789abcdef" * 2  # a double-submit cookie: any value does, if both say the same
+        self._headers = {"Authorization": "Bearer look", "Content-Type": "application/json"}
+        self._headers |= {"Cookie": f"_mitmproxy_xsrf={token}", "X-XSRFToken": token}
+
+    def __enter__(self) -> "Web":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def get(self, page: str) -> bytes:
+        """What a page shows."""
+        reply = self._request("GET", page)
+        assert reply.status == 200, (page, reply)
+        return reply.body
+
+    def set(self, **options: object) -> int:
+        """Change options; the status of the answer."""
+        return self._request("PUT", "/options", json.dumps(options)).status
+
+    def _request(self, method: str, page: str, body: str | None = None) -> "Reply":
+        self._connection.request(method, page, body, self._headers)
+        response = self._connection.getresponse()
+        return Reply(response.status, response.getheaders(), response.read())
 
 
 @dataclass(frozen=True)

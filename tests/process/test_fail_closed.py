@@ -101,7 +101,8 @@ def test_the_gate_outlives_its_entry_file(kind: str, damage: str, start: Start, 
     unloaded.write_text(
         "import asyncio, sys\nfrom mitmproxy import ctx\n"
         "async def watch():\n"
-        "    while any(s.fullpath.endswith('gateway.py') and s.ns for s in ctx.master.addons.get('scriptloader').addons):\n"
+        "    scripts = ctx.master.addons.get('scriptloader')\n"
+        "    while any(s.fullpath.endswith('gateway.py') and s.ns for s in scripts.addons):\n"
         "        await asyncio.sleep(0.05)\n"
         "    print('UNLOADED', flush=True)\n"
         "def running():\n"
@@ -177,7 +178,6 @@ def test_a_locked_key_database_admits_nobody_unproven(start: Start, home: Home, 
     with Client(gateway.port) as old:
         assert old.ask("GET", "/", value).status == 200
         other = sqlite3.connect(home.state / "keys.db", isolation_level=None)
-        other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
         assert old.ask("GET", "/").status == 401
         assert gateway.get("/", "ksw_live_" + "0" * 36).status in {401, 503}

@@ -1,10 +1,9 @@
 """The API key stops at the gate: it is in no log, flow file, web view or answer."""
 
-import http.client
 import socket
 from collections.abc import Callable
 
-from harness import Backend, Client, Gateway, Home
+from harness import Backend, Client, Gateway, Home, Web
 
 Start = Callable[..., Gateway]
 
@@ -21,11 +20,12 @@ def visit(gateway: Gateway, home: Home) -> list[str]:
         for value in (good, ended, wrong, foreign):
             bodies += [client.ask("GET", "/pets", value), client.ask("GET", "/pets", headers={"X-Api-Key": value})]
             bodies.append(client.ask("POST", "/pets", value, headers={"X-Api-Key": "other"}, body=b"{}"))
+    head = f"GET /a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {good}\r\n"
     for raw in (
-        f"GET /a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {good}\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        f"GET /a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {good}\r\nTransfer-Encoding: x\r\nContent-Length: 2\r\n\r\n",
-        f"GET /a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {good}\r\n{good}\r\n\r\n",
-        f"GET /a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {good}\r\nX-Cut: off",
+        f"{head}Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        f"{head}Transfer-Encoding: x\r\nContent-Length: 2\r\n\r\n",
+        f"{head}{good}\r\n\r\n",
+        f"{head}X-Cut: off",
         f"{good}\r\n\r\n",
     ):
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as wire:
@@ -56,13 +56,8 @@ def test_mitmweb_shows_no_key(start: Start, home: Home) -> None:
     """mitmweb's list of flows, its event log and its output hold no key."""
     gateway = start("mitmweb").ready()
     sent = visit(gateway, home)
-    web = http.client.HTTPConnection("127.0.0.1", gateway.web_port, timeout=10)
-    shown = b""
-    for page in ("/flows", "/events", "/state", "/options"):
-        web.request("GET", page, headers={"Authorization": "Bearer look"})
-        response = web.getresponse()
-        assert response.status == 200, (page, response.status)
-        shown += response.read()
+    with Web(gateway) as web:
+        shown = b"".join(web.get(page) for page in ("/flows", "/events", "/state", "/options"))
     assert b"/pets" in shown and b"Bearer" in shown, "the list shows the flows, with the minted tokens"
     for value in sent:
         assert value.encode() not in shown and value not in gateway.output

@@ -84,8 +84,10 @@ def test_only_the_gate_speaks_for_the_caller(start: Start, home: Home, backend: 
     gateway = start().ready()
     forged = {
         "X-User-Id": "root", "X_User_Id": "root", "x.org.id": "root", "X-Auth-Request-Email": "root",
-        "X-Consumer-Name": "root", "X-Forwarded-For": "6.6.6.6", "X_Forwarded_For": "6.6.6.6", "Forwarded": "for=6.6.6.6",
-        "X-Real-IP": "6.6.6.6", "X-Original-URL": "/admin", "X-Rewrite-URL": "/admin", "X-HTTP-Method-Override": "DELETE",
+        "X-Consumer-Name": "root", "X-Forwarded-For": "6.6.6.6", "X_Forwarded_For": "6.6.6.6",
+        "Forwarded": "for=6.6.6.6",
+        "X-Real-IP": "6.6.6.6", "X-Original-URL": "/admin", "X-Rewrite-URL": "/admin",
+        "X-HTTP-Method-Override": "DELETE",
         "X-HTTP-Method": "DELETE", "X-Method-Override": "DELETE", "X-Request-Id": "forged", "Proxy-Authorization": "x",
         "TE": "trailers", "Keep-Alive": "timeout=5", "Connection": "X-Hop, keep-alive", "X-Hop": "1", "Upgrade": "h2c",
         "X-Fine": "stays", "Cookie": "a=b",

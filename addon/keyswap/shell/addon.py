@@ -141,7 +141,7 @@ class KeyswapAddon:
                 self._pass_on(flow, ticket)
         except Exception as error:  # noqa: BLE001 (as above)
             report(error)
-            writing.refuse(flow, Refuse(Code.GATEWAY_UNAVAILABLE, "an exception"), new_request_id(), closes=True)
+            writing.withdraw(flow, new_request_id())
 
     def _pass_on(self, flow: HTTPFlow, ticket: Ticket) -> None:
         response = flow.response

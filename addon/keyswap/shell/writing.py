@@ -8,7 +8,7 @@ import time
 
 from mitmproxy.http import Headers, HTTPFlow, Response
 
-from keyswap.model import Admit, Refuse
+from keyswap.model import Admit, Code, Refuse
 from keyswap.refusals import Answer, answer
 from keyswap.shell.washing import Washed
 
@@ -62,6 +62,15 @@ def respond(flow: HTTPFlow, reply: Answer, closes: bool) -> None:
     now = time.time()
     flow.response = Response(b"HTTP/1.1", reply.status, b"", Headers(headers), body, None, now, now)
     flow.response.reason = REASONS.get(reply.status, "")
+
+
+def withdraw(flow: HTTPFlow, request_id: str) -> None:
+    """Put 503 in place of a response whose head has come and whose body is on its way: the body is discarded."""
+    respond(flow, answer(Refuse(Code.GATEWAY_UNAVAILABLE, "an exception"), request_id), closes=True)
+    assert flow.response is not None
+    flow.response.headers["Content-Length"] = "0"
+    del flow.response.headers["Content-Type"]
+    flow.response.stream = lambda _data: []
 
 
 REASONS = {
