@@ -7,6 +7,7 @@ has listened to nobody, and says why in one line.
 import asyncio
 import json
 import logging
+import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,8 @@ async def serve(start: Start) -> None:
     options.update(keyswap_policy=str(start.policy), keyswap_state=str(start.state))
     if start.web:
         options.update(web_open_browser=False)
+    if authorities := os.environ.get("SSL_CERT_FILE"):
+        options.update(ssl_verify_upstream_trusted_ca=authorities)
     addon.start(master)
     master.addons.add(Ready(master))
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -28,9 +28,10 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
         *washed.kept,
     ]
     declared = declared_length(request.headers)
-    if declared is None and request.is_http2:
+    if request.is_http2 and "content-length" not in request.headers:
         # Without it the body would follow an HTTP/1 head that has no framing, and be read as the next request.
         fields.append((b"Transfer-Encoding", b"chunked"))
+        declared = None
     request.data.headers = Headers(fields)
     request.stream = declared is None or declared > whole_up_to
     request.data.authority = b""
