@@ -7,7 +7,6 @@ that says what to do. A key never stands in an argument list, and is shown once,
 import sys
 
 import click
-from mitmproxy.exceptions import OptionsError
 
 from keyswap import __version__
 from keyswap.cli import gateway, keys, signing
@@ -36,7 +35,7 @@ def main() -> None:
     """Run a command line."""
     try:
         cli(prog_name="keyswap")
-    except (Damage, OptionsError) as error:
+    except Damage as error:
         sys.exit(_say(str(error), 3))
     except ValueError as error:
         sys.exit(_say(str(error), 2))

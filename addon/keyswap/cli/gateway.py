@@ -17,7 +17,7 @@ from keyswap.build import Built, Resources, build
 from keyswap.cli.output import Setting, common, from_stdin, printable
 from keyswap.model import Damage, Upstream
 from keyswap.policy import parse_upstream
-from keyswap.shell import control, launcher, telling
+from keyswap.shell import control, telling
 from keyswap.state import StateDirectory
 
 
@@ -43,6 +43,8 @@ def _upstream(url: str | None) -> Upstream | None:
 @common
 def serve(setting: Setting, upstream: str | None, listen: str, web: bool) -> None:
     """Run the gateway; one JSON line says when it is ready."""
+    from keyswap.shell import launcher  # mitmproxy takes half a second to import: only who needs it waits
+
     state = StateDirectory(setting.state).open()
     told = launcher.Start(setting.policy, state.path, _upstream(upstream), parse_listen(listen), web)
     asyncio.run(launcher.serve(told))

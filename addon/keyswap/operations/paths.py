@@ -1,8 +1,9 @@
-"""The path law: a target that two programs could read differently is refused, never cleaned up.
+"""Whether a request's target has exactly one reading.
 
-What passes is forwarded byte for byte, so that the path that was judged is the path that the backend sees. Everything
-refused here has been a way around some gateway: dot segments, doubled slashes, separators in disguise (RFC 3986 §3.3,
-§6.2.2), double encoding, bytes that are no UTF-8 (overlong forms decode to `/` and `.` in lenient decoders).
+Law: a target that two programs could read differently is refused, never cleaned up. What passes is forwarded byte for
+byte, so that the path that was judged is the path that the backend sees. Everything refused here has been a way around
+some gateway: dot segments, doubled slashes, separators in disguise (RFC 3986 §3.3, §6.2.2), double encoding, bytes that
+are no UTF-8 (overlong forms decode to `/` and `.` in lenient decoders).
 """
 
 import re

@@ -12,6 +12,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from mitmproxy.exceptions import OptionsError
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.tools.dump import DumpMaster
@@ -46,7 +47,7 @@ class Start:
 
 
 async def serve(start: Start) -> None:
-    """Run until SIGINT or SIGTERM. Raises Damage or OptionsError, before anything listens."""
+    """Run until SIGINT or SIGTERM. Raises Damage, before anything listens."""
     logging.getLogger().setLevel(logging.INFO)
     host, port = start.listen
     # A folder of its own keeps mitmproxy's certificates and settings out of the home folder.
@@ -61,7 +62,10 @@ async def serve(start: Start) -> None:
         options.update(web_open_browser=False)
     if authorities := os.environ.get("SSL_CERT_FILE"):
         options.update(ssl_verify_upstream_trusted_ca=authorities)
-    addon.start(master)
+    try:
+        addon.start(master)
+    except OptionsError as error:
+        raise Damage(str(error)) from error
     master.addons.add(Ready(master))
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, master.shutdown)

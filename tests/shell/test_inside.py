@@ -1,0 +1,102 @@
+"""The names and orders of mitmproxy's private side that inside.py counts on: a new mitmproxy that changes one fails."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from mitmproxy.options import Options
+from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.test import tflow
+from mitmproxy.tools.console.master import ConsoleMaster
+from mitmproxy.tools.dump import DumpMaster
+from mitmproxy.tools.web.master import WebMaster
+
+from keyswap.shell import inside
+
+
+def in_master(test: Callable[[DumpMaster], None]) -> None:
+    async def run() -> None:
+        master = DumpMaster(Options(mode=["reverse:http://127.0.0.1:9000@127.0.0.1:0"]), with_termlog=False)
+        try:
+            test(master)
+        finally:
+            await master.done()
+
+    asyncio.run(run())
+
+
+def test_the_listener_is_rekeyed() -> None:
+    """A live listener gets the dead mode, under its own key, and keeps the address it listens on."""
+
+    async def run() -> None:
+        master = DumpMaster(Options(mode=["reverse:http://127.0.0.1:9000@127.0.0.1:0"]), with_termlog=False)
+        proxyserver = master.addons.get("proxyserver")
+        await proxyserver.setup_servers()
+        (before,) = proxyserver.servers
+        listening = before.listen_addrs
+        inside.close_direct_path(master)
+        (after,) = proxyserver.servers
+        assert after is before and after.listen_addrs == listening
+        assert after.mode == ProxyMode.parse("reverse:http://127.0.0.1:9@127.0.0.1:0")
+        assert proxyserver.servers[after.mode] is after and len(proxyserver.servers) == 1
+        assert inside.listen_addresses(master) == [f"127.0.0.1:{listening[0][1]}"]
+        proxyserver.running()
+        await proxyserver.servers.update([after.mode])
+        (still,) = proxyserver.servers
+        assert still is before and still.listen_addrs == listening, "an update of modes must not rebind"
+        await still.stop()
+        await master.done()
+
+    asyncio.run(run())
+
+
+def test_an_addon_comes_first() -> None:
+    """After move_to_front an addon is asked before all others."""
+
+    class Probe:
+        name = "probe"
+
+    def check(master: DumpMaster) -> None:
+        probe = Probe()
+        master.addons.add(probe)
+        inside.move_to_front(master, probe)
+        assert master.addons.chain[0] is probe and master.addons.get("probe") is probe
+
+    in_master(check)
+
+
+def test_wire_logs_are_quiet() -> None:
+    """Below `warning`, nothing that a connection logs is recorded anywhere."""
+    inside.quieten_wire_logs()
+    for name in ("mitmproxy.proxy.server", "mitmproxy.proxy.layers.http", "mitmproxy.proxy.layer"):
+        assert not logging.getLogger(name).isEnabledFor(logging.INFO)
+        assert logging.getLogger(name).isEnabledFor(logging.WARNING)
+
+
+def test_the_wire_log_comes_from_the_logger_that_is_quiet() -> None:
+    """mitmproxy's connections log through `mitmproxy.proxy.server`."""
+    from mitmproxy.proxy import server
+
+    assert server.logger.name == "mitmproxy.proxy.server"
+
+
+def test_kinds_of_masters_are_told_apart() -> None:
+    """mitmweb and the console keep flows for a person; only the console owns the terminal."""
+
+    async def run() -> None:
+        for kind, keeps in ((DumpMaster, False), (WebMaster, True)):
+            master = kind(Options(), with_termlog=False)
+            assert inside.keeps_flows(master) is keeps and not inside.owns_terminal(master)
+            await master.done()
+        assert ConsoleMaster.__name__ == "ConsoleMaster"
+
+    asyncio.run(run())
+
+
+def test_a_ticket_is_not_saved() -> None:
+    """What is remembered of a flow is in no flow file, and a copy of the flow has none."""
+    flow = tflow.tflow()
+    inside.give_ticket(flow, object())
+    assert inside.ticket_of(flow) is not None
+    assert "keyswap_ticket" not in str(flow.get_state())
+    assert inside.ticket_of(flow.copy()) is None

@@ -1,0 +1,95 @@
+"""Washing, as a pure function."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyswap.model import Headers
+from keyswap.shell.washing import Washing, plain_address
+
+WASH = Washing(["authorization", "x-api-key"], ["x-user-*", "x-org-id"], [])
+HANDSHAKE: Headers = (
+    (b"Host", b"h"),
+    (b"Connection", b"keep-alive, Upgrade"),
+    (b"Upgrade", b"websocket"),
+    (b"Sec-WebSocket-Version", b"13"),
+    (b"Sec-WebSocket-Key", b"MDEyMzQ1Njc4OWFiY2RlZg=="),
+)
+
+
+def names(fields: Headers, method: str = "GET", wash: Washing = WASH) -> list[bytes]:
+    return [name.lower() for name, _ in wash(fields, "10.0.0.1", method).kept]
+
+
+@given(st.sampled_from([b"X-User-Id", b"X-Api-Key", b"Authorization", b"X-Forwarded-For", b"X-Real-IP"]), st.data())
+def test_no_spelling_gets_through(name: bytes, data: st.DataObject) -> None:
+    """However it is spelled (case, `-`, `_`, `.`), a header that only the gate may set is dropped."""
+    spelled = bytearray()
+    for byte in name:
+        choices = [bytes([byte]).lower(), bytes([byte]).upper()] if byte != 0x2D else [b"-", b"_", b"."]
+        spelled += data.draw(st.sampled_from(choices))
+    assert names(((bytes(spelled), b"x"),)) == []
+
+
+def test_what_connection_names_is_dropped_but_framing() -> None:
+    """Headers that `Connection` names go no further; framing headers always do."""
+    fields = (
+        (b"Connection", b"x-hop, content-length, host"),
+        (b"X-Hop", b"1"),
+        (b"Content-Length", b"3"),
+        (b"A", b"b"),
+    )
+    assert names(fields) == [b"content-length", b"a"]
+    assert names(((b"Content_Length", b"3"), (b"Transfer.Encoding", b"chunked"))) == []
+
+
+def test_only_a_whole_handshake_upgrades() -> None:
+    """`Upgrade` passes as part of a whole WebSocket handshake, and with any piece missing it does not."""
+    assert {b"connection", b"upgrade"} <= set(names(HANDSHAKE))
+    assert b"upgrade" not in names(HANDSHAKE, "POST")
+    for missing in range(1, len(HANDSHAKE)):
+        assert b"upgrade" not in names((*HANDSHAKE[:missing], *HANDSHAKE[missing + 1 :]))
+    for value in (b"h2c", b"WebSocket, h2c", b"websocket/13"):
+        assert b"upgrade" not in names(tuple((n, value if n == b"Upgrade" else v) for n, v in HANDSHAKE))
+
+
+def test_close_is_remembered() -> None:
+    """The caller's wish that the connection be closed outlives the header."""
+    assert WASH(((b"Connection", b"Close"),), "10.0.0.1").closes
+    assert not WASH(((b"Connection", b"keep-alive"),), "10.0.0.1").closes
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        ("", "10.0.0.1"),
+        ("203.0.113.9", "203.0.113.9"),
+        ("6.6.6.6, 203.0.113.9", "203.0.113.9"),
+        ("203.0.113.9, 10.2.2.2", "203.0.113.9"),
+        ("10.3.3.3, 10.2.2.2", "10.3.3.3"),
+        ("6.6.6.6, nonsense", "10.0.0.1"),
+        ("6.6.6.6, nonsense, 10.2.2.2", "10.2.2.2"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db8::1", "2001:db8::1"),
+    ],
+)
+def test_the_client_is_the_rightmost_foreign_address(forwarded: str, client: str) -> None:
+    """Behind trusted proxies the client is the right-most address outside them; what is no address ends the search."""
+    wash = Washing([], [], ["10.0.0.0/8"])
+    assert wash(((b"X-Forwarded-For", forwarded.encode()),), "10.0.0.1").client == client
+    assert wash(((b"X-Forwarded-For", forwarded.encode()),), "192.0.2.1").client == "192.0.2.1"
+
+
+def test_the_memory_of_names_is_bounded() -> None:
+    """Callers choose header names: remembering how each is handled has a bound, and the handling does not change."""
+    wash = Washing(["x-api-key"], [], [])
+    for number in range(10_000):
+        assert names(((b"x-%d" % number, b""),), wash=wash) == [b"x-%d" % number]
+    assert names(((b"X_API_KEY", b""),), wash=wash) == []
+    assert len(wash._acts) <= 4096
+
+
+def test_addresses_have_one_form() -> None:
+    """IPv4 wrapped in IPv6 is IPv4; a zone is no part of an address."""
+    assert plain_address("::ffff:1.2.3.4") == "1.2.3.4"
+    assert plain_address("fe80::1%eth0") == "fe80::1"

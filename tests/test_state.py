@@ -1,0 +1,58 @@
+"""The state directory and its epochs."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from keyswap.model import Damage
+from keyswap.state import KEYS, SIGNING, Epochs, StateDirectory
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    """A file is written whole with owner's rights; what could not be written leaves the old one and no litter."""
+    state = StateDirectory(tmp_path / "s").open()
+    state.replace("f", b"one")
+    state.replace("f", b"two")
+    assert state.file("f").read_bytes() == b"two" and state.file("f").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "s" / "d").mkdir()
+    with pytest.raises(Damage, match="nothing was changed"):
+        state.replace("d", b"x")
+    assert sorted(file.name for file in state.path.iterdir()) == ["d", "f"]
+
+
+def test_create_has_one_winner(tmp_path: Path) -> None:
+    """A file that is made once is never made twice."""
+    state = StateDirectory(tmp_path).open()
+    assert state.create("f", b"one") and not state.create("f", b"two")
+    assert state.file("f").read_bytes() == b"one"
+
+
+def test_rights_are_made_right(tmp_path: Path) -> None:
+    """A directory that others could read is closed to them."""
+    (tmp_path / "s").mkdir(mode=0o755)
+    StateDirectory(tmp_path / "s").open()
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o700
+
+
+def _bump(folder: Path, times: int) -> None:
+    epochs = Epochs(StateDirectory(folder))
+    for _ in range(times):
+        epochs.bump(KEYS)
+    epochs.close()
+
+
+def test_epochs_are_seen_by_other_processes(tmp_path: Path) -> None:
+    """Every bump of every process is counted, is seen at once, and leaves the other epochs alone."""
+    epochs = Epochs(StateDirectory(tmp_path))
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_bump, args=(tmp_path, 500)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert (epochs.read(KEYS), epochs.read(SIGNING)) == (1500, 0)
+    assert epochs.in_place()
+    (tmp_path / "epoch").unlink()
+    assert not epochs.in_place()
+    epochs.close()
