@@ -24,26 +24,27 @@ class Demo:
     """Both servers, in a state directory that is gone afterwards."""
 
     def __init__(self, folder: Path, once: bool) -> None:
-        gate, back = (free_port(), free_port()) if once else (free_port(8080), free_port(9000))
-        self.url, self.backend = f"http://127.0.0.1:{gate}", f"http://127.0.0.1:{back}"
+        self.gate, self.back = (free_port(), free_port()) if once else (free_port(8080), free_port(9000))
+        self.url, self.backend = f"http://127.0.0.1:{self.gate}", f"http://127.0.0.1:{self.back}"
         self.policy, self.state = folder / "policy.yaml", folder / "state"
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self) -> None:
+        """Start both, and wait until they answer."""
         self.keyswap("init", "--upstream", self.backend, "--issuer", self.url)
-        backend = [
-            sys.executable,
-            str(HERE / "demo_backend.py"),
-            str(back),
-            f"{self.url}/.well-known/jwks.json",
-            self.url,
-        ]
-        self.processes: list[subprocess.Popen[Any]] = [subprocess.Popen(backend)]
-        serve = self.command("serve", "--listen", f"127.0.0.1:{gate}")
-        self.gateway = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)
-        self.processes.append(self.gateway)
-        assert self.gateway.stdout is not None
-        self.lines = self.gateway.stdout
+        jwks_url = f"{self.url}/.well-known/jwks.json"
+        self.run(sys.executable, str(HERE / "demo_backend.py"), str(self.back), jwks_url, self.url)
+        gateway = self.run(*self.command("serve", "--listen", f"127.0.0.1:{self.gate}"), stdout=subprocess.PIPE)
+        assert gateway.stdout is not None
+        self.lines = gateway.stdout
         if '"ready"' not in self.lines.readline():
             raise SystemExit("demo: the gateway did not start; its own line above says why")
         wait_for(f"{self.backend}/count")
+
+    def run(self, *words: str, stdout: int | None = None) -> "subprocess.Popen[str]":
+        """Start a process that a Ctrl-C in this terminal does not reach: the demo ends it."""
+        self.processes.append(subprocess.Popen(words, stdout=stdout, text=True, start_new_session=True))
+        return self.processes[-1]
 
     def command(self, *words: str) -> list[str]:
         """A keyswap command line on the demo's own state."""
@@ -173,9 +174,9 @@ One line a decision; Ctrl-C ends it.
 def main() -> int:
     """Run the demo."""
     with tempfile.TemporaryDirectory(prefix="keyswap-demo-") as folder:
-        demo = None
+        demo = Demo(Path(folder), "--once" in sys.argv[1:])
         try:
-            demo = Demo(Path(folder), "--once" in sys.argv[1:])
+            demo.start()
             if "--once" in sys.argv[1:]:
                 return 0 if once(demo) else 1
             watch(demo)
@@ -183,10 +184,10 @@ def main() -> int:
         except KeyboardInterrupt:
             return 0
         finally:
-            if demo is not None:
-                demo.stop()
+            demo.stop()
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     sys.exit(main())
