@@ -58,6 +58,7 @@ def test_mitmweb_shows_no_key(start: Start, home: Home) -> None:
     sent = visit(gateway, home)
     with Web(gateway) as web:
         shown = b"".join(web.get(page) for page in ("/flows", "/events", "/state", "/options"))
+    assert b"refused 401 invalid-credential: the key was revoked" in shown and b"admitted: " in shown
     assert b"/pets" in shown and b"Bearer" in shown, "the list shows the flows, with the minted tokens"
     for value in sent:
         assert value.encode() not in shown and value not in gateway.output

@@ -52,7 +52,7 @@ class KeyswapAddon:
     def __init__(self, upstream: Upstream | None = None) -> None:
         self.service: Service | None = None
         self._upstream = upstream
-        self._whole_up_to = WHOLE_UP_TO
+        self._shown, self._whole_up_to = False, WHOLE_UP_TO
         self._master: Master | None = None
 
     def load(self, loader: Loader) -> None:
@@ -68,8 +68,8 @@ class KeyswapAddon:
         inside.close_direct_path(master)
         options.take_hold(master.options)
         self._master = master
-        if inside.keeps_flows(master):
-            self._whole_up_to = SHOWN_UP_TO
+        self._shown = inside.keeps_flows(master)
+        self._whole_up_to = SHOWN_UP_TO if self._shown else WHOLE_UP_TO
         policy, state = master.options.keyswap_policy, master.options.keyswap_state
         self.service = Service(
             Path(policy).expanduser() if policy else default_policy(),
@@ -127,6 +127,8 @@ class KeyswapAddon:
             decision = await loaded.built.gate.decide(Request(method, target, presented, washed.client), now)
         spent = time.perf_counter() - began
         line = Line(now, request_id, decision, None, method, path, washed.client, spent)
+        if self._shown:
+            writing.show(flow, decision)
         if isinstance(decision, Refuse):
             loaded.log.write(line._replace(status=status_of(decision.code)))
             return writing.refuse(flow, decision, request_id, washed.closes)

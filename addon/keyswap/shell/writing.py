@@ -8,8 +8,9 @@ import time
 
 from mitmproxy.http import Headers, HTTPFlow, Response
 
-from keyswap.model import Admit, Code, Refuse
-from keyswap.refusals import Answer, answer
+from keyswap.gate import describe
+from keyswap.model import Admit, Code, Decision, Refuse
+from keyswap.refusals import Answer, answer, status_of
 from keyswap.shell.washing import Washed
 
 
@@ -38,6 +39,15 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
     request.data.scheme = upstream.scheme.encode()
     request.data.port = upstream.port
     request.data.host = upstream.host
+
+
+def show(flow: HTTPFlow, decision: Decision) -> None:
+    """Put the decision where mitmweb and the console show it: as the flow's comment, refusals marked."""
+    if isinstance(decision, Refuse):
+        flow.marked = ":no_entry:"
+        flow.comment = f"refused {status_of(decision.code)} {decision.code}: {decision.reason}"
+    else:
+        flow.comment = f"admitted: {describe(decision.principal)}"
 
 
 def declared_length(headers: Headers) -> int | None:

@@ -1,12 +1,15 @@
 """The signing keys of the state directory (`signing.json`), and their changes.
 
 Law: a new key is published before it signs, an old one stays published until its last token is dead. A change is made
-under a lock, written whole, and told by an epoch; a file that does not parse is an error and is left as it is.
+under a lock, written whole, and told by an epoch; a file that does not parse is an error and is left as it is. Readers
+on other threads see a ring whole: it is one tuple, replaced in one assignment.
 """
 
 import fcntl
 import json
+import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -22,7 +25,11 @@ KEEP_S = 3600 + 60
 """An old key stays published this long: the longest life of a token, and a minute for clocks that differ."""
 
 _FILE = "signing.json"
-_FIELDS = {one.name: one.type for one in fields(SigningKey)}
+_FIELDS = {one.name for one in fields(SigningKey)}
+_LATEST = 253_402_300_799
+"""The last second of the year 9999: no time of a key is later."""
+
+logger = logging.getLogger(__name__)
 
 
 class Keyring:
@@ -31,31 +38,67 @@ class Keyring:
     def __init__(self, state: StateDirectory, epochs: Epochs) -> None:
         """Read what is there; no file is a ring without keys. Raises Damage."""
         self._state, self._epochs = state, epochs
-        self._loaded: dict[str, LoadedKey] = {}
-        self.keys: tuple[SigningKey, ...] = ()
-        self.epoch = -1
+        self._ring: tuple[LoadedKey, ...] = ()
+        self._parsed: dict[str, LoadedKey] = {}
+        self._loading = threading.Lock()
+        self._read_at: object = None
+        self._told_at: object = None
         self.load()
+
+    @property
+    def keys(self) -> tuple[SigningKey, ...]:
+        """The keys in hand."""
+        return tuple(loaded.key for loaded in self._ring)
 
     def load(self) -> None:
         """Read the file anew. Raises Damage, and then keeps the keys in hand."""
+        with self._loading:
+            mark = self._mark()
+            ring = tuple(self._load_one(key) for key in self._read())
+            self._parsed = {loaded.key.kid: loaded for loaded in ring}
+            self._ring, self._read_at = ring, mark
+
+    def follow(self) -> None:
+        """Read the file if it is not the one in hand. One that cannot be used is logged once, and changes nothing."""
+        mark = self._mark()
+        if mark == self._read_at:
+            return
+        try:
+            self.load()
+        except Damage as error:
+            if mark != self._told_at:
+                logger.error("the signing keys in hand stay in use: %s", error)
+            self._told_at = mark
+
+    def _mark(self) -> object:
+        """What differs once the file was written: its epoch; its identity, for a writer that died before the epoch."""
         epoch = self._epochs.read(SIGNING)
-        keys = self._read()
-        loaded = {key.kid: self._load_one(key) for key in keys}
-        self.keys, self._loaded, self.epoch = keys, loaded, epoch
+        try:
+            found = self._state.file(_FILE).stat()
+        except OSError:
+            return epoch, None
+        return epoch, (found.st_ino, found.st_size, found.st_mtime_ns)
 
     def current(self, now: float) -> Sequence[SigningKey]:
         """The keys that are not gone, as the file has them now; the oldest first. Raises Damage."""
         return [key for key in self._read() if key.state(now) != "gone"]
 
     def signer(self, alg: str, now: float) -> LoadedKey | None:
-        """The key that signs now: of `alg`, or of another algorithm until the first key of `alg` has been published."""
-        active = [key for key in self.keys if key.state(now) == "active"]
-        active.sort(key=lambda key: (key.alg == alg, key.signs_from, key.kid))
-        return self._loaded[active[-1].kid] if active else None
+        """The key that signs now: of `alg`, or of another algorithm until the first key of `alg` has been published.
+
+        Where every key is yet to begin (the clock stepped back, a rotation without an old key), the first to begin
+        signs: it is published, and nothing else could sign.
+        """
+        ring = self._ring
+        active = [loaded for loaded in ring if loaded.key.state(now) == "active"]
+        if active:
+            return max(active, key=lambda one: (one.key.alg == alg, one.key.signs_from, one.key.kid))
+        waiting = [loaded for loaded in ring if loaded.key.state(now) == "next"]
+        return min(waiting, key=lambda one: (one.key.signs_from, one.key.kid), default=None)
 
     def published(self, now: float) -> Sequence[LoadedKey]:
         """The keys whose tokens are to be accepted, now or soon."""
-        return [self._loaded[key.kid] for key in self.keys if key.state(now) != "gone"]
+        return [loaded for loaded in self._ring if loaded.key.state(now) != "gone"]
 
     def next_change(self, now: float) -> float:
         """When signer or published may answer differently; infinity when nothing is scheduled."""
@@ -99,18 +142,25 @@ class Keyring:
         """The whole ring with its private parts, for another machine."""
         return json.dumps({"version": 1, "keys": [asdict(key) for key in self._read()]}, indent=2) + "\n"
 
-    def import_text(self, text: str, now: int) -> Sequence[SigningKey]:
-        """Take another machine's ring: its keys sign, ours of the same algorithms retire. Raises Damage."""
-        taken = parse(text, "the import")
-        for key in taken:
-            load_key(key)
+    def import_text(self, text: str, now: int, lead_s: int = LEAD_S) -> Sequence[SigningKey]:
+        """Take another machine's ring: its keys sign, and ours of the same algorithms retire as they begin.
+
+        They sign at once if nothing signs here, else after `lead_s`: until now no backend could learn of them here.
+        Raises Damage.
+        """
+        taken = [key for key in parse(text, "the import") if key.state(now) != "gone"]
         if not taken:
-            raise Damage("the import holds no signing key")
-        kids, algs = {key.kid for key in taken}, {key.alg for key in taken}
+            raise Damage("the import holds no signing key that is still in use")
+        for key in taken:
+            _load(key, "the import")
 
         def make(keys: list[SigningKey]) -> list[SigningKey]:
-            ours = [_ended(key, now, KEEP_S) if key.alg in algs else key for key in keys if key.kid not in kids]
-            return [*ours, *taken]
+            at = now + lead_s if any(key.state(now) == "active" for key in keys) else 0
+            known = {key.kid: key for key in keys}
+            theirs = [_merged(key, known.pop(key.kid, None), at, now) for key in taken]
+            takeover = _takeover(theirs, max(at, now))
+            ours = known.values()
+            return [*(_ended(key, takeover[key.alg], KEEP_S) if key.alg in takeover else key for key in ours), *theirs]
 
         self._change(make, now)
         return taken
@@ -119,7 +169,7 @@ class Keyring:
         if alg not in ALGORITHMS:
             raise Damage(f"algorithm {alg!r} is not one of {', '.join(ALGORITHMS)}")
         key, loaded = new_key(alg, now, signs_from)
-        self._loaded[key.kid] = loaded
+        self._parsed[key.kid] = loaded
         return key
 
     def _change(self, make: Callable[[list[SigningKey]], list[SigningKey]], now: int) -> None:
@@ -149,7 +199,7 @@ class Keyring:
         try:
             text = file.read_text(encoding="utf-8")
         except FileNotFoundError:
-            if self.epoch >= 0 and self.keys:
+            if self._ring:
                 raise Damage(
                     f"{file} is gone: restore it from a backup, or restart the gateway for a new key"
                 ) from None
@@ -159,9 +209,37 @@ class Keyring:
         return tuple(sorted(parse(text, str(file)), key=lambda key: (key.created_at, key.signs_from, key.kid)))
 
     def _load_one(self, key: SigningKey) -> LoadedKey:
-        known = self._loaded.get(key.kid)
-        # Parsing an RSA key takes 42 ms, most of it validation: once a process is enough.
-        return known._replace(key=key) if known is not None and known.key.pem == key.pem else load_key(key)
+        known = self._parsed.get(key.kid)
+        if known is not None and (known.key.alg, known.key.pem) == (key.alg, key.pem):
+            # Parsing an RSA key takes 42 ms, most of it validation: once a process is enough.
+            return known._replace(key=key)
+        return _load(key, str(self._state.file(_FILE)))
+
+
+def _load(key: SigningKey, name: str) -> LoadedKey:
+    try:
+        return load_key(key)
+    except Damage as error:
+        raise Damage(f"{name}: {error}") from error
+
+
+def _merged(theirs: SigningKey, ours: SigningKey | None, at: int, now: int) -> SigningKey:
+    """An imported key as it is held here: one not known here begins at `at` or later, one that signs here ends so."""
+    if ours is None:
+        return theirs if theirs.state(now) == "retiring" else replace(theirs, signs_from=max(theirs.signs_from, at))
+    if ours.state(now) == "active" and theirs.signs_until is not None and theirs.signs_until < at:
+        return replace(ours, signs_until=at, published_until=at + KEEP_S)
+    return replace(theirs, signs_from=ours.signs_from)
+
+
+def _takeover(keys: Sequence[SigningKey], earliest: int) -> dict[str, int]:
+    """From when these keys sign, for each algorithm of which one ever will."""
+    begins: dict[str, int] = {}
+    for key in keys:
+        at = max(key.signs_from, earliest)
+        if key.signs_until is None or at < key.signs_until:
+            begins[key.alg] = min(at, begins.get(key.alg, at))
+    return begins
 
 
 def _ended(key: SigningKey, at: int, keep_s: int) -> SigningKey:
@@ -176,8 +254,11 @@ def parse(text: str, name: str) -> list[SigningKey]:
     mend = "restore it from a backup; nothing was changed"
     try:
         document = json.loads(text)
-        if document["version"] != 1:
-            raise Damage(f"{name} is of version {document['version']}, newer than this program: update keyswap")
+        version = document["version"]
+        if type(version) is int and version > 1:
+            raise Damage(f"{name} is of version {version}, newer than this program: update keyswap")
+        if version != 1:
+            raise ValueError("version")
         keys = [_parse_key(one) for one in document["keys"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damage(f"{name} holds no signing keys that can be read ({type(error).__name__}): {mend}") from error
@@ -187,11 +268,13 @@ def parse(text: str, name: str) -> list[SigningKey]:
 
 
 def _parse_key(one: dict[str, Any]) -> SigningKey:
-    if set(one) != set(_FIELDS):
+    if set(one) != _FIELDS:
         raise ValueError("fields")
     texts, times = ("kid", "alg", "pem"), ("created_at", "signs_from", "signs_until", "published_until")
     if not all(isinstance(one[name], str) for name in texts):
         raise TypeError("texts")
     if not all(type(one[name]) is int or (one[name] is None and name.endswith("until")) for name in times):
         raise TypeError("times")
+    if not all(0 <= (one[name] or 0) <= _LATEST for name in times):
+        raise ValueError("times")
     return SigningKey(**one)

@@ -4,20 +4,20 @@ Law: a cached token is given out only while at least a quarter of its life is le
 in everything; no token outlives what it was made from. On the warm path nothing is signed, parsed or read.
 """
 
-import logging
 import uuid
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jwt
 
-from keyswap.model import Claims, Code, Damage, Refuse
+from keyswap.model import Claims, Code, Refuse
 from keyswap.state import SIGNING, Epochs
 from keyswap.tokens.claims import payload
 from keyswap.tokens.keyring import Keyring
 from keyswap.tokens.signers import LoadedKey
 
-logger = logging.getLogger(__name__)
+LOOK_S = 5.0
+"""How often the ring's file is looked at though nothing was told of it: a writer may die before it tells."""
 
 _Key = tuple[Claims, str, int]
 
@@ -46,31 +46,23 @@ class MintCache:
 
 
 class RingReader:
-    """The ring as a running gateway reads it: when its epoch says so, or the time of a scheduled change has come."""
+    """The ring as a running gateway reads it: when its epoch says so, when a scheduled change is due, every LOOK_S."""
 
     def __init__(self, keyring: Keyring, epochs: Epochs) -> None:
         self.keyring = keyring
         self._epochs = epochs
-        self._seen = keyring.epoch
+        self._seen = -1
         self._since, self._until = 0.0, 0.0
 
     def changed(self, now: float) -> bool:
         """Whether what the ring answers may differ from the last time; reads the file when it was written."""
-        if self._epochs.read(SIGNING) == self._seen and self._since <= now < self._until:
-            return False
         epoch = self._epochs.read(SIGNING)
-        if epoch != self._seen:
-            self._seen = epoch
-            self._reload()
-        self._since, self._until = now, self.keyring.next_change(now)
+        if epoch == self._seen and self._since <= now < self._until:
+            return False
+        self.keyring.follow()
+        self._seen = epoch
+        self._since, self._until = now, min(self.keyring.next_change(now), now + LOOK_S)
         return True
-
-    def _reload(self) -> None:
-        try:
-            if self.keyring.epoch != self._seen:
-                self.keyring.load()
-        except Damage as error:
-            logger.error("the signing keys in hand stay in use: %s", error)
 
 
 class Minter:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -103,17 +104,17 @@ def new_key(alg: str, created_at: int, signs_from: int) -> tuple[SigningKey, Loa
 def load_key(key: SigningKey) -> LoadedKey:
     """Parse and validate a key's PEM. Raises Damage when it does not parse or is not what it says it is."""
     if key.alg not in ALGORITHMS:
-        raise Damage(f"signing key {key.kid}: algorithm {key.alg!r} is not one of {', '.join(ALGORITHMS)}")
+        raise Damage(f"signing key {key.kid!r}: algorithm {key.alg!r} is not one of {', '.join(ALGORITHMS)}")
     try:
         private = load_pem_private_key(key.pem.encode(), None)
-    except (ValueError, TypeError) as error:
-        raise Damage(f"signing key {key.kid} does not parse: restore it from a backup, or remove it") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise Damage(f"signing key {key.kid!r} does not parse: restore it from a backup, or remove it") from error
     if not ALGORITHMS[key.alg].fits(private):
-        raise Damage(f"signing key {key.kid} is no {key.alg} key of sufficient size")
+        raise Damage(f"signing key {key.kid!r} is no {key.alg} key of sufficient size")
     assert isinstance(private, PrivateKey)
     jwk = public_jwk(key.alg, private)
     if jwk["kid"] != key.kid:
-        raise Damage(f"signing key {key.kid} has another thumbprint ({jwk['kid']}): its kid or its PEM was changed")
+        raise Damage(f"signing key {key.kid!r} has another thumbprint ({jwk['kid']}): its kid or its PEM was changed")
     return LoadedKey(key, private, jwk)
 
 
