@@ -51,8 +51,7 @@ class Credential:
     value: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(NamedTuple):
     """Who is calling. `not_after` is the epoch second at which the credential itself ends; None: it has no end."""
 
     org_id: str | None

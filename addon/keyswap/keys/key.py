@@ -5,17 +5,16 @@ name the key's state, never its value.
 """
 
 import secrets
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
 
 from keyswap.model import Principal
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """A key as it is kept; its value is not. Times are epoch seconds; `env` is None for a key imported from elsewhere.
 
     `version` is the database revision that last changed it.
@@ -73,13 +72,7 @@ def state(key: Key, now: float, blocked: bool) -> str:
 def principal(key: Key) -> Principal:
     """Who the key stands for."""
     return Principal(
-        org_id=key.org_id,
-        user_id=key.user_id,
-        key_id=key.id,
-        permissions=key.permissions,
-        roles=key.roles,
-        plan=key.plan,
-        not_after=key.expires_at,
+        key.org_id, key.user_id, key.id, key.permissions, key.roles, key.plan, None, None, None, key.expires_at
     )
 
 

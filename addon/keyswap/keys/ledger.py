@@ -6,7 +6,6 @@ returned once, by the call that made it. A revoked key never comes back, and kee
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Unpack
 
 from keyswap.keys import inputs
@@ -33,23 +32,23 @@ class Ledger(DenyList):
         at = int(now)
         blank = Key(new_id(now), "", "", None, env, (), (), None, (), obfuscated(value), at, at)
         with self._change() as revision:
-            return self._insert(self._pepper.digest(value), replace(blank, **good, version=revision)), value
+            return self._insert(self._pepper.digest(value), blank._replace(**good, version=revision)), value
 
     def update(self, key_id: str, *, now: float, **changes: Unpack[Changes]) -> Key:
         """Change what is given of a key, and leave the rest. ValueError for bad input, Unusable when it is revoked."""
         good = inputs.checked(changes, now)
         with self._change() as revision:
-            return self._store(replace(self._unrevoked(key_id), **good), now, revision)
+            return self._store(self._unrevoked(key_id)._replace(**good), now, revision)
 
     def enable(self, key_id: str, now: float) -> Key:
         """Make a disabled key good again."""
         with self._change() as revision:
-            return self._store(replace(self._unrevoked(key_id), disabled=False), now, revision)
+            return self._store(self._unrevoked(key_id)._replace(disabled=False), now, revision)
 
     def disable(self, key_id: str, now: float) -> Key:
         """Make a key no good until it is enabled."""
         with self._change() as revision:
-            return self._store(replace(self._unrevoked(key_id), disabled=True), now, revision)
+            return self._store(self._unrevoked(key_id)._replace(disabled=True), now, revision)
 
     def revoke(self, key_id: str, reason: str | None, now: float) -> Key:
         """End a key for good. Revoked before, it is returned as it is."""
@@ -78,9 +77,9 @@ class Ledger(DenyList):
                 raise Unusable(f"key {key_id} is {state}: it cannot be rotated; create a new one")
             value = generate(self._prefix, old.env or "live")
             at, ends = int(now), int(now + grace_s)
-            fresh = replace(old, id=new_id(now), env=old.env or "live", obfuscated_value=obfuscated(value))
-            fresh = replace(fresh, created_at=at, updated_at=at, version=revision)
-            ended = replace(old, expires_at=ends if old.expires_at is None else min(old.expires_at, ends))
+            fresh = old._replace(id=new_id(now), env=old.env or "live", obfuscated_value=obfuscated(value))
+            fresh = fresh._replace(created_at=at, updated_at=at, version=revision)
+            ended = old._replace(expires_at=ends if old.expires_at is None else min(old.expires_at, ends))
             self._insert(self._pepper.digest(value), fresh)
             return fresh, value, self._store(ended, now, revision)
 
@@ -92,7 +91,7 @@ class Ledger(DenyList):
             if seen.setdefault(digest, line) != line:
                 raise BadRow(line, "value", f"it is the same key as in line {seen[digest]}")
         with self._change() as revision:
-            return [self._imported(line, digest, replace(key, version=revision)) for line, digest, key in parsed]
+            return [self._imported(line, digest, key._replace(version=revision)) for line, digest, key in parsed]
 
     def _insert(self, digest: bytes, key: Key) -> Key:
         self._connection.execute(INSERT, (digest, *row_of(key)))
@@ -105,14 +104,14 @@ class Ledger(DenyList):
             raise BadRow(line, "value", "it is in the database already") from None
 
     def _store(self, key: Key, now: float, revision: int) -> Key:
-        changed = replace(key, updated_at=int(now), version=revision)
+        changed = key._replace(updated_at=int(now), version=revision)
         self._connection.execute(UPDATE, (*row_of(changed), key.id))
         return changed
 
     def _revoke(self, key: Key, why: str, now: float, revision: int) -> Key:
         if key.revoked_at is not None:
             return key
-        return self._store(replace(key, revoked_at=int(now), revoked_reason=why or None), now, revision)
+        return self._store(key._replace(revoked_at=int(now), revoked_reason=why or None), now, revision)
 
     def _unrevoked(self, key_id: str) -> Key:
         key = self.get(key_id)

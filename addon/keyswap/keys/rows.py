@@ -6,13 +6,12 @@ share their permissions with many others.
 
 import json
 from collections.abc import Iterable
-from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
 from keyswap.keys.key import Key
 
-COLUMNS = tuple(field.name for field in fields(Key))
+COLUMNS = Key._fields
 SELECT = f"SELECT digest, {', '.join(COLUMNS)} FROM keys"  # noqa: S608, names of our own
 INSERT = f"INSERT INTO keys (digest, {', '.join(COLUMNS)}) VALUES (?{', ?' * len(COLUMNS)})"  # noqa: S608
 UPDATE = f"UPDATE keys SET {', '.join(f'{name} = ?' for name in COLUMNS)} WHERE id = ?"  # noqa: S608

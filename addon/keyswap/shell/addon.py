@@ -148,12 +148,9 @@ class KeyswapAddon:
     def _pass_on(self, flow: HTTPFlow, ticket: Ticket) -> None:
         response = flow.response
         assert response is not None
-        response.headers["X-Request-Id"] = ticket.line.request_id
-        if ticket.closes:
-            response.headers["Connection"] = "close"
-        declared = response.headers.get("content-length", "")
-        response.stream = not (declared.isdecimal() and int(declared) <= self._whole_up_to)
-        self._finish(flow, ticket, response.status_code)
+        declared = writing.pass_on(response, ticket.line.request_id, ticket.closes)
+        response.stream = declared is None or declared > self._whole_up_to
+        self._finish(flow, ticket, response.data.status_code)
 
     def error(self, flow: HTTPFlow) -> None:
         """Write the line of an admitted request that got no response."""

@@ -29,6 +29,8 @@ class Washed(NamedTuple):
     request_id: bytes | None
     closes: bool
     """The caller asked for its connection to be closed: mitmproxy forgets that once `Connection` is gone."""
+    framed: bool
+    """The head says something of a body: Content-Length or Transfer-Encoding is in `kept`."""
 
 
 _STRIPPED = (
@@ -57,7 +59,7 @@ class Washing:
         acts = self._acts
         kept: list[tuple[bytes, bytes]] = []
         noted: dict[bytes, list[bytes]] = {}
-        host = b""
+        host, framed = b"", False
         for field in fields:
             name, value = field
             act = acts.get(name)
@@ -71,10 +73,10 @@ class Washing:
                 if name.lower() == b"host":
                     host = value
                 else:
+                    framed = True
                     kept.append(field)
-        if not noted and not self._trusted:
-            return Washed(kept, host, plain_address(peer), None, None, False)
-        return self._finish(kept, host, noted, plain_address(peer), method)
+        washed = Washed(kept, host, plain_address(peer), None, None, False, framed)
+        return self._finish(washed, noted, method) if noted or self._trusted else washed
 
     def _act(self, name: bytes) -> _Act:
         lower, plain = name.lower(), canonical(name)
@@ -91,23 +93,23 @@ class Washing:
             self._acts[name] = act
         return act
 
-    def _finish(
-        self, kept: list[tuple[bytes, bytes]], host: bytes, noted: dict[bytes, list[bytes]], peer: str, method: str
-    ) -> Washed:
+    def _finish(self, washed: Washed, noted: dict[bytes, list[bytes]], method: str) -> Washed:
+        kept, peer = washed.kept, washed.client
         options = {option.strip().lower() for option in b",".join(noted.get(b"connection", [])).split(b",")} - {b""}
         named = options - _FRAMING
         if is_handshake(method, kept, noted.get(b"upgrade", []), options):
-            kept += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+            kept = [*kept, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
         elif named:
             kept = [field for field in kept if field[0].lower() not in named]
-        closes = b"close" in options
+        washed = washed._replace(kept=kept, closes=b"close" in options)
         if not self._trusts(peer):
-            return Washed(kept, host, peer, None, None, closes)
-        request_ids = noted.get(b"x-request-id", [])
-        request_id = request_ids[0] if len(request_ids) == 1 and is_request_id(request_ids[0]) else None
-        protos = noted.get(b"x-forwarded-proto", [])
-        proto = protos[0].decode() if protos in ([b"http"], [b"https"]) else None
-        return Washed(kept, host, self._client(noted.get(b"x-forwarded-for", []), peer), proto, request_id, closes)
+            return washed
+        request_ids, protos = noted.get(b"x-request-id", []), noted.get(b"x-forwarded-proto", [])
+        return washed._replace(
+            client=self._client(noted.get(b"x-forwarded-for", []), peer),
+            proto=protos[0].decode() if protos in ([b"http"], [b"https"]) else None,
+            request_id=request_ids[0] if len(request_ids) == 1 and is_request_id(request_ids[0]) else None,
+        )
 
     def _trusts(self, address: str) -> bool:
         if not self._trusted:

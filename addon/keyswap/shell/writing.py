@@ -28,12 +28,12 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
         (b"X-Forwarded-Proto", proto.encode()),
         *washed.kept,
     ]
-    declared = declared_length(request.headers)
+    declared = declared_length(request.headers) if washed.framed else 0
     if request.is_http2 and "content-length" not in request.headers:
         # Without it the body would follow an HTTP/1 head that has no framing, and be read as the next request.
         fields.append((b"Transfer-Encoding", b"chunked"))
         declared = None
-    request.data.headers = Headers(fields)
+    request.data.headers.fields = tuple(fields)  # a new Headers would look at every field again
     request.stream = declared is None or declared > whole_up_to
     request.data.authority = b""
     request.data.scheme = upstream.scheme.encode()
@@ -73,6 +73,24 @@ def respond(flow: HTTPFlow, reply: Answer, closes: bool) -> None:
     now = time.time()
     flow.response = Response(b"HTTP/1.1", reply.status, b"", Headers(headers), body, None, now, now)
     flow.response.reason = REASONS.get(reply.status, "")
+
+
+def pass_on(response: Response, request_id: str, closes: bool) -> int | None:
+    """Put the request's id on a backend's response; the length of its body in bytes, None when it is not declared."""
+    declared: list[bytes] = []
+    fields = []
+    for field in response.data.headers.fields:
+        name = field[0].lower()
+        if name == b"content-length":
+            declared.append(field[1])
+        elif name == b"x-request-id" or (closes and name == b"connection"):
+            continue
+        fields.append(field)
+    fields.append((b"X-Request-Id", request_id.encode()))
+    if closes:
+        fields.append((b"Connection", b"close"))
+    response.data.headers.fields = tuple(fields)
+    return int(declared[0]) if len(declared) == 1 and declared[0].isdigit() else None
 
 
 def withdraw(flow: HTTPFlow, request_id: str) -> None:

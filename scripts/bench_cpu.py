@@ -1,0 +1,217 @@
+"""CPU time of a request: stock mitmdump's divided by that of mitmdump with the gate. One JSON row a line.
+
+Both forward the same requests to the same backend, in rounds that alternate; each run is a process of its own, warmed
+up first. Load and backend are wrk and nginx where they are installed, else programs of our own. All of it is on
+loopback and has ended when this ends. The CPU time of another process is read from /proc: there is none on macOS.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from urllib.request import Request, urlopen
+
+HERE = Path(__file__).resolve().parent
+MITMDUMP = Path(sys.executable).parent / "mitmdump"
+LOAD = HERE / "bench_load.py"
+PATH, CONNECTIONS = "/v1/pets/42?expand=owner", 16
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+TARGET = 0.85
+
+HEADERS = (
+    "User-Agent: python-httpx/0.28.1",
+    "Accept: application/json",
+    "Accept-Encoding: gzip, deflate, br, zstd",
+    "Accept-Language: en-GB,en;q=0.9",
+    "Connection: keep-alive",
+    "Cache-Control: no-cache",
+    "Idempotency-Key: 5f2b1c9e-8d0a-4f0e-9a53-7a1d2b3c4d5e",
+    "Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+)
+NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log; events {{ }}
+http {{ access_log off; keepalive_requests 10000000;
+client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+server {{ listen 127.0.0.1:{port}; location / {{ default_type application/json; return 200 '{{"ok": true}}'; }} }} }}
+"""
+POLICY = "version: 1\nissuer: http://127.0.0.1:8080\nupstream: http://127.0.0.1:{backend}\nlog: {{decisions: {log}}}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every run shares."""
+
+    folder: Path
+    backend: int
+    key: str
+    seconds: float
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def started(command: list[str], port: int, env: Mapping[str, str], log: Path) -> Iterator[int]:
+    """A server process that answers on `port`; its id. It has ended afterwards."""
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=env) as process:
+        try:
+            wait_for(port, process, log)
+            yield process.pid
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until somebody listens."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"bench: {process.args!r} did not start:\n{log.read_text()}") from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+def backend_command(folder: Path, port: int) -> list[str]:
+    """nginx, or a backend of our own."""
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if nginx is None:
+        return [sys.executable, str(LOAD), "backend", str(port)]
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, port=port))
+    return [nginx, "-e", str(folder / "nginx.log"), "-c", str(config)]
+
+
+def load(port: int, seconds: float, key: str) -> int:
+    """Send requests for so many seconds; how many were answered. Any answer but a 200 ends the measurement."""
+    headers = [*HEADERS, f"Authorization: Bearer {key}"]
+    if shutil.which("wrk") is None:
+        words = ["client", str(port), str(seconds), str(CONNECTIONS), PATH, *headers]
+        return int(subprocess.run([sys.executable, str(LOAD), *words], check=True, capture_output=True).stdout)
+    words = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", *[word for line in headers for word in ("-H", line)]]
+    done = subprocess.run(
+        ["wrk", *words, f"http://127.0.0.1:{port}{PATH}"], check=True, capture_output=True, text=True
+    ).stdout
+    count = re.search(r"(\d+) requests in", done)
+    if count is None or "Non-2xx" in done:
+        raise SystemExit(f"bench: not every request was answered with 200:\n{done}")
+    return int(count[1])
+
+
+def cpu_s(process: int) -> float:
+    """User and system time of a process and its threads (proc(5), fields 14 and 15)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+def mitmdump(bench: Bench, port: int, log: str | None) -> list[str]:
+    """Stock mitmdump (`log` None), or with the gate; `log` is where decisions go."""
+    command = [str(MITMDUMP), "--mode", f"reverse:http://127.0.0.1:{bench.backend}", "--listen-host", "127.0.0.1"]
+    command += ["-p", str(port), "--set", "flow_detail=0", "--set", "termlog_verbosity=warn"]
+    if log is None:
+        return command
+    policy = bench.folder / f"policy-{log}.yaml"
+    policy.write_text(POLICY.format(backend=bench.backend, log=log))
+    command += ["--set", f"keyswap_policy={policy}", "--set", f"keyswap_state={bench.folder / 'state'}"]
+    return [*command, "-s", str(HERE.parent / "addon" / "gateway.py")]
+
+
+def run(bench: Bench, log: str | None) -> float:
+    """The CPU time of one request, in microseconds."""
+    port = free_port()
+    env = {**os.environ, "HOME": str(bench.folder)}
+    with started(mitmdump(bench, port, log), port, env, bench.folder / "mitmdump.log") as process:
+        load(port, max(1.0, bench.seconds / 4), bench.key)
+        before = cpu_s(process)
+        count = load(port, bench.seconds, bench.key)
+        return (cpu_s(process) - before) / count * 1e6
+
+
+def new_key(folder: Path) -> str:
+    """A key in the state directory that the gateways share."""
+    (folder / "policy.yaml").write_text(POLICY.format(backend=9, log="off"))
+    words = ["keys", "create", "--org", "org_1", "--user", "user_1", "--permission", "pets:read", "--json"]
+    where = ["--state", str(folder / "state"), "--policy", str(folder / "policy.yaml")]
+    done = subprocess.run([sys.executable, "-m", "keyswap", *words, *where], check=True, capture_output=True)
+    return str(json.loads(done.stdout)["value"])
+
+
+def judged(bench: Bench) -> None:
+    """Prove that the gate stands in the path that is measured: without a key it answers 401, stock mitmdump 200."""
+    for log, expected in ((None, 200), ("off", 401)):
+        port = free_port()
+        with started(mitmdump(bench, port, log), port, os.environ, bench.folder / "mitmdump.log"):
+            status = status_of(f"http://127.0.0.1:{port}{PATH}")
+        if status != expected:
+            raise SystemExit(f"bench: without a key the answer is {status}, not {expected}: this would measure nothing")
+
+
+def status_of(url: str) -> int:
+    """The status of an answer to a GET without a key."""
+    try:
+        with urlopen(Request(url), timeout=10) as answer:
+            return int(answer.status)
+    except OSError as error:
+        return int(getattr(error, "code", 0))
+
+
+def measure(bench: Bench, rounds: int) -> None:
+    """All rounds, then the rows: medians, and the ratios of the medians."""
+    kinds: dict[str, str | None] = {"stock": None, "off": "off", "file": "decisions.jsonl"}
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number in range(rounds):
+        for kind in sorted(kinds, reverse=number % 2 == 1):
+            times[kind].append(run(bench, kinds[kind]))
+        print("  " + ", ".join(f"{kind} {found[-1]:.0f} µs" for kind, found in times.items()), file=sys.stderr)
+    middle = {kind: median(found) for kind, found in times.items()}
+    for kind, what in (("off", "CPU of a request, stock ÷ keyswap"), ("file", "the same, decisions to a file")):
+        ratios = sorted(one / two for one, two in zip(times["stock"], times[kind], strict=True))
+        ratio = middle["stock"] / middle[kind]
+        measured = f"{ratio:.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f}): {middle['stock']:.0f} ÷ {middle[kind]:.0f} µs"
+        print(json.dumps([what, measured, f"≥ {TARGET}", ratio >= TARGET]), flush=True)
+
+
+def main() -> None:
+    """Measure, with everything in a folder that is gone afterwards."""
+    if not Path("/proc/self/stat").exists():
+        print(json.dumps(["CPU of a request, stock ÷ keyswap", "not measured: no /proc", f"≥ {TARGET}", None]))
+        return
+    quick = "--quick" in sys.argv[1:]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyswap-bench-")))
+        backend = free_port()
+        command = backend_command(folder, backend)
+        stack.enter_context(started(command, backend, os.environ, folder / "backend.log"))
+        bench = Bench(folder, backend, new_key(folder), 1.0 if quick else 4.0)
+        judged(bench)
+        measure(bench, 2 if quick else 5)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
