@@ -18,6 +18,7 @@ from keyswap.cli.keys import Span
 from keyswap.cli.output import Setting, common, iso
 from keyswap.model import Damage
 from keyswap.state import Epochs, StateDirectory
+from keyswap.tokens.jwks import MAX_AGE_S
 from keyswap.tokens.keyring import KEEP_S, LEAD_S, Keyring
 from keyswap.tokens.signers import ALGORITHMS, SigningKey
 
@@ -78,6 +79,8 @@ def rotate(setting: Setting, at_once: bool, lead: float, algorithm: str | None) 
             keyring.rotate_now(alg, now)
         else:
             keyring.rotate(alg, now, int(lead), KEEP_S)
+            if lead < MAX_AGE_S:
+                click.echo(f"backends may cache the key set for {MAX_AGE_S} s, and refuse tokens until then", err=True)
         show(setting, keyring.current(now), now)
 
 
@@ -99,14 +102,20 @@ def export(setting: Setting, file: Path) -> None:
 
 @signing.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--now", "at_once", is_flag=True, help="Sign with them at once, though no backend has seen them here yet."
+)
 @common
-def import_(setting: Setting, file: Path) -> None:
-    """Take the signing keys of another machine: all of them, or none."""
+def import_(setting: Setting, file: Path, at_once: bool) -> None:
+    """Take the signing keys of another machine: all of them, or none.
+
+    Where keys sign already, these take over when they have been published for a while.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Damage(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8'})") from error
     now = int(time.time())
     with opened(setting) as keyring:
-        keyring.import_text(text, now)
+        keyring.import_text(text, now, 0 if at_once else LEAD_S)
         show(setting, keyring.current(now), now)

@@ -6,28 +6,22 @@ on other threads see a ring whole: it is one tuple, replaced in one assignment.
 """
 
 import fcntl
-import json
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
-from typing import Any
 
 from keyswap.model import Damage
 from keyswap.state import SIGNING, Epochs, StateDirectory
+from keyswap.tokens.ring import KEEP_S, ended, merged, parse, takeover, text_of
 from keyswap.tokens.signers import ALGORITHMS, LoadedKey, SigningKey, load_key, new_key
+
+__all__ = ["KEEP_S", "LEAD_S", "Keyring"]
 
 LEAD_S = 600
 """A new key is published this long before it signs: longer than the key set is cached (RFC 9111 `max-age`)."""
-KEEP_S = 3600 + 60
-"""An old key stays published this long: the longest life of a token, and a minute for clocks that differ."""
-
 _FILE = "signing.json"
-_FIELDS = {one.name for one in fields(SigningKey)}
-_LATEST = 253_402_300_799
-"""The last second of the year 9999: no time of a key is later."""
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +121,7 @@ class Keyring:
                 raise Damage(
                     f"a rotation is under way: the new key signs in {wait_s} s. --now drops all old keys at once"
                 )
-            return [*(_ended(key, now + lead_s, keep_s) if key.alg == alg else key for key in keys), fresh]
+            return [*(ended(key, now + lead_s, keep_s) if key.alg == alg else key for key in keys), fresh]
 
         self._change(make, now)
         return fresh
@@ -140,7 +134,7 @@ class Keyring:
 
     def export_text(self) -> str:
         """The whole ring with its private parts, for another machine."""
-        return json.dumps({"version": 1, "keys": [asdict(key) for key in self._read()]}, indent=2) + "\n"
+        return text_of(self._read())
 
     def import_text(self, text: str, now: int, lead_s: int = LEAD_S) -> Sequence[SigningKey]:
         """Take another machine's ring: its keys sign, and ours of the same algorithms retire as they begin.
@@ -157,10 +151,10 @@ class Keyring:
         def make(keys: list[SigningKey]) -> list[SigningKey]:
             at = now + lead_s if any(key.state(now) == "active" for key in keys) else 0
             known = {key.kid: key for key in keys}
-            theirs = [_merged(key, known.pop(key.kid, None), at, now) for key in taken]
-            takeover = _takeover(theirs, max(at, now))
+            theirs = [merged(key, known.pop(key.kid, None), at, now) for key in taken]
+            begins = takeover(theirs, max(at, now))
             ours = known.values()
-            return [*(_ended(key, takeover[key.alg], KEEP_S) if key.alg in takeover else key for key in ours), *theirs]
+            return [*(ended(key, begins[key.alg], KEEP_S) if key.alg in begins else key for key in ours), *theirs]
 
         self._change(make, now)
         return taken
@@ -174,11 +168,11 @@ class Keyring:
 
     def _change(self, make: Callable[[list[SigningKey]], list[SigningKey]], now: int) -> None:
         with self._locked():
-            before = list(self._read())
+            before = [self._load_one(key).key for key in self._read()]
             after = make(before)
             if after != before:
-                kept = [asdict(key) for key in after if key.state(now) != "gone"]
-                self._state.replace(_FILE, json.dumps({"version": 1, "keys": kept}, indent=2).encode() + b"\n")
+                kept = [key for key in after if key.state(now) != "gone"]
+                self._state.replace(_FILE, text_of(kept).encode())
                 self._epochs.bump(SIGNING)
         self.load()
 
@@ -221,60 +215,3 @@ def _load(key: SigningKey, name: str) -> LoadedKey:
         return load_key(key)
     except Damage as error:
         raise Damage(f"{name}: {error}") from error
-
-
-def _merged(theirs: SigningKey, ours: SigningKey | None, at: int, now: int) -> SigningKey:
-    """An imported key as it is held here: one not known here begins at `at` or later, one that signs here ends so."""
-    if ours is None:
-        return theirs if theirs.state(now) == "retiring" else replace(theirs, signs_from=max(theirs.signs_from, at))
-    if ours.state(now) == "active" and theirs.signs_until is not None and theirs.signs_until < at:
-        return replace(ours, signs_until=at, published_until=at + KEEP_S)
-    return replace(theirs, signs_from=ours.signs_from)
-
-
-def _takeover(keys: Sequence[SigningKey], earliest: int) -> dict[str, int]:
-    """From when these keys sign, for each algorithm of which one ever will."""
-    begins: dict[str, int] = {}
-    for key in keys:
-        at = max(key.signs_from, earliest)
-        if key.signs_until is None or at < key.signs_until:
-            begins[key.alg] = min(at, begins.get(key.alg, at))
-    return begins
-
-
-def _ended(key: SigningKey, at: int, keep_s: int) -> SigningKey:
-    """The key, ending at `at` unless it ends before."""
-    if key.signs_until is not None and key.signs_until <= at:
-        return key
-    return replace(key, signs_from=min(key.signs_from, at), signs_until=at, published_until=at + keep_s)
-
-
-def parse(text: str, name: str) -> list[SigningKey]:
-    """The keys in a ring's JSON; `name` is what errors call it. Raises Damage."""
-    mend = "restore it from a backup; nothing was changed"
-    try:
-        document = json.loads(text)
-        version = document["version"]
-        if type(version) is int and version > 1:
-            raise Damage(f"{name} is of version {version}, newer than this program: update keyswap")
-        if version != 1:
-            raise ValueError("version")
-        keys = [_parse_key(one) for one in document["keys"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damage(f"{name} holds no signing keys that can be read ({type(error).__name__}): {mend}") from error
-    if len({key.kid for key in keys}) != len(keys):
-        raise Damage(f"{name} holds a key twice: {mend}")
-    return keys
-
-
-def _parse_key(one: dict[str, Any]) -> SigningKey:
-    if set(one) != _FIELDS:
-        raise ValueError("fields")
-    texts, times = ("kid", "alg", "pem"), ("created_at", "signs_from", "signs_until", "published_until")
-    if not all(isinstance(one[name], str) for name in texts):
-        raise TypeError("texts")
-    if not all(type(one[name]) is int or (one[name] is None and name.endswith("until")) for name in times):
-        raise TypeError("times")
-    if not all(0 <= (one[name] or 0) <= _LATEST for name in times):
-        raise ValueError("times")
-    return SigningKey(**one)

@@ -1,0 +1,226 @@
+"""Minting, and the cache of minted tokens."""
+
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from joserfc.errors import BadSignatureError
+from jwt.exceptions import InvalidSignatureError
+
+from keyswap.model import Claims, Code, Refuse
+from keyswap.state import SIGNING
+from keyswap.tokens.claims import payload
+from keyswap.tokens.mint import LOOK_S, MintCache
+from tokens.parts import ALGS, NOW, Machine, body, by_joserfc, by_pyjwt, claims, header, mint
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with a key of each algorithm, for tests that change none."""
+    found = Machine(tmp_path_factory.mktemp("shared"))
+    for alg in ALGS:
+        found.keyring.ensure(alg, NOW - 1_000_000)
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("profile", ["authkit", "rfc9068"])
+@pytest.mark.parametrize("alg", ALGS)
+def test_two_libraries_accept_every_token(shared: Machine, alg: str, profile: str) -> None:
+    """PyJWT and joserfc verify a token against the served key set, and read what the claims say."""
+    said = claims(profile=profile, aud="api", sid="session_1", act="admin@example.com")
+    token, jwks = mint(shared.minter(alg), NOW + 0.9, said), shared.jwks(NOW)
+    read = by_joserfc(token, jwks, NOW)
+    assert read == by_pyjwt(token, jwks, "api") == payload(said, NOW, NOW + 120, read["jti"])
+    assert header(token) == {
+        "alg": alg,
+        "kid": header(token)["kid"],
+        "typ": "at+jwt" if profile == "rfc9068" else "JWT",
+    }
+
+
+@pytest.mark.parametrize("alg", ALGS)
+def test_a_changed_token_is_refused(shared: Machine, alg: str) -> None:
+    """A token whose payload was changed, so that its signature is another's, is accepted by neither library."""
+    minter, jwks = shared.minter(alg), shared.jwks(NOW)
+    mine, other = mint(minter, NOW).split("."), mint(minter, NOW, claims(sub="user_2")).split(".")
+    bad = f"{mine[0]}.{other[1]}.{mine[2]}"
+    with pytest.raises(InvalidSignatureError):
+        by_pyjwt(bad, jwks)
+    with pytest.raises(BadSignatureError):
+        by_joserfc(bad, jwks, NOW)
+
+
+clock = st.floats(-3600, 3600, allow_nan=False).map(lambda moved: NOW + moved)
+moments = st.lists(clock | st.integers(NOW - 200, NOW + 200), min_size=1, max_size=30)
+
+
+@given(moments, st.integers(1, 3600), st.none() | st.integers(NOW - 100, NOW + 4000))
+@settings(deadline=None)
+def test_a_quarter_of_its_life_is_left(shared: Machine, asked: list[float], ttl_s: int, not_after: int | None) -> None:
+    """Whatever the clock does, a cached token has begun, has a quarter of its life left, and ends with its source."""
+    minter, said = shared.minter("EdDSA", ttl_s), claims(not_after=not_after)
+    for now in asked:
+        signed, token = minter.minted, minter(said, now)
+        if isinstance(token, Refuse):
+            assert token.code == Code.INVALID_CREDENTIAL and not_after is not None and now >= not_after
+            continue
+        read = body(token)
+        life_s = read["exp"] - read["iat"]
+        assert read["iat"] <= now < read["exp"] and 0 < life_s <= ttl_s
+        assert not_after is None or read["exp"] <= not_after
+        if minter.minted == signed:
+            assert read["exp"] - now >= life_s / 4
+        else:
+            assert read["iat"] == int(now), "a new token begins now"
+
+
+@given(moments)
+@settings(deadline=None)
+def test_a_token_is_used_again(shared: Machine, asked: list[float]) -> None:
+    """Within one second and one life the same token is given out: nothing is signed twice."""
+    minter = shared.minter()
+    assert mint(minter, asked[0]) == mint(minter, asked[0])
+    assert minter.minted == 1
+
+
+texts = st.text("ab", max_size=2)
+anything = st.builds(
+    Claims,
+    *[st.sampled_from(["authkit", "rfc9068"]), texts, texts, st.none() | texts, st.none() | texts, st.none() | texts],
+    *[st.lists(texts, max_size=2).map(tuple), st.lists(texts, max_size=2).map(tuple)],
+    *[st.none() | texts, st.none() | texts, st.none() | texts, st.none() | st.integers(NOW + 1, NOW + 3)],
+)
+
+
+@given(anything, anything)
+@settings(deadline=None)
+def test_different_claims_never_share_a_token(shared: Machine, one: Claims, other: Claims) -> None:
+    """Two claims get one token only if they are equal in everything, and each token says what its own claims say."""
+    minter = shared.minter()
+    tokens = [mint(minter, NOW, said) for said in (one, other, one)]
+    assert (tokens[0] == tokens[1]) == (one == other)
+    assert tokens[2] == tokens[0]
+    for said, token in zip((one, other), tokens, strict=False):
+        read = body(token)
+        assert read == payload(said, read["iat"], read["exp"], read["jti"])
+
+
+def test_lives_and_keys_never_share_a_token(shared: Machine) -> None:
+    """Minters over one cache share tokens if their life and signing key are equal, and only then."""
+    cache = MintCache()
+    first = mint(shared.minter("EdDSA", 120, cache), NOW)
+    assert mint(shared.minter("EdDSA", 120, cache), NOW + 1) == first
+    assert body(mint(shared.minter("EdDSA", 60, cache), NOW))["exp"] == NOW + 60
+    assert header(mint(shared.minter("ES256", 120, cache), NOW))["alg"] == "ES256"
+
+
+def test_a_new_kid_gets_new_tokens(machine: Machine) -> None:
+    """A token of the old key is not given out once a new key signs, though it is still good."""
+    machine.keyring.ensure("EdDSA", NOW)
+    minter = machine.minter()
+    old = mint(minter, NOW)
+    fresh = machine.cli.rotate_now("EdDSA", NOW)
+    assert header(mint(minter, NOW))["kid"] == fresh.kid != header(old)["kid"]
+
+
+def test_every_token_has_its_own_id(shared: Machine) -> None:
+    """No two tokens share a jti."""
+    minter = shared.minter()
+    found = [body(mint(minter, NOW, claims(sub=str(number))))["jti"] for number in range(100)]
+    assert len(set(found)) == 100
+
+
+def test_the_cache_is_bounded(shared: Machine) -> None:
+    """A full cache forgets the oldest token, and a token minted anew counts as new."""
+    cache = MintCache(size=3)
+    minter = shared.minter(cache=cache)
+    who = [claims(sub=str(number)) for number in range(4)]
+    for said in who[:3]:
+        mint(minter, NOW, said)
+    mint(minter, NOW + 100, who[0])
+    mint(minter, NOW + 100, who[3])
+    assert [key[0].sub for key in cache.minted] == ["2", "0", "3"]
+    for number in range(100):
+        mint(minter, NOW, claims(sub=str(number)))
+    assert len(cache.minted) == 3
+
+
+def test_a_credential_that_has_ended(shared: Machine) -> None:
+    """From the second of its end on a credential gets no token, neither new nor cached; before, none beyond it."""
+    minter, said = shared.minter(), claims(not_after=NOW + 10)
+    assert body(mint(minter, NOW, said))["exp"] == NOW + 10
+    assert body(mint(minter, NOW + 9.9, said))["exp"] == NOW + 10
+    for now in (NOW + 10, NOW + 10.1, NOW + 1000):
+        assert minter(said, now) == Refuse(Code.INVALID_CREDENTIAL, "the credential has ended", "key_1")
+
+
+def test_no_key_no_token(machine: Machine) -> None:
+    """Without any signing key everything is refused, until there is one."""
+    minter = machine.minter()
+    assert minter(claims(), NOW) == Refuse(Code.STORE_UNAVAILABLE, "no signing key is active", "key_1")
+    machine.cli.ensure("EdDSA", NOW)
+    mint(minter, NOW)
+
+
+def test_the_warm_path_reads_nothing(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between looks a minter touches neither the file nor the keyring."""
+    machine.keyring.ensure("EdDSA", NOW)
+    minter = machine.minter()
+    token = mint(minter, NOW)
+    for name in ("follow", "load", "signer", "next_change"):
+        monkeypatch.delattr(type(machine.keyring), name)
+    assert mint(minter, NOW + LOOK_S - 0.1) == token
+
+
+def corrupt(machine: Machine) -> None:
+    machine.file.write_bytes(machine.file.read_bytes()[:-20])
+
+
+def remove(machine: Machine) -> None:
+    machine.file.unlink()
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("harm", [corrupt, remove])
+def test_the_keys_in_hand_stay_in_use(
+    machine: Machine, caplog: pytest.LogCaptureFixture, harm: Callable[[Machine], None], told: bool
+) -> None:
+    """A file that is damaged or gone while the gateway runs is logged once; it goes on signing and publishing."""
+    machine.keyring.ensure("EdDSA", NOW)
+    good = machine.file.read_bytes()
+    minter, jwks = machine.minter(ttl_s=1), machine.jwks(NOW)
+    mint(minter, NOW)
+    harm(machine)
+    if told:
+        machine.epochs.bump(SIGNING)
+    with caplog.at_level(logging.ERROR):
+        for number in range(1, 30):
+            by_pyjwt(mint(minter, NOW + number), jwks)
+            assert machine.jwks(NOW + number) == jwks
+    (record,) = caplog.records
+    assert str(machine.file) in record.message and "PRIVATE" not in record.message
+    machine.file.write_bytes(good)
+    fresh = machine.cli.rotate_now("EdDSA", NOW + 30)
+    assert header(mint(minter, NOW + 30))["kid"] == fresh.kid, "once mended, changes are followed again"
+    assert len(caplog.records) == 1
+
+
+def test_a_writer_that_died_before_the_bump(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ring that was written but never told of is followed all the same, within LOOK_S."""
+    machine.keyring.ensure("EdDSA", NOW)
+    minter = machine.minter()
+    mint(minter, NOW)
+    cli = machine.cli
+    monkeypatch.setattr(machine._others, "bump", lambda which: None)
+    fresh = cli.rotate_now("EdDSA", NOW)
+    assert header(mint(minter, NOW + LOOK_S))["kid"] == fresh.kid
+
+
+def test_a_repr_holds_no_key(shared: Machine) -> None:
+    """Neither a minter nor a keyring shows a PEM."""
+    minter = shared.minter()
+    mint(minter, NOW)
+    assert not any("PRIVATE" in repr(one) for one in (minter, shared.keyring, shared.key_set, vars(minter)))
