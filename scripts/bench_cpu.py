@@ -111,12 +111,10 @@ def load(port: int, seconds: float, key: str) -> int:
         words = ["client", str(port), str(seconds), str(CONNECTIONS), PATH, *headers]
         return int(subprocess.run([sys.executable, str(LOAD), *words], check=True, capture_output=True).stdout)
     words = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", *[word for line in headers for word in ("-H", line)]]
-    done = subprocess.run(
-        ["wrk", *words, f"http://127.0.0.1:{port}{PATH}"], check=True, capture_output=True, text=True
-    ).stdout
-    count = re.search(r"(\d+) requests in", done)
-    if count is None or "Non-2xx" in done:
-        raise SystemExit(f"bench: not every request was answered with 200:\n{done}")
+    done = subprocess.run(["wrk", *words, f"http://127.0.0.1:{port}{PATH}"], capture_output=True, text=True)
+    count = re.search(r"(\d+) requests in", done.stdout)
+    if done.returncode or count is None or "Non-2xx" in done.stdout:
+        raise SystemExit(f"bench: not every request was answered with 200:\n{done.stdout}{done.stderr}")
     return int(count[1])
 
 

@@ -1,5 +1,6 @@
 """The ring of signing keys: its timeline, its changes by several processes, its travels, its damage."""
 
+import errno
 import json
 import multiprocessing
 import threading
@@ -439,6 +440,26 @@ def test_bytes_that_are_no_text(machine: Machine) -> None:
     machine.file.mkdir()
     with pytest.raises(Damage, match=r"signing\.json cannot be read"):
         Keyring(machine.state, machine.epochs)
+
+
+def test_rights_that_are_missing(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file or a lock that this user may not open is Damage that says how to mend it; the key in hand goes on."""
+    machine.keyring.ensure("EdDSA", NOW)
+    before, kid = machine.file.read_bytes(), signer(machine.keyring, NOW)
+
+    def denied(*_: Any, **__: Any) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:  # Root, as whom containers test, is denied nothing.
+        patched.setattr(Path, "read_text", denied)
+        for act in (machine.keyring.load, machine.keyring.export_text, lambda: machine.keyring.rotate("EdDSA", NOW)):
+            with pytest.raises(Damage, match=r"signing\.json cannot be read \(Permission denied\): give this user"):
+                act()
+    machine.state.file("signing.lock").unlink()
+    machine.state.file("signing.lock").mkdir()
+    with pytest.raises(Damage, match=r"signing\.lock cannot be opened .*: give this user"):
+        machine.keyring.rotate("EdDSA", NOW)
+    assert machine.file.read_bytes() == before and signer(machine.keyring, NOW) == kid
 
 
 def test_a_newer_version_says_so(machine: Machine) -> None:

@@ -58,7 +58,7 @@ def payload(claims: Claims, iat: int, exp: int, jti: str) -> dict[str, object]:
         # RFC 9068 §2.2: client_id is required; §2.2.3: what a caller may do is its scope (RFC 8693 §4.2).
         said |= {
             "client_id": claims.api_key_id or claims.sub,
-            "scope": " ".join(claims.permissions),
+            "scope": " ".join(claims.permissions) or None,
             "permissions": None,
         }
     return {name: value for name, value in said.items() if value is not None}

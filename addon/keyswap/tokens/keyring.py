@@ -181,7 +181,9 @@ class Keyring:
         try:
             lock = os.open(self._state.file("signing.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise Damage(f"{self._state.file('signing.lock')} cannot be opened ({error.strerror})") from error
+            raise Damage(
+                f"{self._state.file('signing.lock')} cannot be opened ({error.strerror}): give this user read and write"
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -199,7 +201,9 @@ class Keyring:
                 ) from None
             return ()
         except (OSError, UnicodeDecodeError) as error:
-            raise Damage(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8'})") from error
+            why = getattr(error, "strerror", None) or "it is no UTF-8"
+            mend = "give this user read and write, or restore it from a backup"
+            raise Damage(f"{file} cannot be read ({why}): {mend}") from error
         return tuple(sorted(parse(text, str(file)), key=lambda key: (key.created_at, key.signs_from, key.kid)))
 
     def _load_one(self, key: SigningKey) -> LoadedKey:

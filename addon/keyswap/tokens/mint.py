@@ -5,6 +5,7 @@ in everything; no token outlives what it was made from. On the warm path nothing
 """
 
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -35,13 +36,15 @@ class MintCache:
 
     def __init__(self, size: int = 50_000) -> None:
         self.size = size
-        self.minted: dict[_Key, Minted] = {}
+        # A plain dict is read at the same price, but the first entry of one that loses its first again and again is
+        # found by skipping the holes: 21 µs a token that is put into a full cache (p99 85 µs) instead of 0.5.
+        self.minted: OrderedDict[_Key, Minted] = OrderedDict()
 
     def put(self, key: _Key, minted: Minted) -> None:
         """Remember a token."""
         self.minted.pop(key, None)
         if len(self.minted) >= self.size:
-            del self.minted[next(iter(self.minted))]
+            self.minted.popitem(last=False)
         self.minted[key] = minted
 
 
