@@ -13,6 +13,8 @@ STATUS = {
     "missing-credential": 401,
     "invalid-credential": 401,
     "method-not-allowed": 405,
+    "invalid-request": 400,
+    "headers-too-large": 431,
     "gateway-unavailable": 503,
     "store-unavailable": 503,
 }
@@ -48,4 +50,5 @@ def test_challenges_follow_rfc_6750() -> None:
 def test_unavailability_says_when_to_come_back() -> None:
     """503 carries Retry-After: 1, 405 carries Allow."""
     assert dict(answer(Refuse(Code.STORE_UNAVAILABLE, ""), "r").headers)[b"Retry-After"] == b"1"
-    assert dict(answer(Refuse(Code.METHOD_NOT_ALLOWED, ""), "r").headers)[b"Allow"] == b"GET, HEAD"
+    refused = Refuse(Code.METHOD_NOT_ALLOWED, "", allow=("GET", "HEAD"))
+    assert dict(answer(refused, "r").headers)[b"Allow"] == b"GET, HEAD"

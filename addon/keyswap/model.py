@@ -23,15 +23,21 @@ class Code(StrEnum):
     GATEWAY_UNAVAILABLE = "gateway-unavailable"
     STORE_UNAVAILABLE = "store-unavailable"
     METHOD_NOT_ALLOWED = "method-not-allowed"
+    INVALID_REQUEST = "invalid-request"
+    HEADERS_TOO_LARGE = "headers-too-large"
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The request goes no further. `reason` is for the log alone: it never reaches the caller, nor holds a secret."""
+    """The request goes no further. `reason` is for the log alone: it never reaches the caller, nor holds a secret.
+
+    `allow` names the methods that could have been used, for a method that could not.
+    """
 
     code: Code
     reason: str
     key_id: str | None = None
+    allow: tuple[str, ...] = ()
 
 
 class Request(NamedTuple):

@@ -53,8 +53,10 @@ PROBLEMS = {
         ((b"WWW-Authenticate", _CHALLENGE + b', error="invalid_token"'),),
     ),
     Code.METHOD_NOT_ALLOWED: Problem(
-        405, "Method not allowed", "This resource is read with GET or HEAD.", ((b"Allow", b"GET, HEAD"),)
+        405, "Method not allowed", "This method is not served here; the Allow header names those that are."
     ),
+    Code.INVALID_REQUEST: Problem(400, "Invalid request", "The request is malformed, or asks for what is not served."),
+    Code.HEADERS_TOO_LARGE: Problem(431, "Headers too large", "Send a shorter target, or fewer headers."),
     Code.GATEWAY_UNAVAILABLE: Problem(
         503, "Gateway unavailable", "The gateway cannot judge this request now. Try again shortly.", _RETRY
     ),
@@ -88,5 +90,6 @@ def answer(refused: Refuse, request_id: str) -> Answer:
         (b"Cache-Control", b"no-store"),
         (b"X-Request-Id", request_id.encode()),
         *problem.headers,
+        *(((b"Allow", ", ".join(refused.allow).encode()),) if refused.allow else ()),
     )
     return Answer(problem.status, headers, body)

@@ -20,7 +20,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from keyswap.model import Code, Decision, Refuse, Request, Upstream
 from keyswap.refusals import status_of
-from keyswap.shell import inside, options, own, writing
+from keyswap.shell import inside, options, own, wire, writing
 from keyswap.shell.decisions import Line
 from keyswap.shell.service import Loaded, Service, default_policy, default_state
 
@@ -32,6 +32,8 @@ SHOWN_UP_TO = 1 << 20
 """The same where a person looks at flows: a streamed body could not be shown."""
 
 _NO_GATE = Refuse(Code.GATEWAY_UNAVAILABLE, "there is no gate")
+_MALFORMED = {Code.INVALID_REQUEST, Code.HEADERS_TOO_LARGE}
+"""After these nothing more is read from the connection."""
 _OLD_CONNECTION = Refuse(Code.GATEWAY_UNAVAILABLE, "the connection is older than the gate")
 
 
@@ -122,18 +124,24 @@ class KeyswapAddon:
         if path in own.PATHS:
             reply = own.respond(loaded.built, method, path, presented, request_id, now)
             return writing.respond(flow, reply, washed.closes)
-        decision: Decision = _OLD_CONNECTION
-        if options.is_dead(flow.client_conn.proxy_mode):
-            decision = await loaded.built.gate.decide(Request(method, target, presented, washed.client), now)
+        decision = await self._decide(flow, loaded, Request(method, target, presented, washed.client), now)
         spent = time.perf_counter() - began
         line = Line(now, request_id, decision, None, method, path, washed.client, spent)
         if self._shown:
             writing.show(flow, decision)
         if isinstance(decision, Refuse):
             loaded.log.write(line._replace(status=status_of(decision.code)))
-            return writing.refuse(flow, decision, request_id, washed.closes)
+            return writing.refuse(flow, decision, request_id, washed.closes or decision.code in _MALFORMED)
         inside.give_ticket(flow, Ticket(line, time.perf_counter(), washed.closes, loaded))
         return writing.admit(flow, decision, washed, request_id, loaded.keep_host, self._whole_up_to)
+
+    async def _decide(self, flow: HTTPFlow, loaded: Loaded, request: Request, now: float) -> Decision:
+        refused = wire.unforwardable(flow, request.headers)
+        if refused is not None:
+            return refused
+        if not options.is_dead(flow.client_conn.proxy_mode):
+            return _OLD_CONNECTION
+        return await loaded.built.gate.decide(request, now)
 
     def responseheaders(self, flow: HTTPFlow) -> None:
         """Pass a response on: streamed, unless it is known to be small."""

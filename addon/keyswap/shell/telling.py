@@ -107,6 +107,9 @@ _REMEDIES = {
     Code.MULTIPLE_CREDENTIALS: "Let the client send one credential, in one header, once.",
     Code.MISSING_CREDENTIAL: "Send `Authorization: Bearer <key>`; `keyswap keys create --org ORG` makes a key.",
     Code.INVALID_CREDENTIAL: "Look at the key with `keyswap keys show ID` (or `keys find -`), or create another one.",
+    Code.INVALID_REQUEST: "Let the client send well-formed HTTP: one valid Host, no control characters, no trailers.",
+    Code.HEADERS_TOO_LARGE: "Let the client send a shorter target, or fewer headers.",
+    Code.METHOD_NOT_ALLOWED: "Let the client use one of the methods in the answer's Allow header.",
     Code.STORE_UNAVAILABLE: "`keyswap status` names the store; put it back, then restart the gateway.",
     Code.GATEWAY_UNAVAILABLE: "The gateway's log names the cause.",
 }

@@ -18,13 +18,14 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
     """Put the token in place of the credential, and the backend in place of the dead upstream."""
     request, upstream = flow.request, decision.upstream
     proto = washed.proto or ("https" if flow.client_conn.tls else "http")
-    host = washed.host if keep_host else upstream.authority.encode()
+    asked = washed.host or request.data.authority  # HTTP/2 names the host there alone
+    host = asked if keep_host else upstream.authority.encode()
     fields = [
         (b"Host", host),
         (b"Authorization", b"Bearer " + decision.token.encode()),
         (b"X-Request-Id", request_id.encode()),
         (b"X-Forwarded-For", washed.client.encode()),
-        (b"X-Forwarded-Host", washed.host),
+        (b"X-Forwarded-Host", asked),
         (b"X-Forwarded-Proto", proto.encode()),
         *washed.kept,
     ]
@@ -109,5 +110,6 @@ REASONS = {
     401: "Unauthorized",
     403: "Forbidden",
     405: "Method Not Allowed",
+    431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }

@@ -1,0 +1,62 @@
+"""Whether a request, as mitmproxy's parser took it, can be written to the next hop with one reading.
+
+Law: mitmproxy pastes what it parsed into the head that it sends upstream, so whatever could be read there as another
+request, another host or another header is refused here, before anything is looked up. Nothing is mended.
+"""
+
+import re
+
+from mitmproxy.http import HTTPFlow
+
+from keyswap.model import Code, Headers, Refuse
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+MAX_TARGET = 8 << 10
+MAX_HEADERS = 100
+
+_METHODS = frozenset(name.encode() for name in METHODS)
+_VERSIONS = frozenset((b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0"))
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+"""Names of letters, digits, `.`, `-`, `_`, and addresses (RFC 3986 §3.2.2): what the URL of an API can hold."""
+
+
+def unforwardable(flow: HTTPFlow, fields: Headers) -> Refuse | None:
+    """Refuse what cannot be forwarded as it is. `fields` are the headers as they came."""
+    data = flow.request.data
+    if data.method not in _METHODS:
+        return Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS)
+    if data.http_version not in _VERSIONS:
+        return _invalid("the version is not HTTP/1.0, 1.1 or 2")
+    if len(data.path) > MAX_TARGET or len(fields) > MAX_HEADERS:
+        return Refuse(Code.HEADERS_TOO_LARGE, f"over {MAX_TARGET} bytes of target or {MAX_HEADERS} headers")
+    if _CONTROL.search(b" ".join([value for _, value in fields])):
+        return _invalid("a control character in a header")
+    return _one_host(data.authority, data.http_version == b"HTTP/2.0", fields)
+
+
+def _one_host(authority: bytes, multiplexed: bool, fields: Headers) -> Refuse | None:
+    hosts = []
+    for name, value in fields:
+        if len(name) in _LENGTHS and (lower := name.lower()) in _SPECIAL:
+            if lower == b"host":
+                hosts.append(value)
+            elif lower == b"trailer":
+                return _invalid("trailers cannot be forwarded")
+            elif value.lower() != b"100-continue":
+                return _invalid("an expectation other than 100-continue")
+    if multiplexed:
+        hosts = [authority, *hosts] if authority else hosts
+    elif authority:
+        return _invalid("an absolute target")
+    if not hosts or any(host != hosts[0] for host in hosts) or (len(hosts) > 1 and not multiplexed):
+        return _invalid("not exactly one host")
+    return None if _HOST.fullmatch(hosts[0]) else _invalid("a malformed host")
+
+
+_SPECIAL = frozenset((b"host", b"trailer", b"expect"))
+_LENGTHS = frozenset(len(name) for name in _SPECIAL)
+
+
+def _invalid(reason: str) -> Refuse:
+    return Refuse(Code.INVALID_REQUEST, reason)
