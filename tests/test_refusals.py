@@ -15,6 +15,7 @@ STATUS = {
     "method-not-allowed": 405,
     "invalid-request": 400,
     "headers-too-large": 431,
+    "upstream-unavailable": 502,
     "gateway-unavailable": 503,
     "store-unavailable": 503,
 }

@@ -25,6 +25,7 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method-not-allowed"
     INVALID_REQUEST = "invalid-request"
     HEADERS_TOO_LARGE = "headers-too-large"
+    UPSTREAM_UNAVAILABLE = "upstream-unavailable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,9 @@ PROBLEMS = {
     ),
     Code.INVALID_REQUEST: Problem(400, "Invalid request", "The request is malformed, or asks for what is not served."),
     Code.HEADERS_TOO_LARGE: Problem(431, "Headers too large", "Send a shorter target, or fewer headers."),
+    Code.UPSTREAM_UNAVAILABLE: Problem(
+        502, "Upstream unavailable", "The API behind this gateway cannot be reached, or gave no usable answer."
+    ),
     Code.GATEWAY_UNAVAILABLE: Problem(
         503, "Gateway unavailable", "The gateway cannot judge this request now. Try again shortly.", _RETRY
     ),

@@ -6,7 +6,6 @@ credential leaves the flow before any other addon sees it.
 """
 
 import logging
-import os
 import time
 import traceback
 from pathlib import Path
@@ -16,6 +15,7 @@ from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
 from mitmproxy.http import HTTPFlow
 from mitmproxy.master import Master
+from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from keyswap.model import Code, Decision, Refuse, Request, Upstream
@@ -65,6 +65,7 @@ class KeyswapAddon:
     def start(self, master: Master) -> None:
         """Take hold of mitmproxy, then load the policy. Raises OptionsError or Damage, with the way upstream closed."""
         inside.quieten_wire_logs()
+        inside.render_errors(writing.error_response, writing.new_request_id)
         options.refuse_dangerous(master.options)
         upstream = self._upstream or options.upstream_of(list(master.options.mode))
         inside.close_direct_path(master)
@@ -104,7 +105,9 @@ class KeyswapAddon:
         except Exception as error:  # noqa: BLE001 (the one catch-all: whatever it was, the answer is no)
             report(error)
             flow.request.data.headers.fields = ()
-            writing.refuse(flow, Refuse(Code.GATEWAY_UNAVAILABLE, "an exception"), new_request_id(), closes=True)
+            writing.refuse(
+                flow, Refuse(Code.GATEWAY_UNAVAILABLE, "an exception"), writing.new_request_id(), closes=True
+            )
 
     async def _judge(self, flow: HTTPFlow) -> None:
         began, now = time.perf_counter(), time.time()
@@ -113,13 +116,13 @@ class KeyswapAddon:
         data.headers.fields = ()
         loaded = self.service.loaded if self.service is not None else None
         if loaded is None:
-            return writing.refuse(flow, _NO_GATE, new_request_id(), closes=True)
+            return writing.refuse(flow, _NO_GATE, writing.new_request_id(), closes=True)
         peer = flow.client_conn.peername
         washed = loaded.washing(presented, peer[0] if peer else "", method)
         data.headers.fields = tuple(washed.kept)
         if flow.error is not None or flow.response is not None:
             return None  # mitmproxy has answered a malformed request: no look-up, no token
-        request_id = washed.request_id.decode() if washed.request_id else new_request_id()
+        request_id = washed.request_id.decode() if washed.request_id else writing.new_request_id()
         path = target.partition(b"?")[0]
         if path in own.PATHS:
             reply = own.respond(loaded.built, method, path, presented, request_id, now)
@@ -151,21 +154,24 @@ class KeyswapAddon:
                 self._pass_on(flow, ticket)
         except Exception as error:  # noqa: BLE001 (as above)
             report(error)
-            writing.withdraw(flow, new_request_id())
+            writing.withdraw(flow, Code.GATEWAY_UNAVAILABLE, writing.new_request_id())
 
     def _pass_on(self, flow: HTTPFlow, ticket: Ticket) -> None:
         response = flow.response
         assert response is not None
+        if response.data.status_code == 101 and not wire.is_promised(flow.request.data.headers.fields, response):
+            writing.withdraw(flow, Code.UPSTREAM_UNAVAILABLE, ticket.line.request_id)
+            return self._finish(flow, ticket, response.data.status_code)
         declared = writing.pass_on(response, ticket.line.request_id, ticket.closes)
         response.stream = declared is None or declared > self._whole_up_to
-        self._finish(flow, ticket, response.data.status_code)
+        return self._finish(flow, ticket, response.data.status_code)
 
     def error(self, flow: HTTPFlow) -> None:
         """Write the line of an admitted request that got no response."""
         try:
             ticket: Ticket | None = inside.ticket_of(flow)
             if ticket is not None:
-                self._finish(flow, ticket, None)
+                self._finish(flow, ticket, 502 if flow.response is None and flow.client_conn.connected else None)
         except Exception as error:  # noqa: BLE001 (as above; nothing is left to refuse)
             report(error)
 
@@ -173,6 +179,11 @@ class KeyswapAddon:
         inside.give_ticket(flow, None)
         line = ticket.line._replace(status=status, upstream_s=time.perf_counter() - ticket.sent)
         ticket.loaded.log.write(line)
+
+    def next_layer(self, data: NextLayer) -> None:
+        """Close a connection that begins with a TLS handshake: this listener has no certificate of its own."""
+        if data.layer is None and wire.is_tls(data.data_client()) and not ctx.options.certs:
+            data.layer = inside.Hangup(data.context)
 
     def server_connect(self, data: ServerConnectionHookData) -> None:
         """Refuse every address that is no upstream of the policy, whoever wrote it."""
@@ -183,11 +194,6 @@ class KeyswapAddon:
         except Exception as error:  # noqa: BLE001 (as above)
             report(error)
             data.server.error = "the gateway could not judge this address"
-
-
-def new_request_id() -> str:
-    """96 random bits."""
-    return os.urandom(12).hex()
 
 
 def report(error: Exception) -> None:

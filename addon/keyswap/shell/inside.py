@@ -5,10 +5,17 @@ events that its documentation does not promise. Measured on 12.2.3.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
+from mitmproxy.connection import ConnectionState
 from mitmproxy.http import HTTPFlow
 from mitmproxy.master import Master
+from mitmproxy.proxy.commands import CloseConnection, SendData
+from mitmproxy.proxy.events import Event
+from mitmproxy.proxy.layer import CommandGenerator, Layer
+from mitmproxy.proxy.layers.http import _http1
+from mitmproxy.proxy.layers.http._events import HttpEvent, ResponseProtocolError
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 DEAD = "reverse:http://127.0.0.1:9"
@@ -52,6 +59,38 @@ def keeps_flows(master: Master) -> bool:
 def owns_terminal(master: Master) -> bool:
     """Whether standard output is a screen drawn by mitmproxy's console."""
     return type(master).__name__ == "ConsoleMaster"
+
+
+class Hangup(Layer):
+    """A layer that closes the caller's connection, whatever comes."""
+
+    def _handle_event(self, _event: Event) -> CommandGenerator[None]:
+        yield CloseConnection(self.context.client)
+
+
+def render_errors(render: Callable[[int, str], bytes], new_request_id: Callable[[], str]) -> None:
+    """Say what mitmproxy's HTTP/1 server would say in HTML, with the upstream's address in it, in our own words.
+
+    `render` makes a whole response of a status and a request id. Doing it again changes nothing.
+    """
+    original = getattr(_http1.Http1Server.send, "before_keyswap", _http1.Http1Server.send)
+
+    def send(self: Any, event: HttpEvent) -> CommandGenerator[None]:
+        status = event.code.http_status_code() if isinstance(event, ResponseProtocolError) else None
+        if status is None or self.response or not self.conn.state & ConnectionState.CAN_WRITE:
+            yield from original(self, event)
+            return
+        # The request that was written upstream, and so has the id that its decision was logged with.
+        request_id = self.request.headers.get("x-request-id") if self.request else None
+        yield SendData(self.conn, render(status, request_id or new_request_id()))
+        yield CloseConnection(self.conn)
+
+    def make_error_response(status_code: int, message: str = "") -> bytes:  # noqa: ARG001 (it quotes the caller)
+        return render(status_code, new_request_id())
+
+    send.before_keyswap = original  # type: ignore[attr-defined]
+    _http1.Http1Server.send = send  # type: ignore[method-assign]
+    _http1.make_error_response = make_error_response
 
 
 def ticket_of(flow: HTTPFlow) -> Any:

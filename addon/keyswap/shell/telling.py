@@ -110,6 +110,7 @@ _REMEDIES = {
     Code.INVALID_REQUEST: "Let the client send well-formed HTTP: one valid Host, no control characters, no trailers.",
     Code.HEADERS_TOO_LARGE: "Let the client send a shorter target, or fewer headers.",
     Code.METHOD_NOT_ALLOWED: "Let the client use one of the methods in the answer's Allow header.",
+    Code.UPSTREAM_UNAVAILABLE: "Look at the backend: `keyswap status` tells its address.",
     Code.STORE_UNAVAILABLE: "`keyswap status` names the store; put it back, then restart the gateway.",
     Code.GATEWAY_UNAVAILABLE: "The gateway's log names the cause.",
 }

@@ -4,9 +4,11 @@ Law: mitmproxy pastes what it parsed into the head that it sends upstream, so wh
 request, another host or another header is refused here, before anything is looked up. Nothing is mended.
 """
 
+import hashlib
 import re
+from base64 import b64encode
 
-from mitmproxy.http import HTTPFlow
+from mitmproxy.http import HTTPFlow, Response
 
 from keyswap.model import Code, Headers, Refuse
 
@@ -52,6 +54,28 @@ def _one_host(authority: bytes, multiplexed: bool, fields: Headers) -> Refuse | 
     if not hosts or any(host != hosts[0] for host in hosts) or (len(hosts) > 1 and not multiplexed):
         return _invalid("not exactly one host")
     return None if _HOST.fullmatch(hosts[0]) else _invalid("a malformed host")
+
+
+def is_promised(request: Headers, response: Response) -> bool:
+    """Whether a 101 answers the WebSocket handshake that was sent (RFC 6455 §4.2.2); any other opens a raw pipe."""
+    keys = [value.strip() for name, value in request if name.lower() == b"sec-websocket-key"]
+    upgrades = [value.strip().lower() for name, value in request if name.lower() == b"upgrade"]
+    if upgrades != [b"websocket"] or len(keys) != 1:
+        return False
+    expected = b64encode(hashlib.sha1(keys[0] + _WEBSOCKET, usedforsecurity=False).digest()).decode()
+    return (
+        response.headers.get_all("sec-websocket-accept") == [expected]
+        and [value.lower() for value in response.headers.get_all("upgrade")] == ["websocket"]
+        and "upgrade" in response.headers.get("connection", "").lower()
+    )
+
+
+_WEBSOCKET = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+def is_tls(begin: bytes) -> bool:
+    """Whether a connection's first bytes are those of a TLS record (RFC 8446 §5.1)."""
+    return begin[:1] == b"\x16"
 
 
 _SPECIAL = frozenset((b"host", b"trailer", b"expect"))

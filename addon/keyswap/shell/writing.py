@@ -4,6 +4,7 @@ Law: `admit` is the only place that writes a real upstream, and that is the last
 dead one in place. The token stands where the backend expects it, whatever place the credential had.
 """
 
+import os
 import time
 
 from mitmproxy.http import Headers, HTTPFlow, Response
@@ -94,13 +95,34 @@ def pass_on(response: Response, request_id: str, closes: bool) -> int | None:
     return int(declared[0]) if len(declared) == 1 and declared[0].isdigit() else None
 
 
-def withdraw(flow: HTTPFlow, request_id: str) -> None:
-    """Put 503 in place of a response whose head has come and whose body is on its way: the body is discarded."""
-    respond(flow, answer(Refuse(Code.GATEWAY_UNAVAILABLE, "an exception"), request_id), closes=True)
-    assert flow.response is not None
-    flow.response.headers["Content-Length"] = "0"
-    del flow.response.headers["Content-Type"]
-    flow.response.stream = lambda _data: []
+def withdraw(flow: HTTPFlow, code: Code, request_id: str) -> None:
+    """Put a refusal in place of a response whose head has come: its body is discarded, its connections are closed.
+
+    The response is changed, not replaced: mitmproxy's upstream connection looks at the same object to learn whether it
+    has become a tunnel.
+    """
+    response = flow.response
+    assert response is not None
+    reply = answer(Refuse(code, "the response was withdrawn"), request_id)
+    kept = [field for field in reply.headers if field[0] not in {b"Content-Type", b"Content-Length"}]
+    response.status_code, response.reason = reply.status, REASONS[reply.status]
+    response.headers = Headers([*kept, (b"Content-Length", b"0"), (b"Connection", b"close")])
+    response.trailers = None
+    response.stream = lambda _data: []
+
+
+def error_response(status: int, request_id: str) -> bytes:
+    """What goes over an HTTP/1 wire when there is no flow to answer: a whole response, after which it is closed."""
+    code = Code.UPSTREAM_UNAVAILABLE if status >= 500 else Code.INVALID_REQUEST
+    reply = answer(Refuse(code, "a protocol error"), request_id)
+    lines = [b"HTTP/1.1 %d %s" % (reply.status, REASONS[reply.status].encode())]
+    lines += [b"%s: %s" % field for field in (*reply.headers, (b"Connection", b"close"))]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + reply.body
+
+
+def new_request_id() -> str:
+    """96 random bits."""
+    return os.urandom(12).hex()
 
 
 REASONS = {
@@ -111,5 +133,6 @@ REASONS = {
     403: "Forbidden",
     405: "Method Not Allowed",
     431: "Request Header Fields Too Large",
+    502: "Bad Gateway",
     503: "Service Unavailable",
 }
