@@ -42,7 +42,10 @@ class ControlSocket:
         """Hold the socket if no other process does."""
         if self._server is not None:
             return
-        lock = os.open(self._folder / "control.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            lock = os.open(self._folder / "control.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            return  # the state directory is gone: requests are refused, and there is nothing to be asked
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -69,11 +72,11 @@ class ControlSocket:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(PATIENCE_S):
-                answer = await self._answer(await reader.readline())
+                answer = await self._answer(await _line(reader))
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
-        except (OSError, ValueError, TimeoutError) as error:
-            logger.warning("a question on the control socket failed: %s", type(error).__name__)
+        except (OSError, TimeoutError) as error:
+            logger.warning("a question on the control socket was not answered: %s", type(error).__name__)
         finally:
             writer.close()
 
@@ -82,17 +85,27 @@ class ControlSocket:
             "status": self._status,
             "explain": self._explain,
         }
-        asked = json.loads(question)
-        command = commands.get(asked.get("command"))
-        if command is None:
-            return {"error": f"this gateway knows no command {asked.get('command')!r}: is it of an older version?"}
-        return await command(asked)
+        try:
+            asked = json.loads(question)
+            command = commands.get(asked["command"])
+            if command is None:
+                return {"error": "this gateway does not know the command: is it of another version?"}
+            return await command(asked)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return {"error": f"this gateway did not understand the question ({type(error).__name__})"}
 
     async def _status(self, _asked: dict[str, Any]) -> dict[str, Any]:
         return telling.status(self._service, time.time())
 
     async def _explain(self, asked: dict[str, Any]) -> dict[str, Any]:
         return await telling.explained(self._service.loaded.built, asked, time.time())
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ValueError:
+        return b""  # longer than MAX_QUESTION: no JSON either
 
 
 def bound(folder: Path) -> socket.socket:

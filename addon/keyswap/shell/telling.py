@@ -63,7 +63,9 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
         gate, presented = replace(gate, verifiers={**gate.verifiers, "id": by_id}), Credential("id", asked["key_id"])
     elif asked.get("key"):
         presented = Credential("key", asked["key"])
-    request = Request(asked["method"], asked["path"].encode(), (), asked.get("client") or "127.0.0.1")
+    request = Request(
+        asked["method"], asked["path"].encode("utf-8", "surrogateescape"), (), asked.get("client") or "127.0.0.1"
+    )
     decision, steps = await explain(gate, request, now, time.perf_counter, presented)
     return explanation(decision, steps)
 

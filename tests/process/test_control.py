@@ -1,0 +1,50 @@
+"""The control socket: what a bad question does, and what a lost state directory does."""
+
+import json
+import shutil
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from harness import Backend, Gateway, Home, eventually
+
+Start = Callable[..., Gateway]
+
+
+def ask(home: Home, question: bytes) -> object:
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(10)
+        asking.connect(str(home.state / "control.sock"))
+        asking.sendall(question)
+        with asking.makefile("rb") as answer:
+            return json.loads(answer.readline())
+
+
+@pytest.mark.parametrize(
+    "question",
+    [b"\n", b"nonsense\n", b"[]\n", b"{}\n", b'{"command": []}\n', b'{"command": "explain"}\n', b'{"command": "x"}\n',
+     b'{"command": "explain", "method": 1, "path": 2}\n', b"\xff\n", b"x" * 200_000 + b"\n"],
+    ids=range(10),
+)  # fmt: skip
+def test_a_bad_question_is_answered_with_an_error(question: bytes, start: Start, home: Home) -> None:
+    """Whatever is asked, the answer is an error without a traceback, and the next question is answered."""
+    gateway = start("serve").ready()
+    answer = ask(home, question)
+    assert isinstance(answer, dict) and set(answer) == {"error"}
+    assert home.json("status")["running"] is True
+    assert "Traceback" not in gateway.stop()
+
+
+def test_a_lost_state_directory(start: Start, home: Home, backend: Backend) -> None:
+    """With the state directory gone everything is refused, and policies are still watched, with few log lines."""
+    _, value = home.key()
+    gateway = start("serve").ready()
+    assert gateway.get("/", value).status == 200
+    shutil.rmtree(home.state)
+    eventually("cached keys are refused", lambda: gateway.get("/", value).code == "store-unavailable", 1.0)
+    before = backend.count
+    home.policy.write_text("nonsense: [")
+    eventually("the policy is watched", lambda: "the old policy stays in force" in gateway.output)
+    others = [line for line in gateway.output.splitlines() if not line.startswith("{")]
+    assert backend.count == before and "Traceback" not in gateway.output and len(others) < 10
