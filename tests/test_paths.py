@@ -14,6 +14,7 @@ AMBIGUOUS = [
     b"", b"pets", b"*", b"http://h/pets", b"//pets", b"/pets//1", b"/pets//", b"/./pets", b"/pets/.", b"/pets/..",
     b"/pets/../x", b"/..", b"/.", b"/pets/%2e%2e/x", b"/pets/%2E./x", b"/pets/.%2e", b"/%2e/pets", b"/pets%2f1",
     b"/pets%2F1", b"/pets%5c1", b"/pets%5C1", b"/pets\\1", b"/pets;a=1", b"/pets/..;/x", b"/pets%3b", b"/pets%3Bx/1",
+    b"/a/%25%32%65%25%32%65/b", b"/a/%252%65%252%65/b", b"/a/%25%32%66b", b"/a%C2%85b",
     b"/pets%00", b"/pets%0a", b"/pets%1f", b"/pets%7f", b"/pets\x00", b"/pets 1", b"/pets\t", b"/pets\r", b"/p\xc3\xa9",
     b"/pets#x", b"/pets?a#b", b"/pets%252e", b"/pets%2525", b"/pets%252f..", b"/pets%", b"/pets%2", b"/pets%zz",
     b"/pets%u002e", b"/pets%c0%af", b"/pets%c0%ae%c0%ae/x", b"/pets%ff", b"/pets%e0%80%af", b"/pets?a=\x00", b"?a=b",

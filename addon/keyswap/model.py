@@ -13,6 +13,10 @@ Headers = tuple[tuple[bytes, bytes], ...]
 """Header fields as they came over the wire, in order, names in any case."""
 
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""The methods that are forwarded: TRACE and CONNECT are not (RFC 9110 §9.3.6, §9.3.8), nor is what nobody defined."""
+
+
 class Code(StrEnum):
     """The public codes of refusals (CONTRACT §6)."""
 

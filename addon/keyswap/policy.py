@@ -59,8 +59,15 @@ def parse_upstream(url: str) -> Upstream:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"{url!r} is no URL: {error}") from error
-    whole = parts.scheme in {"http", "https"} and parts.hostname and not parts.username and not parts.query
-    if not whole or parts.path not in {"", "/"} or parts.fragment or not url.isascii() or not url.isprintable():
+    whole = parts.scheme in {"http", "https"} and parts.hostname and parts.username is None and port != 0
+    if (
+        not whole
+        or parts.path not in {"", "/"}
+        or parts.query
+        or parts.fragment
+        or not url.isascii()
+        or not url.isprintable()
+    ):
         raise ValueError(f"{url!r} is no upstream: write http://HOST[:PORT] or https://HOST[:PORT], without a path")
     return Upstream(parts.scheme, str(parts.hostname), port or {"http": 80, "https": 443}[parts.scheme])
 
@@ -75,7 +82,8 @@ def _upstream(url: str) -> str:
 
 def _issuer(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+    plain = url.isascii() and url.isprintable() and " " not in url and parts.username is None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or not plain:
         raise PydanticCustomError("issuer", "an issuer is an http(s) URL without query or fragment (RFC 8414 §2)")
     return url
 
@@ -224,14 +232,11 @@ def line_of(data: object, place: tuple[int | str, ...]) -> int:
     """The line, from 1, on which a field stands; of a missing field, the line of its section."""
     line = 1
     for part in place:
-        if isinstance(data, Mapping):
-            if part not in data:
-                break
-            line = data.lc.key(part)[0] + 1 if hasattr(data, "lc") else line
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            line = data.lc.item(part)[0] + 1 if hasattr(data, "lc") else line
-            data = data[part]
+        try:
+            mark = data.lc.key(part) if isinstance(data, Mapping) else data.lc.item(part)  # type: ignore[attr-defined]
+            line, data = mark[0] + 1, data[part]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError, AttributeError):
+            break  # not there, or merged from elsewhere
     return line
 
 

@@ -31,7 +31,10 @@ class StateDirectory:
         """Make the directory if it is missing and its rights right. Raises Damage when that can't be done."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if stat.S_IMODE(self.path.stat().st_mode) != 0o700:
+            found = self.path.stat()
+            if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX:
+                raise PermissionError("it is not this user's own")
+            if stat.S_IMODE(found.st_mode) != 0o700:
                 self.path.chmod(0o700)
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError("not writable")

@@ -1,5 +1,7 @@
 """mitmproxy options that would open the gate."""
 
+import http.client
+import time
 from collections.abc import Callable
 
 import pytest
@@ -27,6 +29,7 @@ DANGEROUS = {
     "store_streamed_bodies": "store_streamed_bodies=true",
     "ssl_insecure": "ssl_insecure=true",
     "proxy_debug": "proxy_debug=true",
+    "keyswap_nonsense": "keyswap_nonsense=1",
 }
 
 
@@ -57,6 +60,26 @@ def test_other_modes_stop_the_start(mode: list[str], start: Start) -> None:
     assert gateway.ended() == 1 and "mode" in gateway.output and "Traceback" not in gateway.output
 
 
+@pytest.mark.parametrize("kind", ["mitmdump", "mitmweb"])
+@pytest.mark.parametrize("word", ["keyswap_policy=a", "keyswap_state=a", "keyswap_state"])
+def test_an_option_of_ours_that_cannot_be_read(
+    word: str, kind: str, start: Start, home: Home, backend: Backend
+) -> None:
+    """An option of ours that is given twice, or the last time without a value, never leaves the gate out."""
+    gateway = start(kind, "--set", word)
+    refused = 0
+    while gateway.process.poll() is None and refused < 20:
+        try:
+            status = gateway.get("/").status
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.01)
+        else:
+            assert status in {401, 503}
+            refused += 1
+    assert refused == 20 or (gateway.ended() == 1 and "keyswap" in gateway.output)
+    assert backend.count == 0
+
+
 def test_dangerous_options_are_refused_at_run_time(start: Start, home: Home, backend: Backend) -> None:
     """mitmweb can change options while it runs: each dangerous change is refused and leaves the gate as it was."""
     _, value = home.key()
@@ -82,5 +105,7 @@ OPENING: tuple[dict[str, object], ...] = (
     {"mode": ["reverse:http://127.0.0.1:1"]},
     {"mode": ["reverse:http://127.0.0.1:9", "regular@0"]},
     {"ssl_insecure": True},
+    {"intercept": "~all"},
+    {"keyswap_policy": "/nope"},
     {"stream_large_bodies": "1"},
 )

@@ -25,6 +25,10 @@ def visit(gateway: Gateway, home: Home) -> list[str]:
         f"{head}Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
         f"{head}Transfer-Encoding: x\r\nContent-Length: 2\r\n\r\n",
         f"{head}{good}\r\n\r\n",
+        f"GET /a HTTP/1.1\r\nHost: x\r\nAuthorization : Bearer {good}\r\n\r\n",
+        f"{head}Content-Length: {good}\r\n\r\n",
+        f"{head}Transfer-Encoding: {good}\r\n\r\n",
+        f"{head}{good}\x01: x\r\n\r\n",
         f"{head}X-Cut: off",
         f"{good}\r\n\r\n",
     ):

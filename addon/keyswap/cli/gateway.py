@@ -146,5 +146,5 @@ def _without_gateway(setting: Setting, use: Any) -> dict[str, Any]:
     policy = policies.load(setting.policy)
     with closing(Resources(StateDirectory(setting.state).open())) as resources:
         nowhere = Upstream("http", "unknown.invalid", 80) if policy.upstream is None else None
-        built: Built = build(policy, resources, nowhere, time.time(), first=True)
+        built: Built = build(policy, resources, nowhere, time.time(), first=False)
         return dict(use(built))

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from keyswap.keys.inputs import LATEST
 from keyswap.shell.service import default_policy, default_state
 
 
@@ -69,8 +70,8 @@ def printable(text: str) -> str:
 
 def iso(epoch_s: float | None) -> str | None:
     """Epoch seconds as ISO 8601 in UTC, as WorkOS writes it."""
-    if epoch_s is None:
-        return None
+    if epoch_s is None or not 0 <= epoch_s <= LATEST:
+        return None if epoch_s is None else f"@{epoch_s}"
     return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

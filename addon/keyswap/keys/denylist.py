@@ -38,6 +38,7 @@ class DenyList(Catalogue):
 
     def unblock(self, subject: str) -> bool:
         """Take the blocks on a key away, by its id or its digest in hex; False when there was none."""
+        self._named(subject)
         with self._change():
             return self._connection.execute(_REMOVE, (subject, subject)).rowcount > 0
 

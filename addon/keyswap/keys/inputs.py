@@ -99,12 +99,16 @@ def networks(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+LATEST = 253_402_300_799
+"""The last second of the year 9999: what a date can say."""
+
+
 def future(expires_at: float | None, now: float) -> int | None:
     """An epoch second that is still to come; None: no end."""
     if expires_at is None:
         return None
-    if not now < expires_at < 1 << 53:
-        raise ValueError("expires_at must be in the future")
+    if not now < expires_at <= LATEST:
+        raise ValueError("expires_at must be in the future, and before the year 10000 (is it in milliseconds?)")
     return int(expires_at)
 
 

@@ -68,8 +68,8 @@ class Ledger(DenyList):
 
         The new key keeps the old one's own end. Unusable unless the key is active.
         """
-        if not 0 <= grace_s < 1 << 40:
-            raise ValueError("grace must not be negative")
+        if not now <= now + grace_s <= inputs.LATEST:
+            raise ValueError("grace must not be negative, nor reach beyond the year 9999")
         with self._change() as revision:
             old = self.get(key_id)
             state = self.state(old, now)

@@ -81,6 +81,8 @@ class Watch:
     def _reload(self) -> None:
         epoch = self._epochs.read(KEYS)
         (revision,) = self.connection.execute("SELECT revision FROM meta").fetchone()
+        if revision < self._revision:
+            raise sqlite3.DatabaseError("it was replaced by an older one")
         # Also after a fault: what was remembered is older than whatever happened.
         if epoch != self._epoch or revision != self._revision or self._refused is not None:
             rows = self.connection.execute("SELECT subject, reason FROM blocks").fetchall()

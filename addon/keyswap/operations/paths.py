@@ -24,12 +24,15 @@ _RULES = tuple(
         ("a ; in the path", rb"\A[^?]*(?:;|%3b)"),
         ("an encoded slash in the path", rb"\A[^?]*%2f"),
         ("an encoded control character in the path", rb"\A[^?]*%(?:[01][0-9a-f]|7f)"),
-        ("a doubly encoded character in the path", rb"\A[^?]*%25[0-9a-f]{2}"),
         ("an incomplete escape in the path", rb"\A[^?]*%(?![0-9a-f]{2})"),
         ("an empty segment (//) in the path", rb"\A[^?]*//"),
         ("a dot segment in the path", rb"\A[^?]*/(?:\.|%2e){1,2}(?:[/?]|\Z)"),
     )
 )
+
+
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
+_C1 = re.compile("[\x80-\x9f]")
 
 
 def one_reading(target: bytes) -> Refuse | None:
@@ -39,8 +42,11 @@ def one_reading(target: bytes) -> Refuse | None:
     for reason, rule in _RULES:
         if rule.search(target):
             return Refuse(Code.AMBIGUOUS_PATH, reason)
+    decoded = unquote_to_bytes(target.partition(b"?")[0])
+    if _ESCAPE.search(decoded):
+        return Refuse(Code.AMBIGUOUS_PATH, "a doubly encoded character in the path")
     try:
-        unquote_to_bytes(target.partition(b"?")[0]).decode()
+        text = decoded.decode()
     except UnicodeDecodeError:
         return Refuse(Code.AMBIGUOUS_PATH, "an escape in the path that is no UTF-8")
-    return None
+    return Refuse(Code.AMBIGUOUS_PATH, "an encoded control character in the path") if _C1.search(text) else None

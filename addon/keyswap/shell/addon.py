@@ -6,6 +6,7 @@ credential leaves the flow before any other addon sees it.
 """
 
 import logging
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
+from mitmproxy.exceptions import OptionsError
 from mitmproxy.http import HTTPFlow
 from mitmproxy.master import Master
 from mitmproxy.proxy.layer import NextLayer
@@ -43,7 +45,6 @@ class Ticket(NamedTuple):
     line: Line
     sent: float
     closes: bool
-    loaded: Loaded
 
 
 class KeyswapAddon:
@@ -56,6 +57,7 @@ class KeyswapAddon:
         self._upstream = upstream
         self._shown, self._whole_up_to = False, WHOLE_UP_TO
         self._master: Master | None = None
+        self._set = ("", "")
 
     def load(self, loader: Loader) -> None:
         """Declare our options."""
@@ -66,10 +68,13 @@ class KeyswapAddon:
         """Take hold of mitmproxy, then load the policy. Raises OptionsError or Damage, with the way upstream closed."""
         inside.quieten_wire_logs()
         inside.render_errors(writing.error_response, writing.new_request_id)
-        options.refuse_dangerous(master.options)
-        upstream = self._upstream or options.upstream_of(list(master.options.mode))
+        inside.drop_replays(master)
+        mode = list(master.options.mode)
         inside.close_direct_path(master)
+        options.refuse_dangerous(master.options)
+        upstream = self._upstream or options.upstream_of(mode)
         options.take_hold(master.options)
+        self._set = (master.options.keyswap_policy, master.options.keyswap_state)
         self._master = master
         self._shown = inside.keeps_flows(master)
         self._whole_up_to = SHOWN_UP_TO if self._shown else WHOLE_UP_TO
@@ -86,12 +91,16 @@ class KeyswapAddon:
         if self._master is not None:
             options.refuse_dangerous(ctx.options)
             options.hold_required(ctx.options)
+            if (ctx.options.keyswap_policy, ctx.options.keyswap_state) != self._set:
+                raise OptionsError("keyswap_policy and keyswap_state are set at the start: restart with the new ones.")
 
     async def running(self) -> None:
         """Begin what goes on beside the requests: reload, control socket, last use."""
         if self.service is not None and self._master is not None:
             master = self._master
             await self.service.begin(lambda: inside.listen_addresses(master))
+            if url := inside.web_url(master):
+                print(f"look at decisions: {url}", file=sys.stderr, flush=True)
 
     async def done(self) -> None:
         """End it, and keep what was gathered."""
@@ -114,20 +123,25 @@ class KeyswapAddon:
         data = flow.request.data
         presented, target, method = data.headers.fields, data.path, data.method.decode("latin-1")
         data.headers.fields = ()
+        if flow.error is not None or flow.response is not None:
+            # mitmproxy has answered a malformed request, and its message quotes it: no look-up, no token, no trace.
+            if flow.error is not None:
+                flow.error.msg = "a malformed request"
+            return None
         loaded = self.service.loaded if self.service is not None else None
         if loaded is None:
             return writing.refuse(flow, _NO_GATE, writing.new_request_id(), closes=True)
         peer = flow.client_conn.peername
         washed = loaded.washing(presented, peer[0] if peer else "", method)
         data.headers.fields = tuple(washed.kept)
-        if flow.error is not None or flow.response is not None:
-            return None  # mitmproxy has answered a malformed request: no look-up, no token
         request_id = washed.request_id.decode() if washed.request_id else writing.new_request_id()
         path = target.partition(b"?")[0]
-        if path in own.PATHS:
+        refused = wire.unforwardable(flow, presented)
+        if refused is None and path in own.PATHS:
             reply = own.respond(loaded.built, method, path, presented, request_id, now)
             return writing.respond(flow, reply, washed.closes)
-        decision = await self._decide(flow, loaded, Request(method, target, presented, washed.client), now)
+        request = Request(method, target, presented, washed.client)
+        decision = refused or await self._decide(flow, loaded, request, now)
         spent = time.perf_counter() - began
         line = Line(now, request_id, decision, None, method, path, washed.client, spent)
         if self._shown:
@@ -135,13 +149,10 @@ class KeyswapAddon:
         if isinstance(decision, Refuse):
             loaded.log.write(line._replace(status=status_of(decision.code)))
             return writing.refuse(flow, decision, request_id, washed.closes or decision.code in _MALFORMED)
-        inside.give_ticket(flow, Ticket(line, time.perf_counter(), washed.closes, loaded))
+        inside.give_ticket(flow, Ticket(line, time.perf_counter(), washed.closes))
         return writing.admit(flow, decision, washed, request_id, loaded.keep_host, self._whole_up_to)
 
     async def _decide(self, flow: HTTPFlow, loaded: Loaded, request: Request, now: float) -> Decision:
-        refused = wire.unforwardable(flow, request.headers)
-        if refused is not None:
-            return refused
         if not options.is_dead(flow.client_conn.proxy_mode):
             return _OLD_CONNECTION
         return await loaded.built.gate.decide(request, now)
@@ -178,7 +189,8 @@ class KeyswapAddon:
     def _finish(self, flow: HTTPFlow, ticket: Ticket, status: int | None) -> None:
         inside.give_ticket(flow, None)
         line = ticket.line._replace(status=status, upstream_s=time.perf_counter() - ticket.sent)
-        ticket.loaded.log.write(line)
+        if self.service is not None:
+            self.service.loaded.log.write(line)
 
     def next_layer(self, data: NextLayer) -> None:
         """Close a connection that begins with a TLS handshake: this listener has no certificate of its own."""

@@ -37,11 +37,14 @@ class ControlSocket:
         self._folder = service.resources.state.path
         self._lock: int | None = None
         self._server: asyncio.Server | None = None
+        self._inode = -1
 
     async def tend(self) -> None:
         """Hold the socket if no other process does."""
         if self._server is not None:
-            return
+            if self._in_place():
+                return
+            await self.close()
         try:
             lock = os.open(self._folder / "control.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
@@ -54,17 +57,25 @@ class ControlSocket:
         self._lock = lock
         try:
             self._server = await asyncio.start_unix_server(self._serve, sock=bound(self._folder), limit=MAX_QUESTION)
+            self._inode = (self._folder / "control.sock").stat().st_ino
         except OSError as error:
             logger.warning("no control socket in %s: %s", self._folder, error)
             await self.close()
+
+    def _in_place(self) -> bool:
+        try:
+            return (self._folder / "control.sock").stat().st_ino == self._inode
+        except OSError:
+            return False
 
     async def close(self) -> None:
         """Let it go."""
         if self._server is not None:
             self._server.close()
             self._server = None
-            with suppress(OSError):
-                (self._folder / "control.sock").unlink()
+            if self._in_place():
+                with suppress(OSError):
+                    (self._folder / "control.sock").unlink()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -91,8 +102,10 @@ class ControlSocket:
             if command is None:
                 return {"error": "this gateway does not know the command: is it of another version?"}
             return await command(asked)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return {"error": f"this gateway did not understand the question ({type(error).__name__})"}
+        except Damage as error:
+            return {"error": str(error)}
+        except Exception as error:  # noqa: BLE001 (a question must not end in a traceback)
+            return {"error": f"this gateway could not answer the question ({type(error).__name__})"}
 
     async def _status(self, _asked: dict[str, Any]) -> dict[str, Any]:
         return telling.status(self._service, time.time())

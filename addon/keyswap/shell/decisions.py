@@ -7,15 +7,21 @@ milliseconds and written together. A destination that cannot be written loses li
 import asyncio
 import json
 import logging
+import os
+import queue
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from keyswap.model import Admit, Decision
 
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
+WAITING_CHUNKS = 256
+"""How many flushes wait for a reader that has stalled, before lines are lost: over 12 s."""
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -62,47 +68,63 @@ class Line(NamedTuple):
 
 
 class DecisionLog:
-    """Writes decision lines to `stdout`, nowhere (`off`), or a file."""
+    """Writes decision lines to `stdout`, nowhere (`off`), or a file, from a thread of its own."""
 
     def __init__(self, destination: str, folder: Path) -> None:
+        """Open it. Raises OSError or ValueError."""
         self.destination = destination
         self._waiting: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
         self._complained = False
-        self._out: IO[str] | None = None
-        if destination == "stdout":
-            self._out = sys.stdout
-        elif destination != "off":
-            self._out = open(folder / destination, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the log is)
+        self._chunks: queue.Queue[bytes | None] = queue.Queue(WAITING_CHUNKS)
+        self._thread: threading.Thread | None = None
+        if destination == "off":
+            return
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        out = os.dup(sys.stdout.fileno()) if destination == "stdout" else os.open(folder / destination, flags, 0o600)
+        self._thread = threading.Thread(target=self._drain, args=(out,), name="keyswap decisions", daemon=True)
+        self._thread.start()
 
     def write(self, line: Line) -> None:
         """Take a line."""
-        if self._out is None:
+        if self._thread is None:
             return
         self._waiting.append(line.as_json())
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Hand over what was gathered; it is dropped when whoever reads the lines has stalled."""
         self._timer = None
         lines, self._waiting = self._waiting, []
-        if not lines or self._out is None:
-            return
-        try:
-            self._out.write("\n".join(lines) + "\n")
-            self._out.flush()
-            self._complained = False
-        except OSError as error:
-            if not self._complained:
-                logger.warning("decision lines cannot be written to %s: %s", self.destination, error.strerror)
-            self._complained = True
+        if lines:
+            try:
+                self._chunks.put_nowait(("\n".join(lines) + "\n").encode())
+            except queue.Full:
+                self._complain("nobody reads them")
 
     def close(self) -> None:
-        """Write what was gathered, and let the file go."""
+        """Write what was gathered, for as long as somebody takes it, and let the file go."""
         if self._timer is not None:
             self._timer.cancel()
         self.flush()
-        if self._out is not None and self._out is not sys.stdout:
-            self._out.close()
-        self._out = None
+        if self._thread is not None:
+            with suppress(queue.Full):
+                self._chunks.put_nowait(None)
+            self._thread.join(2)
+        self._thread = None
+
+    def _drain(self, out: int) -> None:
+        while (chunk := self._chunks.get()) is not None:
+            try:
+                while chunk:
+                    chunk = chunk[os.write(out, chunk) :]
+                self._complained = False
+            except OSError as error:
+                self._complain(error.strerror or "an error")
+        os.close(out)
+
+    def _complain(self, why: str) -> None:
+        if not self._complained:
+            self._complained = True
+            logger.warning("decision lines to %s are lost: %s", self.destination, why)

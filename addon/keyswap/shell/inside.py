@@ -35,7 +35,7 @@ def close_direct_path(master: Master) -> None:
     Changing the option alone would not do: the listener was made from it before the script was loaded, and it is the
     listener's mode that each new connection gets.
     """
-    spec = master.options.mode[0]
+    spec = next(iter(master.options.mode), DEAD)
     dead = ProxyMode.parse(DEAD + spec[spec.index("@") :] if "@" in spec else DEAD)
     proxyserver: Any = master.addons.get("proxyserver")
     if proxyserver is not None:
@@ -44,6 +44,17 @@ def close_direct_path(master: Master) -> None:
             instance.mode = dead
         servers._instances = {instance.mode: instance for instance in servers}
     master.options.update(mode=[dead.full_spec])
+
+
+def drop_replays(master: Master) -> None:
+    """Take away mitmproxy's commands that answer requests from recordings: they act after the gate has decided."""
+    for name in [name for name in master.commands.commands if name.startswith("replay.server")]:
+        del master.commands.commands[name]
+
+
+def web_url(master: Master) -> str | None:
+    """Where mitmweb shows flows, with the token that lets a browser in; None for the others."""
+    return getattr(master, "web_url", None)
 
 
 def quieten_wire_logs() -> None:

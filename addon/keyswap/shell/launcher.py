@@ -48,6 +48,7 @@ class Start:
 
 async def serve(start: Start) -> None:
     """Run until SIGINT or SIGTERM. Raises Damage, before anything listens."""
+    os.umask(0o077)  # mitmproxy's own files lie in the state directory too
     logging.getLogger().setLevel(logging.INFO)
     host, port = start.listen
     # A folder of its own keeps mitmproxy's certificates and settings out of the home folder.

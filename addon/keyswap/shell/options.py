@@ -28,6 +28,7 @@ FORBIDDEN = {
     "stickycookie": "hands one caller's cookies to another",
     "server_replay": "answers from a recording after the gate has decided",
     "client_replay": "sends recorded requests upstream",
+    "intercept": "holds requests that were judged, so that they can be changed, or outlive their key's revocation",
     "proxyauth": "takes the caller's credential for its own",
     "block_list": "answers in place of the gate",
     "stream_large_bodies": "breaks refusals of requests with a body",
@@ -57,6 +58,9 @@ def refuse_dangerous(options: Options) -> None:
     for name, does in FORBIDDEN.items():
         if name in options and getattr(options, name) != options.default(name):
             raise OptionsError(f"keyswap refuses the mitmproxy option {name}: it {does}. Remove it.")
+    for name in options.deferred:
+        if name.startswith("keyswap_"):
+            raise OptionsError(f"keyswap has no option {name}: there are keyswap_policy and keyswap_state.")
     if not options.validate_inbound_headers:
         raise OptionsError(
             "keyswap refuses validate_inbound_headers=false: it reopens request smuggling. Remove the option."

@@ -73,8 +73,9 @@ class Service:
         same = before is not None and before.log.destination == wanted
         try:
             log = before.log if before is not None and same else DecisionLog(wanted, self.file.parent)
-        except OSError as error:
-            raise Damage(f"{self.file}: log.decisions: {wanted} cannot be written ({error.strerror})") from error
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise Damage(f"{self.file}: log.decisions: {wanted!r} cannot be written ({why})") from error
         return Loaded(built, washing, log, policy.forwarded_host == "keep", time.time())
 
     async def begin(self, listening: Callable[[], list[str]]) -> None:
@@ -123,9 +124,10 @@ class Service:
         try:
             policy = await asyncio.to_thread(policies.load, self.file)
             after = await asyncio.to_thread(self._load, policy, before)
-        except Damage as error:
-            self.reload_error = str(error)
-            logger.error("the old policy stays in force: %s", error)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the old policy stays, and says so)
+            told = str(error) if isinstance(error, Damage) else f"{self.file}: {type(error).__name__} while reading it"
+            self.reload_error = told
+            logger.error("the old policy stays in force: %s", told)
             return
         self.reload_error = None
         self.previous, self.loaded = before, after

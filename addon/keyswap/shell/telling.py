@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from keyswap import __version__
 from keyswap.build import Built
-from keyswap.gate import explain
-from keyswap.model import Admit, Code, Credential, Decision, Principal, Refuse, Request, Step
+from keyswap.credentials import classify
+from keyswap.gate import STEPS, explain
+from keyswap.model import METHODS, Admit, Code, Credential, Decision, Principal, Refuse, Request, Step
 from keyswap.refusals import status_of
 
 if TYPE_CHECKING:
@@ -34,13 +35,11 @@ def status(service: "Service", now: float) -> dict[str, Any]:
 def standing(built: Built, now: float) -> dict[str, Any]:
     """What is enforced, and the state of the stores; also without a running gateway."""
     policy = built.policy
-    signing = [
-        {"kid": key.kid, "alg": key.alg, "state": key.state(int(now))} for key in built.keyring.current(int(now))
-    ]
+    signing = [{"kid": key.kid, "alg": key.alg, "state": key.state(int(now))} for key in built.keyring.keys]
     return {
         "issuer": policy.issuer,
         "upstream": built.gate.upstream.url,
-        "enforced": ["path", "credential", "principal"],
+        "enforced": list(STEPS),
         "shadowed": [],
         "off": [],
         "tokens": {"algorithm": policy.tokens.algorithm, "profile": policy.tokens.profile, "ttl_s": policy.tokens.ttl},
@@ -54,6 +53,9 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
 
     `asked` holds `method`, `path`, and `key` (a value), `key_id`, or neither.
     """
+    if asked["method"] not in METHODS:
+        refused = Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS)
+        return explanation(refused, [])
     gate, presented = built.gate, None
     if asked.get("key_id"):
 
@@ -62,7 +64,7 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
 
         gate, presented = replace(gate, verifiers={**gate.verifiers, "id": by_id}), Credential("id", asked["key_id"])
     elif asked.get("key"):
-        presented = Credential("key", asked["key"])
+        presented = classify(asked["key"].encode("utf-8", "surrogateescape"))
     request = Request(
         asked["method"], asked["path"].encode("utf-8", "surrogateescape"), (), asked.get("client") or "127.0.0.1"
     )

@@ -97,10 +97,11 @@ class Washing:
         kept, peer = washed.kept, washed.client
         options = {option.strip().lower() for option in b",".join(noted.get(b"connection", [])).split(b",")} - {b""}
         named = options - _FRAMING
-        if is_handshake(method, kept, noted.get(b"upgrade", []), options):
-            kept = [*kept, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        elif named:
+        upgrades = is_handshake(method, kept, noted.get(b"upgrade", []), options)
+        if named:
             kept = [field for field in kept if field[0].lower() not in named]
+        if upgrades:
+            kept = [*kept, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
         washed = washed._replace(kept=kept, closes=b"close" in options)
         if not self._trusts(peer):
             return washed
@@ -122,12 +123,14 @@ class Washing:
 
     def _client(self, forwarded: list[bytes], peer: str) -> str:
         client = peer
+        if not forwarded:
+            return client
         for entry in reversed(b",".join(forwarded).decode("latin-1").split(",")):
-            address = plain_address(entry.strip())
+            address = plain_address(without_port(entry.strip()))
             try:
                 ipaddress.ip_address(address)
             except ValueError:
-                return client  # what a trusted proxy did not write as an address says nothing about anyone
+                return UNKNOWN  # a trusted proxy that cannot say who it was: nobody whom an address list allows
             client = address
             if not self._trusts(address):
                 break
@@ -149,6 +152,17 @@ def plain_address(address: str) -> str:
     except ValueError:
         return address
     return str(mapped) if mapped else address
+
+
+UNKNOWN = "unknown"
+"""A client whose address cannot be told (RFC 7239 §6.2)."""
+
+
+def without_port(entry: str) -> str:
+    """An address, without the port that some proxies add: `192.0.2.1:80`, `[2001:db8::1]:80`."""
+    if entry.startswith("["):
+        return entry[1:].partition("]")[0]
+    return entry.partition(":")[0] if entry.count(":") == 1 else entry
 
 
 def is_request_id(value: bytes) -> bool:

@@ -10,9 +10,8 @@ from base64 import b64encode
 
 from mitmproxy.http import HTTPFlow, Response
 
-from keyswap.model import Code, Headers, Refuse
+from keyswap.model import METHODS, Code, Headers, Refuse
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 MAX_TARGET = 8 << 10
 MAX_HEADERS = 100
 

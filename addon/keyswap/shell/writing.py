@@ -88,6 +88,8 @@ def pass_on(response: Response, request_id: str, closes: bool) -> int | None:
         elif name == b"x-request-id" or (closes and name == b"connection"):
             continue
         fields.append(field)
+    if response.data.http_version not in {b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0"}:
+        response.data.http_version = b"HTTP/1.1"
     fields.append((b"X-Request-Id", request_id.encode()))
     if closes:
         fields.append((b"Connection", b"close"))
