@@ -114,3 +114,15 @@ def test_errors_are_rendered_in_our_words() -> None:
             assert vars(_http1.Http1Server.send)["before_keyswap"] is before[0]
     finally:
         _http1.Http1Server.send, _http1.make_error_response = before  # type: ignore[method-assign]
+
+
+def test_no_command_answers_from_a_recording() -> None:
+    """Of mitmproxy's server replay only the commands that add nothing are left."""
+
+    def check(master: DumpMaster) -> None:
+        assert "replay.server" in master.commands.commands
+        inside.drop_replays(master)
+        left = {name for name in master.commands.commands if name.startswith("replay.server")}
+        assert left == {"replay.server.count", "replay.server.stop"}
+
+    in_master(check)

@@ -48,8 +48,8 @@ def close_direct_path(master: Master) -> None:
 
 def drop_replays(master: Master) -> None:
     """Take away mitmproxy's commands that answer requests from recordings: they act after the gate has decided."""
-    for name in [name for name in master.commands.commands if name.startswith("replay.server")]:
-        del master.commands.commands[name]
+    for name in ("replay.server", "replay.server.add", "replay.server.file"):  # the console asks the others
+        master.commands.commands.pop(name, None)
 
 
 def web_url(master: Master) -> str | None:

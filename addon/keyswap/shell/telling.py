@@ -53,6 +53,8 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
 
     `asked` holds `method`, `path`, and `key` (a value), `key_id`, or neither.
     """
+    if not isinstance(asked["method"], str) or not isinstance(asked["path"], str):
+        raise TypeError("method and path are texts")
     if asked["method"] not in METHODS:
         refused = Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS)
         return explanation(refused, [])
