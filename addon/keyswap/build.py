@@ -59,7 +59,6 @@ class Built:
     keys: SqliteKeys
     key_set: KeySet
     keyring: Keyring
-    minter: Minter
 
     def unhealthy(self, now: float) -> Refuse | None:
         """Why credentials cannot be verified now; None: they can."""
@@ -91,6 +90,5 @@ def build(policy: Policy, resources: Resources, upstream: Upstream | None, now: 
         mint=minter,
         upstream=upstream or parse_upstream(str(policy.upstream)),
     )
-    return Built(
-        policy, gate, keys, KeySet(resources.keyring, resources.epochs, policy.issuer), resources.keyring, minter
-    )
+    key_set = KeySet(resources.keyring, resources.epochs, policy.issuer)
+    return Built(policy, gate, keys, key_set, resources.keyring)

@@ -6,6 +6,7 @@ Each test damages a running gateway, and asks over connections opened before and
 import shutil
 import sqlite3
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,22 @@ def test_an_exception_in_a_hook_refuses(hook: str, start: Start, home: Home, bac
     assert gateway.get("/").status in {401, 503}
     admitted_but_unanswered = 1 if hook in {"_pass_on", "_finish"} else 0
     assert backend.count == before + admitted_but_unanswered
+    assert "ksw_live_secret" not in gateway.stop()
+
+
+def test_an_exception_before_the_first_request_closes(start: Start, home: Home, backend: Backend) -> None:
+    """When the hook that looks at a new connection raises, the connection is closed; open ones are judged as before."""
+    _, value = home.key()
+    patch = "from keyswap.shell import wire\nwire.is_tls = breakable(wire.is_tls)"
+    gateway = start(entry=broken_entry(home, patch)).ready()
+    with Client(gateway.port) as old:
+        assert old.ask("GET", "/", value).status == 200
+        (home.folder / "broken").touch()
+        assert (old.ask("GET", "/", value).status, old.ask("GET", "/").status) == (200, 401)
+        for presented in (value, None):
+            with pytest.raises((OSError, HTTPException)):
+                gateway.get("/", presented)
+    assert backend.count == 2
     assert "ksw_live_secret" not in gateway.stop()
 
 

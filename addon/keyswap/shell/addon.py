@@ -194,7 +194,11 @@ class KeyswapAddon:
 
     def next_layer(self, data: NextLayer) -> None:
         """Close a connection that begins with a TLS handshake: this listener has no certificate of its own."""
-        if data.layer is None and wire.is_tls(data.data_client()) and not ctx.options.certs:
+        try:
+            if data.layer is None and wire.is_tls(data.data_client()) and not ctx.options.certs:
+                data.layer = inside.Hangup(data.context)
+        except Exception as error:  # noqa: BLE001 (as above: a connection that cannot be judged is closed)
+            report(error)
             data.layer = inside.Hangup(data.context)
 
     def server_connect(self, data: ServerConnectionHookData) -> None:
