@@ -15,9 +15,11 @@ STATUS = {
     "method-not-allowed": 405,
     "invalid-request": 400,
     "headers-too-large": 431,
+    "body-too-large": 413,
     "upstream-unavailable": 502,
     "gateway-unavailable": 503,
     "store-unavailable": 503,
+    "upstream-timeout": 504,
 }
 
 

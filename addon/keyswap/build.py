@@ -64,6 +64,11 @@ class Built:
         """Why credentials cannot be verified now; None: they can."""
         return self.keys.watch.check(now)
 
+    @property
+    def generation(self) -> object:
+        """Equal for as long as no key has changed, as `unhealthy` saw it last."""
+        return self.keys, self.keys.watch.generation
+
     def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse:
         """The principal of a key named by its id, for explanations."""
         return self.keys.by_id(key_id, now, client)

@@ -29,7 +29,9 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method-not-allowed"
     INVALID_REQUEST = "invalid-request"
     HEADERS_TOO_LARGE = "headers-too-large"
+    BODY_TOO_LARGE = "body-too-large"
     UPSTREAM_UNAVAILABLE = "upstream-unavailable"
+    UPSTREAM_TIMEOUT = "upstream-timeout"
 
 
 @dataclass(frozen=True, slots=True)

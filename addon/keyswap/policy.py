@@ -39,6 +39,35 @@ def seconds(text: object) -> float:
     return int(number) * _UNITS[unit]
 
 
+_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_SIZE = r"\d+(?:B|KiB|MiB|GiB)"
+
+
+def _size(text: object) -> int:
+    match = re.fullmatch(r"(\d+)(B|KiB|MiB|GiB)", text) if isinstance(text, str) else None
+    if match is None:
+        raise PydanticCustomError("size", "a size is a whole number and a unit: 500B, 64KiB, 10MiB or 1GiB")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def _byte_rate(text: object) -> int:
+    if not isinstance(text, str) or not re.fullmatch(_SIZE + "/s", text):
+        raise PydanticCustomError("byte_rate", "a rate of bytes is a size a second: 500B/s or 1KiB/s; 0B/s: none")
+    return _size(text.removesuffix("/s"))
+
+
+def _wait(value_s: float) -> float:
+    if not value_s > 0:
+        raise PydanticCustomError("wait", "a time-out is longer than 0")
+    return value_s
+
+
+def _max_head(value: int) -> int:
+    if not 1 << 10 <= value <= 1 << 20:
+        raise PydanticCustomError("max_head", "a request's head is bounded by 1KiB to 1MiB")
+    return value
+
+
 def _time(text: object) -> float:
     try:
         return seconds(text)
@@ -105,6 +134,10 @@ def _header(name: str) -> str:
 _TIME_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{_TIME}$"})
 Time = Annotated[float, BeforeValidator(_time), _TIME_SCHEMA]
 TokenLife = Annotated[float, BeforeValidator(_time), AfterValidator(_ttl), _TIME_SCHEMA]
+Wait = Annotated[float, BeforeValidator(_time), AfterValidator(_wait), _TIME_SCHEMA]
+Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", "pattern": f"^{_SIZE}$"})]
+MaxHead = Annotated[Size, AfterValidator(_max_head)]
+ByteRate = Annotated[int, BeforeValidator(_byte_rate), WithJsonSchema({"type": "string", "pattern": f"^{_SIZE}/s$"})]
 UpstreamUrl = Annotated[str, AfterValidator(_upstream)]
 Issuer = Annotated[str, AfterValidator(_issuer)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
@@ -145,6 +178,15 @@ class Tokens(_Section):
     )
 
 
+class Timeouts(_Section):
+    """How long the gateway waits, towards callers and upstream."""
+
+    head: Wait = Field(default=10.0, description="For a request's head, from its first byte or the connection's begin.")
+    connect: Wait = Field(default=5.0, description="For a connection upstream.")
+    response: Wait = Field(default=60.0, description="For the upstream's head, from the end of the request.")
+    idle: Wait = Field(default=300.0, description="While no byte moves either way.")
+
+
 class Log(_Section):
     """Where decisions are written."""
 
@@ -174,6 +216,12 @@ class Policy(_Section):
     strip_headers: list[Header] = Field(
         default=["x-user-*", "x-org-*", "x-consumer-*", "x-auth-*", "x-authenticated-*"],
         description="Identity as other gateways write it: removed from what callers send. A final * is a wildcard.",
+    )
+    timeouts: Timeouts = Timeouts()
+    max_head: MaxHead = Field(default=64 << 10, description="431 beyond it. 1KiB to 1MiB.")
+    max_body: Size | None = Field(default=None, description="413 beyond it; null: any size, streamed.")
+    min_body_rate: ByteRate = Field(
+        default=500, description="A caller that sends its body more slowly, after 5 s, is cut off; 0B/s: never."
     )
     api_keys: ApiKeys = ApiKeys()
     tokens: Tokens = Tokens()

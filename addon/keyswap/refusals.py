@@ -57,8 +57,12 @@ PROBLEMS = {
     ),
     Code.INVALID_REQUEST: Problem(400, "Invalid request", "The request is malformed, or asks for what is not served."),
     Code.HEADERS_TOO_LARGE: Problem(431, "Headers too large", "Send a shorter target, or fewer headers."),
+    Code.BODY_TOO_LARGE: Problem(413, "Body too large", "The body of this request is larger than is accepted here."),
     Code.UPSTREAM_UNAVAILABLE: Problem(
         502, "Upstream unavailable", "The API behind this gateway cannot be reached, or gave no usable answer."
+    ),
+    Code.UPSTREAM_TIMEOUT: Problem(
+        504, "Upstream timeout", "The API behind this gateway did not answer in time. It may have acted all the same."
     ),
     Code.GATEWAY_UNAVAILABLE: Problem(
         503, "Gateway unavailable", "The gateway cannot judge this request now. Try again shortly.", _RETRY

@@ -102,20 +102,6 @@ def test_a_ticket_is_not_saved() -> None:
     assert inside.ticket_of(flow.copy()) is None
 
 
-def test_errors_are_rendered_in_our_words() -> None:
-    """mitmproxy's HTTP/1 server asks our renderer for what it says itself; installing it twice wraps it once."""
-    from mitmproxy.proxy.layers.http import _http1
-
-    before = _http1.Http1Server.send, _http1.make_error_response
-    try:
-        for _ in range(2):
-            inside.render_errors(lambda status, request_id: f"{status} {request_id}".encode(), lambda: "r-1")
-            assert _http1.make_error_response(400, "secret") == b"400 r-1"
-            assert vars(_http1.Http1Server.send)["before_keyswap"] is before[0]
-    finally:
-        _http1.Http1Server.send, _http1.make_error_response = before  # type: ignore[method-assign]
-
-
 def test_no_command_answers_from_a_recording() -> None:
     """Of mitmproxy's server replay only the commands that add nothing are left."""
 

@@ -39,14 +39,21 @@ def _upstream(url: str | None) -> Upstream | None:
 @click.command()
 @click.option("--upstream", metavar="URL", help="The backend; wins over the policy's.")
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where callers come.")
+@click.option("--tls-cert", metavar="FILE", help="Speak TLS only, HTTP/1.1 and HTTP/2: the certificate chain, PEM.")
+@click.option("--tls-key", metavar="FILE", help="The certificate's private key, PEM.")
 @click.option("--web", is_flag=True, help="Run mitmweb, to look at each decision in a browser.")
 @common
-def serve(setting: Setting, upstream: str | None, listen: str, web: bool) -> None:
+def serve(
+    setting: Setting, upstream: str | None, listen: str, tls_cert: str | None, tls_key: str | None, web: bool
+) -> None:
     """Run the gateway; one JSON line says when it is ready."""
     from keyswap.shell import launcher  # mitmproxy takes half a second to import: only who needs it waits
 
+    if (tls_cert is None) != (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key belong together: give both, or neither")
+    tls = (Path(tls_cert), Path(tls_key)) if tls_cert and tls_key else None
     state = StateDirectory(setting.state).open()
-    told = launcher.Start(setting.policy, state.path, _upstream(upstream), parse_listen(listen), web)
+    told = launcher.Start(setting.policy, state.path, _upstream(upstream), parse_listen(listen), web, tls)
     asyncio.run(launcher.serve(told))
 
 

@@ -5,26 +5,32 @@ one. Whatever goes wrong in a hook ends in 503 `gateway-unavailable` with the re
 credential leaves the flow before any other addon sees it.
 """
 
+import asyncio
 import logging
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
+from mitmproxy.connection import Client
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.http import HTTPFlow
 from mitmproxy.master import Master
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.tls import TlsData
 
+from keyswap.build import Built
 from keyswap.model import Code, Decision, Refuse, Request, Upstream
-from keyswap.refusals import status_of
-from keyswap.shell import inside, options, own, wire, writing
+from keyswap.refusals import Answer, answer, status_of
+from keyswap.shell import inside, inside_http, options, own, wire, writing
 from keyswap.shell.decisions import Line
+from keyswap.shell.guard import Guard, Rules, Ticket, Watchpoint, raise_file_limit, refusal
 from keyswap.shell.service import Loaded, Service, default_policy, default_state
+from keyswap.shell.tls import Certificate
 
 logger = logging.getLogger(__name__)
 
@@ -39,24 +45,19 @@ _MALFORMED = {Code.INVALID_REQUEST, Code.HEADERS_TOO_LARGE}
 _OLD_CONNECTION = Refuse(Code.GATEWAY_UNAVAILABLE, "the connection is older than the gate")
 
 
-class Ticket(NamedTuple):
-    """What is remembered of an admitted request until the head of its response."""
-
-    line: Line
-    sent: float
-    closes: bool
-
-
 class KeyswapAddon:
     """The gate as a mitmproxy addon."""
 
     name = "keyswap"
 
-    def __init__(self, upstream: Upstream | None = None) -> None:
+    def __init__(self, upstream: Upstream | None = None, certificate: Certificate | None = None) -> None:
         self.service: Service | None = None
-        self._upstream = upstream
+        self._upstream, self._certificate = upstream, certificate
         self._shown, self._whole_up_to = False, WHOLE_UP_TO
         self._master: Master | None = None
+        self._guard: Guard | None = None
+        self._sweeps: asyncio.Task[None] | None = None
+        self._judged: object = None
         self._set = ("", "")
 
     def load(self, loader: Loader) -> None:
@@ -67,8 +68,10 @@ class KeyswapAddon:
     def start(self, master: Master) -> None:
         """Take hold of mitmproxy, then load the policy. Raises OptionsError or Damage, with the way upstream closed."""
         inside.quieten_wire_logs()
-        inside.render_errors(writing.error_response, writing.new_request_id)
+        inside.log_without_quoting(report)
+        inside_http.install(writing.REASONS)
         inside.drop_replays(master)
+        raise_file_limit()
         mode = list(master.options.mode)
         inside.close_direct_path(master)
         options.refuse_dangerous(master.options)
@@ -84,7 +87,11 @@ class KeyswapAddon:
             Path(state).expanduser() if state else default_state(),
             upstream,
             terminal=not inside.owns_terminal(master),
+            certificate=self._certificate,
         )
+        service = self.service
+        rules = Rules(lambda: service.loaded.bounds, self._answer, self._cut, self._refused_since, report)
+        self._guard = Guard(master, rules)
 
     def configure(self, _updated: set[str]) -> None:
         """Refuse options that would open the gate, also while it runs."""
@@ -99,11 +106,15 @@ class KeyswapAddon:
         if self.service is not None and self._master is not None:
             master = self._master
             await self.service.begin(lambda: inside.listen_addresses(master))
+            if self._guard is not None:
+                self._sweeps = asyncio.create_task(self._guard.run(), name="keyswap guard")
             if url := inside.web_url(master):
                 print(f"look at decisions: {url}", file=sys.stderr, flush=True)
 
     async def done(self) -> None:
         """End it, and keep what was gathered."""
+        if self._sweeps is not None:
+            self._sweeps.cancel()
         if self.service is not None:
             await self.service.end()
 
@@ -136,7 +147,7 @@ class KeyswapAddon:
         data.headers.fields = tuple(washed.kept)
         request_id = washed.request_id.decode() if washed.request_id else writing.new_request_id()
         path = target.partition(b"?")[0]
-        refused = wire.unforwardable(flow, presented)
+        refused = wire.unforwardable(flow, presented, loaded.bounds.max_head, loaded.bounds.max_body)
         if refused is None and path in own.PATHS:
             reply = own.respond(loaded.built, method, path, presented, request_id, now)
             return writing.respond(flow, reply, washed.closes)
@@ -148,9 +159,28 @@ class KeyswapAddon:
             writing.show(flow, decision)
         if isinstance(decision, Refuse):
             loaded.log.write(line._replace(status=status_of(decision.code)))
-            return writing.refuse(flow, decision, request_id, washed.closes or decision.code in _MALFORMED)
-        inside.give_ticket(flow, Ticket(line, time.perf_counter(), washed.closes))
-        return writing.admit(flow, decision, washed, request_id, loaded.keep_host, self._whole_up_to)
+            writing.refuse(flow, decision, request_id, washed.closes or decision.code in _MALFORMED)
+            return self._deny(flow, decision, request_id, washed.framed)
+        ticket = Ticket(flow, decision.principal, line, time.perf_counter(), washed.closes)
+        inside.give_ticket(flow, ticket)
+        writing.admit(flow, decision, washed, request_id, loaded.keep_host, self._whole_up_to)
+        watched = self._guard.of(flow.client_conn) if self._guard is not None else None
+        if watched is None:
+            return None  # the connection has ended meanwhile
+        watched.open[id(flow)] = ticket
+        if loaded.bounds.max_body is not None and flow.request.stream:
+            flow.request.stream = watched.metered(ticket, loaded.bounds.max_body)
+        return None
+
+    def _deny(self, flow: HTTPFlow, refused: Refuse, request_id: str, framed: bool) -> None:
+        """Answer a refused request whose body is long, or has no stated length, without waiting for it."""
+        length = writing.declared_length(flow.request.headers) if framed else 0
+        if flow.request.is_http2 and "content-length" not in flow.request.headers:
+            length = None
+        if length is None or length > WHOLE_UP_TO:
+            watched = self._guard.of(flow.client_conn) if self._guard is not None else None
+            if watched is not None:
+                watched.deny(flow, answer(refused, request_id))
 
     async def _decide(self, flow: HTTPFlow, loaded: Loaded, request: Request, now: float) -> Decision:
         if not options.is_dead(flow.client_conn.proxy_mode):
@@ -171,35 +201,149 @@ class KeyswapAddon:
         response = flow.response
         assert response is not None
         if response.data.status_code == 101 and not wire.is_promised(flow.request.data.headers.fields, response):
-            writing.withdraw(flow, Code.UPSTREAM_UNAVAILABLE, ticket.line.request_id)
-            return self._finish(flow, ticket, response.data.status_code)
+            refused = Refuse(Code.UPSTREAM_UNAVAILABLE, "a 101 that answers no WebSocket handshake")
+            writing.withdraw(flow, refused.code, ticket.line.request_id)
+            return self._finish(ticket, response.data.status_code, refused)
         declared = writing.pass_on(response, ticket.line.request_id, ticket.closes)
         response.stream = declared is None or declared > self._whole_up_to
-        return self._finish(flow, ticket, response.data.status_code)
+        return self._finish(ticket, response.data.status_code)
+
+    def response(self, flow: HTTPFlow) -> None:
+        """Forget an admitted request that has ended; a WebSocket has only begun."""
+        if flow.websocket is None:
+            self._forget(flow)
+
+    def websocket_message(self, flow: HTTPFlow) -> None:
+        """Forget the messages that have passed, where nobody looks at them."""
+        if flow.websocket is not None and not self._shown:
+            del flow.websocket.messages[:-1]
+
+    def websocket_end(self, flow: HTTPFlow) -> None:
+        """Forget a WebSocket that has ended."""
+        self._forget(flow)
 
     def error(self, flow: HTTPFlow) -> None:
-        """Write the line of an admitted request that got no response."""
+        """Write the line of an admitted request that got no response, and forget it."""
         try:
             ticket: Ticket | None = inside.ticket_of(flow)
-            if ticket is not None:
-                self._finish(flow, ticket, 502 if flow.response is None and flow.client_conn.connected else None)
+            if ticket is not None and not ticket.logged:
+                if inside.caller_left(flow):
+                    self._finish(ticket, None)
+                else:
+                    refused = _outcome(ticket, refusal(502))
+                    self._finish(ticket, status_of(refused.code), refused)
         except Exception as error:  # noqa: BLE001 (as above; nothing is left to refuse)
             report(error)
+        self._forget(flow)
 
-    def _finish(self, flow: HTTPFlow, ticket: Ticket, status: int | None) -> None:
-        inside.give_ticket(flow, None)
-        line = ticket.line._replace(status=status, upstream_s=time.perf_counter() - ticket.sent)
+    def _forget(self, flow: HTTPFlow) -> None:
+        watched = self._guard.of(flow.client_conn) if self._guard is not None else None
+        if watched is not None:
+            watched.open.pop(id(flow), None)
+
+    def _finish(self, ticket: Ticket, status: int | None, refused: Refuse | None = None) -> None:
+        if not ticket.logged:
+            ticket.logged = True
+            self._write(
+                ticket.line._replace(status=status, upstream_s=time.perf_counter() - ticket.sent, outcome=refused)
+            )
+
+    def _write(self, line: Line) -> None:
         if self.service is not None:
             self.service.loaded.log.write(line)
 
-    def next_layer(self, data: NextLayer) -> None:
-        """Close a connection that begins with a TLS handshake: this listener has no certificate of its own."""
+    # ---- What the guard asks
+
+    def _answer(self, flow: HTTPFlow | None, refused: Refuse) -> Answer:
+        """The gateway's own answer in place of mitmproxy's, and its line."""
+        ticket: Ticket | None = inside.ticket_of(flow) if flow is not None else None
+        if ticket is not None:
+            refused = _outcome(ticket, refused)
+            self._finish(ticket, status_of(refused.code), refused)
+            return answer(refused, ticket.line.request_id)
+        request_id = writing.new_request_id()
+        peer = flow.client_conn.peername if flow is not None else None
+        self._write(
+            Line(time.time(), request_id, refused, status_of(refused.code), "", b"", peer[0] if peer else "", 0)
+        )
+        return answer(refused, request_id)
+
+    def _cut(self, ticket: Ticket, refused: Refuse) -> None:
+        self._write(ticket.line._replace(decision=refused))
+
+    def _refused_since(self) -> Callable[[Ticket], Refuse | None] | None:
+        """What judges the keys of open requests again, when any key has changed since the last time."""
+        if self.service is None:
+            return None
+        built, now = self.service.loaded.built, time.time()
+        built.unhealthy(now)
+        state = built.generation
+        if state == self._judged:
+            return None
+        self._judged = state
+        return lambda ticket: _still(built, ticket, now)
+
+    # ---- Connections
+
+    def client_connected(self, client: Client) -> None:
+        """Watch over a caller's connection."""
         try:
-            if data.layer is None and wire.is_tls(data.data_client()) and not ctx.options.certs:
-                data.layer = inside.Hangup(data.context)
+            if self._guard is None:
+                client.error = "there is no gate"
+            else:
+                self._guard.connected(client)
+        except Exception as error:  # noqa: BLE001 (as above: nobody is let in unwatched)
+            report(error)
+            client.error = "the gateway could not watch over it"
+
+    def client_disconnected(self, client: Client) -> None:
+        """See that nothing of it stays open."""
+        if self._guard is not None:
+            self._guard.disconnected(client)
+
+    def server_connected(self, data: ServerConnectionHookData) -> None:
+        """Watch over a connection upstream."""
+        upstream = self._upstream_of(data)
+        if upstream is not None:
+            upstream.connect()
+
+    def server_disconnected(self, data: ServerConnectionHookData) -> None:
+        """See that nothing of it stays open."""
+        self._drop_upstream(data)
+
+    def server_connect_error(self, data: ServerConnectionHookData) -> None:
+        """Forget it."""
+        self._drop_upstream(data)
+
+    def _upstream_of(self, data: ServerConnectionHookData) -> Watchpoint | None:
+        watched = self._guard.of(data.client) if self._guard is not None else None
+        return watched.upstreams.get(data.server.id) if watched is not None else None
+
+    def _drop_upstream(self, data: ServerConnectionHookData) -> None:
+        upstream = self._upstream_of(data)
+        if upstream is not None:
+            upstream.gone()
+            upstream.watched.upstreams.pop(data.server.id, None)
+
+    def next_layer(self, data: NextLayer) -> None:
+        """Close a connection that speaks TLS where there is no certificate, or does not where there is one."""
+        try:
+            begin = data.data_client()
+            if data.layer is None and begin and not data.context.client.tls:
+                if self._certificate is not None:
+                    wrong = not wire.is_tls(begin)
+                else:
+                    wrong = wire.is_tls(begin) and not ctx.options.certs
+                if wrong:
+                    data.layer = inside.Hangup(data.context)
         except Exception as error:  # noqa: BLE001 (as above: a connection that cannot be judged is closed)
             report(error)
             data.layer = inside.Hangup(data.context)
+
+    def tls_start_client(self, data: TlsData) -> None:
+        """Show our certificate, not one that mitmproxy's own authority signs."""
+        if self._certificate is not None:
+            data.ssl_conn = self._certificate.connection()
 
     def server_connect(self, data: ServerConnectionHookData) -> None:
         """Refuse every address that is no upstream of the policy, whoever wrote it."""
@@ -207,9 +351,35 @@ class KeyswapAddon:
             address = data.server.address
             if self.service is None or address is None or not self.service.is_upstream(address[0], address[1]):
                 data.server.error = "not an upstream of the policy"
+                return
+            data.server.alpn_offers = (b"http/1.1",)  # what is sent upstream is made for HTTP/1.1
+            watched = self._guard.of(data.client) if self._guard is not None else None
+            if watched is None:
+                data.server.error = "nobody watches over the caller's connection"
+            else:
+                watched.upstreams[data.server.id] = Watchpoint(watched, data.server)
         except Exception as error:  # noqa: BLE001 (as above)
             report(error)
             data.server.error = "the gateway could not judge this address"
+
+
+def _outcome(ticket: Ticket, refused: Refuse) -> Refuse:
+    """Why an admitted request ended, better than mitmproxy knows it."""
+    if ticket.ended_by is not None:
+        return ticket.ended_by
+    if refused.code is Code.UPSTREAM_UNAVAILABLE:
+        if ticket.late:
+            return Refuse(Code.UPSTREAM_TIMEOUT, "the upstream accepted no connection in time")
+        if not ticket.flow.server_conn.timestamp_tcp_setup:
+            return Refuse(Code.UPSTREAM_UNAVAILABLE, "no connection to the upstream could be made")
+    return refused
+
+
+def _still(built: Built, ticket: Ticket, now: float) -> Refuse | None:
+    """Why an open request's credential is no longer good; None: it is, or nobody can tell now."""
+    key_id = ticket.principal.key_id
+    found = built.by_id(key_id, now, ticket.line.client) if key_id is not None else None
+    return found if isinstance(found, Refuse) and found.code is Code.INVALID_CREDENTIAL else None
 
 
 def report(error: Exception) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from keyswap.model import Admit, Decision
+from keyswap.model import Admit, Decision, Refuse
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +37,14 @@ class Line(NamedTuple):
     client: str
     gate_s: float
     upstream_s: float | None = None
+    outcome: Refuse | None = None
+    """Why an admitted request was answered by the gateway all the same."""
 
     def as_json(self) -> str:
         """The line, without its end."""
         decision = self.decision
         admitted = isinstance(decision, Admit)
+        refused = decision if isinstance(decision, Refuse) else self.outcome
         principal = decision.principal if isinstance(decision, Admit) else None
         return _encode(
             {
@@ -49,8 +52,8 @@ class Line(NamedTuple):
                 "request_id": self.request_id,
                 "decision": "admit" if admitted else "refuse",
                 "status": self.status,
-                "code": None if isinstance(decision, Admit) else decision.code,
-                "reason": None if isinstance(decision, Admit) else decision.reason,
+                "code": refused.code if refused else None,
+                "reason": refused.reason if refused else None,
                 "shadow": [],
                 "method": self.method,
                 "path": self.target.partition(b"?")[0].decode("latin-1"),

@@ -4,22 +4,30 @@ Law: nothing outside this module touches a name of mitmproxy's that begins with 
 events that its documentation does not promise. Measured on 12.2.3.
 """
 
+import asyncio
+import contextlib
 import logging
+import sys
+from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from mitmproxy.connection import ConnectionState
+from mitmproxy.connection import Client, Connection
 from mitmproxy.http import HTTPFlow
 from mitmproxy.master import Master
-from mitmproxy.proxy.commands import CloseConnection, SendData
+from mitmproxy.proxy import server
+from mitmproxy.proxy.commands import CloseConnection
 from mitmproxy.proxy.events import Event
 from mitmproxy.proxy.layer import CommandGenerator, Layer
-from mitmproxy.proxy.layers.http import _http1
-from mitmproxy.proxy.layers.http._events import HttpEvent, ResponseProtocolError
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 DEAD = "reverse:http://127.0.0.1:9"
 """The upstream of mitmproxy itself: the discard port, where nothing listens. Only an Admit writes a real one."""
+
+MAX_CONNECTIONS = 256
+"""Connections upstream for one caller's connection; HTTP/2 has at most 100 streams open at once."""
+HARMLESS = ("Server TLS handshake failed.",)
+"""How the log lines of connections begin that quote neither a caller nor a backend."""
 
 
 def move_to_front(master: Master, addon: object) -> None:
@@ -79,29 +87,39 @@ class Hangup(Layer):
         yield CloseConnection(self.context.client)
 
 
-def render_errors(render: Callable[[int, str], bytes], new_request_id: Callable[[], str]) -> None:
-    """Say what mitmproxy's HTTP/1 server would say in HTML, with the upstream's address in it, in our own words.
+def handler_of(master: Master, client: Client) -> Any:
+    """What carries a client's connection: mitmproxy's ConnectionHandler."""
+    proxyserver: Any = master.addons.get("proxyserver")
+    return proxyserver.connections[client.id]
 
-    `render` makes a whole response of a status and a request id. Doing it again changes nothing.
+
+def lift_connection_limit(handler: Any) -> None:
+    """Let each stream of an HTTP/2 caller have its connection upstream: with five, the sixth event stream starves."""
+    handler.max_conns = defaultdict(lambda: asyncio.Semaphore(MAX_CONNECTIONS))
+
+
+def cancel_transport(handler: Any, connection: Connection) -> None:
+    """Give a connection up that is being made."""
+    task = handler.transports[connection].handler
+    if task is not None:
+        task.cancel("not in time")
+
+
+def log_without_quoting(report: Callable[[Exception], None]) -> None:
+    """Let connections log what is known to be harmless, and a crash of their layers as its place; it ends them.
+
+    Everything else that they log may quote what a caller or a backend sent. Doing it again changes nothing.
     """
-    original = getattr(_http1.Http1Server.send, "before_keyswap", _http1.Http1Server.send)
 
-    def send(self: Any, event: HttpEvent) -> CommandGenerator[None]:
-        status = event.code.http_status_code() if isinstance(event, ResponseProtocolError) else None
-        if status is None or self.response or not self.conn.state & ConnectionState.CAN_WRITE:
-            yield from original(self, event)
-            return
-        # The request that was written upstream, and so has the id that its decision was logged with.
-        request_id = self.request.headers.get("x-request-id") if self.request else None
-        yield SendData(self.conn, render(status, request_id or new_request_id()))
-        yield CloseConnection(self.conn)
+    def log(self: Any, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:
+        if exc_info:
+            report(exc_info[1] if isinstance(exc_info, tuple) else cast("Exception", sys.exception()))
+            with contextlib.suppress(KeyError, AttributeError):
+                self.transports[self.client].writer.transport.abort()
+        elif level >= logging.WARNING and message.startswith(HARMLESS):
+            logging.getLogger("mitmproxy.proxy.server").log(level, message)
 
-    def make_error_response(status_code: int, message: str = "") -> bytes:  # noqa: ARG001 (it quotes the caller)
-        return render(status_code, new_request_id())
-
-    send.before_keyswap = original  # type: ignore[attr-defined]
-    _http1.Http1Server.send = send  # type: ignore[method-assign]
-    _http1.make_error_response = make_error_response
+    server.ConnectionHandler.log = log  # type: ignore[method-assign]
 
 
 def ticket_of(flow: HTTPFlow) -> Any:
@@ -112,6 +130,12 @@ def ticket_of(flow: HTTPFlow) -> Any:
 def give_ticket(flow: HTTPFlow, ticket: object) -> None:
     """Remember something of a flow for as long as mitmproxy remembers the flow."""
     vars(flow)["keyswap_ticket"] = ticket
+
+
+def caller_left(flow: HTTPFlow) -> bool:
+    """Whether a flow's error is that its caller has gone away, or reset its stream."""
+    told = flow.error.msg if flow.error is not None else ""
+    return not flow.client_conn.connected or told == "Client disconnected." or told.startswith("stream reset by client")
 
 
 def listen_addresses(master: Master) -> list[str]:

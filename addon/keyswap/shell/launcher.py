@@ -21,6 +21,7 @@ from mitmproxy.tools.web.master import WebMaster
 from keyswap.model import Damage, Upstream
 from keyswap.shell import inside
 from keyswap.shell.addon import KeyswapAddon
+from keyswap.shell.tls import Certificate
 
 
 class Ready:
@@ -44,6 +45,7 @@ class Start:
     upstream: Upstream | None
     listen: tuple[str, int]
     web: bool = False
+    tls: tuple[Path, Path] | None = None
 
 
 async def serve(start: Start) -> None:
@@ -55,7 +57,7 @@ async def serve(start: Start) -> None:
     confdir = start.state / "mitmproxy"
     options = Options(listen_host=host, listen_port=port, mode=[inside.DEAD], confdir=str(confdir))
     master: Master = WebMaster(options) if start.web else DumpMaster(options)
-    addon = KeyswapAddon(start.upstream)
+    addon = KeyswapAddon(start.upstream, Certificate(*start.tls) if start.tls else None)
     master.addons.add(addon)
     inside.move_to_front(master, addon)
     options.update(keyswap_policy=str(start.policy), keyswap_state=str(start.state))

@@ -46,6 +46,7 @@ REQUIRED: Mapping[str, object] = {
     "rawtcp": False,
     "block_global": False,
     "onboarding": False,
+    "tcp_timeout": 1 << 30,
 }
 """Options that the gate stands on."""
 

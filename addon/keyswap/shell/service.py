@@ -18,6 +18,8 @@ from keyswap.build import Built, Resources, build
 from keyswap.model import Damage, Upstream
 from keyswap.shell.control import ControlSocket
 from keyswap.shell.decisions import DecisionLog
+from keyswap.shell.guard import Bounds
+from keyswap.shell.tls import Certificate
 from keyswap.shell.washing import Washing
 from keyswap.state import StateDirectory
 
@@ -45,18 +47,26 @@ class Loaded:
     washing: Washing
     log: DecisionLog
     keep_host: bool
+    bounds: Bounds
     at: float
 
 
 class Service:
     """One gateway process."""
 
-    def __init__(self, file: Path, state: Path, upstream: Upstream | None, terminal: bool) -> None:
+    def __init__(
+        self,
+        file: Path,
+        state: Path,
+        upstream: Upstream | None,
+        terminal: bool,
+        certificate: Certificate | None = None,
+    ) -> None:
         self.file = file.absolute()
         self.upstream = upstream
         self.reload_error: str | None = None
         self.listening: Callable[[], list[str]] = list
-        self._terminal = terminal
+        self._terminal, self._certificate = terminal, certificate
         self._seen = signature(self.file)
         policy = policies.load(self.file)
         self.resources = Resources(StateDirectory(state).open())
@@ -76,7 +86,7 @@ class Service:
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise Damage(f"{self.file}: log.decisions: {wanted!r} cannot be written ({why})") from error
-        return Loaded(built, washing, log, policy.forwarded_host == "keep", time.time())
+        return Loaded(built, washing, log, policy.forwarded_host == "keep", Bounds.of(policy), time.time())
 
     async def begin(self, listening: Callable[[], list[str]]) -> None:
         """Start what goes on beside the requests. `listening` tells the listener's addresses."""
@@ -113,6 +123,8 @@ class Service:
 
     async def _watch(self) -> None:
         await self._control.tend()
+        if self._certificate is not None:
+            self._certificate.renew()
         seen = signature(self.file)
         if seen != self._seen:
             self._seen = seen

@@ -22,8 +22,8 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]
 """Names of letters, digits, `.`, `-`, `_`, and addresses (RFC 3986 §3.2.2): what the URL of an API can hold."""
 
 
-def unforwardable(flow: HTTPFlow, fields: Headers) -> Refuse | None:
-    """Refuse what cannot be forwarded as it is. `fields` are the headers as they came."""
+def unforwardable(flow: HTTPFlow, fields: Headers, max_head: int, max_body: int | None) -> Refuse | None:
+    """Refuse what cannot be forwarded as it is. `fields` are the headers as they came; the bounds are in bytes."""
     data = flow.request.data
     if data.method not in _METHODS:
         return Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS)
@@ -31,9 +31,18 @@ def unforwardable(flow: HTTPFlow, fields: Headers) -> Refuse | None:
         return _invalid("the version is not HTTP/1.0, 1.1 or 2")
     if len(data.path) > MAX_TARGET or len(fields) > MAX_HEADERS:
         return Refuse(Code.HEADERS_TOO_LARGE, f"over {MAX_TARGET} bytes of target or {MAX_HEADERS} headers")
+    if sum([len(name) + len(value) for name, value in fields]) + len(data.path) > max_head:
+        return Refuse(Code.HEADERS_TOO_LARGE, f"over {max_head} bytes of head")
+    if max_body is not None and _declares_over(max_body, fields):
+        return Refuse(Code.BODY_TOO_LARGE, f"over {max_body} bytes of body are declared")
     if _CONTROL.search(b" ".join([value for _, value in fields])):
         return _invalid("a control character in a header")
     return _one_host(data.authority, data.http_version == b"HTTP/2.0", fields)
+
+
+def _declares_over(limit: int, fields: Headers) -> bool:
+    lengths = [value for name, value in fields if name.lower() == b"content-length"]
+    return any(value.isdigit() and int(value) > limit for value in lengths)
 
 
 def _one_host(authority: bytes, multiplexed: bool, fields: Headers) -> Refuse | None:

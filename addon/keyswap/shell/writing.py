@@ -113,15 +113,6 @@ def withdraw(flow: HTTPFlow, code: Code, request_id: str) -> None:
     response.stream = lambda _data: []
 
 
-def error_response(status: int, request_id: str) -> bytes:
-    """What goes over an HTTP/1 wire when there is no flow to answer: a whole response, after which it is closed."""
-    code = Code.UPSTREAM_UNAVAILABLE if status >= 500 else Code.INVALID_REQUEST
-    reply = answer(Refuse(code, "a protocol error"), request_id)
-    lines = [b"HTTP/1.1 %d %s" % (reply.status, REASONS[reply.status].encode())]
-    lines += [b"%s: %s" % field for field in (*reply.headers, (b"Connection", b"close"))]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + reply.body
-
-
 def new_request_id() -> str:
     """96 random bits."""
     return os.urandom(12).hex()
@@ -134,7 +125,9 @@ REASONS = {
     401: "Unauthorized",
     403: "Forbidden",
     405: "Method Not Allowed",
+    413: "Content Too Large",
     431: "Request Header Fields Too Large",
     502: "Bad Gateway",
     503: "Service Unavailable",
+    504: "Gateway Timeout",
 }

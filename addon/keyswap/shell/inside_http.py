@@ -1,0 +1,394 @@
+"""mitmproxy's HTTP layers, changed where they let through, keep or say what a gateway must not: `inside`'s other half.
+
+Law: as in `inside`. A change here bounds, drops or answers; it never lets pass what mitmproxy would have refused. What
+is bounded by the policy is asked of the connection's `Watch`, which the guard puts on the client; without one nothing
+is. Measured on 12.2.3.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import h2.errors
+import h2.events
+import h2.stream
+import h11
+from h11._readers import ChunkedReader
+from h11._receivebuffer import ReceiveBuffer
+from mitmproxy.connection import Client, ConnectionState, Server
+from mitmproxy.http import HTTPFlow
+from mitmproxy.proxy.commands import CloseConnection, Command, SendData
+from mitmproxy.proxy.events import CommandCompleted, ConnectionClosed, DataReceived, Event
+from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.layers import http, websocket
+from mitmproxy.proxy.layers.http import _http1, _http2
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import ErrorCode, HttpEvent, ResponseProtocolError
+from wsproto.events import CloseConnection as WebSocketClose
+from wsproto.events import Message
+
+from keyswap.refusals import Answer
+
+MAX_CHUNK_HEAD = 16 << 10
+"""Bytes of a chunk's size and extensions, or of trailers, after which a body is malformed."""
+MAX_UPSTREAM_HEAD = 256 << 10
+MAX_MESSAGE = 4 << 20
+"""Bytes of a WebSocket message, after which the socket is closed with 1009 (RFC 6455 §7.4.1)."""
+
+
+class Watch(Protocol):
+    """What these layers ask of whoever watches over a client's connection."""
+
+    @property
+    def max_head(self) -> int:
+        """Bytes of a request's head."""
+
+    def answer(self, flow: HTTPFlow | None, status: int) -> Answer:
+        """The gateway's own answer where mitmproxy would say something with this status."""
+
+    def strike(self, cost: float) -> bool:
+        """Note a frame that only costs; True when there were too many of them."""
+
+
+def watch_of(client: Client) -> Any:
+    """Whoever watches over a client's connection, or None."""
+    return vars(client).get("keyswap_watch")
+
+
+def watch(client: Client, by: Watch) -> None:
+    """Let these layers ask `by` about this client's connection."""
+    vars(client)["keyswap_watch"] = by
+
+
+@dataclass
+class Interject(Command):
+    """Nothing is done for this command: it marks where its completion goes."""
+
+    blocking = False
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+@dataclass(repr=False, init=False)
+class Interjection(ResponseProtocolError, CommandCompleted):
+    """From outside into the middle of a connection: this stream ends here, with an answer if none has begun."""
+
+    command: Interject = field(default_factory=Interject)
+    reply: None = None
+
+    def __init__(self, stream_id: int, answer: Answer) -> None:
+        super().__init__(stream_id, "ended by the gateway", ErrorCode.GENERIC_SERVER_ERROR)
+        self.command, self.reply, self.answer = Interject(), None, answer
+
+
+def interject(layer: http.HttpLayer, flow: HTTPFlow, answer: Answer) -> Interjection | None:
+    """The event that ends the stream of `flow` with an answer; None: it has ended."""
+    for stream in layer.streams.values():
+        if getattr(stream, "flow", None) is flow:
+            return _event(layer, stream, stream.stream_id, answer)
+    return None
+
+
+def interject_http1(layer: http.HttpLayer, answer: Answer) -> Interjection | None:
+    """The same for the one request that an HTTP/1 connection carries, whose head may not have ended."""
+    server: Any = layer.connections[layer.context.client]
+    if not isinstance(server, _http1.Http1Server):
+        return None
+    return _event(layer, layer.streams.get(server.stream_id, server), server.stream_id, answer)
+
+
+def _event(layer: http.HttpLayer, target: Any, stream_id: int, answer: Answer) -> Interjection:
+    event = Interjection(stream_id, answer)
+    layer.command_sources[event.command] = target
+    return event
+
+
+def install(reasons: Mapping[int, str]) -> None:
+    """Change the layers of this process; `reasons` are the phrases of HTTP/1. Doing it again changes nothing."""
+    _REASONS.update(reasons)
+    one, two = _http1.Http1Server, _http2.Http2Server
+    _wrap(one, "send", _send_http1)
+    _wrap(one, "read_headers", _read_request_head)
+    _wrap(one, "read_body", _read_request_body)
+    _wrap(_http1.Http1Client, "read_headers", _read_response_head)
+    _wrap(two, "_handle_event", _send_http2)
+    _wrap(two, "handle_h2_event", _receive_http2)
+    _wrap(two, "__init__", _begin_http2)
+    _wrap(_http2.Http2Client, "handle_h2_event", _receive_http2_upstream)
+    _wrap(websocket.WebsocketConnection, "events", _websocket_events)
+    _http1.ChunkedReader = _Chunks  # type: ignore[attr-defined]
+
+
+def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
+    original = getattr(owner, name)
+    if hasattr(original, "before_keyswap"):
+        return
+
+    def method(self: Any, *given: Any) -> Any:
+        return around(original, self, *given)
+
+    vars(method)["before_keyswap"] = original
+    setattr(owner, name, method)
+
+
+def _layer(child: Any) -> http.HttpLayer:
+    return next(layer for layer in child.context.layers if isinstance(layer, http.HttpLayer))
+
+
+def _answer(child: Any, event: ResponseProtocolError, status: int) -> Answer | None:
+    if isinstance(event, Interjection):
+        return event.answer
+    by = watch_of(child.context.client)
+    stream = _layer(child).streams.get(event.stream_id)
+    return by.answer(getattr(stream, "flow", None), status) if by is not None else None
+
+
+# ---- HTTP/1 towards the caller
+
+
+_REASONS: dict[int, str] = {}
+
+
+def _wire(answer: Answer) -> bytes:
+    """An answer as HTTP/1.1, after which the connection is closed."""
+    lines = [b"HTTP/1.1 %d %s" % (answer.status, _REASONS.get(answer.status, "").encode())]
+    lines += [b"%s: %s" % pair for pair in (*answer.headers, (b"Connection", b"close"))]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + answer.body
+
+
+def _say(server: Any, answer: Answer | None) -> CommandGenerator[None]:
+    """Answer in place of mitmproxy, close, and read no more."""
+    if answer is not None and server.conn.state & ConnectionState.CAN_WRITE:
+        head = server.request is not None and server.request.data.method == b"HEAD"
+        yield SendData(server.conn, _wire(answer._replace(body=b"") if head else answer))
+    yield CloseConnection(server.conn)
+
+
+def _send_http1(original: Any, self: Any, event: HttpEvent) -> CommandGenerator[None]:
+    status = event.code.http_status_code() if isinstance(event, ResponseProtocolError) else None
+    if status is None or self.response:
+        yield from original(self, event)
+        return
+    assert isinstance(event, ResponseProtocolError)
+    yield from _say(self, _answer(self, event, status))
+    if isinstance(event, Interjection) and self.request is None:
+        self.state = self.done
+
+
+def _read_request_head(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    by = watch_of(self.context.client)
+    before = self.stream_id
+    for command in original(self, event):
+        if isinstance(command, SendData) and by is not None:  # it says what was malformed, and quotes it
+            command = SendData(self.conn, _wire(by.answer(None, 400)))
+        yield command
+    if by is None or self.request is not None or self.stream_id != before or isinstance(event, ConnectionClosed):
+        return
+    if len(self.buf) > by.max_head and self.state != self.done:
+        self.state = self.done
+        yield from _say(self, by.answer(None, 431))
+
+
+def _read_request_body(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    for command in original(self, event):
+        malformed = isinstance(command, CloseConnection) and isinstance(event, DataReceived)
+        if malformed and not self.request_done and not self.response:
+            by = watch_of(self.context.client)
+            stream = _layer(self).streams.get(self.stream_id)
+            if by is not None:
+                yield from _say(self, by.answer(getattr(stream, "flow", None), 400))
+                continue
+        yield command
+
+
+class _Chunks(ChunkedReader):
+    """A chunked body without its trailers, which a recipient may discard (RFC 9110 §6.5.1), and with short heads."""
+
+    def __call__(self, buf: Any) -> Any:
+        event = super().__call__(buf)
+        if event is None and len(buf) > MAX_CHUNK_HEAD:
+            raise h11.RemoteProtocolError("the head of a chunk, or the trailers, do not end")
+        return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) and event.headers else event
+
+
+# ---- HTTP/1 towards the backend
+
+
+def _read_response_head(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    """Skip interim responses (RFC 9110 §15.2), which mitmproxy takes for the answer; 101 is none of them."""
+    if isinstance(event, DataReceived) and self.request:
+        while _is_interim(bytes(self.buf._data[:12])) and self.buf.maybe_extract_lines() is not None:
+            pass
+    yield from original(self, event)
+    if self.request is not None and self.response is None and len(self.buf) > MAX_UPSTREAM_HEAD:
+        yield CloseConnection(self.conn)
+        error = ResponseProtocolError(self.stream_id, "an endless head", ErrorCode.GENERIC_SERVER_ERROR)
+        self.buf = ReceiveBuffer()
+        yield ReceiveHttp(error)
+
+
+def _is_interim(begin: bytes) -> bool:
+    return len(begin) == 12 and begin[:5] == b"HTTP/" and begin[8:10] == b" 1" and begin[9:] != b"101"
+
+
+# ---- HTTP/2
+
+
+def _begin_http2(original: Any, self: Any, *given: Any) -> None:
+    original(self, *given)
+    by = watch_of(self.context.client)
+    if by is not None:
+        # Twice the bound: what is over it once gets a 431, what is over it twice loses its connection.
+        self.h2_conn.decoder.max_header_list_size = 2 * by.max_head
+
+
+def _send_http2(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    answer = None
+    if isinstance(event, ResponseProtocolError) and (status := event.code.http_status_code()) is not None:
+        stream = self.h2_conn.streams.get(event.stream_id)
+        if stream is not None and self.is_open_for_us(event.stream_id) and not stream.state_machine.headers_sent:
+            answer = _answer(self, event, status)
+    if answer is None:
+        yield from original(self, event)
+        if isinstance(event, DataReceived) and _overfull(self):
+            yield from self.protocol_error(
+                "a frame or header block is too long", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+            )
+        return
+    assert isinstance(event, ResponseProtocolError)
+    connection, stream_id = self.h2_conn, event.stream_id
+    fields = [(b":status", b"%d" % answer.status)] + [(name.lower(), value) for name, value in answer.headers]
+    connection.send_headers(stream_id, fields)
+    connection.send_data(stream_id, answer.body, end_stream=True)
+    if not self.is_closed(stream_id) and not connection.stream_buffers.get(stream_id):
+        connection.reset_stream(stream_id, h2.errors.ErrorCodes.NO_ERROR)  # RFC 9113 §8.1: send no more of it
+    yield SendData(self.conn, connection.data_to_send())
+
+
+def _overfull(self: Any) -> bool:
+    """Whether more is held than one frame, or one header block: h2 checks neither before it has all of it."""
+    by, buffer = watch_of(self.context.client), self.h2_conn.incoming_buffer
+    if by is None or self._handle_event == self.done:
+        return False
+    held = sum(len(frame.data) for frame in buffer._headers_buffer)
+    return bool(len(buffer._data) > buffer.max_frame_size + 9 or held > 2 * by.max_head)
+
+
+_COSTS = {
+    h2.events.StreamReset: 4.0,  # its request had been judged: rapid reset, CVE-2023-44487
+    h2.events.RemoteSettingsChanged: 1.0,
+    h2.events.PingReceived: 1.0,
+    h2.events.PriorityUpdated: 1.0,
+    h2.events.UnknownFrameReceived: 1.0,
+}
+
+
+def _receive_http2(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
+    if isinstance(event, h2.events.TrailersReceived):
+        return False  # mitmproxy cannot pass them to an HTTP/1 backend; discarded as on HTTP/1
+    cost = _COSTS.get(type(event), 0.0)
+    if isinstance(event, h2.events.DataReceived) and not event.data and not event.stream_ended:
+        cost = 1.0
+    if cost:
+        by = watch_of(self.context.client)
+        if by is not None and by.strike(cost):
+            yield from self.protocol_error("too many frames of no use", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+            return True
+    return bool((yield from original(self, event)))
+
+
+def _receive_http2_upstream(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
+    if isinstance(event, h2.events.TrailersReceived):
+        return False
+    return bool((yield from original(self, event)))
+
+
+# ---- WebSockets
+
+
+def _websocket_events(original: Any, self: Any) -> Any:
+    for event in original(self):
+        if isinstance(event, Message):
+            size = len(event.data.encode() if isinstance(event.data, str) else event.data)
+            self.keyswap_size = getattr(self, "keyswap_size", 0) + size
+            if self.keyswap_size > MAX_MESSAGE:
+                yield WebSocketClose(1009, "the message is too big")
+                return
+            if event.message_finished:
+                self.keyswap_size = 0
+        yield event
+
+
+# ---- What the guard looks at
+
+
+QUEUED_EVENTS = 8
+"""How many events may wait for a stream that is being judged or connected, before nothing more is read."""
+
+
+class Phase(NamedTuple):
+    """What a client's connection is doing. `mark` is equal for as long as it is doing the same thing."""
+
+    name: str
+    """`head`: a request is awaited or has begun; `body`: one is incomplete; `rest`: neither."""
+    mark: object
+
+
+def http_layer(handler: Any) -> http.HttpLayer | None:
+    """The HTTP layer of a connection, once its first bytes were seen."""
+    return next((layer for layer in handler.layer.context.layers if isinstance(layer, http.HttpLayer)), None)
+
+
+def phase(layer: http.HttpLayer) -> Phase:
+    """What the caller is sending."""
+    server: Any = layer.connections.get(layer.context.client)
+    if isinstance(server, _http1.Http1Server):
+        if server.state == server.read_headers:
+            awaited = server.stream_id == 1 or len(server.buf) > 0
+            return Phase("head" if awaited else "rest", server.stream_id)
+        return Phase("body" if server.state == server.read_body else "rest", server.stream_id)
+    if not isinstance(server, _http2.Http2Server):
+        return Phase("head", None)
+    connection = server.h2_conn
+    if any(_sends(stream) for stream in layer.streams.values()):
+        return Phase("body", None)
+    buffer = connection.incoming_buffer
+    if connection.highest_inbound_stream_id == 0 or buffer._headers_buffer or buffer._data:
+        return Phase("head", connection.highest_inbound_stream_id)
+    return Phase("rest", None)
+
+
+def _sends(stream: Any) -> bool:
+    return stream.client_state in (stream.state_stream_request_body, stream.state_consume_request_body)
+
+
+def still_sends(layer: http.HttpLayer, flow: HTTPFlow) -> bool:
+    """Whether more of this request's body is to come, as far as what was read says."""
+    server: Any = layer.connections.get(layer.context.client)
+    if not isinstance(server, _http2.Http2Server):
+        return True
+    for stream_id, stream in layer.streams.items():
+        if getattr(stream, "flow", None) is flow:
+            state = server.h2_conn.streams.get(stream_id)
+            return state is not None and state.state_machine.state is h2.stream.StreamState.OPEN
+    return False
+
+
+def is_full(layer: http.HttpLayer, at_most: int) -> bool:
+    """Whether enough was read from the caller: pipelined bytes, or events for streams that cannot take them yet."""
+    server: Any = layer.connections.get(layer.context.client)
+    if isinstance(server, _http1.Http1Server) and len(server.buf) > at_most and server.state != server.read_headers:
+        return True
+    return any(stream._paused and len(stream._paused_event_queue) > QUEUED_EVENTS for stream in layer.streams.values())
+
+
+def unread(layer: http.HttpLayer, server: Server) -> int:
+    """Bytes that an HTTP/2 caller has not made room for, of the response that comes over this upstream connection."""
+    towards: Any = layer.connections.get(layer.context.client)
+    upstream = layer.connections.get(server)
+    if not isinstance(towards, _http2.Http2Server) or upstream is None:
+        return 0
+    stream_id = getattr(upstream.context.layers[-1], "stream_id", None)
+    waiting = towards.h2_conn.stream_buffers.get(stream_id) if stream_id else None
+    return sum(len(chunk.data) for chunk in waiting) if waiting else 0
