@@ -10,18 +10,12 @@ import struct
 import subprocess
 import termios
 import threading
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
+from certificates import self_signed
 from harness import SCRIPTS, Backend, Client, Gateway, Home, eventually, free_port
 
 Start = Callable[..., Gateway]
@@ -189,28 +183,9 @@ class _Bare(Gateway):
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Iterator[Path]:
+def authority(tmp_path: Path) -> Path:
     """A certificate for 127.0.0.1, signed by itself, and its key beside it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "backend")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path / "backend.pem"
-    file.write_bytes(certificate.public_bytes(Encoding.PEM))
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "backend.key").write_bytes(private)
-    yield file
+    return self_signed(tmp_path, "backend")
 
 
 def test_an_https_upstream_is_verified(

@@ -179,7 +179,7 @@ class KeyswapAddon:
             length = None
         if length is None or length > WHOLE_UP_TO:
             watched = self._guard.of(flow.client_conn) if self._guard is not None else None
-            if watched is not None:
+            if watched is not None and watched.still_sends(flow):
                 watched.deny(flow, answer(refused, request_id))
 
     async def _decide(self, flow: HTTPFlow, loaded: Loaded, request: Request, now: float) -> Decision:

@@ -243,6 +243,11 @@ class Watched:
         if event is not None:
             self.deliver(event)
 
+    def still_sends(self, flow: HTTPFlow) -> bool:
+        """Whether more of this request's body is to come, as far as can be told."""
+        layer = self._layer or inside_http.http_layer(self.handler)
+        return layer is not None and inside_http.still_sends(layer, flow)
+
     def metered(self, ticket: Ticket, limit: int) -> Callable[[bytes], bytes | list[bytes]]:
         """What passes a body on up to `limit` bytes; beyond it the backend is cut off and the caller gets a 413."""
         taken = 0

@@ -32,8 +32,8 @@ from keyswap.refusals import Answer
 MAX_CHUNK_HEAD = 16 << 10
 """Bytes of a chunk's size and extensions, or of trailers, after which a body is malformed."""
 MAX_UPSTREAM_HEAD = 256 << 10
-MAX_MESSAGE = 4 << 20
-"""Bytes of a WebSocket message, after which the socket is closed with 1009 (RFC 6455 §7.4.1)."""
+MAX_MESSAGE, MAX_FRAGMENTS = 4 << 20, 1 << 14
+"""Bytes and frames of a WebSocket message, after which the socket is closed with 1009 (RFC 6455 §7.4.1)."""
 
 
 class Watch(Protocol):
@@ -137,11 +137,20 @@ def _layer(child: Any) -> http.HttpLayer:
 
 
 def _answer(child: Any, event: ResponseProtocolError, status: int) -> Answer | None:
-    if isinstance(event, Interjection):
-        return event.answer
+    """What the gateway says where mitmproxy would say something."""
+    flow = _flow(child, event.stream_id)
     by = watch_of(child.context.client)
-    stream = _layer(child).streams.get(event.stream_id)
-    return by.answer(getattr(stream, "flow", None), status) if by is not None else None
+    if isinstance(event, Interjection):
+        answer = event.answer
+    elif by is not None:
+        answer = by.answer(flow, status)
+    else:
+        return None
+    return answer._replace(body=b"") if flow is not None and flow.request.data.method == b"HEAD" else answer
+
+
+def _flow(child: Any, stream_id: int) -> HTTPFlow | None:
+    return getattr(_layer(child).streams.get(stream_id), "flow", None)
 
 
 # ---- HTTP/1 towards the caller
@@ -160,8 +169,7 @@ def _wire(answer: Answer) -> bytes:
 def _say(server: Any, answer: Answer | None) -> CommandGenerator[None]:
     """Answer in place of mitmproxy, close, and read no more."""
     if answer is not None and server.conn.state & ConnectionState.CAN_WRITE:
-        head = server.request is not None and server.request.data.method == b"HEAD"
-        yield SendData(server.conn, _wire(answer._replace(body=b"") if head else answer))
+        yield SendData(server.conn, _wire(answer))
     yield CloseConnection(server.conn)
 
 
@@ -195,9 +203,8 @@ def _read_request_body(original: Any, self: Any, event: Event) -> CommandGenerat
         malformed = isinstance(command, CloseConnection) and isinstance(event, DataReceived)
         if malformed and not self.request_done and not self.response:
             by = watch_of(self.context.client)
-            stream = _layer(self).streams.get(self.stream_id)
             if by is not None:
-                yield from _say(self, by.answer(getattr(stream, "flow", None), 400))
+                yield from _say(self, by.answer(_flow(self, self.stream_id), 400))
                 continue
         yield command
 
@@ -310,13 +317,12 @@ def _receive_http2_upstream(original: Any, self: Any, event: Any) -> CommandGene
 def _websocket_events(original: Any, self: Any) -> Any:
     for event in original(self):
         if isinstance(event, Message):
-            size = len(event.data.encode() if isinstance(event.data, str) else event.data)
-            self.keyswap_size = getattr(self, "keyswap_size", 0) + size
-            if self.keyswap_size > MAX_MESSAGE:
+            size, fragments = getattr(self, "keyswap_message", (0, 0))
+            size += len(event.data.encode() if isinstance(event.data, str) else event.data)
+            if size > MAX_MESSAGE or fragments > MAX_FRAGMENTS:
                 yield WebSocketClose(1009, "the message is too big")
                 return
-            if event.message_finished:
-                self.keyswap_size = 0
+            self.keyswap_message = (0, 0) if event.message_finished else (size, fragments + 1)
         yield event
 
 

@@ -6,7 +6,6 @@ that cannot be used stops the start, and never replaces one in use.
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from OpenSSL import SSL
 
@@ -75,11 +74,11 @@ class Certificate:
         return context
 
 
-def _select(_connection: SSL.Connection, offered: list[bytes]) -> Any:
+def _select(_connection: SSL.Connection, offered: list[bytes]) -> bytes:
     for protocol in _PROTOCOLS:
         if protocol in offered:
             return protocol
-    return SSL.NO_OVERLAPPING_PROTOCOLS
+    raise SSL.Error([("SSL routines", "", "no application protocol")])  # RFC 7301 §3.2: a fatal alert
 
 
 def _changed(file: Path) -> tuple[int, int] | None:

@@ -37,6 +37,7 @@ _STRIPPED = (
     *("authorization", "forwarded", "x-forwarded-*", "x-real-ip", "x-request-id"),
     *("x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override"),
     *("connection", "keep-alive", "proxy-*", "te", "trailer", "upgrade"),
+    "sec-websocket-extensions",  # compressed messages would have no bound on what they become
 )
 _NOTED = {b"connection", b"upgrade", b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto"}
 _FRAMING = {b"host", b"content-length", b"transfer-encoding"}

@@ -73,6 +73,7 @@ def is_promised(request: Headers, response: Response) -> bool:
     expected = b64encode(hashlib.sha1(keys[0] + _WEBSOCKET, usedforsecurity=False).digest()).decode()
     return (
         response.headers.get_all("sec-websocket-accept") == [expected]
+        and "sec-websocket-extensions" not in response.headers  # none was offered
         and [value.lower() for value in response.headers.get_all("upgrade")] == ["websocket"]
         and "upgrade" in response.headers.get("connection", "").lower()
     )
