@@ -1,15 +1,17 @@
 """The main job, over every command line of the contract: a key goes in, a signed JWT comes out."""
 
+import http.client
 import json
 import signal
 from collections.abc import Callable
+from contextlib import closing
 
 import jwt
 import pytest
 from joserfc import jwt as jose
 from joserfc.jwk import KeySet
 
-from harness import Backend, Client, Gateway, Home
+from harness import Backend, Client, Gateway, Home, eventually
 
 Start = Callable[..., Gateway]
 
@@ -223,3 +225,18 @@ def test_serve_ends_on_a_signal(start: Start) -> None:
         gateway = start("serve").ready()
         gateway.process.send_signal(how)
         assert gateway.ended() == 0
+
+
+def test_an_ipv6_caller(start: Start, home: Home, backend: Backend) -> None:
+    """Over IPv6 the peer is the client, a key's allowed addresses hold, and nothing forged is believed."""
+    _, ours = home.key(allow_ip=["::1/128"])
+    _, others = home.key(allow_ip=["127.0.0.0/8", "2001:db8::/32"])
+    gateway = start("serve", "--listen", f"[::1]:{home.port}")
+    eventually("the gateway is ready", lambda: '"ready"' in gateway.output)
+    for value, status in ((ours, 200), (others, 401)):
+        with closing(http.client.HTTPConnection("::1", home.port, timeout=10)) as connection:
+            forged = {"X-Forwarded-For": "2001:db8::1", "Forwarded": 'for="[2001:db8::1]"', "X-Real-IP": "2001:db8::1"}
+            connection.request("GET", "/", headers={"Authorization": f"Bearer {value}", **forged})
+            assert connection.getresponse().status == status
+    assert [seen.values("x-forwarded-for") for seen in backend.seen] == [["::1"]]
+    assert not backend.seen[0].values("forwarded") and not backend.seen[0].values("x-real-ip")
