@@ -27,10 +27,12 @@ from keyswap.build import Built
 from keyswap.model import Code, Decision, Refuse, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.shell import inside, inside_http, options, own, wire, writing
+from keyswap.shell.bounds import Rules, Ticket, refusal
 from keyswap.shell.decisions import Line
-from keyswap.shell.guard import Guard, Rules, Ticket, Watchpoint, raise_file_limit, refusal
+from keyswap.shell.guard import Guard, raise_file_limit
 from keyswap.shell.service import Loaded, Service, default_policy, default_state
 from keyswap.shell.tls import Certificate
+from keyswap.shell.watched import Watchpoint
 
 logger = logging.getLogger(__name__)
 

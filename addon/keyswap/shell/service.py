@@ -16,9 +16,9 @@ from pathlib import Path
 from keyswap import policy as policies
 from keyswap.build import Built, Resources, build
 from keyswap.model import Damage, Upstream
+from keyswap.shell.bounds import Bounds
 from keyswap.shell.control import ControlSocket
 from keyswap.shell.decisions import DecisionLog
-from keyswap.shell.guard import Bounds
 from keyswap.shell.tls import Certificate
 from keyswap.shell.washing import Washing
 from keyswap.state import StateDirectory

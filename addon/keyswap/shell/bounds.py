@@ -1,0 +1,79 @@
+"""What connections may hold and for how long, and what is asked when one of them goes beyond it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mitmproxy.http import HTTPFlow
+
+from keyswap.model import Code, Principal, Refuse
+from keyswap.policy import Policy
+from keyswap.refusals import Answer
+from keyswap.shell.decisions import Line
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the policy allows. Times in seconds, sizes in bytes, the rate in bytes a second."""
+
+    head_s: float
+    connect_s: float
+    response_s: float
+    idle_s: float
+    max_head: int
+    max_body: int | None
+    min_body_rate: int
+
+    @staticmethod
+    def of(policy: Policy) -> "Bounds":
+        """The bounds of a policy."""
+        times = policy.timeouts
+        return Bounds(
+            times.head,
+            times.connect,
+            times.response,
+            times.idle,
+            policy.max_head,
+            policy.max_body,
+            policy.min_body_rate,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request that was admitted and has not ended."""
+
+    flow: HTTPFlow
+    principal: Principal
+    line: Line
+    sent: float
+    closes: bool
+    """The caller asked for its connection to be closed."""
+    logged: bool = False
+    waits_since: float | None = None
+    """When the sweep first saw the request ended and no response begun."""
+    late: bool = False
+    """Its connection upstream was not made in time."""
+    ended_by: Refuse | None = None
+
+
+@dataclass(slots=True)
+class Rules:
+    """What the guard asks of the rest of the shell."""
+
+    bounds: Callable[[], Bounds]
+    answer: Callable[[HTTPFlow | None, Refuse], Answer]
+    """The gateway's answer to a request that ends here, with its decision's request id."""
+    cut: Callable[[Ticket, Refuse], None]
+    """Is told of a response that was cut."""
+    refused_since: Callable[[], Callable[[Ticket], Refuse | None] | None]
+    """None while no key has changed; else what says whether an open request's key is still good."""
+    report: Callable[[Exception], None]
+
+
+def refusal(status: int) -> Refuse:
+    """What mitmproxy's own answer with this status is with us."""
+    if status == 431:
+        return Refuse(Code.HEADERS_TOO_LARGE, "the head is too large")
+    if status >= 500:
+        return Refuse(Code.UPSTREAM_UNAVAILABLE, "the upstream cannot be reached, or its answer is broken")
+    return Refuse(Code.INVALID_REQUEST, "malformed HTTP")

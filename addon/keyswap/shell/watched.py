@@ -1,0 +1,375 @@
+"""One caller's connection, and its connections to the backend, as the guard watches them.
+
+Law: each stands in for a stream reader of mitmproxy's and closes what it was given. Reading waits while what was read
+before cannot be used. An answer goes out before a connection is closed wherever one is possible, and closing waits for
+the peer, so that the answer is not lost in a reset (RFC 9112 §9.6).
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from mitmproxy.connection import Client, Server
+from mitmproxy.http import HTTPFlow
+
+from keyswap.model import Code, Refuse
+from keyswap.refusals import Answer
+from keyswap.shell import inside, inside_http
+from keyswap.shell.bounds import Bounds, Rules, Ticket, refusal
+
+ENDING_S = 2.0
+"""How long a connection that was told to end may take for it."""
+LINGER_S, LINGER_SILENT_S = 10.0, 2.0
+"""How long a closed connection's peer may go on sending, and how long it may be silent."""
+BODY_GRACE_S = 5.0
+"""How long a body may fall behind its minimum rate, as Kestrel has it."""
+UNREAD_UP_TO = 64 << 10
+"""Bytes of a response that wait for an HTTP/2 caller to make room, before no more is read from the backend."""
+STRIKES, STRIKES_PER_S = 1000.0, 33.0
+"""Frames of no use (resets, pings, settings) that an HTTP/2 connection may send at once, and each second."""
+
+
+Spawn = Callable[[Coroutine[Any, Any, Any]], None]
+"""Lets something happen beside its caller."""
+
+
+class Watched:
+    """One caller's connection. Stands in for its stream reader."""
+
+    def __init__(
+        self, rules: Rules, client: Client, handler: Any, spawn: Spawn, forget: "Callable[[Watched], None]"
+    ) -> None:
+        self.client, self.handler = client, handler
+        self._rules, self._spawn, self._forget = rules, spawn, forget
+        self.open: dict[int, Ticket] = {}
+        self.upstreams: dict[str, Watchpoint] = {}
+        transport = handler.transports[client]
+        self._reader, self._writer = transport.reader, transport.writer
+        self._close = self._writer.close
+        transport.reader, self._writer.close = self, self.close
+        self._now = asyncio.get_running_loop().time
+        self.last = self._since = self._now()
+        self._layer: Any = None
+        self._phase: inside_http.Phase | None = None
+        self._received = self._counted = self._buffered = 0
+        self._credit_s = BODY_GRACE_S
+        self._strikes, self._struck = STRIKES, self.last
+        self._reading = self._hung_up = self._closed = False
+        self._ending: float | None = None
+        self._changed = asyncio.Event()
+
+    # ---- What mitmproxy asks of a stream reader
+
+    async def read(self, n: int) -> bytes:
+        """As StreamReader's; waits while what was read before cannot be used."""
+        layer = self._layer
+        if layer is None:
+            layer = self._layer = inside_http.http_layer(self.handler)
+        self.stir()
+        while layer is not None and inside_http.is_full(layer, self._rules.bounds().max_head):
+            if self._hung_up:
+                break
+            await self.change()
+        if self._hung_up:
+            return b""
+        self._reading = True
+        data: bytes = await self._reader.read(n)
+        self._reading = False
+        self._received += len(data)
+        self.last = self._now()
+        return b"" if self._hung_up else data
+
+    async def change(self) -> None:
+        """Wait until something has moved, or the next sweep."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    def stir(self) -> None:
+        """Let those look again who wait for a change."""
+        self._changed.set()
+
+    def unread(self, server: Server) -> int:
+        """Bytes of the response over this upstream connection that the caller has not made room for."""
+        return inside_http.unread(self._layer, server) if self._layer is not None else 0
+
+    # ---- What mitmproxy's layers ask (inside_http.Watch)
+
+    @property
+    def max_head(self) -> int:
+        """Bytes of a request's head."""
+        return self._rules.bounds().max_head
+
+    def answer(self, flow: HTTPFlow | None, status: int) -> Answer:
+        """The gateway's own answer where mitmproxy would say something with this status."""
+        return self._rules.answer(flow, refusal(status))
+
+    def strike(self, cost: float) -> bool:
+        """Note a frame of no use; True when there were too many."""
+        now = self._now()
+        self._strikes = min(STRIKES, self._strikes + (now - self._struck) * STRIKES_PER_S) - cost
+        self._struck = now
+        return self._strikes < 0
+
+    # ---- The end
+
+    def close(self) -> None:
+        """Stands in for the writer's `close`: say that no more comes, and for a while discard what the peer sends."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._reader.at_eof() or self._writer.transport.is_closing():
+            self._finish()
+            return
+        with contextlib.suppress(OSError, RuntimeError):
+            self._writer.write_eof()
+        self._spawn(self._linger())
+
+    async def _linger(self) -> None:
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while await asyncio.wait_for(self._reader.read(1 << 16), LINGER_SILENT_S):
+                    pass
+        except (TimeoutError, OSError, RuntimeError):
+            pass
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Close for good; what the peer has not taken by now it does not get."""
+        if self._writer.transport.get_write_buffer_size():
+            self._writer.transport.abort()
+        self._close()
+        self._forget(self)
+
+    def abort(self) -> None:
+        """Drop the connection, and what was to be written over it."""
+        self._writer.transport.abort()
+
+    def hang_up(self) -> None:
+        """Let mitmproxy believe that the caller has closed its connection: every layer can take that."""
+        self._hung_up = True
+        self._ending = self._ending or self._now()
+        self.stir()
+        if self._reading:
+            # The pending read ends as if the peer had ended the stream; nothing more is fed to it.
+            self._writer.transport.pause_reading()
+            self._reader.feed_eof()
+
+    def end(self, ticket: Ticket, refused: Refuse) -> None:
+        """End one request: with this refusal if no response has begun, else by cutting its stream."""
+        if ticket.ended_by is not None:
+            return
+        ticket.ended_by = refused
+        multiplexed, begun = self.client.alpn == b"h2", ticket.flow.response is not None
+        if not multiplexed:
+            self._ending = self._now()
+        if begun:
+            self._rules.cut(ticket, refused)
+        else:
+            self.deny(ticket.flow, self._rules.answer(ticket.flow, refused))
+        upstream = self.upstreams.get(ticket.flow.server_conn.id)
+        if upstream is not None and (begun or multiplexed):
+            upstream.hang_up()
+
+    def deny(self, flow: HTTPFlow, answer: Answer) -> None:
+        """Answer a request at once, if its body is still coming or its response has not begun."""
+        layer = self._layer or inside_http.http_layer(self.handler)
+        event = inside_http.interject(layer, flow, answer) if layer is not None else None
+        if event is not None:
+            self.deliver(event)
+
+    def still_sends(self, flow: HTTPFlow) -> bool:
+        """Whether more of this request's body is to come, as far as can be told."""
+        layer = self._layer or inside_http.http_layer(self.handler)
+        return layer is not None and inside_http.still_sends(layer, flow)
+
+    def metered(self, ticket: Ticket, limit: int) -> Callable[[bytes], bytes | list[bytes]]:
+        """What passes a body on up to `limit` bytes; beyond it the backend is cut off and the caller gets a 413."""
+        taken = 0
+
+        def take(data: bytes) -> bytes | list[bytes]:
+            nonlocal taken
+            taken += len(data)
+            if taken <= limit:
+                return data
+            # Cut at once: the end of the body may be on its way, and would make half a body look whole.
+            upstream = self.upstreams.get(ticket.flow.server_conn.id)
+            if upstream is not None:
+                upstream.abort()
+            self.end(ticket, Refuse(Code.BODY_TOO_LARGE, f"over {limit} bytes of body"))
+            return []
+
+        return take
+
+    def deliver(self, event: Any) -> None:
+        """Let the connection's layers take an event, when they are done with what they do."""
+        self._spawn(self.handler.server_event(event))
+
+    # ---- The clock
+
+    def sweep(self, now: float, bounds: Bounds, elapsed_s: float) -> None:
+        """End what has taken too long."""
+        self.stir()
+        if self._closed:
+            return
+        if self._ending is not None:
+            if now - self._ending > ENDING_S:
+                self.abort()
+            return
+        buffered = self._writer.transport.get_write_buffer_size()
+        if buffered != self._buffered:
+            self._buffered, self.last = buffered, now
+        for ticket in list(self.open.values()):
+            self._sweep_request(ticket, now, bounds)
+        for upstream in list(self.upstreams.values()):
+            upstream.sweep(now, bounds)
+        self._sweep_caller(now, bounds, elapsed_s)
+
+    def _sweep_caller(self, now: float, bounds: Bounds, elapsed_s: float) -> None:
+        if self._layer is None:
+            self._layer = inside_http.http_layer(self.handler)
+        phase = inside_http.phase(self._layer) if self._layer is not None else inside_http.Phase("head", None)
+        if phase != self._phase:
+            if self._phase is not None:
+                self._since = now
+            self._phase = phase
+            self._credit_s, self._counted = BODY_GRACE_S, self._received
+        if phase.name == "head" and now - self._since > bounds.head_s:
+            self._give_up(Refuse(Code.INVALID_REQUEST, "the head took too long"), answers=self._received > 0)
+        elif phase.name == "body" and self._too_slow(bounds, elapsed_s):
+            self._give_up(Refuse(Code.INVALID_REQUEST, "the body came too slowly"), answers=True)
+        elif now - self.last > bounds.idle_s:
+            self._idle()
+
+    def _too_slow(self, bounds: Bounds, elapsed_s: float) -> bool:
+        came, self._counted = self._received - self._counted, self._received
+        if not bounds.min_body_rate:
+            return False
+        # While nothing is read because the backend is slow, the caller is not to blame.
+        waited_s = elapsed_s if self._reading else 0.0
+        self._credit_s = min(BODY_GRACE_S, self._credit_s - waited_s + came / bounds.min_body_rate)
+        return self._credit_s < 0
+
+    def _idle(self) -> None:
+        waiting = [ticket for ticket in self.open.values() if ticket.flow.response is None]
+        if waiting:
+            for ticket in waiting:
+                self.end(ticket, Refuse(Code.UPSTREAM_TIMEOUT, "no byte moved either way"))
+        else:
+            self.hang_up()
+
+    def _give_up(self, refused: Refuse, answers: bool) -> None:
+        """Answer the request that is being sent, if this is HTTP/1, and close."""
+        for ticket in self.open.values():
+            ticket.ended_by = ticket.ended_by or refused
+        flow = next((ticket.flow for ticket in self.open.values()), None)
+        answer = self._rules.answer(flow, refused) if answers else None
+        event = inside_http.interject_http1(self._layer, answer) if answer and self._layer is not None else None
+        if event is None:
+            self.hang_up()
+        else:
+            self._ending = self._now()
+            self.deliver(event)
+
+    def _sweep_request(self, ticket: Ticket, now: float, bounds: Bounds) -> None:
+        flow = ticket.flow
+        until = ticket.principal.not_after
+        if until is not None and time.time() >= until:
+            self.end(ticket, Refuse(Code.INVALID_CREDENTIAL, "the key has expired"))
+        elif flow.response is None and flow.request.timestamp_end is not None:
+            upstream = self.upstreams.get(flow.server_conn.id)
+            if upstream is None or not upstream.stands:
+                return  # `connect` is counted there
+            ticket.waits_since = ticket.waits_since or now
+            if now - ticket.waits_since > bounds.response_s:
+                self.end(ticket, Refuse(Code.UPSTREAM_TIMEOUT, "the upstream sent no head in time"))
+
+
+class Watchpoint:
+    """One connection to the backend, for one caller. Stands in for its stream reader."""
+
+    def __init__(self, watched: Watched, server: Server) -> None:
+        self.watched, self.server = watched, server
+        self.late = False
+        self._began = self.last = asyncio.get_running_loop().time()
+        self._reader: Any = None
+        self._writer: Any = None
+        self._reading = self._hung_up = False
+        self._ended: float | None = None
+
+    def connect(self) -> None:
+        """The connection stands."""
+        transport = self.watched.handler.transports[self.server]
+        self._reader, self._writer = transport.reader, transport.writer
+        transport.reader = self
+        self.last = asyncio.get_running_loop().time()
+
+    @property
+    def stands(self) -> bool:
+        """Whether requests can be sent over it."""
+        return self._writer is not None and (not self.server.tls or self.server.timestamp_tls_setup is not None)
+
+    async def read(self, n: int) -> bytes:
+        """As StreamReader's; waits while the caller has not made room for what came before."""
+        watched = self.watched
+        watched.stir()
+        while watched.unread(self.server) > UNREAD_UP_TO and not self._hung_up:
+            await watched.change()
+        if self._hung_up:
+            return b""
+        self._reading = True
+        data: bytes = await self._reader.read(n)
+        self._reading = False
+        self.last = watched.last = asyncio.get_running_loop().time()
+        return b"" if self._hung_up else data
+
+    def hang_up(self) -> None:
+        """Let mitmproxy believe that the backend has closed the connection."""
+        self._hung_up = True
+        self._ended = self._ended or asyncio.get_running_loop().time()
+        self.watched.stir()
+        if self._reading:
+            self._writer.transport.pause_reading()
+            self._reader.feed_eof()
+
+    def sweep(self, now: float, bounds: Bounds) -> None:
+        """End a connection attempt, or a response, that has taken too long."""
+        if not self.stands and not self.late:
+            if now - self._began > bounds.connect_s:
+                self._give_up()
+        elif self._ended is not None and now - self._ended > ENDING_S:
+            self.abort()
+        elif now - self.last > bounds.idle_s and self._is_answering():
+            self.hang_up()
+
+    def _give_up(self) -> None:
+        self.late = True
+        for ticket in self.watched.open.values():
+            # While connections are being made mitmproxy does not say which request each is for.
+            ticket.late = ticket.late or ticket.flow.server_conn is self.server or not ticket.flow.server_conn.connected
+        if self._writer is None:
+            inside.cancel_transport(self.watched.handler, self.server)
+        else:
+            self.hang_up()
+
+    def abort(self) -> None:
+        """Drop the connection, and what was to be written over it."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+    def _is_answering(self) -> bool:
+        """Whether a response has begun over it whose request has ended: nothing but its bytes is awaited."""
+        for ticket in self.watched.open.values():
+            flow = ticket.flow
+            if flow.server_conn is self.server and flow.response is not None and flow.websocket is None:
+                return flow.request.timestamp_end is not None
+        return False
+
+    def gone(self) -> None:
+        """The connection has ended: whatever way it did, its socket goes too."""
+        if self._writer is not None and not self._writer.transport.is_closing():
+            self._writer.close()
+        if self._writer is not None and self._writer.transport.get_write_buffer_size():
+            self._writer.transport.abort()
