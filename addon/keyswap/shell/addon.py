@@ -205,15 +205,24 @@ class KeyswapAddon:
         if response.data.status_code == 101 and not wire.is_promised(flow.request.data.headers.fields, response):
             refused = Refuse(Code.UPSTREAM_UNAVAILABLE, "a 101 that answers no WebSocket handshake")
             writing.withdraw(flow, refused.code, ticket.line.request_id)
+            ticket.begun = True
             return self._finish(ticket, response.data.status_code, refused)
         declared = writing.pass_on(response, ticket.line.request_id, ticket.closes)
         response.stream = declared is None or declared > self._whole_up_to
-        return self._finish(ticket, response.data.status_code)
+        ticket.begun = response.stream or response.data.status_code == 101
+        return self._finish(ticket, response.data.status_code) if ticket.begun else None
 
     def response(self, flow: HTTPFlow) -> None:
-        """Forget an admitted request that has ended; a WebSocket has only begun."""
-        if flow.websocket is None:
-            self._forget(flow)
+        """Write the line of a response that came whole, and forget its request; a WebSocket has only begun."""
+        if flow.websocket is not None:
+            return
+        try:
+            ticket: Ticket | None = inside.ticket_of(flow)
+            if ticket is not None and flow.response is not None:
+                self._finish(ticket, flow.response.data.status_code)
+        except Exception as error:  # noqa: BLE001 (as above; the response has been passed on)
+            report(error)
+        self._forget(flow)
 
     def websocket_message(self, flow: HTTPFlow) -> None:
         """Forget the messages that have passed, where nobody looks at them."""

@@ -49,6 +49,8 @@ class Ticket:
     closes: bool
     """The caller asked for its connection to be closed."""
     logged: bool = False
+    begun: bool = False
+    """A response has begun to reach the caller."""
     waits_since: float | None = None
     """When the sweep first saw the request ended and no response begun."""
     late: bool = False

@@ -162,15 +162,15 @@ class Watched:
         if ticket.ended_by is not None:
             return
         ticket.ended_by = refused
-        multiplexed, begun = self.client.alpn == b"h2", ticket.flow.response is not None
+        multiplexed = self.client.alpn == b"h2"
         if not multiplexed:
             self._ending = self._now()
-        if begun:
+        if ticket.begun:
             self._rules.cut(ticket, refused)
         else:
             self.deny(ticket.flow, self._rules.answer(ticket.flow, refused))
         upstream = self.upstreams.get(ticket.flow.server_conn.id)
-        if upstream is not None and (begun or multiplexed):
+        if upstream is not None and (ticket.begun or multiplexed):
             upstream.hang_up()
 
     def deny(self, flow: HTTPFlow, answer: Answer) -> None:
@@ -241,7 +241,10 @@ class Watched:
         elif phase.name == "body" and self._too_slow(bounds, elapsed_s):
             self._give_up(Refuse(Code.INVALID_REQUEST, "the body came too slowly"), answers=True)
         elif now - self.last > bounds.idle_s:
-            self._idle()
+            if phase.name == "body" and self._reading:
+                self._give_up(Refuse(Code.INVALID_REQUEST, "the body did not go on"), answers=True)
+            else:
+                self._idle()
 
     def _too_slow(self, bounds: Bounds, elapsed_s: float) -> bool:
         came, self._counted = self._received - self._counted, self._received
@@ -253,7 +256,7 @@ class Watched:
         return self._credit_s < 0
 
     def _idle(self) -> None:
-        waiting = [ticket for ticket in self.open.values() if ticket.flow.response is None]
+        waiting = [ticket for ticket in self.open.values() if not ticket.begun]
         if waiting:
             for ticket in waiting:
                 self.end(ticket, Refuse(Code.UPSTREAM_TIMEOUT, "no byte moved either way"))
@@ -341,8 +344,8 @@ class Watchpoint:
                 self._give_up()
         elif self._ended is not None and now - self._ended > ENDING_S:
             self.abort()
-        elif now - self.last > bounds.idle_s and self._is_answering():
-            self.hang_up()
+        elif now - self.last > bounds.idle_s and (ticket := self._answering()) is not None:
+            self.watched.end(ticket, Refuse(Code.UPSTREAM_TIMEOUT, "the upstream's answer did not go on"))
 
     def _give_up(self) -> None:
         self.late = True
@@ -359,13 +362,13 @@ class Watchpoint:
         if self._writer is not None:
             self._writer.transport.abort()
 
-    def _is_answering(self) -> bool:
-        """Whether a response has begun over it whose request has ended: nothing but its bytes is awaited."""
+    def _answering(self) -> Ticket | None:
+        """The request that has ended and whose response has begun over it: nothing but its bytes is awaited."""
         for ticket in self.watched.open.values():
             flow = ticket.flow
             if flow.server_conn is self.server and flow.response is not None and flow.websocket is None:
-                return flow.request.timestamp_end is not None
-        return False
+                return ticket if flow.request.timestamp_end is not None else None
+        return None
 
     def gone(self) -> None:
         """The connection has ended: whatever way it did, its socket goes too."""
