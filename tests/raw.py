@@ -209,19 +209,18 @@ def connect(port: int, patience_s: float = PATIENCE_S) -> socket.socket:
 
 def listen(connection: socket.socket, until: bytes = b"", patience_s: float = PATIENCE_S) -> Heard:
     """Read to the end of the connection, or until something was said."""
-    began, data = time.monotonic(), b""
+    began, data, ended = time.monotonic(), bytearray(), False
     connection.settimeout(patience_s)
     try:
-        while not until or until not in data:
+        while not ended and (not until or until not in data[-65536 - len(until) :]):
             more = connection.recv(65536)
-            if not more:
-                return Heard(data, time.monotonic() - began, True)
             data += more
+            ended = not more
     except TimeoutError:
         pass
     except OSError:
-        return Heard(data, time.monotonic() - began, True)
-    return Heard(data, time.monotonic() - began, False)
+        ended = True
+    return Heard(bytes(data), time.monotonic() - began, ended)
 
 
 def say(port: int, raw: bytes, patience_s: float = PATIENCE_S, until: bytes = b"") -> Heard:

@@ -117,6 +117,8 @@ class KeyswapAddon:
         """End it, and keep what was gathered."""
         if self._sweeps is not None:
             self._sweeps.cancel()
+        if self._guard is not None:
+            await self._guard.end()
         if self.service is not None:
             await self.service.end()
 
@@ -161,8 +163,9 @@ class KeyswapAddon:
             writing.show(flow, decision)
         if isinstance(decision, Refuse):
             loaded.log.write(line._replace(status=status_of(decision.code)))
+            waits = "expect" in flow.request.headers
             writing.refuse(flow, decision, request_id, washed.closes or decision.code in _MALFORMED)
-            return self._deny(flow, decision, request_id, washed.framed)
+            return self._deny(flow, decision, request_id, washed.framed, waits)
         ticket = Ticket(flow, decision.principal, line, time.perf_counter(), washed.closes)
         inside.give_ticket(flow, ticket)
         writing.admit(flow, decision, washed, request_id, loaded.keep_host, self._whole_up_to)
@@ -174,12 +177,12 @@ class KeyswapAddon:
             flow.request.stream = watched.metered(ticket, loaded.bounds.max_body)
         return None
 
-    def _deny(self, flow: HTTPFlow, refused: Refuse, request_id: str, framed: bool) -> None:
-        """Answer a refused request whose body is long, or has no stated length, without waiting for it."""
+    def _deny(self, flow: HTTPFlow, refused: Refuse, request_id: str, framed: bool, waits: bool) -> None:
+        """Answer a refused request without its body: one that is long, of unknown length, or waits to be asked for."""
         length = writing.declared_length(flow.request.headers) if framed else 0
         if flow.request.is_http2 and "content-length" not in flow.request.headers:
             length = None
-        if length is None or length > WHOLE_UP_TO:
+        if length is None or length > WHOLE_UP_TO or (waits and length):
             watched = self._guard.of(flow.client_conn) if self._guard is not None else None
             if watched is not None and watched.still_sends(flow):
                 watched.deny(flow, answer(refused, request_id))

@@ -25,7 +25,7 @@ from keyswap.shell.watched import Watched
 
 logger = logging.getLogger(__name__)
 
-SWEEP_S = 0.25
+SWEEP_S, STOPPING_S = 0.25, 1.0
 MOST_PER_ADDRESS = 4096
 
 
@@ -96,6 +96,17 @@ class Guard:
             except Exception as error:  # noqa: BLE001 (one connection's trouble must not end the watch over the others)
                 self.rules.report(error)
                 watched.abort()
+
+    async def end(self) -> None:
+        """Hang up on everyone, and give that a moment."""
+        for watched in list(self.watched.values()):
+            watched.hang_up()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOPPING_S):
+                while self.watched:
+                    await next(iter(self.watched.values())).change()
+        for watched in list(self.watched.values()):
+            watched.abort()
 
     async def run(self) -> None:
         """Sweep until cancelled."""

@@ -142,6 +142,7 @@ class Watched:
             self._writer.transport.abort()
         self._close()
         self._forget(self)
+        self.stir()
 
     def abort(self) -> None:
         """Drop the connection, and what was to be written over it."""
