@@ -84,6 +84,10 @@ class Recorder:
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
 
+    def settled(self) -> bool:
+        """Whether no connection is open."""
+        return not self._open
+
     @property
     def everything(self) -> bytes:
         """All bytes that came."""

@@ -41,6 +41,7 @@ WHOLE_UP_TO = 64 << 10
 SHOWN_UP_TO = 1 << 20
 """The same where a person looks at flows: a streamed body could not be shown."""
 
+_FAILED = Refuse(Code.GATEWAY_UNAVAILABLE, "an exception")
 _NO_GATE = Refuse(Code.GATEWAY_UNAVAILABLE, "there is no gate")
 _MALFORMED = {Code.INVALID_REQUEST, Code.HEADERS_TOO_LARGE}
 """After these nothing more is read from the connection."""
@@ -129,9 +130,7 @@ class KeyswapAddon:
         except Exception as error:  # noqa: BLE001 (the one catch-all: whatever it was, the answer is no)
             report(error)
             flow.request.data.headers.fields = ()
-            writing.refuse(
-                flow, Refuse(Code.GATEWAY_UNAVAILABLE, "an exception"), writing.new_request_id(), closes=True
-            )
+            writing.refuse(flow, _FAILED, writing.new_request_id(), closes=True)
 
     async def _judge(self, flow: HTTPFlow) -> None:
         began, now = time.perf_counter(), time.time()
@@ -223,8 +222,10 @@ class KeyswapAddon:
             ticket: Ticket | None = inside.ticket_of(flow)
             if ticket is not None and flow.response is not None:
                 self._finish(ticket, flow.response.data.status_code)
-        except Exception as error:  # noqa: BLE001 (as above; the response has been passed on)
+        except Exception as error:  # noqa: BLE001 (as above; what was streamed has left already)
             report(error)
+            if flow.response is not None and not flow.response.stream:
+                writing.refuse(flow, _FAILED, writing.new_request_id(), closes=True)
         self._forget(flow)
 
     def websocket_message(self, flow: HTTPFlow) -> None:

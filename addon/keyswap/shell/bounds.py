@@ -1,4 +1,7 @@
-"""What connections may hold and for how long, and what is asked when one of them goes beyond it."""
+"""What connections may hold and for how long, and what is asked when one of them goes beyond it.
+
+Law: a bound is read from the policy in force whenever it is applied, so that a reload reaches open connections too.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,6 +5,7 @@ is bounded by the policy is asked of the connection's `Watch`, which the guard p
 is. Measured on 12.2.3.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -108,10 +109,12 @@ def install(reasons: Mapping[int, str]) -> None:
     """Change the layers of this process; `reasons` are the phrases of HTTP/1. Doing it again changes nothing."""
     _REASONS.update(reasons)
     one, two = _http1.Http1Server, _http2.Http2Server
+    _wrap(one, "__init__", _begin_http1)
     _wrap(one, "send", _send_http1)
     _wrap(one, "read_headers", _read_request_head)
     _wrap(one, "read_body", _read_request_body)
     _wrap(_http1.Http1Client, "read_headers", _read_response_head)
+    _wrap(http.HttpStream, "handle_protocol_error", _end_stream)
     _wrap(two, "_handle_event", _send_http2)
     _wrap(two, "handle_h2_event", _receive_http2)
     _wrap(two, "__init__", _begin_http2)
@@ -153,6 +156,12 @@ def _flow(child: Any, stream_id: int) -> HTTPFlow | None:
     return getattr(_layer(child).streams.get(stream_id), "flow", None)
 
 
+def _end_stream(original: Any, self: Any, event: ResponseProtocolError) -> CommandGenerator[None]:
+    """An interjection that comes after the stream's end would answer the next request."""
+    if not (isinstance(event, Interjection) and self.client_state == self.server_state == self.state_done):
+        yield from original(self, event)
+
+
 # ---- HTTP/1 towards the caller
 
 
@@ -173,6 +182,40 @@ def _say(server: Any, answer: Answer | None) -> CommandGenerator[None]:
     yield CloseConnection(server.conn)
 
 
+_HEAD = re.compile(
+    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^\x00-\x20\x7f]+ HTTP/1\.[01]\r\n"
+    rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n"
+)
+"""A request's head as RFC 9112 §2 to §5 have it, without their leniency: no bare CR or LF, no folded lines."""
+
+
+class _Heads(ReceiveBuffer):
+    """What came from a caller. A head that another parser could read differently is none."""
+
+    awaits_head = False
+    _extracted = bytearray()
+
+    def _extract(self, count: int) -> bytearray:
+        self._extracted = super()._extract(count)
+        return self._extracted
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        lines = super().maybe_extract_lines()
+        if not self.awaits_head:
+            return lines
+        if lines == []:  # one empty line before a request is ignored (RFC 9112 §2.2)
+            lines = super().maybe_extract_lines()
+        if lines is None:
+            return None
+        self.awaits_head = False
+        return lines if _HEAD.fullmatch(self._extracted) else [bytearray(b"malformed")]
+
+
+def _begin_http1(original: Any, self: Any, *given: Any) -> None:
+    original(self, *given)
+    self.buf = _Heads()
+
+
 def _send_http1(original: Any, self: Any, event: HttpEvent) -> CommandGenerator[None]:
     status = event.code.http_status_code() if isinstance(event, ResponseProtocolError) else None
     if status is None or self.response:
@@ -186,7 +229,7 @@ def _send_http1(original: Any, self: Any, event: HttpEvent) -> CommandGenerator[
 
 def _read_request_head(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
     by = watch_of(self.context.client)
-    before = self.stream_id
+    before, self.buf.awaits_head = self.stream_id, True
     for command in original(self, event):
         if isinstance(command, SendData) and by is not None:  # it says what was malformed, and quotes it
             command = SendData(self.conn, _wire(by.answer(None, 400)))

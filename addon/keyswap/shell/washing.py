@@ -40,6 +40,7 @@ _STRIPPED = (
     "sec-websocket-extensions",  # compressed messages would have no bound on what they become
 )
 _NOTED = {b"connection", b"upgrade", b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto"}
+_CHUNKED = (b"Transfer-Encoding", b"chunked")  # in whatever case it came: `wire` admits no other coding
 _FRAMING = {b"host", b"content-length", b"transfer-encoding"}
 _NAMES = 4096
 """How many spellings of header names are remembered: callers choose them, so there is a bound."""
@@ -75,7 +76,7 @@ class Washing:
                     host = value
                 else:
                     framed = True
-                    kept.append(field)
+                    kept.append(field if len(name) == 14 else _CHUNKED)
         washed = Washed(kept, host, plain_address(peer), None, None, False, framed)
         return self._finish(washed, noted, method) if noted or self._trusted else washed
 

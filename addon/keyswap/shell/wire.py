@@ -53,6 +53,9 @@ def _one_host(authority: bytes, multiplexed: bool, fields: Headers) -> Refuse | 
                 hosts.append(value)
             elif lower == b"trailer":
                 return _invalid("trailers cannot be forwarded")
+            elif lower == b"transfer-encoding":
+                if value.lower() != b"chunked" or multiplexed:
+                    return _invalid("a transfer coding other than chunked")
             elif value.lower() != b"100-continue":
                 return _invalid("an expectation other than 100-continue")
     if multiplexed:
@@ -87,7 +90,7 @@ def is_tls(begin: bytes) -> bool:
     return begin[:1] == b"\x16"
 
 
-_SPECIAL = frozenset((b"host", b"trailer", b"expect"))
+_SPECIAL = frozenset((b"host", b"trailer", b"expect", b"transfer-encoding"))
 _LENGTHS = frozenset(len(name) for name in _SPECIAL)
 
 
