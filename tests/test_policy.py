@@ -20,6 +20,10 @@ def error_of(text: str) -> str:
     return str(caught.value)
 
 
+def operation(match: str, more: str = "") -> str:
+    return LEAST + "operations:\n  - match: GET /\n" + f"  - match: {json.dumps(match)}\n{more}"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -96,6 +100,88 @@ def test_the_schema_is_the_one_of_the_types() -> None:
         jsonschema.validate(YAML(typ="safe").load(file.read_text()), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"version": 1, "issuer": "https://x", "limit": []}, schema)
+
+
+@pytest.mark.parametrize(
+    ("match", "says"),
+    [
+        ("/pets", "write a method and a template: `GET /pets/{petId}`"),
+        ("GET", "write a method and a template"),
+        ("", "write a method and a template"),
+        ("get /pets", "the methods are GET, HEAD, POST"),
+        ("TRACE /pets", "the methods are GET, HEAD, POST"),
+        ("BREW /pets", "the methods are GET, HEAD, POST"),
+        (" GET /pets", "the methods are GET, HEAD, POST"),
+        ("GET pets", "a template begins with `/`"),
+        ("GET  /pets", "a template begins with `/`"),
+        ("GET http://h/pets", "a template begins with `/`"),
+        ("GET {x}", "a template begins with `/`"),
+        ("GET /pets HTTP/1.1", "as they are sent: %20, %C3%A9"),
+        ("GET /café", "as they are sent: %20, %C3%A9"),
+        ("GET /a\tb", "as they are sent"),
+        ("GET /a\n", "as they are sent"),
+        ("GET /pets?x={y}", "leave out the query and the fragment"),
+        ("GET /pets#x", "leave out the query and the fragment"),
+        ("GET /pets/{id", "braces of a template come in pairs"),
+        ("GET /pets/id}", "braces of a template come in pairs"),
+        ("GET /pets/}{", "braces of a template come in pairs"),
+        ("GET /pets/{{id}}", "braces of a template come in pairs"),
+        ("GET /pets/{a/{b}}", "braces of a template come in pairs"),
+        ("GET /pets/{}", "`{}` is no parameter: write its name alone"),
+        ("GET /pets/{a/b}", "`{a/b}` is no parameter"),
+        ("GET /pets/{path*}", "`{path*}` is no parameter: write its name alone; multi_segment"),
+        ("GET /pets/{+path}", "`{+path}` is no parameter"),
+        ("GET /pets/{path:.*}", "`{path:.*}` is no parameter"),
+        ("GET /{id}/x/{id}", "the parameter `id` stands twice in the template"),
+        ("GET /{a}{b}", "two parameters with nothing between them"),
+        ("GET /pets//{id}", "there is an empty segment (//) in the path: write it without"),
+        ("GET /../pets", "there is a dot segment in the path"),
+        ("GET /pets%2f{id}", "there is an encoded slash in the path"),
+        ("GET /pets;{id}", "there is a ; in the path"),
+        ("GET /100%", "there is an incomplete escape in the path"),
+    ],
+)  # fmt: skip
+def test_a_template_that_cannot_be_meant_is_told(match: str, says: str) -> None:
+    """A bad template is told with its line, what is wrong, and what a good one looks like."""
+    told = error_of(operation(match))
+    assert told.startswith("p.yaml:5: operations.1.match: ") and says in told and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("match", "more", "says"),
+    [
+        ("GET /{a}", "    multi_segment: [b]\n", "p.yaml:6: operations.1.multi_segment: /{a} has no parameter `b`"),
+        ("GET /a", "    multi_segment: [b]\n", "it has (none)"),
+        ("GET /{a}.json", "    multi_segment: [a]\n", "`a` is only a part of its segment"),
+        ("GET /{a}/{b}", "    multi_segment: [a, b]\n", "p.yaml:6: operations.1.multi_segment: two parameters of"),
+        ("GET /{a}", "    multi_segment: a\n", "p.yaml:6: operations.1.multi_segment: "),
+        ("GET /{a}", "    encoded_slash: true\n", "p.yaml:6: operations.1.encoded_slash: "),
+        ("GET /{a}", "    encodedslash: allow\n", "p.yaml:6: operations.1.encodedslash: there is no such field: did"),
+        ("GET /{a}", "    require: [a]\n", "p.yaml:6: operations.1.require: there is no such field"),
+        ("GET /{a}", "  - encoded_slash: allow\n", "p.yaml:6: operations.2.match: this field is required"),
+        ("GET /{a}/b", "  - match: GET /{c}/b\n", "`GET /{a}/b` and `GET /{c}/b` match the same requests"),
+        ("GET /", "", "p.yaml:3: operations: `GET /` and `GET /` match the same requests"),
+    ],
+)  # fmt: skip
+def test_an_operation_that_contradicts_itself_is_told(match: str, more: str, says: str) -> None:
+    """What an operation says must fit its template, and no other operation may say something of the same requests."""
+    told = error_of(operation(match, more))
+    assert says in told and "\n" not in told and told.startswith("p.yaml:")
+
+
+def test_operations_are_taken_as_written() -> None:
+    """The fields of an operation, with their defaults; the schema takes what the types take."""
+    text = operation("PUT /repos/{owner}/c/{path}", "    encoded_slash: allow\n    multi_segment: [path]\n")
+    first, second = parse(text.encode(), "p").operations
+    assert (first.match, first.encoded_slash, first.multi_segment) == ("GET /", "refuse", [])
+    assert (second.match, second.encoded_slash, second.multi_segment) == (
+        "PUT /repos/{owner}/c/{path}",
+        "allow",
+        ["path"],
+    )
+    jsonschema.validate(YAML(typ="safe").load(text), policy.schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(YAML(typ="safe").load(operation("get pets")), policy.schema())
 
 
 @pytest.mark.parametrize(

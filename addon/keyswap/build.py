@@ -12,7 +12,8 @@ from keyswap.keys.pepper import Pepper
 from keyswap.keys.sqlite import SqliteKeys
 from keyswap.keys.verify import KeyVerifier
 from keyswap.model import Damage, Principal, Refuse, Upstream
-from keyswap.operations.paths import one_reading
+from keyswap.operations.paths import Opening, PathLaw
+from keyswap.operations.template import Template
 from keyswap.policy import Policy, parse_upstream
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.claims import TokenShape, claims_of
@@ -88,7 +89,10 @@ def build(policy: Policy, resources: Resources, upstream: Upstream | None, now: 
         resources.keyring, resources.epochs, policy.tokens.algorithm, int(policy.tokens.ttl), resources.tokens
     )
     gate = Gate(
-        path=one_reading,
+        path=PathLaw(
+            Opening(Template.parse(rule.match, rule.multi_segment), rule.encoded_slash == "allow")
+            for rule in policy.operations
+        ),
         credential=CredentialReader(Place(place.header, place.scheme) for place in policy.api_keys.read_from),
         verifiers={"key": KeyVerifier(keys, keys.watch, resources.pepper, keys.used)},
         claims=lambda principal: claims_of(principal, shape),

@@ -17,7 +17,7 @@ Verifier = Callable[[Credential, Request, float], Awaitable[Principal | Refuse]]
 class Gate:
     """The steps, in the order in which `decide` asks them."""
 
-    path: Callable[[bytes], Refuse | None]
+    path: Callable[[str, bytes], Refuse | None]
     credential: Callable[[Headers], Credential | Refuse | None]
     verifiers: Mapping[str, Verifier]
     claims: Callable[[Principal], Claims]
@@ -26,7 +26,7 @@ class Gate:
 
     async def decide(self, request: Request, now: float) -> Decision:
         """Judge a request at `now` (epoch seconds)."""
-        refused = self.path(request.target)
+        refused = self.path(request.method, request.target)
         if refused is not None:
             return refused
         credential = self.credential(request.headers)
@@ -68,9 +68,9 @@ async def explain(
         reason = result.reason if isinstance(result, Refuse) else detail
         steps.append(Step(name, "refuse" if isinstance(result, Refuse) else "pass", reason, (clock() - began) * 1e6))
 
-    def path(target: bytes) -> Refuse | None:
+    def path(method: str, target: bytes) -> Refuse | None:
         began = clock()
-        result = gate.path(target)
+        result = gate.path(method, target)
         done("path", began, "it has exactly one reading", result)
         return result
 

@@ -13,12 +13,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from keyswap.model import Damage, Upstream
+from keyswap.model import METHODS, Damage, Upstream
+from keyswap.operations.template import Template
 
 MAX_BYTES = 1 << 20
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -187,6 +198,58 @@ class Timeouts(_Section):
     idle: Wait = Field(default=300.0, description="While no byte moves either way.")
 
 
+def _match(text: str) -> str:
+    _template(text)
+    return text
+
+
+def _template(match: str, multi_segment: list[str] | None = None) -> Template:
+    try:
+        return Template.parse(match, multi_segment or ())
+    except ValueError as error:
+        raise PydanticCustomError("template", "{why}", {"why": str(error)}) from error
+
+
+Match = Annotated[
+    str,
+    AfterValidator(_match),
+    WithJsonSchema({"type": "string", "pattern": f"^(?:{'|'.join(METHODS)}) /[!-~]*$"}),
+]
+
+
+class OperationRule(_Section):
+    """What the policy says of an operation."""
+
+    match: Match = Field(description="`METHOD /template`; GET is HEAD too where HEAD is not written.")
+    encoded_slash: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        description="allow: %2F may stand inside a parameter's value, for a backend that routes before it decodes.",
+    )
+    multi_segment: list[str] = Field(default=[], description="The parameter that takes several segments, joined by /.")
+
+    @field_validator("multi_segment")
+    @classmethod
+    def _in_the_template(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        if "match" in info.data:
+            _template(info.data["match"], names)
+        return names
+
+
+def _distinct(rules: list[OperationRule]) -> list[OperationRule]:
+    seen: dict[tuple[str, str], str] = {}
+    for rule in rules:
+        template = Template.parse(rule.match)
+        form = template.method, template.form
+        if form in seen:
+            raise PydanticCustomError(
+                "twice",
+                "`{one}` and `{other}` match the same requests: make them one entry",
+                {"one": seen[form], "other": rule.match},
+            )
+        seen[form] = rule.match
+    return rules
+
+
 class Log(_Section):
     """Where decisions are written."""
 
@@ -225,6 +288,9 @@ class Policy(_Section):
     )
     api_keys: ApiKeys = ApiKeys()
     tokens: Tokens = Tokens()
+    operations: Annotated[list[OperationRule], AfterValidator(_distinct)] = Field(
+        default=[], description="What is said of single operations."
+    )
     log: Log = Log()
 
     def model_post_init(self, _context: object) -> None:

@@ -1,52 +1,70 @@
-"""Whether a request's target has exactly one reading.
+"""The path law: whether a request's target has exactly one reading, where an operation may say what its backend reads.
 
-Law: a target that two programs could read differently is refused, never cleaned up. What passes is forwarded byte for
-byte, so that the path that was judged is the path that the backend sees. Everything refused here has been a way around
-some gateway: dot segments, doubled slashes, separators in disguise (RFC 3986 §3.3, §6.2.2), double encoding, bytes that
-are no UTF-8 (overlong forms decode to `/` and `.` in lenient decoders).
+Law: an opt-in only ever concerns the value of a parameter of its own operation, and holds where a backend that decodes
+the path would find no other separator, no empty and no dot segment. Everything else is as strict as without one. What
+passes is forwarded as it was sent.
 """
 
 import re
-from urllib.parse import unquote_to_bytes
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-from keyswap.model import Code, Refuse
+from keyswap.model import METHODS, Refuse
+from keyswap.operations.reading import PLAIN, one_reading
+from keyswap.operations.template import Template, normal
 
-_PLAIN = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*/?(?:\?[!-\"$-~]*)?")
-"""Paths of unescaped characters whose segments begin with no dot: all but a few requests, judged in one pass."""
+_is_plain = PLAIN.fullmatch
+_SLASH = re.compile(rb"%2f", re.IGNORECASE)
+_BETWEEN = re.compile(rb"/|%2f", re.IGNORECASE)
 
-_RULES = tuple(
-    (reason, re.compile(pattern, re.IGNORECASE))
-    for reason, pattern in (
-        ("the target does not begin with /", rb"\A(?!/)"),
-        ("a control character, space or byte outside ASCII in the target", rb"[\x00-\x20\x7f-\xff]"),
-        ("a fragment in the target", rb"#"),
-        ("a backslash in the path", rb"\A[^?]*(?:\\|%5c)"),
-        ("a ; in the path", rb"\A[^?]*(?:;|%3b)"),
-        ("an encoded slash in the path", rb"\A[^?]*%2f"),
-        ("an encoded control character in the path", rb"\A[^?]*%(?:[01][0-9a-f]|7f)"),
-        ("an incomplete escape in the path", rb"\A[^?]*%(?![0-9a-f]{2})"),
-        ("an empty segment (//) in the path", rb"\A[^?]*//"),
-        ("a dot segment in the path", rb"\A[^?]*/(?:\.|%2e){1,2}(?:[/?]|\Z)"),
+
+class Opening(NamedTuple):
+    """What the policy says of an operation's path."""
+
+    template: Template
+    encoded_slash: bool
+
+    def admits(self, path: bytes) -> bool:
+        """Whether each encoded slash of `path`, as sent, stands inside a parameter's value."""
+        found = self.template.shape.fullmatch(path) if self.encoded_slash else None
+        return found is not None and all(all(_BETWEEN.split(value)) for value in found.groups())
+
+
+class PathLaw:
+    """Made once from the policy, asked for each request."""
+
+    def __init__(self, openings: Iterable[Opening] = ()) -> None:
+        written = sorted(openings, key=lambda opening: opening.template.rank)
+        self._openings: Mapping[str, tuple[Opening, ...]] = {method: _of(method, written) for method in METHODS}
+        self._any = any(opening.encoded_slash for opening in written)
+
+    def __call__(self, method: str, target: bytes) -> Refuse | None:
+        """Refuse a request target, as sent, that has more than one reading (law 4)."""
+        if _is_plain(target):
+            return None
+        if self._any:
+            path, mark, query = target.partition(b"?")
+            if _SLASH.search(path) and self._admits(method, path):
+                target = _SLASH.sub(b"/", path) + mark + query  # judged as a backend that decodes would see it
+        return one_reading(target)
+
+    def _admits(self, method: str, path: bytes) -> bool:
+        """The first operation that the path belongs to decides, also where it is written with needless escapes."""
+        plain = normal(path)
+        for opening in self._openings.get(method, ()):
+            if opening.template.shape.fullmatch(plain):
+                return opening.admits(path)
+        return False
+
+
+def _of(method: str, openings: list[Opening]) -> tuple[Opening, ...]:
+    """The operations that a method is judged by: HEAD also by those of GET that do not say HEAD themselves."""
+    own = [opening for opening in openings if opening.template.method == method]
+    if method != "HEAD":
+        return tuple(own)
+    said = {opening.template.form for opening in own}
+    return tuple(
+        opening
+        for opening in openings
+        if opening in own or (opening.template.method == "GET" and opening.template.form not in said)
     )
-)
-
-
-_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
-_C1 = re.compile("[\x80-\x9f]")
-
-
-def one_reading(target: bytes) -> Refuse | None:
-    """Refuse a request target, as sent, that has more than one reading (law 4)."""
-    if _PLAIN.fullmatch(target):
-        return None
-    for reason, rule in _RULES:
-        if rule.search(target):
-            return Refuse(Code.AMBIGUOUS_PATH, reason)
-    decoded = unquote_to_bytes(target.partition(b"?")[0])
-    if _ESCAPE.search(decoded):
-        return Refuse(Code.AMBIGUOUS_PATH, "a doubly encoded character in the path")
-    try:
-        text = decoded.decode()
-    except UnicodeDecodeError:
-        return Refuse(Code.AMBIGUOUS_PATH, "an escape in the path that is no UTF-8")
-    return Refuse(Code.AMBIGUOUS_PATH, "an encoded control character in the path") if _C1.search(text) else None

@@ -183,10 +183,11 @@ def _say(server: Any, answer: Answer | None) -> CommandGenerator[None]:
 
 
 _HEAD = re.compile(
-    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^\x00-\x20\x7f]+ HTTP/1\.[01]\r\n"
+    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^\x09-\x0d\x20]+ HTTP/1\.[01]\r\n"
     rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n"
 )
-"""A request's head as RFC 9112 §2 to §5 have it, without their leniency: no bare CR or LF, no folded lines."""
+"""A request's head as RFC 9112 §2 to §5 have it, without their leniency: no bare CR or LF, no folded lines.
+Other bytes that a target may not hold are left to the path law."""
 
 
 class _Heads(ReceiveBuffer):

@@ -1,0 +1,107 @@
+"""`METHOD /template`: how an operation is named, and which paths are its own.
+
+Law: a template has one reading, and so has every path that it matches: each byte of the path belongs to one literal or
+to one parameter. A parameter is never empty and ends with its segment, unless it is the one that takes several.
+Matching takes time in proportion to the path's length, whatever its bytes.
+"""
+
+import re
+from collections.abc import Collection
+from typing import NamedTuple, Self
+from urllib.parse import unquote_to_bytes
+
+from keyswap.model import METHODS
+from keyswap.operations.reading import one_reading
+
+_NAME = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_$@.\[\]-]*")
+_PARAMETER = re.compile(r"\{([^{}]*)\}")
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
+_UNRESERVED = re.compile(rb"[A-Za-z0-9._~-]")
+_LITERAL, _MIXED, _ONE, _SEVERAL, _END = range(5)
+"""The ranks of segments: where several templates match a path, the first segment that differs decides, literals first
+(OpenAPI 3.1 §4.8.8.2)."""
+
+
+class Template(NamedTuple):
+    """A parsed `METHOD /template`. `path` is the template as written, without its method."""
+
+    method: str
+    path: str
+    rank: tuple[int, ...]
+    """Sorts the templates of a method: those that are to be asked first come first."""
+    shape: re.Pattern[bytes]
+    """Matches whole paths in their normal form; its groups are the parameters' values, in order."""
+
+    @classmethod
+    def parse(cls, match: str, multi_segment: Collection[str] = ()) -> Self:
+        """Read a template; `multi_segment` names the parameter that takes several segments. Raises ValueError."""
+        method, space, path = match.partition(" ")
+        if not space or method not in METHODS:
+            raise ValueError(
+                f"write a method and a template: `GET /pets/{{petId}}`; the methods are {', '.join(METHODS)}"
+            )
+        names = _checked(path)
+        for name in multi_segment:
+            if name not in names:
+                known = ", ".join(names) or "none"
+                raise ValueError(f"{path} has no parameter `{name}`: name one that it has ({known})")
+            if f"/{{{name}}}/" not in path + "/":
+                raise ValueError(f"`{name}` is only a part of its segment: several segments need one for themselves")
+        if len(multi_segment) > 1:
+            raise ValueError("two parameters of several segments have more than one reading: name one of them")
+        segments = [_segment(segment, multi_segment) for segment in path[1:].split("/")]
+        shape = re.compile(b"/" + b"/".join(pattern for _, pattern in segments), re.DOTALL)
+        return cls(method, path, (*(rank for rank, _ in segments), _END), shape)
+
+    @property
+    def form(self) -> str:
+        """The path without its parameters' names: of one method, two templates of a form are the same operation."""
+        return _PARAMETER.sub("{}", self.path)
+
+
+def normal(path: bytes) -> bytes:
+    """A path with the escapes of unreserved characters undone, all others in capitals (RFC 3986 §6.2.2)."""
+    return _ESCAPE.sub(_normal_escape, path)
+
+
+def _normal_escape(escape: re.Match[bytes]) -> bytes:
+    character = unquote_to_bytes(escape[0])
+    return character if _UNRESERVED.fullmatch(character) else escape[0].upper()
+
+
+def _checked(path: str) -> list[str]:
+    """The names of a template's parameters. Raises ValueError."""
+    if not path.startswith("/"):
+        raise ValueError("a template begins with `/`, after the method and one space: `GET /pets/{petId}`")
+    if not path.isascii() or not path.isprintable() or " " in path:
+        raise ValueError("write spaces and characters outside ASCII of a template as they are sent: %20, %C3%A9")
+    if "?" in path or "#" in path:
+        raise ValueError("a template is a path: leave out the query and the fragment")
+    if re.search(r"[{}]", _PARAMETER.sub("", path)):
+        raise ValueError("the braces of a template come in pairs around a parameter's name: `/pets/{petId}`")
+    names = _PARAMETER.findall(path)
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"`{{{name}}}` is no parameter: write its name alone; multi_segment says which takes several"
+            )
+        if names.count(name) > 1:
+            raise ValueError(f"the parameter `{name}` stands twice in the template: give each its own name")
+    if "}{" in path:
+        raise ValueError("two parameters with nothing between them have more than one reading: put a literal there")
+    refused = one_reading(_PARAMETER.sub("x", path).encode())
+    if refused is not None:
+        raise ValueError(f"no request's path can be like this, there is {refused.reason}: write it without")
+    return names
+
+
+def _segment(segment: str, multi_segment: Collection[str]) -> tuple[int, bytes]:
+    """A segment's rank and pattern. Nothing in a pattern can give back what it took but its last parameter."""
+    first, *rest = _PARAMETER.split(segment)
+    literals = [re.escape(normal(literal.encode())) for literal in (first, *rest[1::2])]
+    if not rest:
+        return _LITERAL, literals[0]
+    if segment == f"{{{rest[0]}}}":
+        return (_SEVERAL, rb"([^/]++(?:/[^/]++)*)") if rest[0] in multi_segment else (_ONE, rb"([^/]++)")
+    inner = b"".join(rb"((?:(?!%b)[^/])++)%b" % (literal, literal) for literal in literals[1:-1])
+    return _MIXED, literals[0] + inner + rb"([^/]+)" + literals[-1]
