@@ -97,7 +97,8 @@ class Answer:
 
     @property
     def status(self) -> str | None:
-        return next((value.decode() for name, value in self.headers if name == b":status"), None)
+        found = [value.decode() for name, value in self.headers if name == b":status"]
+        return found[-1] if found and found[-1] >= "200" else None
 
     @property
     def over(self) -> bool:

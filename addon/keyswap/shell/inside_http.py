@@ -118,6 +118,7 @@ def install(reasons: Mapping[int, str]) -> None:
     _wrap(two, "_handle_event", _send_http2)
     _wrap(two, "handle_h2_event", _receive_http2)
     _wrap(two, "__init__", _begin_http2)
+    _wrap(_http2.Http2Connection, "protocol_error", _end_http2)
     _wrap(_http2.Http2Client, "handle_h2_event", _receive_http2_upstream)
     _wrap(websocket.WebsocketConnection, "events", _websocket_events)
     _http1.ChunkedReader = _Chunks  # type: ignore[attr-defined]
@@ -294,6 +295,11 @@ def _begin_http2(original: Any, self: Any, *given: Any) -> None:
         self.h2_conn.decoder.max_header_list_size = 2 * by.max_head
 
 
+def _end_http2(original: Any, self: Any, _message: str, *code: int) -> CommandGenerator[None]:
+    """What ends a connection is told by its error code alone: the message would quote what was sent."""
+    yield from original(self, "malformed HTTP/2", *code)
+
+
 def _send_http2(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
     answer = None
     if isinstance(event, ResponseProtocolError) and (status := event.code.http_status_code()) is not None:
@@ -318,12 +324,13 @@ def _send_http2(original: Any, self: Any, event: Event) -> CommandGenerator[None
 
 
 def _overfull(self: Any) -> bool:
-    """Whether more is held than one frame, or one header block: h2 checks neither before it has all of it."""
+    """Whether a frame, or a header block, will be too long: h2 checks neither before it has all of it."""
     by, buffer = watch_of(self.context.client), self.h2_conn.incoming_buffer
     if by is None or self._handle_event == self.done:
         return False
     held = sum(len(frame.data) for frame in buffer._headers_buffer)
-    return bool(len(buffer._data) > buffer.max_frame_size + 9 or held > 2 * by.max_head)
+    announced = int.from_bytes(buffer._data[:3]) if len(buffer._data) >= 3 else 0
+    return bool(announced > buffer.max_frame_size or held > 2 * by.max_head)
 
 
 _COSTS = {
