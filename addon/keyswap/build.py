@@ -6,6 +6,7 @@ database, signing keys, minted tokens) is opened once a process.
 
 from dataclasses import dataclass
 
+from keyswap.cors import Cors
 from keyswap.credentials import CredentialReader, Place
 from keyswap.gate import Gate
 from keyswap.keys.pepper import Pepper
@@ -60,6 +61,7 @@ class Built:
     keys: SqliteKeys
     key_set: KeySet
     keyring: Keyring
+    cors: Cors
 
     def unhealthy(self, now: float) -> Refuse | None:
         """Why credentials cannot be verified now; None: they can."""
@@ -88,6 +90,7 @@ def build(policy: Policy, resources: Resources, upstream: Upstream | None, now: 
     minter = Minter(
         resources.keyring, resources.epochs, policy.tokens.algorithm, int(policy.tokens.ttl), resources.tokens
     )
+    cors = Cors(policy.cors.preflight, policy.cors.origins)
     gate = Gate(
         path=PathLaw(
             Opening(Template.parse(rule.match, rule.multi_segment), rule.encoded_slash == "allow")
@@ -98,6 +101,7 @@ def build(policy: Policy, resources: Resources, upstream: Upstream | None, now: 
         claims=lambda principal: claims_of(principal, shape),
         mint=minter,
         upstream=upstream or parse_upstream(str(policy.upstream)),
+        preflight=cors.preflight,
     )
     key_set = KeySet(resources.keyring, resources.epochs, policy.issuer)
-    return Built(policy, gate, keys, key_set, resources.keyring)
+    return Built(policy, gate, keys, key_set, resources.keyring, cors)

@@ -7,7 +7,21 @@ a refusal; an exception is a bug, and the shell's to catch. Nothing on the warm 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
-from keyswap.model import Admit, Claims, Code, Credential, Decision, Headers, Principal, Refuse, Request, Step, Upstream
+from keyswap.model import (
+    ANONYMOUS,
+    Admit,
+    Claims,
+    Code,
+    Credential,
+    Decision,
+    Headers,
+    Preflight,
+    Principal,
+    Refuse,
+    Request,
+    Step,
+    Upstream,
+)
 
 Verifier = Callable[[Credential, Request, float], Awaitable[Principal | Refuse]]
 """Who presents this credential? Arguments: credential, request, epoch seconds."""
@@ -23,12 +37,16 @@ class Gate:
     claims: Callable[[Principal], Claims]
     mint: Callable[[Claims, float], str | Refuse]
     upstream: Upstream
+    preflight: Callable[[Request], Preflight | None] = lambda _request: None
 
     async def decide(self, request: Request, now: float) -> Decision:
         """Judge a request at `now` (epoch seconds)."""
-        refused = self.path(request.method, request.target)
+        asked = self.preflight(request) if request.method == "OPTIONS" else None
+        refused = self.path(asked.method if asked else request.method, request.target)
         if refused is not None:
             return refused
+        if asked is not None:
+            return asked.reply or Admit(ANONYMOUS, None, None, self.upstream)
         credential = self.credential(request.headers)
         if isinstance(credential, Refuse):
             return credential

@@ -79,6 +79,10 @@ class Principal(NamedTuple):
     not_after: int | None = None
 
 
+ANONYMOUS = Principal(None, None)
+"""Who presents nothing, where nothing is asked for."""
+
+
 class Claims(NamedTuple):
     """Everything that a minted token says, except when and under which id it was minted (`iat`, `exp`, `jti`).
 
@@ -121,15 +125,29 @@ class Upstream(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """The request goes to `upstream` with `token` in place of its credential."""
+    """The request goes to `upstream` with `token` in place of its credential; None: without either."""
 
     principal: Principal
-    claims: Claims
-    token: str = field(repr=False)
+    claims: Claims | None
+    token: str | None = field(repr=False)
     upstream: Upstream
 
 
-Decision = Admit | Refuse
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The gateway answers in the backend's place, 204 with these fields."""
+
+    headers: Headers
+
+
+class Preflight(NamedTuple):
+    """A browser asks whether it may send a request of this method; `reply` None: the backend is to say."""
+
+    method: str
+    reply: Reply | None
+
+
+Decision = Admit | Reply | Refuse
 
 
 @dataclass(frozen=True, slots=True)

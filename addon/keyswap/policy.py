@@ -250,6 +250,44 @@ def _distinct(rules: list[OperationRule]) -> list[OperationRule]:
     return rules
 
 
+def _origin(text: str) -> str:
+    if text == "*":
+        return text
+    found = _ORIGIN.fullmatch(text)
+    if found is None:
+        raise PydanticCustomError(
+            "origin", "an origin is scheme://host[:port] in small letters, without a path, or `*` for every one"
+        )
+    if (found[1], found[2]) in {("http", "80"), ("https", "443")}:
+        raise PydanticCustomError(
+            "origin", "browsers leave out the port {port} of {scheme}", {"port": found[2], "scheme": found[1]}
+        )
+    return text
+
+
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?")
+Origin = Annotated[str, AfterValidator(_origin)]
+
+
+def _every_one_alone(origins: list[str]) -> list[str]:
+    if "*" in origins and len(origins) > 1:
+        raise PydanticCustomError("origins", "`*` is every origin: leave out the others")
+    return origins
+
+
+class CorsRules(_Section):
+    """What browsers are told."""
+
+    preflight: Literal["refuse", "forward", "answer"] = Field(
+        default="refuse",
+        description="refuse: as any request without a key; forward: to the backend, without a token; answer: by the "
+        "gateway, for these origins.",
+    )
+    origins: Annotated[list[Origin], AfterValidator(_every_one_alone)] = Field(
+        default=[], description="Origins whose code may read refusals; * for every one."
+    )
+
+
 class Log(_Section):
     """Where decisions are written."""
 
@@ -280,6 +318,7 @@ class Policy(_Section):
         default=["x-user-*", "x-org-*", "x-consumer-*", "x-auth-*", "x-authenticated-*"],
         description="Identity as other gateways write it: removed from what callers send. A final * is a wildcard.",
     )
+    cors: CorsRules = CorsRules()
     timeouts: Timeouts = Timeouts()
     max_head: MaxHead = Field(default=64 << 10, description="431 beyond it. 1KiB to 1MiB.")
     max_body: Size | None = Field(default=None, description="413 beyond it; null: any size, streamed.")

@@ -7,7 +7,7 @@ backend, the key, or the programs behind it.
 import json
 from typing import NamedTuple
 
-from keyswap.model import Code, Refuse
+from keyswap.model import Code, Headers, Refuse
 
 
 class Problem(NamedTuple):
@@ -78,8 +78,8 @@ def status_of(code: Code) -> int:
     return PROBLEMS[code].status
 
 
-def answer(refused: Refuse, request_id: str) -> Answer:
-    """The response to a refused request."""
+def answer(refused: Refuse, request_id: str, more: Headers = ()) -> Answer:
+    """The response to a refused request; `more` are fields of its own beside the code's."""
     problem = PROBLEMS[refused.code]
     body = json.dumps(
         {
@@ -98,5 +98,6 @@ def answer(refused: Refuse, request_id: str) -> Answer:
         (b"X-Request-Id", request_id.encode()),
         *problem.headers,
         *(((b"Allow", ", ".join(refused.allow).encode()),) if refused.allow else ()),
+        *more,
     )
     return Answer(problem.status, headers, body)

@@ -24,7 +24,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
 
 from keyswap.build import Built
-from keyswap.model import Code, Decision, Refuse, Request, Upstream
+from keyswap.model import Code, Decision, Headers, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.shell import inside, inside_http, options, own, wire, writing
 from keyswap.shell.bounds import Rules, Ticket, refusal
@@ -162,9 +162,10 @@ class KeyswapAddon:
             writing.show(flow, decision)
         if isinstance(decision, Refuse):
             loaded.log.write(line._replace(status=status_of(decision.code)))
-            waits = "expect" in flow.request.headers
-            writing.refuse(flow, decision, request_id, washed.closes or decision.code in _MALFORMED)
-            return self._deny(flow, decision, request_id, washed.framed, waits)
+            told = answer(decision, request_id, loaded.built.cors.exposed(presented))
+            return self._respond(flow, told, washed.closes or decision.code in _MALFORMED, washed.framed)
+        if isinstance(decision, Reply):
+            return self._respond(flow, writing.reply(decision, request_id), washed.closes, washed.framed)
         ticket = Ticket(flow, decision.principal, line, time.perf_counter(), washed.closes)
         inside.give_ticket(flow, ticket)
         writing.admit(flow, decision, washed, request_id, loaded.keep_host, self._whole_up_to)
@@ -176,15 +177,17 @@ class KeyswapAddon:
             flow.request.stream = watched.metered(ticket, loaded.bounds.max_body)
         return None
 
-    def _deny(self, flow: HTTPFlow, refused: Refuse, request_id: str, framed: bool, waits: bool) -> None:
-        """Answer a refused request without its body: one that is long, of unknown length, or waits to be asked for."""
+    def _respond(self, flow: HTTPFlow, told: Answer, closes: bool, framed: bool) -> None:
+        """Answer a request; at once, if its body is long, of unknown length, or waits to be asked for."""
+        waits = "expect" in flow.request.headers
+        writing.respond(flow, told, closes)
         length = writing.declared_length(flow.request.headers) if framed else 0
         if flow.request.is_http2 and "content-length" not in flow.request.headers:
             length = None
         if length is None or length > WHOLE_UP_TO or (waits and length):
             watched = self._guard.of(flow.client_conn) if self._guard is not None else None
             if watched is not None and watched.still_sends(flow):
-                watched.deny(flow, answer(refused, request_id))
+                watched.deny(flow, told)
 
     async def _decide(self, flow: HTTPFlow, loaded: Loaded, request: Request, now: float) -> Decision:
         if not options.is_dead(flow.client_conn.proxy_mode):
@@ -206,7 +209,7 @@ class KeyswapAddon:
         assert response is not None
         if response.data.status_code == 101 and not wire.is_promised(flow.request.data.headers.fields, response):
             refused = Refuse(Code.UPSTREAM_UNAVAILABLE, "a 101 that answers no WebSocket handshake")
-            writing.withdraw(flow, refused.code, ticket.line.request_id)
+            writing.withdraw(flow, refused.code, ticket.line.request_id, self._exposed(flow))
             ticket.begun = True
             return self._finish(ticket, response.data.status_code, refused)
         declared = writing.pass_on(response, ticket.line.request_id, ticket.closes)
@@ -275,13 +278,19 @@ class KeyswapAddon:
         if ticket is not None:
             refused = _outcome(ticket, refused)
             self._finish(ticket, status_of(refused.code), refused)
-            return answer(refused, ticket.line.request_id)
+            return answer(refused, ticket.line.request_id, self._exposed(flow))
         request_id = writing.new_request_id()
         peer = flow.client_conn.peername if flow is not None else None
         self._write(
             Line(time.time(), request_id, refused, status_of(refused.code), "", b"", peer[0] if peer else "", 0)
         )
-        return answer(refused, request_id)
+        return answer(refused, request_id, self._exposed(flow))
+
+    def _exposed(self, flow: HTTPFlow | None) -> Headers:
+        """What lets a browser's code read a refusal."""
+        if flow is None or self.service is None:
+            return ()
+        return self.service.loaded.built.cors.exposed(flow.request.data.headers.fields)
 
     def _cut(self, ticket: Ticket, refused: Refuse) -> None:
         self._write(ticket.line._replace(decision=refused))

@@ -78,7 +78,7 @@ def explanation(decision: Decision, steps: list[Step]) -> dict[str, Any]:
     """A decision and its steps."""
     admitted = decision if isinstance(decision, Admit) else None
     refused = decision if isinstance(decision, Refuse) else None
-    claims = admitted.claims._asdict() if admitted else {}
+    claims = admitted.claims._asdict() if admitted and admitted.claims else {}
     return {
         "decision": "admit" if admitted else "refuse",
         "status": status_of(refused.code) if refused else None,
@@ -116,6 +116,8 @@ _REMEDIES = {
     Code.INVALID_REQUEST: "Let the client send well-formed HTTP: one valid Host, no control characters, no trailers.",
     Code.HEADERS_TOO_LARGE: "Let the client send a shorter target, or fewer headers.",
     Code.METHOD_NOT_ALLOWED: "Let the client use one of the methods in the answer's Allow header.",
+    Code.BODY_TOO_LARGE: "Let the client send less, or raise `max_body` of the policy.",
+    Code.UPSTREAM_TIMEOUT: "Look at the backend, or raise `timeouts.response` of the policy.",
     Code.UPSTREAM_UNAVAILABLE: "Look at the backend: `keyswap status` tells its address.",
     Code.STORE_UNAVAILABLE: "`keyswap status` names the store; put it back, then restart the gateway.",
     Code.GATEWAY_UNAVAILABLE: "The gateway's log names the cause.",

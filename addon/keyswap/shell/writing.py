@@ -10,7 +10,8 @@ import time
 from mitmproxy.http import Headers, HTTPFlow, Response
 
 from keyswap.gate import describe
-from keyswap.model import Admit, Code, Decision, Refuse
+from keyswap.model import Admit, Code, Decision, Refuse, Reply
+from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.shell.washing import Washed
 
@@ -23,13 +24,14 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
     host = asked if keep_host else upstream.authority.encode()
     fields = [
         (b"Host", host),
-        (b"Authorization", b"Bearer " + decision.token.encode()),
         (b"X-Request-Id", request_id.encode()),
         (b"X-Forwarded-For", washed.client.encode()),
         (b"X-Forwarded-Host", asked),
         (b"X-Forwarded-Proto", proto.encode()),
         *washed.kept,
     ]
+    if decision.token is not None:
+        fields.insert(1, (b"Authorization", b"Bearer " + decision.token.encode()))
     declared = declared_length(request.headers) if washed.framed else 0
     if request.is_http2 and "content-length" not in request.headers:
         # Without it the body would follow an HTTP/1 head that has no framing, and be read as the next request.
@@ -48,6 +50,8 @@ def show(flow: HTTPFlow, decision: Decision) -> None:
     if isinstance(decision, Refuse):
         flow.marked = ":no_entry:"
         flow.comment = f"refused {status_of(decision.code)} {decision.code}: {decision.reason}"
+    elif isinstance(decision, Reply):
+        flow.comment = "answered by the gateway: a preflight"
     else:
         flow.comment = f"admitted: {describe(decision.principal)}"
 
@@ -67,14 +71,19 @@ def refuse(flow: HTTPFlow, refused: Refuse, request_id: str, closes: bool) -> No
     respond(flow, answer(refused, request_id), closes)
 
 
-def respond(flow: HTTPFlow, reply: Answer, closes: bool) -> None:
+def reply(decision: Reply, request_id: str) -> Answer:
+    """What the gateway answers in the backend's place."""
+    return Answer(204, (*decision.headers, (b"X-Request-Id", request_id.encode())), b"")
+
+
+def respond(flow: HTTPFlow, told: Answer, closes: bool) -> None:
     """Answer a request with a response of the gateway's own."""
     flow.request.headers.pop("expect", None)  # mitmproxy would still ask for the body of a request that was refused
-    headers = (*reply.headers, (b"Connection", b"close")) if closes else reply.headers
-    body = b"" if flow.request.data.method == b"HEAD" else reply.body
+    headers = (*told.headers, (b"Connection", b"close")) if closes else told.headers
+    body = b"" if flow.request.data.method == b"HEAD" else told.body
     now = time.time()
-    flow.response = Response(b"HTTP/1.1", reply.status, b"", Headers(headers), body, None, now, now)
-    flow.response.reason = REASONS.get(reply.status, "")
+    flow.response = Response(b"HTTP/1.1", told.status, b"", Headers(headers), body, None, now, now)
+    flow.response.reason = REASONS.get(told.status, "")
 
 
 def pass_on(response: Response, request_id: str, closes: bool) -> int | None:
@@ -97,7 +106,7 @@ def pass_on(response: Response, request_id: str, closes: bool) -> int | None:
     return int(declared[0]) if len(declared) == 1 and declared[0].isdigit() else None
 
 
-def withdraw(flow: HTTPFlow, code: Code, request_id: str) -> None:
+def withdraw(flow: HTTPFlow, code: Code, request_id: str, more: Fields = ()) -> None:
     """Put a refusal in place of a response whose head has come: its body is discarded, its connections are closed.
 
     The response is changed, not replaced: mitmproxy's upstream connection looks at the same object to learn whether it
@@ -105,9 +114,9 @@ def withdraw(flow: HTTPFlow, code: Code, request_id: str) -> None:
     """
     response = flow.response
     assert response is not None
-    reply = answer(Refuse(code, "the response was withdrawn"), request_id)
-    kept = [field for field in reply.headers if field[0] not in {b"Content-Type", b"Content-Length"}]
-    response.status_code, response.reason = reply.status, REASONS[reply.status]
+    told = answer(Refuse(code, "the response was withdrawn"), request_id, more)
+    kept = [field for field in told.headers if field[0] not in {b"Content-Type", b"Content-Length"}]
+    response.status_code, response.reason = told.status, REASONS[told.status]
     response.headers = Headers([*kept, (b"Content-Length", b"0"), (b"Connection", b"close")])
     response.trailers = None
     response.stream = lambda _data: []
@@ -120,6 +129,7 @@ def new_request_id() -> str:
 
 REASONS = {
     200: "OK",
+    204: "No Content",
     304: "Not Modified",
     400: "Bad Request",
     401: "Unauthorized",

@@ -1,0 +1,68 @@
+"""Cross-origin requests of browsers (Fetch standard, "CORS protocol").
+
+Law: a preflight is judged without a credential and is forwarded, if at all, without one and without a token. What an
+admitted response allows its readers is the backend's to say; the gateway only lets the policy's origins read refusals.
+"""
+
+import re
+from collections.abc import Iterable
+
+from keyswap.model import METHODS, Headers, Preflight, Reply, Request
+
+MAX_AGE_S = 600
+_NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
+_LONGEST = 4 << 10
+_EXPOSED = (b"Access-Control-Expose-Headers", b"X-Request-Id, WWW-Authenticate, Retry-After")
+
+
+class Cors:
+    """Made once from the policy. `preflight` is refuse, forward or answer; `origins` are exact ones, or `*` alone."""
+
+    def __init__(self, preflight: str, origins: Iterable[str]) -> None:
+        self._mode = preflight
+        self._origins = frozenset(origin.encode() for origin in origins)
+
+    def preflight(self, request: Request) -> Preflight | None:
+        """What a preflight asks for; None: this is none, or it is judged as any other request is."""
+        origins = _values(request.headers, b"origin")
+        methods = _values(request.headers, b"access-control-request-method")
+        if self._mode == "refuse" or request.method != "OPTIONS" or len(origins) != 1 or len(methods) != 1:
+            return None
+        method = methods[0].decode("latin-1")
+        return Preflight(method, None if self._mode == "forward" else Reply(self._allowed(request.headers, method)))
+
+    def _allowed(self, headers: Headers, method: str) -> Headers:
+        """What the browser is told: nothing that allows, unless the origin is one of the policy's."""
+        vary = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
+        origin = self._named(headers)
+        if origin is None or method not in METHODS:
+            return ((b"Vary", vary),)
+        fields = [
+            (b"Vary", vary),
+            (b"Access-Control-Allow-Origin", origin),
+            (b"Access-Control-Allow-Methods", ", ".join(METHODS).encode()),
+            (b"Access-Control-Max-Age", b"%d" % MAX_AGE_S),
+        ]
+        names = b", ".join(_values(headers, b"access-control-request-headers"))
+        if names and len(names) <= _LONGEST and _NAMES.fullmatch(names):
+            fields.append((b"Access-Control-Allow-Headers", names))
+        return tuple(fields)
+
+    def exposed(self, headers: Headers) -> Headers:
+        """What a refusal carries, so that code of the policy's origins can read it. `headers` are the request's."""
+        origin = self._named(headers) if self._origins else None
+        if origin is None:
+            return ()
+        return ((b"Access-Control-Allow-Origin", origin), _EXPOSED, (b"Vary", b"Origin"))
+
+    def _named(self, headers: Headers) -> bytes | None:
+        origins = _values(headers, b"origin")
+        if len(origins) != 1 or origins[0] == b"null":
+            return None
+        if b"*" in self._origins:
+            return b"*"
+        return origins[0] if origins[0] in self._origins else None
+
+
+def _values(headers: Headers, wanted: bytes) -> list[bytes]:
+    return [value for name, value in headers if len(name) == len(wanted) and name.lower() == wanted]
