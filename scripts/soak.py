@@ -54,11 +54,11 @@ class Row:
 
 
 class Backend(Recorder):
-    """Keeps nothing; /down: a long body; /socket: a WebSocket that listens."""
+    """Keeps nothing; /down: a long body; /socket: a WebSocket that echoes."""
 
     def __init__(self, mib: int) -> None:
         super().__init__(self._serve_one)
-        self.mib, self.keeps, self.messages = mib, False, 0
+        self.mib, self.keeps = mib, False
 
     def _serve_one(self, got: Got, connection: socket.socket) -> None:
         if got.target == b"/down":
@@ -73,9 +73,7 @@ class Backend(Recorder):
                     connection.sendall(made.send(AcceptConnection()))
             while data := connection.recv(1 << 18):
                 made.receive_data(data)
-                self.messages += sum(
-                    event.message_finished for event in made.events() if isinstance(event, BytesMessage)
-                )
+                connection.sendall(b"".join(made.send(e) for e in made.events() if isinstance(e, BytesMessage)))
         else:
             ok(got, connection)
 
@@ -193,20 +191,35 @@ class Soak:
 
         return act
 
-    def messages(self, row: Row) -> None:
-        """Messages of 64 KiB over a WebSocket."""
-        caller = WSConnection(ConnectionType.CLIENT)
-        credential = [(b"Authorization", b"Bearer " + self.key.encode())]
-        wanted = self.mib // 10 * 16
-        self.backend.messages = 0
-        with connect(self.plain.port) as connection:
-            connection.sendall(caller.send(Request(host="h", target="/socket", extra_headers=credential)))
-            caller.receive_data(listen(connection, b"\r\n\r\n").data)
-            list(caller.events())
-            for _ in range(wanted):
-                connection.sendall(caller.send(BytesMessage(BLOCK[: 64 << 10])))
-                row.moved_mib += 1 / 16
-            eventually("all messages have arrived", lambda: self.backend.messages == wanted, 60)
+    def messages(self, size: int, count: int) -> Callable[[Row], None]:
+        """Messages over a WebSocket, there and back."""
+
+        def act(row: Row) -> None:
+            caller = WSConnection(ConnectionType.CLIENT)
+            credential = [(b"Authorization", b"Bearer " + self.key.encode())]
+            with connect(self.plain.port) as connection:
+                connection.sendall(caller.send(Request(host="h", target="/socket", extra_headers=credential)))
+                caller.receive_data(listen(connection, b"\r\n\r\n").data)
+                list(caller.events())
+                message = caller.send(BytesMessage(BLOCK[:size]))
+                batch = max(1, MIB // size // 64)
+
+                def send() -> None:
+                    for _ in range(count // batch):
+                        connection.sendall(message * batch)
+
+                sender = threading.Thread(target=send, daemon=True)
+                sender.start()
+                connection.settimeout(20)
+                wanted = count // batch * batch * size
+                while row.moved_mib * MIB < 2 * wanted:
+                    data = connection.recv(1 << 18)
+                    assert data, "the socket has ended"
+                    caller.receive_data(data)
+                    back = sum(len(event.data) for event in caller.events() if isinstance(event, BytesMessage))
+                    row.moved_mib += 2 * back / MIB
+
+        return act
 
     # ---- HTTP/2
 
@@ -292,7 +305,8 @@ class Soak:
         yield "a head without end", self.plain, self.headers
         yield "pipelined requests, answers unread", self.plain, self.pipelined(reads=False)
         yield "pipelined requests, answers read", self.plain, self.pipelined(reads=True)
-        yield "WebSocket messages", self.plain, self.messages
+        yield "WebSocket messages of 64 KiB, echoed", self.plain, self.messages(64 << 10, self.mib // 10 * 16)
+        yield "WebSocket messages of 1 byte, echoed", self.plain, self.messages(1, self.mib * 100)
         yield f"3 downloads of {size}, HTTP/2, no room", self.tls, self.unread
 
 

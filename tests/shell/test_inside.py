@@ -1,11 +1,14 @@
 """The names and orders of mitmproxy's private side that inside.py counts on: a new mitmproxy that changes one fails."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 
 from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.test import tflow
 from mitmproxy.tools.console.master import ConsoleMaster
 from mitmproxy.tools.dump import DumpMaster
@@ -112,3 +115,12 @@ def test_no_command_answers_from_a_recording() -> None:
         assert left == {"replay.server.count", "replay.server.stop"}
 
     in_master(check)
+
+
+def test_reading_waits_for_writing_elsewhere() -> None:
+    """mitmproxy asks its handler to wait for both sides before each read; ours answers at once, and waits for one."""
+    assert asyncio.iscoroutinefunction(ConnectionHandler.drain_writers)
+    assert "drain_writers()" in inspect.getsource(ConnectionHandler.handle_connection)
+    handler = SimpleNamespace()
+    inside.leave_draining(handler)
+    assert asyncio.run(handler.drain_writers()) is None

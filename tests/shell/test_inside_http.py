@@ -43,8 +43,8 @@ class Watch:
 
 @pytest.fixture(autouse=True)
 def _changed() -> None:
-    inside_http.install({400: "Bad Request", 431: "Too Large"})
-    inside_http.install({})
+    inside_http.install({400: "Bad Request", 431: "Too Large"}, shows=True)
+    inside_http.install({}, shows=True)
 
 
 def context(alpn: bytes = b"http/1.1") -> Context:

@@ -72,7 +72,6 @@ class KeyswapAddon:
         """Take hold of mitmproxy, then load the policy. Raises OptionsError or Damage, with the way upstream closed."""
         inside.quieten_wire_logs()
         inside.log_without_quoting(report)
-        inside_http.install(writing.REASONS)
         inside.drop_replays(master)
         raise_file_limit()
         mode = list(master.options.mode)
@@ -83,6 +82,7 @@ class KeyswapAddon:
         self._set = (master.options.keyswap_policy, master.options.keyswap_state)
         self._master = master
         self._shown = inside.keeps_flows(master)
+        inside_http.install(writing.REASONS, self._shown)
         self._whole_up_to = SHOWN_UP_TO if self._shown else WHOLE_UP_TO
         policy, state = master.options.keyswap_policy, master.options.keyswap_state
         self.service = Service(
@@ -231,10 +231,11 @@ class KeyswapAddon:
                 writing.refuse(flow, _FAILED, writing.new_request_id(), closes=True)
         self._forget(flow)
 
-    def websocket_message(self, flow: HTTPFlow) -> None:
-        """Forget the messages that have passed, where nobody looks at them."""
-        if flow.websocket is not None and not self._shown:
-            del flow.websocket.messages[:-1]
+    def websocket_start(self, flow: HTTPFlow) -> None:
+        """Read what messages come in small pieces."""
+        watched = self._guard.of(flow.client_conn) if self._guard is not None else None
+        if watched is not None:
+            watched.has_socket = True
 
     def websocket_end(self, flow: HTTPFlow) -> None:
         """Forget a WebSocket that has ended."""

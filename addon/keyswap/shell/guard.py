@@ -54,6 +54,7 @@ class Guard:
         self.watched[client.id] = watched = Watched(self.rules, client, handler, self.spawn, self.forget)
         inside_http.watch(client, watched)
         inside.lift_connection_limit(handler)
+        inside.leave_draining(handler)
         self._addresses[address] += 1
 
     def disconnected(self, client: Client) -> None:

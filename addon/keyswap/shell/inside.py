@@ -98,6 +98,18 @@ def lift_connection_limit(handler: Any) -> None:
     handler.max_conns = defaultdict(lambda: asyncio.Semaphore(MAX_CONNECTIONS))
 
 
+def leave_draining(handler: Any) -> None:
+    """Let reading wait for writing elsewhere: mitmproxy waits for both sides before it reads from either.
+
+    With a peer that does not read until what it wrote was read, both would wait for ever.
+    """
+
+    async def drain_writers() -> None:
+        return
+
+    handler.drain_writers = drain_writers
+
+
 def cancel_transport(handler: Any, connection: Connection) -> None:
     """Give a connection up that is being made."""
     task = handler.transports[connection].handler

@@ -105,8 +105,11 @@ def _event(layer: http.HttpLayer, target: Any, stream_id: int, answer: Answer) -
     return event
 
 
-def install(reasons: Mapping[int, str]) -> None:
-    """Change the layers of this process; `reasons` are the phrases of HTTP/1. Doing it again changes nothing."""
+def install(reasons: Mapping[int, str], shows: bool) -> None:
+    """Change the layers of this process; doing it again changes nothing.
+
+    `reasons` are the phrases of HTTP/1; `shows`: somebody looks at flows, and at the messages of WebSockets.
+    """
     _REASONS.update(reasons)
     one, two = _http1.Http1Server, _http2.Http2Server
     _wrap(one, "__init__", _begin_http1)
@@ -121,6 +124,8 @@ def install(reasons: Mapping[int, str]) -> None:
     _wrap(_http2.Http2Connection, "protocol_error", _end_http2)
     _wrap(_http2.Http2Client, "handle_h2_event", _receive_http2_upstream)
     _wrap(websocket.WebsocketConnection, "events", _websocket_events)
+    if not shows:
+        _wrap(websocket.WebsocketLayer, "relay_messages", _relay)
     _http1.ChunkedReader = _Chunks  # type: ignore[attr-defined]
 
 
@@ -375,6 +380,15 @@ def _websocket_events(original: Any, self: Any) -> Any:
                 return
             self.keyswap_message = (0, 0) if event.message_finished else (size, fragments + 1)
         yield event
+
+
+def _relay(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    """Pass messages on without asking anyone: while a hook was awaited, messages would queue without bound."""
+    for command in original(self, event):
+        if isinstance(command, websocket.WebsocketMessageHook):
+            self.flow.websocket.messages.clear()
+        else:
+            yield command
 
 
 # ---- What the guard looks at

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from mitmproxy.connection import Client, Server
 from mitmproxy.http import HTTPFlow
@@ -25,10 +25,33 @@ LINGER_S, LINGER_SILENT_S = 10.0, 2.0
 """How long a closed connection's peer may go on sending, and how long it may be silent."""
 BODY_GRACE_S = 5.0
 """How long a body may fall behind its minimum rate, as Kestrel has it."""
+WAITING_UP_TO = 64 << 10
+"""Bytes that wait to be written to a peer, before no more is read from the other."""
+SOCKET_READ = 4 << 10
+"""Bytes read at once of a WebSocket."""
 UNREAD_UP_TO = 64 << 10
 """Bytes of a response that wait for an HTTP/2 caller to make room, before no more is read from the backend."""
 STRIKES, STRIKES_PER_S = 1000.0, 33.0
 """Frames of no use (resets, pings, settings) that an HTTP/2 connection may send at once, and each second."""
+
+
+class End(Protocol):
+    """One end of what goes through; the writer is mitmproxy's, None while there is no connection."""
+
+    writer: Any
+
+
+def waiting(end: End) -> int:
+    """Bytes that its peer has not taken."""
+    return int(end.writer.transport.get_write_buffer_size()) if end.writer is not None else 0
+
+
+async def taken(*ends: End) -> None:
+    """Wait until each of these has taken most of what was written to it, or is gone."""
+    for end in ends:
+        if waiting(end) > WAITING_UP_TO:
+            with contextlib.suppress(OSError):
+                await end.writer.drain()
 
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], None]
@@ -46,9 +69,11 @@ class Watched:
         self.open: dict[int, Ticket] = {}
         self.upstreams: dict[str, Watchpoint] = {}
         transport = handler.transports[client]
-        self._reader, self._writer = transport.reader, transport.writer
-        self._close = self._writer.close
-        transport.reader, self._writer.close = self, self.close
+        self._reader, self.writer = transport.reader, transport.writer
+        self._close = self.writer.close
+        transport.reader, self.writer.close = self, self.close
+        self.has_socket = False
+        """It carries a WebSocket."""
         self._now = asyncio.get_running_loop().time
         self.last = self._since = self._now()
         self._layer: Any = None
@@ -72,14 +97,23 @@ class Watched:
             if self._hung_up:
                 break
             await self.change()
+        await taken(self, *self.upstreams.values())
         if self._hung_up:
             return b""
         self._reading = True
-        data: bytes = await self._reader.read(n)
+        data: bytes = await self.read_from(self._reader, n)
         self._reading = False
         self._received += len(data)
         self.last = self._now()
         return b"" if self._hung_up else data
+
+    async def read_from(self, reader: Any, n: int) -> bytes:
+        """Read what has come from either side."""
+        if not self.has_socket:
+            return bytes(await reader.read(n))
+        # A small read can hold hundreds of messages; between two of them others have their turn.
+        await asyncio.sleep(0)
+        return bytes(await reader.read(min(n, SOCKET_READ)))
 
     async def change(self) -> None:
         """Wait until something has moved, or the next sweep."""
@@ -119,11 +153,11 @@ class Watched:
         if self._closed:
             return
         self._closed = True
-        if self._reader.at_eof() or self._writer.transport.is_closing():
+        if self._reader.at_eof() or self.writer.transport.is_closing():
             self._finish()
             return
         with contextlib.suppress(OSError, RuntimeError):
-            self._writer.write_eof()
+            self.writer.write_eof()
         self._spawn(self._linger())
 
     async def _linger(self) -> None:
@@ -138,24 +172,29 @@ class Watched:
 
     def _finish(self) -> None:
         """Close for good; what the peer has not taken by now it does not get."""
-        if self._writer.transport.get_write_buffer_size():
-            self._writer.transport.abort()
+        if self.writer.transport.get_write_buffer_size():
+            self.writer.transport.abort()
         self._close()
         self._forget(self)
         self.stir()
 
     def abort(self) -> None:
-        """Drop the connection, and what was to be written over it."""
-        self._writer.transport.abort()
+        """Drop the connection, those upstream, and what was to be written over them."""
+        self.writer.transport.abort()
+        for upstream in self.upstreams.values():
+            upstream.abort()
 
     def hang_up(self) -> None:
         """Let mitmproxy believe that the caller has closed its connection: every layer can take that."""
         self._hung_up = True
         self._ending = self._ending or self._now()
+        for upstream in self.upstreams.values():
+            if waiting(upstream) > WAITING_UP_TO:
+                upstream.abort()
         self.stir()
         if self._reading:
             # The pending read ends as if the peer had ended the stream; nothing more is fed to it.
-            self._writer.transport.pause_reading()
+            self.writer.transport.pause_reading()
             self._reader.feed_eof()
 
     def end(self, ticket: Ticket, refused: Refuse) -> None:
@@ -219,7 +258,7 @@ class Watched:
             if now - self._ending > ENDING_S:
                 self.abort()
             return
-        buffered = self._writer.transport.get_write_buffer_size()
+        buffered = self.writer.transport.get_write_buffer_size()
         if buffered != self._buffered:
             self._buffered, self.last = buffered, now
         for ticket in list(self.open.values()):
@@ -299,21 +338,21 @@ class Watchpoint:
         self.late = False
         self._began = self.last = asyncio.get_running_loop().time()
         self._reader: Any = None
-        self._writer: Any = None
+        self.writer: Any = None
         self._reading = self._hung_up = False
         self._ended: float | None = None
 
     def connect(self) -> None:
         """The connection stands."""
         transport = self.watched.handler.transports[self.server]
-        self._reader, self._writer = transport.reader, transport.writer
+        self._reader, self.writer = transport.reader, transport.writer
         transport.reader = self
         self.last = asyncio.get_running_loop().time()
 
     @property
     def stands(self) -> bool:
         """Whether requests can be sent over it."""
-        return self._writer is not None and (not self.server.tls or self.server.timestamp_tls_setup is not None)
+        return self.writer is not None and (not self.server.tls or self.server.timestamp_tls_setup is not None)
 
     async def read(self, n: int) -> bytes:
         """As StreamReader's; waits while the caller has not made room for what came before."""
@@ -321,10 +360,11 @@ class Watchpoint:
         watched.stir()
         while watched.unread(self.server) > UNREAD_UP_TO and not self._hung_up:
             await watched.change()
+        await taken(watched)
         if self._hung_up:
             return b""
         self._reading = True
-        data: bytes = await self._reader.read(n)
+        data: bytes = await watched.read_from(self._reader, n)
         self._reading = False
         self.last = watched.last = asyncio.get_running_loop().time()
         return b"" if self._hung_up else data
@@ -335,7 +375,7 @@ class Watchpoint:
         self._ended = self._ended or asyncio.get_running_loop().time()
         self.watched.stir()
         if self._reading:
-            self._writer.transport.pause_reading()
+            self.writer.transport.pause_reading()
             self._reader.feed_eof()
 
     def sweep(self, now: float, bounds: Bounds) -> None:
@@ -353,15 +393,15 @@ class Watchpoint:
         for ticket in self.watched.open.values():
             # While connections are being made mitmproxy does not say which request each is for.
             ticket.late = ticket.late or ticket.flow.server_conn is self.server or not ticket.flow.server_conn.connected
-        if self._writer is None:
+        if self.writer is None:
             inside.cancel_transport(self.watched.handler, self.server)
         else:
             self.hang_up()
 
     def abort(self) -> None:
         """Drop the connection, and what was to be written over it."""
-        if self._writer is not None:
-            self._writer.transport.abort()
+        if self.writer is not None:
+            self.writer.transport.abort()
 
     def _answering(self) -> Ticket | None:
         """The request that has ended and whose response has begun over it: nothing but its bytes is awaited."""
@@ -373,7 +413,7 @@ class Watchpoint:
 
     def gone(self) -> None:
         """The connection has ended: whatever way it did, its socket goes too."""
-        if self._writer is not None and not self._writer.transport.is_closing():
-            self._writer.close()
-        if self._writer is not None and self._writer.transport.get_write_buffer_size():
-            self._writer.transport.abort()
+        if self.writer is not None and not self.writer.transport.is_closing():
+            self.writer.close()
+        if self.writer is not None and self.writer.transport.get_write_buffer_size():
+            self.writer.transport.abort()
