@@ -196,20 +196,24 @@ class KeyswapAddon:
 
     def responseheaders(self, flow: HTTPFlow) -> None:
         """Pass a response on: streamed, unless it is known to be small."""
+        ticket: Ticket | None = inside.ticket_of(flow)
         try:
-            ticket: Ticket | None = inside.ticket_of(flow)
             if ticket is not None and flow.response is not None:
                 self._pass_on(flow, ticket)
         except Exception as error:  # noqa: BLE001 (as above)
             report(error)
-            writing.withdraw(flow, Code.GATEWAY_UNAVAILABLE, writing.new_request_id())
+            body = writing.withdraw(flow, Code.GATEWAY_UNAVAILABLE, writing.new_request_id())
+            if ticket is not None:
+                ticket.unsent = body
 
     def _pass_on(self, flow: HTTPFlow, ticket: Ticket) -> None:
         response = flow.response
         assert response is not None
+        refused = wire.unreadable(response)
         if response.data.status_code == 101 and not wire.is_promised(flow.request.data.headers.fields, response):
             refused = Refuse(Code.UPSTREAM_UNAVAILABLE, "a 101 that answers no WebSocket handshake")
-            writing.withdraw(flow, refused.code, ticket.line.request_id, self._exposed(flow))
+        if refused is not None:
+            ticket.unsent = writing.withdraw(flow, refused.code, ticket.line.request_id, self._exposed(flow))
             ticket.begun = True
             return self._finish(ticket, response.data.status_code, refused)
         declared = writing.pass_on(response, ticket.line.request_id, ticket.closes)
@@ -225,6 +229,8 @@ class KeyswapAddon:
             ticket: Ticket | None = inside.ticket_of(flow)
             if ticket is not None and flow.response is not None:
                 self._finish(ticket, flow.response.data.status_code)
+                if ticket.unsent:
+                    flow.response.data.content = ticket.unsent.pop()
         except Exception as error:  # noqa: BLE001 (as above; what was streamed has left already)
             report(error)
             if flow.response is not None and not flow.response.stream:

@@ -4,7 +4,7 @@ Law: a bound is read from the policy in force whenever it is applied, so that a 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mitmproxy.http import HTTPFlow
 
@@ -59,6 +59,8 @@ class Ticket:
     late: bool = False
     """Its connection upstream was not made in time."""
     ended_by: Refuse | None = None
+    unsent: list[bytes] = field(default_factory=list)
+    """The body of the refusal that was put in place of its response."""
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http, websocket
 from mitmproxy.proxy.layers.http import _http1, _http2
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
-from mitmproxy.proxy.layers.http._events import ErrorCode, HttpEvent, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import ErrorCode, HttpEvent, ResponseHeaders, ResponseProtocolError
 from wsproto.events import CloseConnection as WebSocketClose
 from wsproto.events import Message
 
@@ -116,6 +116,7 @@ def install(reasons: Mapping[int, str], shows: bool) -> None:
     _wrap(one, "send", _send_http1)
     _wrap(one, "read_headers", _read_request_head)
     _wrap(one, "read_body", _read_request_body)
+    _wrap(_http1.Http1Client, "__init__", _begin_upstream)
     _wrap(_http1.Http1Client, "read_headers", _read_response_head)
     _wrap(http.HttpStream, "handle_protocol_error", _end_stream)
     _wrap(two, "_handle_event", _send_http2)
@@ -188,23 +189,30 @@ def _say(server: Any, answer: Answer | None) -> CommandGenerator[None]:
     yield CloseConnection(server.conn)
 
 
-_HEAD = re.compile(
-    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^\x09-\x0d\x20]+ HTTP/1\.[01]\r\n"
-    rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n"
-)
-"""A request's head as RFC 9112 §2 to §5 have it, without their leniency: no bare CR or LF, no folded lines.
-Other bytes that a target may not hold are left to the path law."""
+_FIELDS = rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n"
+_REQUEST_HEAD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^\x09-\x0d\x20]+ HTTP/1\.[01]\r\n" + _FIELDS)
+_RESPONSE_HEAD = re.compile(rb"HTTP/[0-9]\.[0-9] [1-9][0-9]{2}(?: [^\x00-\x08\x0a-\x1f\x7f]*)?\r\n" + _FIELDS)
+"""Heads as RFC 9112 §2 to §5 have them, without their leniency: no bare CR or LF, no folded lines. Other bytes that a
+request's target may not hold are left to the path law."""
+_CHUNK_HEAD = re.compile(rb"[0-9A-Fa-f]{1,16}[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 
 
-class _Heads(ReceiveBuffer):
-    """What came from a caller. A head that another parser could read differently is none."""
+class _Strict(ReceiveBuffer):
+    """What came from a peer. A head, or the head of a chunk, that another parser could read differently is none."""
 
-    awaits_head = False
     _extracted = bytearray()
+
+    def __init__(self, head: re.Pattern[bytes]) -> None:
+        super().__init__()
+        self._head, self.awaits_head = head, False
 
     def _extract(self, count: int) -> bytearray:
         self._extracted = super()._extract(count)
         return self._extracted
+
+    def maybe_extract_next_line(self) -> bytearray | None:
+        line = super().maybe_extract_next_line()
+        return line if line is None or _CHUNK_HEAD.fullmatch(line) else bytearray(b"malformed\r\n")
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
         lines = super().maybe_extract_lines()
@@ -215,18 +223,27 @@ class _Heads(ReceiveBuffer):
         if lines is None:
             return None
         self.awaits_head = False
-        return lines if _HEAD.fullmatch(self._extracted) else [bytearray(b"malformed")]
+        return lines if self._head.fullmatch(self._extracted) else [bytearray(b"malformed")]
 
 
 def _begin_http1(original: Any, self: Any, *given: Any) -> None:
     original(self, *given)
-    self.buf = _Heads()
+    self.buf = _Strict(_REQUEST_HEAD)
+
+
+def _begin_upstream(original: Any, self: Any, *given: Any) -> None:
+    original(self, *given)
+    self.buf = _Strict(_RESPONSE_HEAD)
 
 
 def _send_http1(original: Any, self: Any, event: HttpEvent) -> CommandGenerator[None]:
     status = event.code.http_status_code() if isinstance(event, ResponseProtocolError) else None
     if status is None or self.response:
-        yield from original(self, event)
+        for command in original(self, event):
+            if isinstance(event, ResponseHeaders) and isinstance(command, SendData):
+                # The version is this hop's own (RFC 9110 §6.2); `writing` has said that the connection closes.
+                command.data = command.data.replace(b"HTTP/1.0 ", b"HTTP/1.1 ", 1)
+            yield command
         return
     assert isinstance(event, ResponseProtocolError)
     yield from _say(self, _answer(self, event, status))
@@ -277,11 +294,12 @@ def _read_response_head(original: Any, self: Any, event: Event) -> CommandGenera
     if isinstance(event, DataReceived) and self.request:
         while _is_interim(bytes(self.buf._data[:12])) and self.buf.maybe_extract_lines() is not None:
             pass
+    self.buf.awaits_head = self.request is not None
     yield from original(self, event)
     if self.request is not None and self.response is None and len(self.buf) > MAX_UPSTREAM_HEAD:
         yield CloseConnection(self.conn)
         error = ResponseProtocolError(self.stream_id, "an endless head", ErrorCode.GENERIC_SERVER_ERROR)
-        self.buf = ReceiveBuffer()
+        self.buf = _Strict(_RESPONSE_HEAD)
         yield ReceiveHttp(error)
 
 

@@ -33,20 +33,40 @@ def unforwardable(flow: HTTPFlow, fields: Headers, max_head: int, max_body: int 
         return Refuse(Code.HEADERS_TOO_LARGE, f"over {MAX_TARGET} bytes of target or {MAX_HEADERS} headers")
     if sum([len(name) + len(value) for name, value in fields]) + len(data.path) > max_head:
         return Refuse(Code.HEADERS_TOO_LARGE, f"over {max_head} bytes of head")
-    if max_body is not None and _declares_over(max_body, fields):
-        return Refuse(Code.BODY_TOO_LARGE, f"over {max_body} bytes of body are declared")
+    declared = [value for name, value in fields if len(name) == 14 and name.lower() == b"content-length"]
+    if declared and (refused := _length(declared, max_body)) is not None:
+        return refused
     if _CONTROL.search(b" ".join([value for _, value in fields])):
         return _invalid("a control character in a header")
     return _one_host(data.authority, data.http_version == b"HTTP/2.0", fields)
 
 
-def _declares_over(limit: int, fields: Headers) -> bool:
-    lengths = [value for name, value in fields if name.lower() == b"content-length"]
-    return any(value.isdigit() and int(value) > limit for value in lengths)
+def _length(declared: list[bytes], max_body: int | None) -> Refuse | None:
+    if len(declared) != 1 or not _LENGTH.fullmatch(declared[0]):
+        return _invalid("not one length of a body")
+    if max_body is not None and int(declared[0]) > max_body:
+        return Refuse(Code.BODY_TOO_LARGE, f"over {max_body} bytes of body are declared")
+    return None
+
+
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+"""What every parser can count to: larger numbers wrap around in some."""
+
+
+def unreadable(response: Response) -> Refuse | None:
+    """Refuse a response whose end another parser could see elsewhere (RFC 9112 §6.3)."""
+    fields = response.data.headers.fields
+    lengths = [value for name, value in fields if len(name) == 14 and name.lower() == b"content-length"]
+    codings = [value for name, value in fields if len(name) == 17 and name.lower() == b"transfer-encoding"]
+    if not codings and (not lengths or (len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]))):
+        return None
+    if len(codings) == 1 and codings[0].lower() == b"chunked" and not lengths:
+        return None
+    return Refuse(Code.UPSTREAM_UNAVAILABLE, "a response whose length has more than one reading")
 
 
 def _one_host(authority: bytes, multiplexed: bool, fields: Headers) -> Refuse | None:
-    hosts = []
+    hosts, expects = [], False
     for name, value in fields:
         if len(name) in _LENGTHS and (lower := name.lower()) in _SPECIAL:
             if lower == b"host":
@@ -56,8 +76,10 @@ def _one_host(authority: bytes, multiplexed: bool, fields: Headers) -> Refuse | 
             elif lower == b"transfer-encoding":
                 if value.lower() != b"chunked" or multiplexed:
                     return _invalid("a transfer coding other than chunked")
-            elif value.lower() != b"100-continue":
-                return _invalid("an expectation other than 100-continue")
+            elif value.lower() != b"100-continue" or expects:
+                return _invalid("an expectation other than one 100-continue")
+            else:
+                expects = True
     if multiplexed:
         hosts = [authority, *hosts] if authority else hosts
     elif authority:

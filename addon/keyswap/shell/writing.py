@@ -90,6 +90,7 @@ def pass_on(response: Response, request_id: str, closes: bool) -> int | None:
     """Put the request's id on a backend's response; the length of its body in bytes, None when it is not declared."""
     declared: list[bytes] = []
     fields = []
+    closes = closes or response.data.http_version == b"HTTP/1.0"
     for field in response.data.headers.fields:
         name = field[0].lower()
         if name == b"content-length":
@@ -106,20 +107,22 @@ def pass_on(response: Response, request_id: str, closes: bool) -> int | None:
     return int(declared[0]) if len(declared) == 1 and declared[0].isdigit() else None
 
 
-def withdraw(flow: HTTPFlow, code: Code, request_id: str, more: Fields = ()) -> None:
-    """Put a refusal in place of a response whose head has come: its body is discarded, its connections are closed.
+def withdraw(flow: HTTPFlow, code: Code, request_id: str, more: Fields = ()) -> list[bytes]:
+    """Put a refusal in place of a response whose head has come: its body is lost, its connections are closed.
 
-    The response is changed, not replaced: mitmproxy's upstream connection looks at the same object to learn whether it
-    has become a tunnel.
+    What is returned is the refusal's body until it is sent: where the response had none, it is to be put into it at its
+    end. The response is changed, not replaced: mitmproxy's upstream connection looks at the same object to learn
+    whether it has become a tunnel.
     """
     response = flow.response
     assert response is not None
     told = answer(Refuse(code, "the response was withdrawn"), request_id, more)
-    kept = [field for field in told.headers if field[0] not in {b"Content-Type", b"Content-Length"}]
     response.status_code, response.reason = told.status, REASONS[told.status]
-    response.headers = Headers([*kept, (b"Content-Length", b"0"), (b"Connection", b"close")])
+    response.headers = Headers([*told.headers, (b"Connection", b"close")])
     response.trailers = None
-    response.stream = lambda _data: []
+    body = [told.body] if flow.request.data.method != b"HEAD" else []
+    response.stream = lambda _data: [body.pop()] if body else []
+    return body
 
 
 def new_request_id() -> str:
