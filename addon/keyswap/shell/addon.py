@@ -118,7 +118,8 @@ class KeyswapAddon:
         """End it, and keep what was gathered."""
         if self._sweeps is not None:
             self._sweeps.cancel()
-        if self._guard is not None:
+        if self._guard is not None and self._master is not None:
+            await inside.stop_listening(self._master)
             await self._guard.end()
         if self.service is not None:
             await self.service.end()

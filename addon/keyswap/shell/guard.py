@@ -39,10 +39,14 @@ class Guard:
     _addresses: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _complained: float = 0.0
+    _ended: bool = False
 
     def connected(self, client: Client) -> None:
         """Watch over a new connection, or turn it away."""
         address = place(client.peername[0])
+        if self._ended:
+            client.error = "the gateway is stopping"
+            return
         if self._addresses[address] >= most_per_address():
             client.error = "too many connections"
             now = time.monotonic()
@@ -99,7 +103,8 @@ class Guard:
                 watched.abort()
 
     async def end(self) -> None:
-        """Hang up on everyone, and give that a moment."""
+        """Let nobody in any more, hang up on everyone, and give that a moment."""
+        self._ended = True
         for watched in list(self.watched.values()):
             watched.hang_up()
         with contextlib.suppress(TimeoutError):

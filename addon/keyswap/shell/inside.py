@@ -68,6 +68,12 @@ def web_url(master: Master) -> str | None:
 def quieten_wire_logs() -> None:
     """Keep what callers send out of the log: below `warning`, mitmproxy's connections log raw heads, keys included."""
     logging.getLogger("mitmproxy.proxy").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").addFilter(_is_no_cancellation)
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Python 3.12.1 logs each connection that is open when the loop ends, with a traceback."""
+    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
 
 
 def keeps_flows(master: Master) -> bool:
@@ -148,6 +154,14 @@ def caller_left(flow: HTTPFlow) -> bool:
     """Whether a flow's error is that its caller has gone away, or reset its stream."""
     told = flow.error.msg if flow.error is not None else ""
     return not flow.client_conn.connected or told == "Client disconnected." or told.startswith("stream reset by client")
+
+
+async def stop_listening(master: Master) -> None:
+    """Accept nobody any more; mitmproxy would until its last moment."""
+    proxyserver: Any = master.addons.get("proxyserver")
+    for instance in list(proxyserver.servers) if proxyserver is not None else []:
+        if instance.is_running:
+            await instance.stop()
 
 
 def listen_addresses(master: Master) -> list[str]:
