@@ -163,7 +163,9 @@ def main() -> None:
             with Ledger(resources.state, resources.epochs, resources.pepper, "ksw") as ledger:
                 given = {"org_id": "org_1", "user_id": "user_1", "permissions": ["pets:read", "pets:write"]}
                 _, key = ledger.create(now=time.time(), **given)  # type: ignore[arg-type]  # a mapping of both kinds
-            built = build(policy.load(folder / "policy.yaml"), resources, None, time.time(), first=True)
+            built = build(
+                policy.load(folder / "policy.yaml"), resources, None, time.time(), True, folder / "policy.yaml"
+            )
             decisions(built, key, 120_000 // part)
             watching(built, 600_000 // part)
             signatures(resources, 300 // part)

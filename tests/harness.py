@@ -71,8 +71,9 @@ class Seen:
 class Backend:
     """An HTTP server that records every request it receives. /events sends server-sent events, one when told to."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, answer: bytes = b"ok") -> None:
         self.seen: list[Seen] = []
+        self.answer = answer
         self.go_on = threading.Semaphore(0)
         backend = self
 
@@ -90,11 +91,11 @@ class Backend:
                 if self.path == "/events":
                     return self.events()
                 self.send_response(200)
-                self.send_header("Content-Length", "2")
+                self.send_header("Content-Length", str(len(backend.answer)))
                 self.send_header("X-Request-Id", "of-the-backend")
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(b"ok")
+                    self.wfile.write(backend.answer)
                 return None
 
             def events(self) -> None:

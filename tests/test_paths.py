@@ -2,6 +2,7 @@
 
 import re
 import time
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyswap.model import METHODS, Code
+from keyswap.operations.index import Index
 from keyswap.operations.paths import Opening, PathLaw
 from keyswap.operations.reading import one_reading
 from keyswap.operations.template import Template, normal
@@ -61,8 +63,16 @@ def test_what_passes_has_no_hidden_separators(parts: list[bytes]) -> None:
 # ---- What operations may say of their paths
 
 
+class Opened(NamedTuple):
+    encoded_slash: bool
+    matrix: tuple[int, ...] = ()
+
+
 def law(*openings: tuple[str, str, list[str]]) -> PathLaw:
-    return PathLaw(Opening(Template.parse(match, multi), slash == "allow") for match, slash, multi in openings)
+    said: list[tuple[Template, Opening]] = [
+        (Template.parse(match, multi), Opened(slash == "allow")) for match, slash, multi in openings
+    ]
+    return PathLaw(Index(said))
 
 
 GITHUB = law(

@@ -12,6 +12,8 @@ STATUS = {
     "multiple-credentials": 400,
     "missing-credential": 401,
     "invalid-credential": 401,
+    "no-such-operation": 404,
+    "missing-permission": 403,
     "method-not-allowed": 405,
     "invalid-request": 400,
     "headers-too-large": 431,

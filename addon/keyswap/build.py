@@ -4,7 +4,10 @@ Law: what a gate needs is opened before the gate exists; what several gates shar
 database, signing keys, minted tokens) is opened once a process.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 from keyswap.cors import Cors
 from keyswap.credentials import CredentialReader, Place
@@ -12,15 +15,24 @@ from keyswap.gate import Gate
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.sqlite import SqliteKeys
 from keyswap.keys.verify import KeyVerifier
-from keyswap.model import Damage, Principal, Refuse, Upstream
+from keyswap.model import Claims, Damage, Operation, Principal, Refuse, Upstream
+from keyswap.operations.catalogue import Api, Catalogue, Mount, Rule
+from keyswap.operations.fetching import Documents
+from keyswap.operations.findings import DocumentError, Finding
+from keyswap.operations.index import Found, Index
 from keyswap.operations.paths import Opening, PathLaw
+from keyswap.operations.requirements import Override, permitted
+from keyswap.operations.slugs import conjunction
 from keyswap.operations.template import Template
-from keyswap.policy import Policy, parse_upstream
+from keyswap.policy import OperationRule, Policy, line_at, parse_upstream
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.claims import TokenShape, claims_of
 from keyswap.tokens.jwks import KeySet
 from keyswap.tokens.keyring import LEAD_S, Keyring
 from keyswap.tokens.mint import MintCache, Minter
+
+PATIENCE_S = 10.0
+"""How long a document's URL that was never good is asked again: gateway and backend may start together."""
 
 
 class Resources:
@@ -32,6 +44,7 @@ class Resources:
         self.pepper = Pepper.load(state)
         self.keyring = Keyring(state, self.epochs)
         self.tokens = MintCache()
+        self.documents = Documents(state, patience_s=PATIENCE_S)
         self._sqlite: dict[str, SqliteKeys] = {}
 
     def sqlite(self, prefix: str) -> SqliteKeys:
@@ -62,6 +75,16 @@ class Built:
     key_set: KeySet
     keyring: Keyring
     cors: Cors
+    catalogue: Catalogue | None
+    upstream: Upstream
+    """Where requests go whose operation names no other."""
+    documents: Documents
+
+    @property
+    def upstreams(self) -> frozenset[Upstream]:
+        """Every upstream that an admitted request may go to."""
+        apis = self.catalogue.apis if self.catalogue is not None else ()
+        return frozenset({self.upstream, *(api.mount.upstream for api in apis)})
 
     def unhealthy(self, now: float) -> Refuse | None:
         """Why credentials cannot be verified now; None: they can."""
@@ -77,31 +100,112 @@ class Built:
         return self.keys.by_id(key_id, now, client)
 
 
-def build(policy: Policy, resources: Resources, upstream: Upstream | None, now: float, first: bool) -> Built:
+def catalogue(policy: Policy, documents: Documents, folder: Path, upstream: Upstream) -> Catalogue | None:
+    """The operations of the policy's documents; None without any. `upstream` is theirs that name none of their own.
+
+    Raises DocumentError for a document that cannot be read; what else is wrong stands in the catalogue's `errors`.
+    """
+    if not policy.apis:
+        return None
+    apis = [
+        Api(
+            documents.load(api.spec, folder),
+            Mount(
+                api.prefix,
+                api.strip_prefix,
+                parse_upstream(api.upstream) if api.upstream else upstream,
+                api.audience or policy.audience,
+                api.undocumented,
+                api.default_require,
+                api.security_lists,
+            ),
+        )
+        for api in policy.apis
+    ]
+    rules = [_rule(number, rule) for number, rule in enumerate(policy.operations)]
+    return Catalogue(apis, rules, policy.mode.permissions)
+
+
+def located(finding: Finding, file: Path) -> Finding:
+    """A finding about the policy, with its file and line."""
+    if finding.file:
+        return finding
+    return finding._replace(file=str(file), line=line_at(file, finding.pointer or ""), pointer=None)
+
+
+def _rule(number: int, rule: OperationRule) -> Rule:
+    said = rule.model_fields_set
+    override = Override(
+        require=conjunction(rule.require) if rule.require is not None else None,
+        public=rule.public,
+        resource=(rule.resource.type, rule.resource.id) if rule.resource else None,
+        cost=rule.cost if "cost" in said else None,
+        mode=rule.mode,
+        encoded_slash=rule.encoded_slash == "allow" if "encoded_slash" in said else None,
+        multi_segment=tuple(rule.multi_segment) if "multi_segment" in said else None,
+    )
+    if isinstance(rule.match, str):
+        return Rule(number, override, match=rule.match)
+    return Rule(number, override, **rule.match.model_dump())
+
+
+class _Said(NamedTuple):
+    """What a policy without a document says of a path."""
+
+    encoded_slash: bool
+    matrix: tuple[int, ...] = ()
+
+
+def _openings(policy: Policy) -> Index[Opening]:
+    return Index(
+        (Template.parse(rule.match, rule.multi_segment), _Said(rule.encoded_slash == "allow"))
+        for rule in policy.operations
+        if isinstance(rule.match, str)
+    )
+
+
+def build(
+    policy: Policy, resources: Resources, upstream: Upstream | None, now: float, first: bool, file: Path
+) -> Built:
     """The gate that a policy describes. `upstream` wins over the policy's. Raises Damage.
 
-    At the first build of a process a signing key of a new algorithm signs at once; later it is published first.
+    At the first build of a process a signing key of a new algorithm signs at once; later it is published first. `file`
+    is the policy's own: errors name it, and the files that it names are relative to its folder.
     """
-    if upstream is None and policy.upstream is None:
+    default = upstream or (parse_upstream(policy.upstream) if policy.upstream else None)
+    if default is None and not (policy.apis and all(api.upstream for api in policy.apis)):
         raise Damage("no upstream: set `upstream:` in the policy, or give --upstream URL or --mode reverse:URL")
+    default = default or parse_upstream(str(policy.apis[0].upstream))
+    operations = catalogue(policy, resources.documents, file.parent, default)
+    if operations is not None and operations.errors:
+        first_error, *others = operations.errors
+        raise DocumentError(located(first_error, file), len(others))
     resources.keyring.ensure(policy.tokens.algorithm, int(now), lead_s=0 if first else LEAD_S)
     keys = resources.sqlite(policy.api_keys.prefix)
-    shape = TokenShape(policy.tokens.profile, policy.issuer, policy.audience)
     minter = Minter(
         resources.keyring, resources.epochs, policy.tokens.algorithm, int(policy.tokens.ttl), resources.tokens
     )
     cors = Cors(policy.cors.preflight, policy.cors.origins)
+    anything = Found(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
     gate = Gate(
-        path=PathLaw(
-            Opening(Template.parse(rule.match, rule.multi_segment), rule.encoded_slash == "allow")
-            for rule in policy.operations
-        ),
+        path=PathLaw(operations.index if operations is not None else _openings(policy)),
         credential=CredentialReader(Place(place.header, place.scheme) for place in policy.api_keys.read_from),
         verifiers={"key": KeyVerifier(keys, keys.watch, resources.pepper, keys.used)},
-        claims=lambda principal: claims_of(principal, shape),
+        operation=operations if operations is not None else lambda _method, _target: anything,
+        claims=_claims(policy, operations),
+        permission=permitted,
+        parameters=lambda _request, _found: None,
+        body_limit=lambda _request, _found: None,
+        body=lambda _need, _body: None,
         mint=minter,
-        upstream=upstream or parse_upstream(str(policy.upstream)),
         preflight=cors.preflight,
     )
     key_set = KeySet(resources.keyring, resources.epochs, policy.issuer)
-    return Built(policy, gate, keys, key_set, resources.keyring, cors)
+    return Built(policy, gate, keys, key_set, resources.keyring, cors, operations, default, resources.documents)
+
+
+def _claims(policy: Policy, operations: Catalogue | None) -> Callable[[Principal, Operation], Claims]:
+    """What makes claims, each API's with its own audience."""
+    audiences = {policy.audience, *(api.mount.audience for api in (operations.apis if operations else ()))}
+    shapes = {audience: TokenShape(policy.tokens.profile, policy.issuer, audience) for audience in audiences}
+    return lambda principal, operation: claims_of(principal, shapes[operation.audience])

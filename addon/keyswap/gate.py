@@ -4,8 +4,9 @@ Law: the path of a request is `decide`, read from top to bottom, one early retur
 a refusal; an exception is a bug, and the shell's to catch. Nothing on the warm path awaits, reads a file or a clock.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from keyswap.model import (
     ANONYMOUS,
@@ -15,16 +16,20 @@ from keyswap.model import (
     Credential,
     Decision,
     Headers,
+    NeedBody,
+    Operation,
     Preflight,
     Principal,
     Refuse,
     Request,
     Step,
-    Upstream,
 )
+from keyswap.operations.index import Found
 
 Verifier = Callable[[Credential, Request, float], Awaitable[Principal | Refuse]]
 """Who presents this credential? Arguments: credential, request, epoch seconds."""
+
+_MISSING = Refuse(Code.MISSING_CREDENTIAL, "no credential in any of the places that the policy names")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +39,13 @@ class Gate:
     path: Callable[[str, bytes], Refuse | None]
     credential: Callable[[Headers], Credential | Refuse | None]
     verifiers: Mapping[str, Verifier]
-    claims: Callable[[Principal], Claims]
+    operation: Callable[[str, bytes], Found[Operation] | Refuse]
+    claims: Callable[[Principal, Operation], Claims]
+    permission: Callable[[Claims, Operation], Refuse | None]
+    parameters: Callable[[Request, Found[Operation]], Refuse | None]
+    body_limit: Callable[[Request, Found[Operation]], int | None]
+    body: Callable[[NeedBody, bytes], Refuse | None]
     mint: Callable[[Claims, float], str | Refuse]
-    upstream: Upstream
     preflight: Callable[[Request], Preflight | None] = lambda _request: None
 
     async def decide(self, request: Request, now: float) -> Decision:
@@ -46,20 +55,58 @@ class Gate:
         if refused is not None:
             return refused
         if asked is not None:
-            return asked.reply or Admit(ANONYMOUS, None, None, self.upstream)
+            return asked.reply or self.forwarded(asked, request)
         credential = self.credential(request.headers)
         if isinstance(credential, Refuse):
             return credential
-        if credential is None:
-            return Refuse(Code.MISSING_CREDENTIAL, "no credential in any of the places that the policy names")
-        principal = await self.principal(credential, request, now)
+        principal = await self.principal(credential, request, now) if credential is not None else ANONYMOUS
         if isinstance(principal, Refuse):
             return principal
-        claims = self.claims(principal)
-        token = self.mint(claims, now)
+        found = self.found(request, principal)
+        if isinstance(found, Refuse):
+            return found
+        claims = self.claims(principal, found.operation)
+        forbidden = self.permission(claims, found.operation) if not found.operation.public else None
+        if forbidden is not None and forbidden.enforced:
+            return replace(forbidden, principal=principal, operation=found.operation)
+        invalid = self.parameters(request, found)
+        if invalid is not None and invalid.enforced:
+            return replace(invalid, principal=principal, operation=found.operation)
+        shadow = tuple(refused.code for refused in (forbidden, invalid) if refused is not None)
+        admit = Admit(principal, claims, None, found.operation, shadow)
+        limit = self.body_limit(request, found)
+        if limit is not None:
+            return NeedBody(request, admit, found.values, limit)
+        return self.minted(admit, now)
+
+    def decide_body(self, need: NeedBody, body: bytes, now: float) -> Admit | Refuse:
+        """Judge the body of a request whose head was admitted."""
+        invalid = self.body(need, body)
+        if invalid is not None and invalid.enforced:
+            return replace(invalid, principal=need.admit.principal, operation=need.admit.operation)
+        shadow = need.admit.shadow if invalid is None else (*need.admit.shadow, invalid.code)
+        return self.minted(replace(need.admit, shadow=shadow), now)
+
+    def minted(self, admit: Admit, now: float) -> Admit | Refuse:
+        """The signature comes last; who presented nothing gets none."""
+        if admit.principal is ANONYMOUS or admit.claims is None:
+            return replace(admit, claims=None)
+        token = self.mint(admit.claims, now)
         if isinstance(token, Refuse):
             return token
-        return Admit(principal, claims, token, self.upstream)
+        return Admit(admit.principal, admit.claims, token, admit.operation, admit.shadow)
+
+    def forwarded(self, asked: Preflight, request: Request) -> Decision:
+        """A browser's question goes to the backend of the operation that it asks for, if there is one."""
+        found = self.operation(asked.method, request.target)
+        return _MISSING if isinstance(found, Refuse) else Admit(ANONYMOUS, None, None, found.operation)
+
+    def found(self, request: Request, principal: Principal) -> Found[Operation] | Refuse:
+        """The operation; to who presents nothing, an unknown and a non-public one look the same."""
+        found = self.operation(request.method, request.target)
+        if principal is ANONYMOUS and (isinstance(found, Refuse) or not found.operation.public):
+            return _MISSING
+        return found if not isinstance(found, Refuse) else replace(found, principal=principal)
 
     async def principal(self, credential: Credential, request: Request, now: float) -> Principal | Refuse:
         """Who presents this credential, verified by the verifier of its kind."""
@@ -69,57 +116,120 @@ class Gate:
         return await verifier(credential, request, now)
 
 
-STEPS = ("path", "credential", "principal", "mint")
+STEPS = ("path", "credential", "principal", "operation", "permission", "validation", "mint")
 """The names of the steps, as explanations and logs say them."""
 
 
 async def explain(
-    gate: Gate, request: Request, now: float, clock: Callable[[], float], presented: Credential | None = None
+    gate: Gate,
+    request: Request,
+    now: float,
+    clock: Callable[[], float],
+    presented: Credential | None = None,
+    off: Collection[str] = (),
 ) -> tuple[Decision, list[Step]]:
-    """The decision of `gate`, with each step's result and time.
+    """The decision of `gate`, with each step's result and time; of a body nothing is known.
 
-    `clock` counts seconds; `presented` stands in for what the headers would hold.
+    `clock` counts seconds; `presented` stands in for what the headers would hold; `off` are steps that judge nothing.
     """
-    steps: list[Step] = []
-
-    def done(name: str, began: float, detail: str, result: object) -> None:
-        reason = result.reason if isinstance(result, Refuse) else detail
-        steps.append(Step(name, "refuse" if isinstance(result, Refuse) else "pass", reason, (clock() - began) * 1e6))
-
-    def path(method: str, target: bytes) -> Refuse | None:
-        began = clock()
-        result = gate.path(method, target)
-        done("path", began, "it has exactly one reading", result)
-        return result
-
-    def credential(headers: Headers) -> Credential | Refuse | None:
-        began = clock()
-        result = presented or gate.credential(headers)
-        missing = Refuse(Code.MISSING_CREDENTIAL, "none was presented")
-        done("credential", began, f"a {result.kind}" if isinstance(result, Credential) else "", result or missing)
-        return result
-
-    async def principal(credential: Credential, request: Request, now: float) -> Principal | Refuse:
-        began = clock()
-        result = await gate.principal(credential, request, now)
-        done("principal", began, describe(result) if isinstance(result, Principal) else "", result)
-        return result
-
-    def mint(claims: Claims, now: float) -> str | Refuse:
-        began = clock()
-        result = gate.mint(claims, now)
-        done("mint", began, f"a token for {claims.sub}", result)
-        return result
-
-    kinds = {*gate.verifiers, "session"}
-    timed = replace(gate, path=path, credential=credential, verifiers=dict.fromkeys(kinds, principal), mint=mint)
+    trace = Trace(clock, off)
+    missing = Refuse(Code.MISSING_CREDENTIAL, "none was presented")
+    timed = replace(
+        gate,
+        path=trace.of("path", gate.path, lambda _: "it has exactly one reading"),
+        credential=trace.of("credential", lambda headers: presented or gate.credential(headers), _presented),
+        verifiers=dict.fromkeys({*gate.verifiers, "session"}, trace.waiting("principal", gate.principal, describe)),
+        operation=trace.of("operation", gate.operation, lambda found: located(found.operation)),
+        permission=trace.of("permission", gate.permission, lambda _: "held", lambda _, operation: asked(operation)),
+        parameters=trace.of(
+            "validation", gate.parameters, lambda _: "the parameters fit; a body is judged as it comes"
+        ),
+        body_limit=lambda _request, _found: None,
+        mint=trace.of("mint", gate.mint, lambda _: "a token"),
+    )
     decision = await timed.decide(request, now)
-    steps += [Step(name, "skip", "not reached", 0.0) for name in STEPS[len(steps) :]]
-    return decision, steps
+    if isinstance(decision, Refuse) and decision.code is Code.MISSING_CREDENTIAL:
+        trace.amend("credential", missing)
+    return decision, trace.whole()
+
+
+class Trace:
+    """What each step answered, and when. `clock` counts seconds; `off` are the steps that judge nothing."""
+
+    def __init__(self, clock: Callable[[], float], off: Collection[str]) -> None:
+        self._clock, self._off = clock, off
+        self._steps: dict[str, Step] = {}
+
+    def of(self, name: str, step: Any, tell: Callable[[Any], str], told: Callable[..., str] | None = None) -> Any:
+        """The step, recorded; `tell` says its result in words, or `told` what it was asked."""
+
+        def recorded(*asked: Any) -> Any:
+            began = self._clock()
+            result = step(*asked)
+            self._note(name, began, result, told(*asked) if told else tell(result) if _went_on(result) else "")
+            return result
+
+        return recorded
+
+    def waiting(self, name: str, step: Any, tell: Callable[[Any], str]) -> Any:
+        """The same of a step that may wait."""
+
+        async def recorded(*asked: Any) -> Any:
+            began = self._clock()
+            result = await step(*asked)
+            self._note(name, began, result, tell(result) if _went_on(result) else "")
+            return result
+
+        return recorded
+
+    def _note(self, name: str, began: float, result: object, detail: str) -> None:
+        spent = (self._clock() - began) * 1e6
+        refused = result if isinstance(result, Refuse) else None
+        if refused is None:
+            off = name in self._off
+            self._steps[name] = Step(name, "skip" if off else "pass", "off" if off else detail, spent)
+        else:
+            self._steps[name] = Step(name, "refuse" if refused.enforced else "shadow", refused.reason, spent)
+
+    def amend(self, name: str, refused: Refuse) -> None:
+        """Say that a step refused after all: what came later needed what it did not give."""
+        self._steps = {one: step for one, step in self._steps.items() if STEPS.index(one) < STEPS.index(name)}
+        self._steps[name] = Step(name, "refuse", refused.reason, 0.0)
+
+    def whole(self) -> list[Step]:
+        """Every step, in order."""
+        return [self._steps.get(name) or Step(name, "skip", self._why(name), 0.0) for name in STEPS]
+
+    def _why(self, name: str) -> str:
+        later = STEPS[STEPS.index(name) :]
+        return "nothing to do" if any(step in self._steps for step in later) else "not reached"
+
+
+def _went_on(result: object) -> bool:
+    return not isinstance(result, Refuse)
+
+
+def _presented(credential: Credential | None) -> str:
+    return "none was presented" if credential is None else f"a {credential.kind}"
+
+
+def located(operation: Operation) -> str:
+    """An operation in a few words: its name and where it stands."""
+    if not operation.path:
+        return "none: a valid credential is enough"
+    return f"{operation.name}, {operation.document}#{operation.pointer}"
+
+
+def asked(operation: Operation) -> str:
+    """What an operation asks for, in a few words."""
+    alternatives = " or ".join(" and ".join(one) for one in operation.require)
+    return f"{alternatives} (from {operation.source})" if alternatives else "nothing beside the credential"
 
 
 def describe(principal: Principal) -> str:
     """A principal in a few words, for an explanation."""
+    if principal is ANONYMOUS:
+        return "nobody in particular"
     who = f"user {principal.user_id}" if principal.user_id else "the organization itself"
     return (
         f"{who} of {principal.org_id}, key {principal.key_id}, permissions: {', '.join(principal.permissions) or '-'}"

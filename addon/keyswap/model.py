@@ -26,6 +26,8 @@ class Code(StrEnum):
     INVALID_CREDENTIAL = "invalid-credential"
     GATEWAY_UNAVAILABLE = "gateway-unavailable"
     STORE_UNAVAILABLE = "store-unavailable"
+    NO_SUCH_OPERATION = "no-such-operation"
+    MISSING_PERMISSION = "missing-permission"
     METHOD_NOT_ALLOWED = "method-not-allowed"
     INVALID_REQUEST = "invalid-request"
     HEADERS_TOO_LARGE = "headers-too-large"
@@ -34,17 +36,17 @@ class Code(StrEnum):
     UPSTREAM_TIMEOUT = "upstream-timeout"
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """The request goes no further. `reason` is for the log alone: it never reaches the caller, nor holds a secret.
+class Fault(NamedTuple):
+    """What is wrong with a request, for the caller: where (`in`: path, query, header, cookie, body) and what."""
 
-    `allow` names the methods that could have been used, for a method that could not.
-    """
+    where: str
+    at: str
+    """The parameter's name, or a JSON pointer into the body (RFC 6901)."""
+    message: str
 
-    code: Code
-    reason: str
-    key_id: str | None = None
-    allow: tuple[str, ...] = ()
+    def as_json(self) -> Mapping[str, str]:
+        """The shape of `errors`."""
+        return {"in": self.where, "pointer" if self.where == "body" else "name": self.at, "message": self.message}
 
 
 class Request(NamedTuple):
@@ -104,6 +106,10 @@ class Claims(NamedTuple):
     """Epoch second that no token made from these claims outlives; None: only the token's own life bounds it."""
 
 
+Requirement = tuple[tuple[str, ...], ...]
+"""Permissions as an OR of ANDs: one of the alternatives has to be held whole. () asks for a credential alone."""
+
+
 class Upstream(NamedTuple):
     """Where admitted requests go. `scheme` is http or https."""
 
@@ -123,14 +129,82 @@ class Upstream(NamedTuple):
         return f"{self.scheme}://{self.authority}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """One method and path template, and all that is said of it. `path` is as callers write it, with every prefix.
+
+    Where a request belongs to none and is let through all the same, `path` is empty.
+    """
+
+    method: str
+    path: str
+    upstream: Upstream
+    audience: str | None = None
+    operation_id: str | None = None
+    tags: tuple[str, ...] = ()
+    document: str = ""
+    """What people call the document: its file's name or URL."""
+    pointer: str = ""
+    """Where it stands in the document (RFC 6901)."""
+    public: bool = False
+    require: Requirement = ()
+    closed: bool = False
+    """Nobody may call it: it requires nothing, and `default_require` lets nothing of its kind through."""
+    source: str | None = None
+    """What its requirement comes from: operations, x-required-permissions, security or default_require."""
+    mode: str = "enforce"
+    cost: int = 1
+    resource: tuple[str, str] | None = None
+    """The type of the resource it acts on, and the template of that one's id."""
+    encoded_slash: bool = False
+    matrix: tuple[int, ...] = ()
+    stripped: int = 0
+    """How many leading segments of the path its upstream does not see."""
+
+    @property
+    def name(self) -> str:
+        """The operation as logs and people call it."""
+        return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The request goes no further. `reason` is for the log alone: it never reaches the caller, nor holds a secret.
+
+    `allow` names the methods that could have been used, for a method that could not; `required` the permissions of
+    which `missing` are not held; `errors` what is wrong with the request.
+    """
+
+    code: Code
+    reason: str
+    key_id: str | None = None
+    allow: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    errors: tuple[Fault, ...] = ()
+    enforced: bool = True
+    """False: the step is in shadow mode, so this is logged and counted, and the request goes on."""
+    principal: Principal | None = field(default=None, compare=False)
+    operation: Operation | None = field(default=None, compare=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """The request goes to `upstream` with `token` in place of its credential; None: without either."""
+    """The request goes to the operation's upstream with `token` in place of its credential; None: without either.
+
+    `shadow` are the codes that would have refused it, were their steps enforced.
+    """
 
     principal: Principal
     claims: Claims | None
     token: str | None = field(repr=False)
-    upstream: Upstream
+    operation: Operation
+    shadow: tuple[Code, ...] = ()
+
+    @property
+    def upstream(self) -> Upstream:
+        """Where it goes."""
+        return self.operation.upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +221,17 @@ class Preflight(NamedTuple):
     reply: Reply | None
 
 
-Decision = Admit | Reply | Refuse
+@dataclass(frozen=True, slots=True)
+class NeedBody:
+    """Whatever the headers say admits the request; its body, of at most `limit` bytes, is to be judged."""
+
+    request: Request
+    admit: Admit
+    values: tuple[bytes, ...]
+    limit: int
+
+
+Decision = Admit | NeedBody | Reply | Refuse
 
 
 @dataclass(frozen=True, slots=True)

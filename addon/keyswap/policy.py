@@ -29,6 +29,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from keyswap.model import METHODS, Damage, Upstream
+from keyswap.operations.slugs import conjunction
 from keyswap.operations.template import Template
 
 MAX_BYTES = 1 << 20
@@ -217,10 +218,63 @@ Match = Annotated[
 ]
 
 
-class OperationRule(_Section):
-    """What the policy says of an operation."""
+def _slug_lists(value: object) -> object:
+    try:
+        conjunction(value)
+    except ValueError as error:
+        raise PydanticCustomError("permissions", "{why}", {"why": str(error)}) from error
+    return value
 
-    match: Match = Field(description="`METHOD /template`; GET is HEAD too where HEAD is not written.")
+
+Slugs = Annotated[
+    list[str] | list[list[str]],
+    BeforeValidator(_slug_lists),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "string"}},
+                {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
+            ]
+        }
+    ),
+]
+
+
+class ByTag(_Section):
+    """Every operation with a tag."""
+
+    tag: Annotated[str, Field(min_length=1)]
+
+
+class ByOperationId(_Section):
+    """The operation with an id."""
+
+    operation_id: Annotated[str, Field(min_length=1)]
+
+
+class Resource(_Section):
+    """The thing that an operation acts on."""
+
+    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")] = Field(description="What kind of thing it is.")
+    id: Annotated[str, Field(min_length=1)] = Field(description="Its id; {name} is a parameter of the path.")
+
+
+class OperationRule(_Section):
+    """What the policy says of an operation. All but `match`, `encoded_slash` and `multi_segment` needs `openapi`."""
+
+    match: Match | ByTag | ByOperationId = Field(
+        description="`METHOD /template`, {tag: NAME} or {operation_id: ID}; GET is HEAD too where HEAD is not written."
+    )
+    require: Slugs | None = Field(
+        default=None,
+        description="The permissions that it requires, all of them; or lists, one of which has to be held.",
+    )
+    public: bool | None = Field(default=None, description="true: without a credential; one that is sent must be valid.")
+    mode: Literal["enforce", "shadow", "off"] | None = Field(
+        default=None, description="Of its requirement; null: as `mode.permissions` says."
+    )
+    resource: Resource | None = Field(default=None, description="The thing that it acts on.")
+    cost: Annotated[int, Field(ge=0, le=1_000_000)] = Field(default=1, description="What it pours into limits.")
     encoded_slash: Literal["refuse", "allow"] = Field(
         default="refuse",
         description="allow: %2F may stand inside a parameter's value, for a backend that routes before it decodes.",
@@ -230,24 +284,109 @@ class OperationRule(_Section):
     @field_validator("multi_segment")
     @classmethod
     def _in_the_template(cls, names: list[str], info: ValidationInfo) -> list[str]:
-        if "match" in info.data:
-            _template(info.data["match"], names)
+        match = info.data.get("match")
+        if isinstance(match, str):
+            _template(match, names)
+        elif match is not None and names:
+            raise PydanticCustomError("multi_segment", "name the operation by its template to name its parameters")
         return names
+
+    @field_validator("public")
+    @classmethod
+    def _not_both(cls, public: bool | None, info: ValidationInfo) -> bool | None:
+        if public and info.data.get("require"):
+            raise PydanticCustomError("public", "what is public requires nothing: leave out one of `public`, `require`")
+        return public
+
+    @property
+    def needs_document(self) -> str | None:
+        """The first field that says something of an operation of a document."""
+        if not isinstance(self.match, str):
+            return "match"
+        named = ("require", "public", "mode", "resource", "cost")
+        return next((name for name in named if name in self.model_fields_set), None)
 
 
 def _distinct(rules: list[OperationRule]) -> list[OperationRule]:
     seen: dict[tuple[str, str], str] = {}
     for rule in rules:
-        template = Template.parse(rule.match)
-        form = template.method, template.form
+        form: tuple[str, str]
+        if isinstance(rule.match, str):
+            template = Template.parse(rule.match)
+            form, name = (template.method, template.form), rule.match
+        else:
+            ((kind, value),) = rule.match.model_dump().items()
+            form, name = (kind, value), f"{kind}: {value}"
         if form in seen:
             raise PydanticCustomError(
                 "twice",
                 "`{one}` and `{other}` match the same requests: make them one entry",
-                {"one": seen[form], "other": rule.match},
+                {"one": seen[form], "other": name},
             )
-        seen[form] = rule.match
+        seen[form] = name
     return rules
+
+
+def _spec(text: str) -> str:
+    if "://" in text and not text.startswith(("http://", "https://")):
+        raise PydanticCustomError("spec", "a document is a file, or an http:// or https:// URL")
+    return text
+
+
+def _prefix(text: str) -> str:
+    if text and (re.search(r"[{}?#*]", text) or text.endswith("/") or not text.startswith("/")):
+        raise PydanticCustomError("prefix", "a prefix begins with / and ends without one, like /v1")
+    if text:
+        _template(f"GET {text}")
+    return text
+
+
+class Validation(_Section):
+    """What is judged by the document's schemas."""
+
+    requests: Literal["off", "shadow", "enforce"] = Field(
+        default="off", description="Parameters and bodies: shadow logs, enforce refuses with invalid-request."
+    )
+    responses: Literal["off", "shadow"] = Field(default="off", description="shadow: what does not fit is logged.")
+    max_body: Size = Field(default=1 << 20, description="A body that is to be judged and is larger: 413.")
+
+
+class OpenApi(_Section):
+    """A document, and how it is served."""
+
+    spec: Annotated[str, Field(min_length=1), AfterValidator(_spec)] = Field(
+        description="OpenAPI 3.0 or 3.1, JSON or YAML: a file relative to this one, or a URL."
+    )
+    prefix: Annotated[str, AfterValidator(_prefix)] = Field(
+        default="", description="The path prefix under which callers find this API."
+    )
+    strip_prefix: bool = Field(default=False, description="Whether its upstream sees paths without it.")
+    upstream: UpstreamUrl | None = Field(
+        default=None, description="Its own; with several upstreams each API needs an `audience`. null: the policy's."
+    )
+    audience: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="The `aud` of its tokens; null: the policy's."
+    )
+    undocumented: Literal["refuse", "authenticated"] = Field(
+        default="refuse", description="authenticated: paths outside the document need a valid credential alone."
+    )
+    default_require: Literal["none", "deny-unsafe", "deny"] = Field(
+        default="none",
+        description="Operations without any requirement: none lets every valid credential in; deny-unsafe only to "
+        "GET, HEAD and OPTIONS; deny nobody.",
+    )
+    security_lists: Literal["any", "all"] = Field(
+        default="any", description="any: alternatives, as OpenAPI says; all: every alternative is required."
+    )
+    validate_: Validation = Field(default=Validation(), alias="validate", description="What is judged by its schemas.")
+
+
+class Mode(_Section):
+    """What is enforced."""
+
+    permissions: Literal["enforce", "shadow", "off"] = Field(
+        default="enforce", description="shadow: logged as it would have been, and admitted."
+    )
 
 
 def _origin(text: str) -> str:
@@ -327,15 +466,39 @@ class Policy(_Section):
     )
     api_keys: ApiKeys = ApiKeys()
     tokens: Tokens = Tokens()
+    openapi: OpenApi | Annotated[list[OpenApi], Field(min_length=1)] | None = Field(
+        default=None, description="The API's document, or a list of several; null: every path needs a credential alone."
+    )
     operations: Annotated[list[OperationRule], AfterValidator(_distinct)] = Field(
         default=[], description="What is said of single operations."
     )
+    mode: Mode = Mode()
     log: Log = Log()
 
     def model_post_init(self, _context: object) -> None:
         """What two fields say together."""
         if self.tokens.profile == "rfc9068" and self.audience is None:
             raise PydanticCustomError("audience", "profile rfc9068 needs an `audience` (RFC 9068 §2.2): set it")
+        for number, rule in enumerate(self.operations if self.openapi is None else ()):
+            if rule.needs_document is not None:
+                raise PydanticCustomError(
+                    "document",
+                    "operations.{number}: `{field}` is said of an operation of a document: name that one in `openapi`",
+                    {"field": rule.needs_document, "number": number},
+                )
+        prefixes = [api.prefix for api in self.apis]
+        for prefix in prefixes:
+            if prefixes.count(prefix) > 1 and any(
+                api.undocumented != self.apis[0].undocumented for api in self.apis if api.prefix == prefix
+            ):
+                raise PydanticCustomError(
+                    "undocumented", "documents of one prefix have one `undocumented`: make them the same"
+                )
+
+    @property
+    def apis(self) -> list[OpenApi]:
+        """The documents."""
+        return self.openapi if isinstance(self.openapi, list) else [self.openapi] if self.openapi else []
 
 
 def load(path: Path) -> Policy:
@@ -372,13 +535,22 @@ def parse(raw: bytes, name: str) -> Policy:
 
 def describe(error: ValidationError, data: object, name: str) -> str:
     """The first problem with file, line, field and remedy, and how many more there are."""
-    first, *others = error.errors(include_url=False)
+    found = error.errors(include_url=False)
+    for one in found:
+        one["loc"] = _fields(one["loc"])
+    first, *others = found
     # A value that fits no member of a union is told once a member: the deepest of them says the most.
     same = [other for other in others if other["loc"][:1] == first["loc"][:1]]
     shown = max((first, *same), key=lambda one: len(one["loc"])) if first["type"] != "extra_forbidden" else first
     field = ".".join(str(part) for part in shown["loc"]) or "(the whole policy)"
     text = f"{name}:{line_of(data, shown['loc'])}: {field}: {remedy(shown)}"
     return text + (f" (and {len(others)} more)" if others else "")
+
+
+def _fields(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A place without the names of a union's members, which no author has written."""
+    members = {"OpenApi", "ByTag", "ByOperationId"}
+    return tuple(part for part in place if isinstance(part, int) or not (part in members or re.search(r"[\[(]", part)))
 
 
 def line_of(data: object, place: tuple[int | str, ...]) -> int:
@@ -391,6 +563,16 @@ def line_of(data: object, place: tuple[int | str, ...]) -> int:
         except (KeyError, IndexError, TypeError, AttributeError):
             break  # not there, or merged from elsewhere
     return line
+
+
+def line_at(file: Path, pointer: str) -> int | None:
+    """The line, from 1, of a policy file on which a JSON pointer's value stands; None when that can't be told."""
+    try:
+        data = YAML(typ="rt", pure=True).load(StringIO(file.read_text()))
+    except (OSError, ValueError, YAMLError):
+        return None
+    tokens = [int(token) if token.isdecimal() else token for token in pointer.split("/")[1:]]
+    return line_of(data, tuple(tokens))
 
 
 def remedy(error: ErrorDetails) -> str:
@@ -411,10 +593,11 @@ def fields_at(place: tuple[int | str, ...]) -> list[str]:
     """The names of the fields of the section at `place`."""
     section: Any = Policy
     for part in place:
-        if isinstance(part, str) and part in section.model_fields:
-            section = section.model_fields[part].annotation
+        fields = {field.alias or name: field for name, field in section.model_fields.items()}
+        if isinstance(part, str) and part in fields:
+            section = fields[part].annotation
             section = next((arg for arg in (section, *get_args(section)) if hasattr(arg, "model_fields")), Policy)
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def schema() -> dict[str, Any]:

@@ -52,6 +52,15 @@ PROBLEMS = {
         "The credential is not valid: it may be mistyped, expired or revoked.",
         ((b"WWW-Authenticate", _CHALLENGE + b', error="invalid_token"'),),
     ),
+    Code.NO_SUCH_OPERATION: Problem(
+        404, "No such operation", "The description of this API has no operation of this path."
+    ),
+    Code.MISSING_PERMISSION: Problem(
+        403,
+        "Missing permission",
+        "The credential lacks a permission that this operation requires.",
+        ((b"WWW-Authenticate", _CHALLENGE + b', error="insufficient_scope"'),),
+    ),
     Code.METHOD_NOT_ALLOWED: Problem(
         405, "Method not allowed", "This method is not served here; the Allow header names those that are."
     ),
@@ -81,22 +90,28 @@ def status_of(code: Code) -> int:
 def answer(refused: Refuse, request_id: str, more: Headers = ()) -> Answer:
     """The response to a refused request; `more` are fields of its own beside the code's."""
     problem = PROBLEMS[refused.code]
-    body = json.dumps(
-        {
-            "type": f"urn:keyswap:problem:{refused.code}",
-            "title": problem.title,
-            "status": problem.status,
-            "detail": problem.detail,
-            "code": refused.code,
-            "request_id": request_id,
-        }
-    ).encode()
+    document = {
+        "type": f"urn:keyswap:problem:{refused.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": refused.code,
+        "request_id": request_id,
+    }
+    challenge = problem.headers
+    if refused.required:
+        document |= {"required_permissions": refused.required, "missing_permissions": refused.missing}
+        scope = f', scope="{" ".join(refused.required)}"'.encode()  # RFC 6750 §3.1
+        challenge = tuple((name, value + scope) for name, value in problem.headers)
+    if refused.errors:
+        document["errors"] = [fault.as_json() for fault in refused.errors]
+    body = json.dumps(document).encode()
     headers = (
         (b"Content-Type", b"application/problem+json"),
         (b"Content-Length", b"%d" % len(body)),
         (b"Cache-Control", b"no-store"),
         (b"X-Request-Id", request_id.encode()),
-        *problem.headers,
+        *challenge,
         *(((b"Allow", ", ".join(refused.allow).encode()),) if refused.allow else ()),
         *more,
     )

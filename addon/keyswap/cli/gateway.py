@@ -142,6 +142,12 @@ def status(setting: Setting) -> None:
         f"gateway   {running}",
         f"policy    {answer['policy']['file']}" + (f"\n          NOT RELOADED: {printable(error)}" if error else ""),
         f"upstream  {answer['upstream']}",
+        *(
+            f"document  {one['spec']}: {one['operations']} operations under {one['prefix'] or '/'}"
+            + (f"\n          A KEPT COPY: {printable(one['stale'])}" if one["stale"] else "")
+            for one in answer["documents"]
+        ),
+        f"shadowed  {', '.join(answer['shadowed']) or '-'}; off: {', '.join(answer['off']) or '-'}",
         f"tokens    {tokens['algorithm']}, {tokens['profile']}, {tokens['ttl_s']:g} s, issuer {answer['issuer']}",
         f"keys      {keys['keys']} in {keys['database']}" + ("" if keys["healthy"] else f": {keys['reason']}"),
         *(f"signing   {key['kid']} {key['alg']} {key['state']}" for key in answer["signing"]),
@@ -153,5 +159,5 @@ def _without_gateway(setting: Setting, use: Any) -> dict[str, Any]:
     policy = policies.load(setting.policy)
     with closing(Resources(StateDirectory(setting.state).open())) as resources:
         nowhere = Upstream("http", "unknown.invalid", 80) if policy.upstream is None else None
-        built: Built = build(policy, resources, nowhere, time.time(), first=False)
+        built: Built = build(policy, resources, nowhere, time.time(), False, setting.policy)
         return dict(use(built))

@@ -6,65 +6,62 @@ passes is forwarded as it was sent.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Collection
+from functools import partial
+from typing import Any, Protocol
 
-from keyswap.model import METHODS, Refuse
+from keyswap.model import Refuse
+from keyswap.operations.index import Index, Missing
 from keyswap.operations.reading import PLAIN, one_reading
-from keyswap.operations.template import Template, normal
 
 _is_plain = PLAIN.fullmatch
+_OPENABLE = re.compile(rb"%2f|;", re.IGNORECASE)
 _SLASH = re.compile(rb"%2f", re.IGNORECASE)
 _BETWEEN = re.compile(rb"/|%2f", re.IGNORECASE)
 
 
-class Opening(NamedTuple):
-    """What the policy says of an operation's path."""
+class Opening(Protocol):
+    """What is said of an operation's path."""
 
-    template: Template
-    encoded_slash: bool
+    @property
+    def encoded_slash(self) -> bool:
+        """%2F may stand inside a parameter's value."""
 
-    def admits(self, path: bytes) -> bool:
-        """Whether each encoded slash of `path`, as sent, stands inside a parameter's value."""
-        found = self.template.shape.fullmatch(path) if self.encoded_slash else None
-        return found is not None and all(all(_BETWEEN.split(value)) for value in found.groups())
+    @property
+    def matrix(self) -> Collection[int]:
+        """The parameters, counted from 0, whose values are written `;name=value` (RFC 6570 §3.2.7)."""
 
 
 class PathLaw:
-    """Made once from the policy, asked for each request."""
+    """Made once from all operations, asked for each request."""
 
-    def __init__(self, openings: Iterable[Opening] = ()) -> None:
-        written = sorted(openings, key=lambda opening: opening.template.rank)
-        self._openings: Mapping[str, tuple[Opening, ...]] = {method: _of(method, written) for method in METHODS}
-        self._any = any(opening.encoded_slash for opening in written)
+    def __init__(self, index: Index[Any] | None = None) -> None:
+        self._read = partial(as_read, index) if index is not None else None
 
     def __call__(self, method: str, target: bytes) -> Refuse | None:
         """Refuse a request target, as sent, that has more than one reading (law 4)."""
         if _is_plain(target):
             return None
-        if self._any:
-            path, mark, query = target.partition(b"?")
-            if _SLASH.search(path) and self._admits(method, path):
-                target = _SLASH.sub(b"/", path) + mark + query  # judged as a backend that decodes would see it
+        path, mark, query = target.partition(b"?")
+        if self._read is not None and _OPENABLE.search(path):
+            return one_reading(self._read(method, path) + mark + query)
         return one_reading(target)
 
-    def _admits(self, method: str, path: bytes) -> bool:
-        """The first operation that the path belongs to decides, also where it is written with needless escapes."""
-        plain = normal(path)
-        for opening in self._openings.get(method, ()):
-            if opening.template.shape.fullmatch(plain):
-                return opening.admits(path)
-        return False
 
-
-def _of(method: str, openings: list[Opening]) -> tuple[Opening, ...]:
-    """The operations that a method is judged by: HEAD also by those of GET that do not say HEAD themselves."""
-    own = [opening for opening in openings if opening.template.method == method]
-    if method != "HEAD":
-        return tuple(own)
-    said = {opening.template.form for opening in own}
-    return tuple(
-        opening
-        for opening in openings
-        if opening in own or (opening.template.method == "GET" and opening.template.form not in said)
-    )
+def as_read(index: Index[Opening], method: str, path: bytes) -> bytes:
+    """The path as a backend would see it that reads what its operation opens."""
+    found = index.find(method, path)
+    # Only as it is written in the template: a needless escape may be what a backend reads differently.
+    matched = None if isinstance(found, Missing) else found.template.shape.fullmatch(path)
+    if matched is None or isinstance(found, Missing):
+        return path
+    pieces, at = [], 0
+    for number, value in enumerate(matched.groups()):
+        pieces.append(path[at : matched.start(number + 1)])
+        if found.operation.encoded_slash and all(_BETWEEN.split(value)):
+            value = _SLASH.sub(b"/", value)
+        if number in found.operation.matrix and value.startswith(b";"):
+            value = value.replace(b";", b",")
+        pieces.append(value)
+        at = matched.end(number + 1)
+    return b"".join([*pieces, path[at:]])

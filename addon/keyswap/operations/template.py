@@ -17,9 +17,17 @@ _NAME = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_$@.\[\]-]*")
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
 _ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
 _UNRESERVED = re.compile(rb"[A-Za-z0-9._~-]")
-_LITERAL, _MIXED, _ONE, _SEVERAL, _END = range(5)
+LITERAL, MIXED, ONE, SEVERAL, _END = range(5)
 """The ranks of segments: where several templates match a path, the first segment that differs decides, literals first
 (OpenAPI 3.1 §4.8.8.2)."""
+
+
+class Part(NamedTuple):
+    """A segment of a template. `pattern` has a group for each of its parameters; `literal` is that of a LITERAL."""
+
+    rank: int
+    literal: bytes
+    pattern: bytes
 
 
 class Template(NamedTuple):
@@ -31,6 +39,9 @@ class Template(NamedTuple):
     """Sorts the templates of a method: those that are to be asked first come first."""
     shape: re.Pattern[bytes]
     """Matches whole paths in their normal form; its groups are the parameters' values, in order."""
+    parts: tuple[Part, ...]
+    names: tuple[str, ...]
+    """The parameters' names, in order."""
 
     @classmethod
     def parse(cls, match: str, multi_segment: Collection[str] = ()) -> Self:
@@ -49,9 +60,9 @@ class Template(NamedTuple):
                 raise ValueError(f"`{name}` is only a part of its segment: several segments need one for themselves")
         if len(multi_segment) > 1:
             raise ValueError("two parameters of several segments have more than one reading: name one of them")
-        segments = [_segment(segment, multi_segment) for segment in path[1:].split("/")]
-        shape = re.compile(b"/" + b"/".join(pattern for _, pattern in segments), re.DOTALL)
-        return cls(method, path, (*(rank for rank, _ in segments), _END), shape)
+        parts = tuple(_part(segment, multi_segment) for segment in path[1:].split("/"))
+        shape = re.compile(b"/" + b"/".join(part.pattern for part in parts), re.DOTALL)
+        return cls(method, path, (*(part.rank for part in parts), _END), shape, parts, tuple(names))
 
     @property
     def form(self) -> str:
@@ -95,13 +106,16 @@ def _checked(path: str) -> list[str]:
     return names
 
 
-def _segment(segment: str, multi_segment: Collection[str]) -> tuple[int, bytes]:
-    """A segment's rank and pattern. Nothing in a pattern can give back what it took but its last parameter."""
+def _part(segment: str, multi_segment: Collection[str]) -> Part:
+    """A segment, parsed. Nothing in a pattern can give back what it took but its last parameter."""
     first, *rest = _PARAMETER.split(segment)
-    literals = [re.escape(normal(literal.encode())) for literal in (first, *rest[1::2])]
+    plain = [normal(literal.encode()) for literal in (first, *rest[1::2])]
+    literals = [re.escape(literal) for literal in plain]
     if not rest:
-        return _LITERAL, literals[0]
+        return Part(LITERAL, plain[0], literals[0])
     if segment == f"{{{rest[0]}}}":
-        return (_SEVERAL, rb"([^/]++(?:/[^/]++)*)") if rest[0] in multi_segment else (_ONE, rb"([^/]++)")
+        return (
+            Part(SEVERAL, b"", rb"([^/]++(?:/[^/]++)*)") if rest[0] in multi_segment else Part(ONE, b"", rb"([^/]++)")
+        )
     inner = b"".join(rb"((?:(?!%b)[^/])++)%b" % (literal, literal) for literal in literals[1:-1])
-    return _MIXED, literals[0] + inner + rb"([^/]+)" + literals[-1]
+    return Part(MIXED, b"", literals[0] + inner + rb"([^/]+)" + literals[-1])

@@ -24,10 +24,10 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
 
 from keyswap.build import Built
-from keyswap.model import Code, Decision, Headers, Refuse, Reply, Request, Upstream
+from keyswap.model import Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.shell import inside, inside_http, options, own, wire, writing
-from keyswap.shell.bounds import Rules, Ticket, refusal
+from keyswap.shell.bounds import Pending, Rules, Ticket, refusal
 from keyswap.shell.decisions import Line
 from keyswap.shell.guard import Guard, raise_file_limit
 from keyswap.shell.service import Loaded, Service, default_policy, default_state
@@ -167,9 +167,20 @@ class KeyswapAddon:
             return self._respond(flow, told, washed.closes or decision.code in _MALFORMED, washed.framed)
         if isinstance(decision, Reply):
             return self._respond(flow, writing.reply(decision, request_id), washed.closes, washed.framed)
-        ticket = Ticket(flow, decision.principal, line, time.perf_counter(), washed.closes)
+        admit = decision.admit if isinstance(decision, NeedBody) else decision
+        ticket = Ticket(flow, admit.principal, line, time.perf_counter(), washed.closes)
+        if isinstance(decision, NeedBody):
+            declared = writing.declared_length(data.headers) if washed.framed else 0
+            if declared is not None and declared > decision.limit:
+                large = Refuse(Code.BODY_TOO_LARGE, f"over {decision.limit} bytes of body to judge")
+                loaded.log.write(line._replace(status=status_of(large.code), decision=large))
+                exposed = loaded.built.cors.exposed(presented)
+                return self._respond(flow, answer(large, request_id, exposed), washed.closes, washed.framed)
+            ticket.pending = Pending(decision, washed, loaded, spent)
+            inside_http.bound_body(flow, decision.limit)
         inside.give_ticket(flow, ticket)
-        writing.admit(flow, decision, washed, request_id, loaded.keep_host, self._whole_up_to)
+        if isinstance(decision, Admit):
+            writing.admit(flow, decision, washed, request_id, loaded.keep_host, self._whole_up_to)
         watched = self._guard.of(flow.client_conn) if self._guard is not None else None
         if watched is None:
             return None  # the connection has ended meanwhile
@@ -177,6 +188,39 @@ class KeyswapAddon:
         if loaded.bounds.max_body is not None and flow.request.stream:
             flow.request.stream = watched.metered(ticket, loaded.bounds.max_body)
         return None
+
+    def request(self, flow: HTTPFlow) -> None:
+        """Judge the body of a request whose head alone could not be admitted."""
+        ticket: Ticket | None = inside.ticket_of(flow)
+        if ticket is None or ticket.pending is None:
+            return
+        pending, ticket.pending = ticket.pending, None
+        try:
+            if flow.response is None and flow.error is None:
+                self._judge_body(flow, ticket, pending)
+        except Exception as error:  # noqa: BLE001 (as in requestheaders)
+            report(error)
+            flow.request.data.headers.fields = ()
+            writing.refuse(flow, _FAILED, ticket.line.request_id, closes=True)
+            self._finish(ticket, status_of(_FAILED.code), _FAILED)
+
+    def _judge_body(self, flow: HTTPFlow, ticket: Ticket, pending: Pending) -> None:
+        began, loaded, washed = time.perf_counter(), pending.loaded, pending.washed
+        body = flow.request.data.content or b""
+        decision = loaded.built.gate.decide_body(pending.need, body, time.time())
+        line = ticket.line._replace(decision=decision, gate_s=pending.began + time.perf_counter() - began)
+        ticket.line, ticket.sent = line, time.perf_counter()
+        if self._shown:
+            writing.show(flow, decision)
+        if isinstance(decision, Admit):
+            writing.admit(flow, decision, washed, line.request_id, loaded.keep_host, self._whole_up_to)
+            flow.request.stream = False
+            return
+        ticket.logged = True
+        loaded.log.write(line._replace(status=status_of(decision.code)))
+        exposed = loaded.built.cors.exposed(pending.need.request.headers)
+        writing.respond(flow, answer(decision, line.request_id, exposed), washed.closes)
+        self._forget(flow)
 
     def _respond(self, flow: HTTPFlow, told: Answer, closes: bool, framed: bool) -> None:
         """Answer a request; at once, if its body is long, of unknown length, or waits to be asked for."""

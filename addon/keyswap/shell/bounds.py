@@ -5,13 +5,15 @@ Law: a bound is read from the policy in force whenever it is applied, so that a 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from mitmproxy.http import HTTPFlow
 
-from keyswap.model import Code, Principal, Refuse
+from keyswap.model import Code, NeedBody, Principal, Refuse
 from keyswap.policy import Policy
 from keyswap.refusals import Answer
 from keyswap.shell.decisions import Line
+from keyswap.shell.washing import Washed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,15 @@ class Bounds:
         )
 
 
+class Pending(NamedTuple):
+    """A request whose head was admitted, and what is to be done when its body is."""
+
+    need: NeedBody
+    washed: Washed
+    loaded: Any
+    began: float
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """A request that was admitted and has not ended."""
@@ -59,6 +70,8 @@ class Ticket:
     late: bool = False
     """Its connection upstream was not made in time."""
     ended_by: Refuse | None = None
+    pending: "Pending | None" = None
+    """What is still to be decided, by its body."""
     unsent: list[bytes] = field(default_factory=list)
     """The body of the refusal that was put in place of its response."""
 
@@ -79,6 +92,8 @@ class Rules:
 
 def refusal(status: int) -> Refuse:
     """What mitmproxy's own answer with this status is with us."""
+    if status == 413:
+        return Refuse(Code.BODY_TOO_LARGE, "the body is longer than is judged")
     if status == 431:
         return Refuse(Code.HEADERS_TOO_LARGE, "the head is too large")
     if status >= 500:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from keyswap.model import Admit, Decision, Refuse
+from keyswap.model import Admit, Decision, NeedBody, Refuse, Reply
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,11 @@ class Line(NamedTuple):
     def as_json(self) -> str:
         """The line, without its end."""
         decision = self.decision
+        judged = decision.admit if isinstance(decision, NeedBody) else decision
         admitted = isinstance(decision, Admit)
         refused = decision if isinstance(decision, Refuse) else self.outcome
-        principal = decision.principal if isinstance(decision, Admit) else None
+        principal = None if isinstance(judged, Reply) else judged.principal
+        operation = None if isinstance(judged, Reply) else judged.operation
         return _encode(
             {
                 "at": round(self.at, 3),
@@ -54,10 +56,10 @@ class Line(NamedTuple):
                 "status": self.status,
                 "code": refused.code if refused else None,
                 "reason": refused.reason if refused else None,
-                "shadow": [],
+                "shadow": judged.shadow if isinstance(judged, Admit) else (),
                 "method": self.method,
                 "path": self.target.partition(b"?")[0].decode("latin-1"),
-                "operation": None,
+                "operation": operation.name if operation and operation.path else None,
                 "key_id": principal.key_id if principal else getattr(decision, "key_id", None),
                 "org_id": principal.org_id if principal else None,
                 "user_id": principal.user_id if principal else None,

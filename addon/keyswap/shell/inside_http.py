@@ -17,6 +17,7 @@ import h11
 from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.connection import Client, ConnectionState, Server
+from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.commands import CloseConnection, Command, SendData
 from mitmproxy.proxy.events import CommandCompleted, ConnectionClosed, DataReceived, Event
@@ -25,6 +26,7 @@ from mitmproxy.proxy.layers import http, websocket
 from mitmproxy.proxy.layers.http import _http1, _http2
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import ErrorCode, HttpEvent, ResponseHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
 from wsproto.events import CloseConnection as WebSocketClose
 from wsproto.events import Message
 
@@ -119,6 +121,7 @@ def install(reasons: Mapping[int, str], shows: bool) -> None:
     _wrap(_http1.Http1Client, "__init__", _begin_upstream)
     _wrap(_http1.Http1Client, "read_headers", _read_response_head)
     _wrap(http.HttpStream, "handle_protocol_error", _end_stream)
+    _wrap(http.HttpStream, "check_body_size", _hold_body)
     _wrap(two, "_handle_event", _send_http2)
     _wrap(two, "handle_h2_event", _receive_http2)
     _wrap(two, "__init__", _begin_http2)
@@ -128,6 +131,26 @@ def install(reasons: Mapping[int, str], shows: bool) -> None:
     if not shows:
         _wrap(websocket.WebsocketLayer, "relay_messages", _relay)
     _http1.ChunkedReader = _Chunks  # type: ignore[attr-defined]
+
+
+def bound_body(flow: HTTPFlow, limit: int) -> None:
+    """Let this request's body, which is held whole, have at most so many bytes."""
+    vars(flow)["keyswap_body_limit"] = limit
+
+
+def _hold_body(original: Any, self: Any, request: bool) -> CommandGenerator[bool]:
+    """A body that is held is bounded by what its flow was given: mitmproxy knows one bound for all, and no status."""
+    limit = vars(self.flow).get("keyswap_body_limit") if request else None
+    if limit is None or len(self.request_body_buf) <= limit:
+        return bool((yield from original(self, request)))
+    self.request_body_buf.clear()
+    error = ResponseProtocolError(self.stream_id, "the body is too long", ErrorCode.REQUEST_TOO_LARGE)
+    yield http.SendHttp(error, self.context.client)
+    self.client_state = self.state_errored
+    self.flow.error = Error("the body is too long")
+    yield HttpErrorHook(self.flow)
+    self.flow.live = False
+    return True
 
 
 def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from keyswap import policy as policies
 from keyswap.build import Built, Resources, build
 from keyswap.model import Damage, Upstream
+from keyswap.operations.fetching import signature
 from keyswap.shell.bounds import Bounds
 from keyswap.shell.control import ControlSocket
 from keyswap.shell.decisions import DecisionLog
@@ -26,6 +27,8 @@ from keyswap.state import StateDirectory
 logger = logging.getLogger(__name__)
 
 WATCH_S = 0.5
+URLS_S = 30.0
+"""How often a document's URL is asked whether it has changed."""
 LAST_USED_S = 10.0
 
 
@@ -48,6 +51,8 @@ class Loaded:
     log: DecisionLog
     keep_host: bool
     bounds: Bounds
+    addresses: frozenset[tuple[str, int]]
+    """Host and port of every upstream."""
     at: float
 
 
@@ -72,11 +77,12 @@ class Service:
         self.resources = Resources(StateDirectory(state).open())
         self.loaded = self._load(policy, None)
         self.previous = self.loaded
+        self._changed = False
         self._tasks: list[asyncio.Task[None]] = []
         self._control = ControlSocket(self)
 
     def _load(self, policy: policies.Policy, before: Loaded | None) -> Loaded:
-        built = build(policy, self.resources, self.upstream, time.time(), first=before is None)
+        built = build(policy, self.resources, self.upstream, time.time(), before is None, self.file)
         places = (place.header for place in policy.api_keys.read_from)
         washing = Washing(places, policy.strip_headers, policy.trusted_proxies)
         wanted = policy.log.decisions if self._terminal or policy.log.decisions != "stdout" else "off"
@@ -86,13 +92,16 @@ class Service:
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise Damage(f"{self.file}: log.decisions: {wanted!r} cannot be written ({why})") from error
-        return Loaded(built, washing, log, policy.forwarded_host == "keep", Bounds.of(policy), time.time())
+        addresses = frozenset((upstream.host, upstream.port) for upstream in built.upstreams)
+        keep = policy.forwarded_host == "keep"
+        return Loaded(built, washing, log, keep, Bounds.of(policy), addresses, time.time())
 
     async def begin(self, listening: Callable[[], list[str]]) -> None:
         """Start what goes on beside the requests. `listening` tells the listener's addresses."""
         self.listening = listening
         self._tasks = [
             asyncio.create_task(self._every(WATCH_S, self._watch), name="keyswap watch"),
+            asyncio.create_task(self._every(URLS_S, self._ask_urls), name="keyswap documents"),
             asyncio.create_task(self._every(LAST_USED_S, self._keep_last_used), name="keyswap last used"),
         ]
         await self._control.tend()
@@ -126,9 +135,14 @@ class Service:
         if self._certificate is not None:
             self._certificate.renew()
         seen = signature(self.file)
-        if seen != self._seen:
-            self._seen = seen
+        if seen != self._seen or self._changed or self.resources.documents.touched():
+            self._seen, self._changed = seen, False
             await self.reload()
+
+    async def _ask_urls(self) -> None:
+        """Look whether documents that came from URLs say something else by now."""
+        if await asyncio.to_thread(self.resources.documents.changed):
+            self._changed = True
 
     async def reload(self) -> None:
         """Take the policy file's new content, or keep the old policy and say why."""
@@ -149,14 +163,4 @@ class Service:
 
     def is_upstream(self, host: str, port: int) -> bool:
         """Whether the policy in force, or the one before it, sends requests to this address."""
-        known = (self.loaded.built.gate.upstream, self.previous.built.gate.upstream)
-        return any((upstream.host, upstream.port) == (host, port) for upstream in known)
-
-
-def signature(file: Path) -> tuple[int, ...] | None:
-    """What changes when a file does: its identity, size and time; None when it is not there."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        return (host, port) in self.loaded.addresses or (host, port) in self.previous.addresses

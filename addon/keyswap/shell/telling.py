@@ -12,7 +12,19 @@ from keyswap import __version__
 from keyswap.build import Built
 from keyswap.credentials import classify
 from keyswap.gate import STEPS, explain
-from keyswap.model import METHODS, Admit, Code, Credential, Decision, Principal, Refuse, Request, Step
+from keyswap.model import (
+    METHODS,
+    Admit,
+    Code,
+    Credential,
+    Decision,
+    NeedBody,
+    Principal,
+    Refuse,
+    Reply,
+    Request,
+    Step,
+)
 from keyswap.refusals import status_of
 
 if TYPE_CHECKING:
@@ -35,17 +47,48 @@ def status(service: "Service", now: float) -> dict[str, Any]:
 def standing(built: Built, now: float) -> dict[str, Any]:
     """What is enforced, and the state of the stores; also without a running gateway."""
     policy = built.policy
+    modes = modes_of(built)
     signing = [{"kid": key.kid, "alg": key.alg, "state": key.state(int(now))} for key in built.keyring.keys]
     return {
         "issuer": policy.issuer,
-        "upstream": built.gate.upstream.url,
-        "enforced": list(STEPS),
-        "shadowed": [],
-        "off": [],
+        "upstream": built.upstream.url,
+        **{state: [step for step in STEPS if modes.get(step, "enforce") == word] for state, word in _STATES.items()},
+        "documents": documents_json(built),
         "tokens": {"algorithm": policy.tokens.algorithm, "profile": policy.tokens.profile, "ttl_s": policy.tokens.ttl},
         "keys": built.keys.status(now),
         "signing": signing,
     }
+
+
+def modes_of(built: Built) -> dict[str, str]:
+    """Which of the steps that may be off, or only looked at, are: enforce, shadow or off."""
+    policy = built.policy
+    validated = {api.validate_.requests for api in policy.apis}
+    return {
+        "operation": "enforce" if policy.apis else "off",
+        "permission": policy.mode.permissions if policy.apis else "off",
+        "validation": next((mode for mode in ("enforce", "shadow") if mode in validated), "off"),
+    }
+
+
+_STATES = {"enforced": "enforce", "shadowed": "shadow", "off": "off"}
+
+
+def documents_json(built: Built) -> list[dict[str, Any]]:
+    """The documents in force, and why a kept copy stands in for one."""
+    catalogue = built.catalogue
+    apis = catalogue.apis if catalogue is not None else ()
+    return [
+        {
+            "spec": api.document.name,
+            "title": api.document.title,
+            "prefix": api.mount.prefix,
+            "upstream": api.mount.upstream.url,
+            "operations": sum(entry.api == number for entry in catalogue.entries) if catalogue else 0,
+            "stale": built.documents.stale.get(api.document.library.uri),
+        }
+        for number, api in enumerate(apis)
+    ]
 
 
 async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str, Any]:
@@ -70,7 +113,8 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
     request = Request(
         asked["method"], asked["path"].encode("utf-8", "surrogateescape"), (), asked.get("client") or "127.0.0.1"
     )
-    decision, steps = await explain(gate, request, now, time.perf_counter, presented)
+    off = [step for step, mode in modes_of(built).items() if mode == "off"]
+    decision, steps = await explain(gate, request, now, time.perf_counter, presented, off)
     return explanation(decision, steps)
 
 
@@ -79,17 +123,31 @@ def explanation(decision: Decision, steps: list[Step]) -> dict[str, Any]:
     admitted = decision if isinstance(decision, Admit) else None
     refused = decision if isinstance(decision, Refuse) else None
     claims = admitted.claims._asdict() if admitted and admitted.claims else {}
+    principal = None if isinstance(decision, NeedBody | Reply) else decision.principal
     return {
         "decision": "admit" if admitted else "refuse",
         "status": status_of(refused.code) if refused else None,
         "code": refused.code if refused else None,
         "reason": refused.reason if refused else None,
         "request_id": None,
-        "principal": principal_json(admitted.principal) if admitted else None,
-        "operation": None,
+        "principal": principal_json(principal) if principal else None,
+        "operation": operation_json(decision),
         "claims": {name: value for name, value in claims.items() if value is not None} or None,
         "steps": [step.as_json() for step in steps],
         "remedy": remedy(refused) if refused else None,
+    }
+
+
+def operation_json(decision: Decision) -> dict[str, Any] | None:
+    """The operation that a decision was about."""
+    operation = None if isinstance(decision, NeedBody | Reply) else decision.operation
+    if operation is None or not operation.path:
+        return None
+    return {
+        "method": operation.method,
+        "path": operation.path,
+        "operation_id": operation.operation_id,
+        "pointer": f"{operation.document}#{operation.pointer}",
     }
 
 
@@ -106,6 +164,20 @@ def principal_json(principal: Principal) -> dict[str, Any]:
         "agent": principal.agent,
         "actor": principal.actor,
     }
+
+
+def _permit(refused: Refuse) -> str:
+    """How the caller gets what it lacks, and where it is asked for."""
+    operation, principal = refused.operation, refused.principal
+    where = f"{operation.document}#{operation.pointer}" if operation else "the document"
+    if operation is not None and operation.source == "operations":
+        where = f"the entry of {operation.name} in the policy's `operations`"
+    if not refused.required:
+        return f"Say what it requires: scopes or x-required-permissions at {where}, or `require` in `operations`."
+    slugs = (*(principal.permissions if principal else ()), *refused.missing)
+    words = " ".join(f"--permission {slug}" for slug in slugs)
+    key = principal.key_id if principal else None
+    return f"`keyswap keys update {key or 'ID'} {words}`; or ask for less at {where}."
 
 
 _REMEDIES = {
@@ -126,5 +198,12 @@ _REMEDIES = {
 
 def remedy(refused: Refuse) -> str | None:
     """The smallest change that would admit the request, and where to make it."""
+    if refused.code is Code.MISSING_PERMISSION:
+        return _permit(refused)
+    if refused.code is Code.NO_SUCH_OPERATION:
+        return (
+            "Let the client send a documented path (`keyswap check` lists them), or add this one to the document; "
+            "openapi.undocumented: authenticated lets every valid credential in."
+        )
     known = _REMEDIES.get(refused.code)
     return known.replace("ID` (or", f"{refused.key_id}` (or") if known and refused.key_id else known

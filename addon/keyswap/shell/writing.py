@@ -39,10 +39,19 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
         declared = None
     request.data.headers.fields = tuple(fields)  # a new Headers would look at every field again
     request.stream = declared is None or declared > whole_up_to
+    if decision.operation.stripped:
+        request.data.path = without_prefix(request.data.path, decision.operation.stripped)
     request.data.authority = b""
     request.data.scheme = upstream.scheme.encode()
     request.data.port = upstream.port
     request.data.host = upstream.host
+
+
+def without_prefix(target: bytes, segments: int) -> bytes:
+    """A target without its leading segments; all else byte for byte."""
+    path, mark, query = target.partition(b"?")
+    rest = path.split(b"/", segments + 1)
+    return b"/" + (rest[segments + 1] if len(rest) > segments + 1 else b"") + mark + query
 
 
 def show(flow: HTTPFlow, decision: Decision) -> None:
@@ -52,8 +61,10 @@ def show(flow: HTTPFlow, decision: Decision) -> None:
         flow.comment = f"refused {status_of(decision.code)} {decision.code}: {decision.reason}"
     elif isinstance(decision, Reply):
         flow.comment = "answered by the gateway: a preflight"
-    else:
-        flow.comment = f"admitted: {describe(decision.principal)}"
+    elif isinstance(decision, Admit):
+        operation = decision.operation
+        noted = f"; shadowed: {', '.join(decision.shadow)}" if decision.shadow else ""
+        flow.comment = f"admitted: {describe(decision.principal)}; {operation.name if operation.path else '-'}{noted}"
 
 
 def declared_length(headers: Headers) -> int | None:
@@ -137,6 +148,7 @@ REASONS = {
     400: "Bad Request",
     401: "Unauthorized",
     403: "Forbidden",
+    404: "Not Found",
     405: "Method Not Allowed",
     413: "Content Too Large",
     431: "Request Header Fields Too Large",

@@ -1,0 +1,273 @@
+"""All operations of all documents, with what the policy says of them: made once at load, asked for each request.
+
+Law: what is found here is the most specific operation of the path as it was sent, or a refusal; a document or an entry
+of the policy that cannot be taken whole stops the load. A path that a careless backend could read as a documented one
+is not undocumented.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from keyswap.model import Code, Operation, Refuse, Upstream
+from keyswap.operations.document import Described, Document
+from keyswap.operations.findings import Finding, pointer
+from keyswap.operations.index import Found, Index, Missing
+from keyswap.operations.requirements import Override, required
+from keyswap.operations.template import Template, normal
+
+_NOTHING = Template.parse("GET /")
+
+
+class Mount(NamedTuple):
+    """How one document is served."""
+
+    prefix: str
+    strip_prefix: bool
+    upstream: Upstream
+    audience: str | None
+    undocumented: str
+    default_require: str
+    security_lists: str
+
+
+class Rule(NamedTuple):
+    """An entry of the policy's `operations`: exactly one of the three names what it is said of."""
+
+    number: int
+    override: Override
+    match: str | None = None
+    tag: str | None = None
+    operation_id: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The entry as its author would call it."""
+        return self.match or (f"tag {self.tag}" if self.tag is not None else f"operation_id {self.operation_id}")
+
+    @property
+    def form(self) -> str | None:
+        """What it matches, with its parameters unnamed."""
+        return _form(self.match) if self.match is not None else None
+
+    def concerns(self, form: str, described: Described) -> bool:
+        """Whether it is said of this operation, whose method and path have this form."""
+        if self.match is not None:
+            return self.form == form
+        return self.tag in described.tags if self.tag is not None else self.operation_id == described.operation_id
+
+
+class Entry(NamedTuple):
+    """An operation with all that it was made from."""
+
+    template: Template
+    operation: Operation
+    described: Described
+    api: int
+
+
+class Api(NamedTuple):
+    """A document and how it is served."""
+
+    document: Document
+    mount: Mount
+
+
+class Catalogue:
+    """The operations of a policy."""
+
+    def __init__(self, apis: Sequence[Api], rules: Sequence[Rule], mode: str) -> None:
+        self.apis = tuple(apis)
+        self.errors: list[Finding] = []
+        self._mode = mode
+        order = {False: 0, True: 1}  # what is said of one operation comes after what is said of many
+        self._rules = sorted(rules, key=lambda rule: order[rule.tag is None] + order[rule.match is not None])
+        self._used: set[int] = set()
+        self.entries = self._entries()
+        self._judge_rules()
+        self._judge_audiences()
+        self.index: Index[Operation] = Index((entry.template, entry.operation) for entry in self.entries)
+        self._folded = self._fold()
+        self._missing = self._refusal()
+        self._outside = tuple(_undocumented(api) for api in self.apis)
+        by_length = sorted(range(len(self.apis)), key=lambda number: -len(self.apis[number].mount.prefix))
+        self._by_prefix = tuple((self.apis[number].mount.prefix.encode(), number) for number in by_length)
+
+    # ---- Asked for each request
+
+    def __call__(self, method: str, target: bytes) -> Found[Operation] | Refuse:
+        """The operation of a request whose target has one reading."""
+        path = target.partition(b"?")[0]
+        found = self.index.find(method, path)
+        if isinstance(found, Missing):
+            return self._outside_of(path, found.allow)
+        return found
+
+    def _outside_of(self, path: bytes, allow: tuple[str, ...]) -> Found[Operation] | Refuse:
+        """What becomes of a path or method that no document has."""
+        if allow:
+            return Refuse(Code.METHOD_NOT_ALLOWED, "the path is documented, this method of it is not", allow=allow)
+        plain = normal(path)
+        for prefix, number in self._by_prefix:
+            if plain == prefix or plain.startswith(prefix + b"/"):
+                if self.apis[number].mount.undocumented == "refuse":
+                    return self._missing
+                close = self._folded.matching(folded(path))
+                if close:
+                    reason = f"no operation of the document is written so, but {close[0].name} is: it may be meant"
+                    return Refuse(Code.NO_SUCH_OPERATION, reason)
+                return self._outside[number]
+        return self._missing
+
+    # ---- Made at load
+
+    def _refusal(self) -> Refuse:
+        names = ", ".join(dict.fromkeys(one.document.name for one in self.apis))
+        remedy = "add it to the document, or set openapi.undocumented to authenticated"
+        return Refuse(Code.NO_SUCH_OPERATION, f"there is no such operation in {names}: {remedy}")
+
+    def _entries(self) -> tuple[Entry, ...]:
+        entries: list[Entry] = []
+        seen: dict[tuple[str, str], Entry] = {}
+        for number, api in enumerate(self.apis):
+            for described in api.document.operations:
+                for prefix in described.prefixes:
+                    entry = self._entry(number, api, described, api.mount.prefix + prefix)
+                    if entry is None:
+                        continue
+                    key = entry.operation.method, entry.template.form
+                    if key in seen:
+                        self._twice(entry, seen[key])
+                    seen.setdefault(key, entry)
+                    entries.append(entry)
+        return tuple(entries)
+
+    def _entry(self, number: int, api: Api, described: Described, prefix: str) -> Entry | None:
+        path = prefix + described.path
+        form = _form(f"{described.method} {path}")
+        override = Override()
+        for rule in self._rules:
+            if rule.concerns(form, described):
+                self._used.add(rule.number)
+                override = override.under(rule.override)
+        said = [one.name for one in described.parameters if one.where == "path" and one.multi_segment]
+        several = said if override.multi_segment is None else override.multi_segment
+        try:
+            template = Template.parse(f"{described.method} {path}", several)
+            resource = _resource(override.resource, template)
+        except ValueError as error:
+            self.errors.append(
+                Finding("bad-template", str(error), described.file, described.pointer.rpartition("/")[0], None, "")
+            )
+            return None
+        return Entry(template, self._operation(api, described, override, template, resource), described, number)
+
+    def _operation(
+        self,
+        api: Api,
+        described: Described,
+        override: Override,
+        template: Template,
+        resource: tuple[str, str] | None,
+    ) -> Operation:
+        mount = api.mount
+        needs = required(described, override, mount.security_lists, mount.default_require)
+        matrix = {one.name for one in described.parameters if one.where == "path" and one.style == "matrix"}
+        return Operation(
+            method=described.method,
+            path=template.path,
+            upstream=mount.upstream,
+            audience=mount.audience,
+            operation_id=described.operation_id,
+            tags=described.tags,
+            document=described.file,
+            pointer=described.pointer,
+            public=needs.public,
+            require=needs.require,
+            closed=needs.closed,
+            source=needs.source,
+            mode=override.mode or self._mode,
+            cost=1 if override.cost is None else override.cost,
+            resource=resource,
+            encoded_slash=bool(override.encoded_slash),
+            matrix=tuple(number for number, name in enumerate(template.names) if name in matrix),
+            stripped=mount.prefix.count("/") if mount.strip_prefix else 0,
+        )
+
+    def _twice(self, entry: Entry, other: Entry) -> None:
+        one, two = entry.described, other.described
+        message = f"{entry.operation.name} and {other.operation.name} match the same requests"
+        remedy = f"keep one of them; the other is {two.file}#{two.pointer}"
+        if entry.api != other.api:
+            remedy = f"give the documents prefixes of their own; the other is {two.file}#{two.pointer}"
+        self.errors.append(Finding("same-shape", message, one.file, one.pointer, None, remedy))
+
+    def _judge_rules(self) -> None:
+        """Every entry of the policy is said of something."""
+        for rule in sorted(self._rules, key=lambda rule: rule.number):
+            if rule.number not in self._used:
+                names = ", ".join(dict.fromkeys(api.document.name for api in self.apis))
+                remedy = "write it as `keyswap check` lists it, with every prefix, or remove it"
+                message = f"{rule.name} is no operation of {names}"
+                self.errors.append(
+                    Finding("override-unmatched", message, "", pointer("operations", rule.number), None, remedy)
+                )
+
+    def _judge_audiences(self) -> None:
+        """A token for one upstream is none for another."""
+        audiences: dict[Upstream, set[str | None]] = {}
+        for api in self.apis:
+            audiences.setdefault(api.mount.upstream, set()).add(api.mount.audience)
+        if len(audiences) < 2:
+            return
+        said = [audience for several in audiences.values() for audience in several]
+        if None in said or len(set(said)) < len(said):
+            message = "several upstreams would accept each other's tokens"
+            remedy = "give each entry of `openapi` an `audience` of its own upstream, and let that require it"
+            self.errors.append(Finding("no-audience", message, "", "/openapi", None, remedy))
+
+    def _fold(self) -> Index[Operation]:
+        """The operations by what a careless backend might take for their paths."""
+        made = []
+        for entry in self.entries:
+            parts = [
+                part._replace(literal=folded(part.literal), pattern=re.escape(folded(part.literal)))
+                if not part.rank
+                else part
+                for part in entry.template.parts
+            ]
+            while len(parts) > 1 and not parts[-1].rank and not parts[-1].literal:
+                parts.pop()
+            mixed = [part._replace(pattern=b"(?i:" + part.pattern + b")") if part.rank == 1 else part for part in parts]
+            made.append((entry.template._replace(parts=tuple(mixed)), entry.operation))
+        return Index(made)
+
+
+_TRAILING = re.compile(rb"(?:[. \t])+(?=/|\Z)")
+
+
+def folded(path: bytes) -> bytes:
+    """A path as a careless backend might read it: decoded, in small letters, without what trails its segments."""
+    text = unquote_to_bytes(path).decode("utf-8", "surrogateescape").casefold().encode("utf-8", "surrogateescape")
+    return re.sub(rb"/+", b"/", _TRAILING.sub(b"", text)).rstrip(b"/") or (b"/" if path.startswith(b"/") else b"")
+
+
+def _undocumented(api: Api) -> Found[Operation]:
+    mount = api.mount
+    stripped = mount.prefix.count("/") if mount.strip_prefix else 0
+    return Found(Operation("", "", mount.upstream, mount.audience, stripped=stripped), _NOTHING, ())
+
+
+def _form(path: str) -> str:
+    return re.sub(r"\{[^{}]*\}", "{}", path)
+
+
+def _resource(resource: tuple[str, str] | None, template: Template) -> tuple[str, str] | None:
+    """The resource, if every parameter that its id names is the template's. Raises ValueError."""
+    if resource is not None:
+        for name in re.findall(r"\{([^{}]*)\}", resource[1]):
+            if name not in template.names:
+                known = ", ".join(template.names) or "none"
+                raise ValueError(f"{template.path} has no parameter `{name}` for its resource's id: it has {known}")
+    return resource

@@ -1,0 +1,44 @@
+"""What is wrong with a document or a policy: a value that names place and remedy.
+
+Law: a finding says what, where and how to mend it, in words that hold nothing but what the document's own author wrote.
+"""
+
+from typing import NamedTuple
+
+from keyswap.model import Damage
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong. `pointer` is a JSON pointer into `file` (RFC 6901); `line` counts from 1."""
+
+    code: str
+    message: str
+    file: str
+    pointer: str | None = None
+    line: int | None = None
+    remedy: str = ""
+
+    @property
+    def text(self) -> str:
+        """The finding in one line."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        place += f"#{self.pointer}" if self.pointer else ""
+        return f"{place}: {self.message}" + (f": {self.remedy}" if self.remedy else "")
+
+
+class DocumentError(Damage):
+    """A document that cannot be used; nothing of it is."""
+
+    def __init__(self, first: Finding, others: int = 0) -> None:
+        super().__init__(first.text + (f" (and {others} more)" if others else ""))
+        self.finding = first
+
+
+def escaped(token: object) -> str:
+    """A reference token of a JSON pointer (RFC 6901 §3)."""
+    return str(token).replace("~", "~0").replace("/", "~1")
+
+
+def pointer(*tokens: object) -> str:
+    """The JSON pointer of these tokens."""
+    return "".join(f"/{escaped(token)}" for token in tokens)

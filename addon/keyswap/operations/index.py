@@ -1,0 +1,202 @@
+"""Which operation is it? Templates are compiled once; a look-up costs the same among ten operations and ten thousand.
+
+Law: of the templates that match a path and have its method, the most specific one wins: in the first segment in which
+they differ a literal comes before a mix, a mix before a parameter, a parameter before several segments (OpenAPI 3.1
+§4.8.8.2). A path belongs to a template only as it is written there, with needless escapes undone (RFC 3986 §6.2.2.2);
+no parameter is empty. Nothing is found for a path that has more than one reading, because nobody asks for one.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from keyswap.operations.template import LITERAL, MIXED, ONE, SEVERAL, Part, Template, normal
+
+
+class Found[T](NamedTuple):
+    """An operation, and the values of its template's parameters in order, as sent but for needless escapes."""
+
+    operation: T
+    template: Template
+    values: tuple[bytes, ...]
+
+
+class Missing(NamedTuple):
+    """No operation of this path has the method; `allow` are the methods that its operations have, if there are any."""
+
+    allow: tuple[str, ...]
+
+
+class _Node[T]:
+    """What may follow a part of a path."""
+
+    __slots__ = ("literals", "mixed", "one", "operations", "several", "tails")
+
+    def __init__(self) -> None:
+        self.literals: dict[bytes, _Node[T]] = {}
+        self.mixed: dict[bytes, tuple[re.Pattern[bytes], _Node[T]]] = {}
+        self.one: _Node[T] | None = None
+        self.several: _Node[T] | None = None
+        self.tails: set[int] = set()
+        """How many segments follow the several ones, in any template: where these may end."""
+        self.operations: dict[str, tuple[T, Template]] = {}
+
+    def child(self, part: Part, rest: int) -> "_Node[T]":
+        """The node that a part of a template leads to, made if it is new; `rest` parts follow."""
+        if part.rank == LITERAL:
+            return self.literals.setdefault(part.literal, _Node())
+        if part.rank == MIXED:
+            return self.mixed.setdefault(part.pattern, (re.compile(part.pattern, re.DOTALL), _Node()))[1]
+        if part.rank == ONE:
+            self.one = self.one or _Node()
+            return self.one
+        self.several = self.several or _Node()
+        self.tails.add(rest)
+        return self.several
+
+
+class Index[T]:
+    """Made once from all templates; of two of one form and method the last one stays, which is its maker's mistake."""
+
+    def __init__(self, entries: Iterable[tuple[Template, T]] = ()) -> None:
+        self._root: _Node[T] = _Node()
+        ordered = sorted(entries, key=_order)
+        heads = {template.form for template, _ in ordered if template.method == "HEAD"}
+        for template, operation in ordered:
+            node = self._root
+            for number, part in enumerate(template.parts, 1):
+                node = node.child(part, len(template.parts) - number)
+            node.operations[template.method] = (operation, template)
+            if template.method == "GET" and template.form not in heads:
+                node.operations["HEAD"] = (operation, template)
+
+    def find(self, method: str, path: bytes) -> Found[T] | Missing:
+        """The operation that a request is; HEAD is GET where no HEAD is written. `path` is as sent, without a query."""
+        segments = (normal(path) if b"%" in path else path).split(b"/")
+        values: list[bytes] = []
+        found = _find(self._root, segments, 1, method, values)
+        if found is not None:
+            return Found(found[0], found[1], tuple(values))
+        return Missing(tuple(sorted({name for operations in _all(self._root, segments, 1) for name in operations})))
+
+    def matching(self, path: bytes) -> list[T]:
+        """Every operation of every template that matches, the most specific first."""
+        found = _all(self._root, normal(path).split(b"/"), 1)
+        return [operation for operations in found for operation, _ in operations.values()]
+
+    def overlapping(self, template: Template, budget: list[int]) -> list[tuple[T, Template]]:
+        """The operations of this template's method whose paths may be its own as well, itself among them.
+
+        `budget` holds how many steps may still be taken; what is found when they are used up is not all.
+        """
+        found = _overlaps(self._root, template.parts, 0, budget)
+        return [operations[template.method] for operations in found if template.method in operations]
+
+
+def _order(entry: tuple[Template, object]) -> tuple[object, ...]:
+    """Mixes of one segment are asked in this order too: fewer parameters first, then more literal bytes."""
+    template = entry[0]
+    return template.rank, tuple((part.pattern.count(b"("), -len(part.pattern)) for part in template.parts)
+
+
+def _find[T](
+    node: _Node[T], segments: list[bytes], at: int, method: str, values: list[bytes]
+) -> tuple[T, Template] | None:
+    """The most specific operation that has the method; `values` gets its parameters' values."""
+    if at == len(segments):
+        return node.operations.get(method)
+    segment = segments[at]
+    child = node.literals.get(segment)
+    if child is not None:
+        found = _find(child, segments, at + 1, method, values)
+        if found is not None:
+            return found
+    if not segment:
+        return None
+    held = len(values)
+    for pattern, mixed in node.mixed.values():
+        matched = pattern.fullmatch(segment)
+        if matched is not None:
+            values.extend(matched.groups())
+            found = _find(mixed, segments, at + 1, method, values)
+            if found is not None:
+                return found
+            del values[held:]
+    if node.one is not None:
+        values.append(segment)
+        found = _find(node.one, segments, at + 1, method, values)
+        if found is not None:
+            return found
+        del values[held:]
+    return _find_several(node, segments, at, method, values) if node.several is not None else None
+
+
+def _find_several[T](
+    node: _Node[T], segments: list[bytes], at: int, method: str, values: list[bytes]
+) -> tuple[T, Template] | None:
+    for end in _ends(node, segments, at):
+        assert node.several is not None
+        values.append(b"/".join(segments[at:end]))
+        found = _find(node.several, segments, end, method, values)
+        if found is not None:
+            return found
+        values.pop()
+    return None
+
+
+def _ends[T](node: _Node[T], segments: list[bytes], at: int) -> list[int]:
+    """Where the several segments that begin at `at` may end: the longest value first."""
+    ends = [len(segments) - tail for tail in sorted(node.tails)]
+    return [end for end in ends if end > at and all(segments[at:end])]
+
+
+def _all[T](node: _Node[T], segments: list[bytes], at: int) -> list[dict[str, tuple[T, Template]]]:
+    """The operations of every template that matches, the most specific first."""
+    if at == len(segments):
+        return [node.operations] if node.operations else []
+    segment = segments[at]
+    nexts = [(node.literals.get(segment), at + 1)]
+    if segment:
+        nexts += [(mixed, at + 1) for pattern, mixed in node.mixed.values() if pattern.fullmatch(segment)]
+        nexts += [(node.one, at + 1)]
+        nexts += [(node.several, end) for end in _ends(node, segments, at)]
+    return [found for child, after in nexts if child is not None for found in _all(child, segments, after)]
+
+
+def _overlaps[T](
+    node: _Node[T], parts: tuple[Part, ...], at: int, budget: list[int]
+) -> Iterator[dict[str, tuple[T, Template]]]:
+    budget[0] -= 1
+    if budget[0] < 0:
+        return
+    if at == len(parts):
+        yield node.operations
+        return
+    part = parts[at]
+    if part.rank == SEVERAL:
+        yield from _under(node, budget)
+        return
+    matches = re.compile(part.pattern, re.DOTALL).fullmatch
+    nexts = [child for literal, child in node.literals.items() if matches(literal)]
+    if part.rank != LITERAL:
+        nexts += [child for _, child in node.mixed.values()]
+    else:
+        nexts += [child for pattern, child in node.mixed.values() if pattern.fullmatch(part.literal)]
+    if part.literal or part.rank != LITERAL:
+        nexts += [node.one] if node.one is not None else []
+        if node.several is not None:
+            yield from _under(node.several, budget)
+    for child in nexts:
+        yield from _overlaps(child, parts, at + 1, budget)
+
+
+def _under[T](node: _Node[T], budget: list[int]) -> Iterator[dict[str, tuple[T, Template]]]:
+    """The operations of a node and of all that follow it."""
+    budget[0] -= 1
+    if budget[0] < 0:
+        return
+    yield node.operations
+    children = [*node.literals.values(), *(child for _, child in node.mixed.values()), node.one, node.several]
+    for child in children:
+        if child is not None:
+            yield from _under(child, budget)

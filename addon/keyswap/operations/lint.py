@@ -1,0 +1,157 @@
+"""What `keyswap check` says of documents and policy together, beside what stops the load.
+
+Law: an error is something that lets in who should stay out, or that its author cannot have meant; a warning is what may
+be meant. Each names the place and the way out.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from keyswap.model import Operation, Requirement
+from keyswap.operations.catalogue import Catalogue, Entry
+from keyswap.operations.document import Described
+from keyswap.operations.findings import Finding
+
+OVERLAP_STEPS = 2_000_000
+"""How long overlapping templates are looked for: a document that needs more has a warning that says so."""
+_DECIDED = {"operations", "x-required-permissions"}
+
+
+def errors(catalogue: Catalogue) -> list[Finding]:
+    """Findings beside `catalogue.errors`."""
+    found: list[Finding] = []
+    for entry in _each(catalogue):
+        api = catalogue.apis[entry.api]
+        found += _undeclared(entry.described, api.document.schemes)
+        if api.document.version == (3, 0):
+            found += _nameless(entry.described, api.document.schemes)
+        if entry.operation.source not in _DECIDED and api.mount.security_lists == "any":
+            found += _weaker(entry.described)
+    return found
+
+
+def warnings(catalogue: Catalogue) -> list[Finding]:
+    """What may be meant, and may not."""
+    found = [finding for api in catalogue.apis for finding in api.document.warnings]
+    for entry in _each(catalogue):
+        operation = entry.operation
+        if not (operation.public or operation.require or operation.closed or operation.source in _DECIDED):
+            message = f"{operation.name} requires no permission: every valid credential may call it"
+            remedy = "give it scopes, x-required-permissions, an entry in `operations:`, or set default_require"
+            found.append(_at(entry.described, "no-requirement", message, remedy))
+    return [*found, *_same_ids(catalogue), *_overlaps(catalogue), *_unused(catalogue)]
+
+
+def _each(catalogue: Catalogue) -> Iterator[Entry]:
+    """One entry of each described operation, whatever prefixes it is served under."""
+    seen: set[int] = set()
+    for entry in catalogue.entries:
+        if id(entry.described) not in seen:
+            seen.add(id(entry.described))
+            yield entry
+
+
+def _at(described: Described, code: str, message: str, remedy: str, below: str = "") -> Finding:
+    return Finding(code, message, described.file, described.pointer + below, None, remedy)
+
+
+def _undeclared(described: Described, schemes: Mapping[str, str]) -> Iterator[Finding]:
+    for name in dict.fromkeys(name for one in described.security or () for name in one):
+        if name not in schemes:
+            known = ", ".join(schemes) or "none"
+            remedy = f"declare it under components.securitySchemes, which has: {known}"
+            message = f"the security scheme `{name}` is not declared"
+            yield _at(described, "undeclared-scheme", message, remedy, "/security")
+
+
+def _nameless(described: Described, schemes: Mapping[str, str]) -> Iterator[Finding]:
+    for one in described.security or ():
+        for name, scopes in one.items():
+            if scopes and schemes.get(name) in {"apiKey", "http"}:
+                message = (
+                    f"OpenAPI 3.0 knows no names under `{name}`, which is {schemes[name]}: they are required anyway"
+                )
+                remedy = "write the document as OpenAPI 3.1, or use x-required-permissions"
+                yield _at(described, "names-in-3.0", message, remedy, "/security")
+
+
+def _weaker(described: Described) -> Iterator[Finding]:
+    wanted = [(one, {scope for scopes in one.values() for scope in scopes}) for one in described.security or ()]
+    for one, weak in wanted:
+        strong = next((other for other, scopes in wanted if weak < scopes), None)
+        if strong is not None:
+            first, second = (" and ".join(alternative) or "nothing" for alternative in (one, strong))
+            message = f"the alternative `{first}` asks for less than `{second}`, so nobody needs the latter"
+            remedy = (
+                "if both are meant to be required (FastAPI publishes two dependencies so), set openapi.security_lists: "
+                "all; else say what is required in `operations:`"
+            )
+            yield _at(described, "weaker-alternative", message, remedy, "/security")
+            return
+
+
+def _same_ids(catalogue: Catalogue) -> Iterator[Finding]:
+    seen: dict[tuple[int, str], Described] = {}
+    for entry in _each(catalogue):
+        described = entry.described
+        if described.operation_id is None:
+            continue
+        other = seen.setdefault((entry.api, described.operation_id), described)
+        if other is not described:
+            message = f"the operationId {described.operation_id!r} is used twice"
+            yield _at(described, "same-operation-id", message, f"the other is {other.file}#{other.pointer}")
+
+
+def _overlaps(catalogue: Catalogue) -> Iterator[Finding]:
+    budget = [OVERLAP_STEPS]
+    seen: set[frozenset[str]] = set()
+    for entry in catalogue.entries:
+        mine = entry.operation
+        for other, _ in catalogue.index.overlapping(entry.template, budget):
+            pair = frozenset((mine.name, other.name))
+            if other is mine or pair in seen or asks(other) == asks(mine):
+                continue
+            seen.add(pair)
+            message = (
+                f"{mine.name} ({said(mine)}) and {other.name} ({said(other)}) match some of the same paths; the gate "
+                "takes the more specific one, a backend that routes by declaration order may serve the other"
+            )
+            remedy = "require the same of both, or make sure that the backend takes the more specific one too"
+            yield _at(entry.described, "overlap", message, remedy)
+    if budget[0] < 0:
+        remedy = "write fewer templates that begin with a parameter"
+        yield Finding("overlap", "too many templates overlap: not all pairs were compared", "", None, None, remedy)
+
+
+def asks(operation: Operation) -> tuple[bool, bool, frozenset[frozenset[str]]]:
+    """What an operation requires, comparable."""
+    return operation.public, operation.closed, frozenset(map(frozenset, operation.require))
+
+
+def said(operation: Operation) -> str:
+    """What an operation requires, in a few words."""
+    if operation.public:
+        return "public"
+    if operation.closed:
+        return "nobody"
+    return required_text(operation.require) or "a valid credential"
+
+
+def required_text(require: Requirement) -> str:
+    """`a and b, or c`."""
+    return ", or ".join(" and ".join(alternative) for alternative in require)
+
+
+def _unused(catalogue: Catalogue) -> Iterator[Finding]:
+    """Declared scopes that no operation requires."""
+    for number, api in enumerate(catalogue.apis):
+        used = {
+            slug
+            for entry in catalogue.entries
+            if entry.api == number
+            for one in entry.operation.require
+            for slug in one
+        }
+        for scope, where in api.document.scopes:
+            if scope not in used:
+                message = f"no operation requires the declared scope {scope!r}"
+                yield Finding("unused-scope", message, api.document.name, where, None, "require it, or remove it")

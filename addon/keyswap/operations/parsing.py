@@ -1,0 +1,232 @@
+"""The text of a document → plain data: JSON (RFC 8259), or YAML 1.2 read as its JSON schema, as OpenAPI wants it.
+
+Law: whatever the bytes, reading them takes bounded time and memory, or ends in one error with the line: size, nesting,
+what aliases expand to, and time are limited. A key that stands twice in an object is an error, since two programs would
+read two different documents.
+"""
+
+import json
+import re
+import time
+from typing import Any, NamedTuple
+
+import yaml
+
+from keyswap.operations.findings import DocumentError, Finding
+
+MAX_BYTES = 32 << 20
+MAX_DEPTH = 200
+MAX_NODES = 8_000_000
+"""Values of a document, each counted as often as aliases repeat it. GitHub's 13 MB are 0.6 million."""
+BUDGET_S = 20.0
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_INT = re.compile(r"[-+]?[0-9]+")
+_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_WORDS: dict[str, object] = {"": None, "~": None} | {
+    form: value
+    for word, value in (("null", None), ("true", True), ("false", False))
+    for form in (word, word.capitalize(), word.upper())
+}
+_TAG = "tag:yaml.org,2002:"
+
+
+class Parsed(NamedTuple):
+    """A document's data, and the distinct texts of its `$ref`s. `identified`: it has an `$id` of its own inside."""
+
+    data: Any
+    refs: tuple[str, ...]
+    identified: bool
+
+
+def parse(raw: bytes, name: str, deadline: float) -> Parsed:
+    """Read a document's text; `name` is what errors call it, `deadline` a monotonic time. Raises DocumentError."""
+    if len(raw) > MAX_BYTES:
+        raise _error(
+            "too-large", f"{len(raw) >> 20} MiB, more than {MAX_BYTES >> 20}", name, "split it, or name another file"
+        )
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _error("no-utf-8", f"byte {error.start} is no UTF-8", name, "save the document as UTF-8 text") from error
+    seen = _Seen()
+    try:
+        data = _json(text, name, seen) if text.lstrip()[:1] in {"{", "["} else _Yaml(text, name, seen, deadline).read()
+    except RecursionError as error:
+        raise _deep(name) from error
+    return Parsed(data, tuple(seen.refs), seen.identified)
+
+
+class _Seen:
+    def __init__(self) -> None:
+        self.refs: dict[str, None] = {}
+        self.identified = False
+
+    def look(self, mapping: dict[str, Any]) -> None:
+        if "$ref" in mapping and isinstance(mapping["$ref"], str):
+            self.refs[mapping["$ref"]] = None
+        if "$id" in mapping:
+            self.identified = True
+
+
+class _Twice(Exception):
+    pass
+
+
+def _json(text: str, name: str, seen: _Seen) -> Any:
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            keys = [key for key, _ in pairs]
+            raise _Twice(next(key for key in keys if keys.count(key) > 1))
+        seen.look(made)
+        return made
+
+    def constant(word: str) -> Any:
+        raise _error("no-json", f"{word} is no JSON", name, "write a number, or null")
+
+    try:
+        return json.loads(text, object_pairs_hook=mapping, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        raise _error("no-json", f"this is no JSON: {error.msg}", name, "mend the text", error.lineno) from error
+    except _Twice as error:
+        place = text.count("\n", 0, text.find(json.dumps(str(error)))) + 1
+        found = f"the key {str(error)!r} stands twice in one object (first seen in the file on this line)"
+        raise _error("duplicate-key", found, name, "remove one of them", place) from error
+    except ValueError as error:  # an integer of more digits than Python reads
+        raise _error("no-json", str(error).partition(";")[0], name, "write a smaller number") from error
+
+
+class _Yaml:
+    """Data from libyaml's events, so that nothing is built before it is counted."""
+
+    def __init__(self, text: str, name: str, seen: _Seen, deadline: float) -> None:
+        self._name, self._seen, self._deadline = name, seen, deadline
+        self._events = yaml.parse(text, Loader=_Loader)
+        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._open: set[str] = set()
+        self._count = self._line = 0
+
+    def read(self) -> Any:
+        """The one document of the stream."""
+        try:
+            found = self._whole()
+        except yaml.MarkedYAMLError as error:
+            line = getattr(error.problem_mark, "line", None)
+            line = line + 1 if line is not None else None
+            raise _error("no-yaml", f"this is no YAML: {error.problem}", self._name, "mend the text", line) from error
+        except yaml.YAMLError as error:
+            raise _error("no-yaml", f"this is no YAML: {error}".splitlines()[0], self._name, "mend the text") from error
+        return found
+
+    def _whole(self) -> Any:
+        self._next()  # the stream's start
+        if isinstance(self._next(), yaml.StreamEndEvent):
+            return None
+        data, _ = self._value(self._next(), 0)
+        self._next()  # the document's end
+        if not isinstance(self._next(), yaml.StreamEndEvent):
+            raise self._wrong("a second document begins here", "keep one document a file")
+        return data
+
+    def _next(self) -> Any:
+        event: Any = next(self._events)
+        self._line = event.start_mark.line + 1
+        return event
+
+    def _counted(self, weight: int) -> int:
+        self._count += weight
+        if self._count > MAX_NODES:
+            raise self._wrong(f"more than {MAX_NODES:,} values, aliases expanded", "name less of them")
+        return weight
+
+    def _value(self, event: Any, depth: int) -> tuple[Any, int]:
+        """A value, and how many values it is."""
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in self._open:
+                raise self._wrong(f"*{event.anchor} contains itself", "an OpenAPI document says this with $ref")
+            if event.anchor not in self._anchors:
+                raise self._wrong(f"*{event.anchor} names no anchor", f"write &{event.anchor} before it")
+            value, weight = self._anchors[event.anchor]
+            return value, self._counted(weight)
+        if depth > MAX_DEPTH:
+            raise _deep(self._name, self._line)
+        if time.monotonic() > self._deadline:
+            raise _late(self._name)
+        if event.anchor:
+            self._open.add(event.anchor)
+        value, weight = self._fresh(event, depth)
+        if event.anchor:
+            self._open.discard(event.anchor)
+            self._anchors[event.anchor] = value, weight
+        return value, weight
+
+    def _fresh(self, event: Any, depth: int) -> tuple[Any, int]:
+        weight = self._counted(1)
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event), weight
+        if event.tag and event.tag not in {f"{_TAG}map", f"{_TAG}seq"}:
+            raise self._wrong(f"the tag {event.tag}", "OpenAPI knows no tags: remove it")
+        if isinstance(event, yaml.SequenceStartEvent):
+            items = []
+            while not isinstance(inner := self._next(), yaml.SequenceEndEvent):
+                item, more = self._value(inner, depth + 1)
+                items.append(item)
+                weight += more
+            return items, weight
+        return self._mapping(depth, weight)
+
+    def _mapping(self, depth: int, weight: int) -> tuple[dict[str, Any], int]:
+        made: dict[str, Any] = {}
+        merged: list[dict[str, Any]] = []
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                raise self._wrong("a key that is no text", "write it as a text")
+            line, plain = self._line, event.implicit[0] and not event.style
+            value, more = self._value(self._next(), depth + 1)
+            weight += more
+            if event.value == "<<" and plain:
+                found = value if isinstance(value, list) else [value]
+                if not all(isinstance(one, dict) for one in found):
+                    raise self._wrong("<< merges something that is no mapping", "merge mappings", line)
+                merged += found
+            elif event.value in made:
+                raise self._wrong(f"the key {event.value!r} stands twice", "remove one of them", line)
+            else:
+                made[event.value] = value
+        for other in merged:
+            made = {**other, **made}
+        self._seen.look(made)
+        return made, weight
+
+    def _scalar(self, event: Any) -> Any:
+        if event.tag and event.tag not in {f"{_TAG}{kind}" for kind in ("str", "int", "float", "bool", "null")}:
+            raise self._wrong(f"the tag {event.tag}", "OpenAPI knows no tags: remove it")
+        text: str = event.value
+        if not event.implicit[0] or event.style:
+            return text
+        if text in _WORDS:
+            return _WORDS[text]
+        if _INT.fullmatch(text):
+            return int(text) if len(text) < 1000 else text
+        if _BASED.fullmatch(text):
+            return int(text, 0)
+        return float(text) if _FLOAT.fullmatch(text) else text
+
+    def _wrong(self, message: str, remedy: str, line: int | None = None) -> DocumentError:
+        return _error("no-yaml", message, self._name, remedy, line or self._line)
+
+
+def _deep(name: str, line: int | None = None) -> DocumentError:
+    return _error("too-deep", f"nested more than {MAX_DEPTH} deep", name, "flatten it with $ref", line)
+
+
+def _late(name: str) -> DocumentError:
+    return _error(
+        "too-slow", f"it takes longer than {BUDGET_S:g} s to read", name, "split it; JSON is read faster than YAML"
+    )
+
+
+def _error(code: str, message: str, name: str, remedy: str, line: int | None = None) -> DocumentError:
+    return DocumentError(Finding(code, message, name, None, line, remedy))

@@ -1,0 +1,83 @@
+"""Documents for tests, written as people write them."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from keyswap import build
+from keyswap.model import Operation, Refuse, Upstream
+from keyswap.operations.catalogue import Catalogue
+from keyswap.operations.document import Document, read
+from keyswap.operations.fetching import Documents
+from keyswap.operations.index import Found
+from keyswap.operations.references import Library
+from keyswap.policy import Policy, parse
+
+BACKEND = Upstream("http", "127.0.0.1", 9000)
+HEAD = "version: 1\nissuer: https://gw.example\nupstream: http://127.0.0.1:9000\n"
+
+PETS = """
+openapi: 3.1.0
+info: {title: Pets, version: '1'}
+paths:
+  /health:
+    get: {security: [], responses: {}}
+  /pets:
+    get: {tags: [pets], operationId: listPets, security: [{key: [pets:read]}], responses: {}}
+    post: {tags: [pets], operationId: addPet, security: [{key: [pets:write]}, {key: [pets:all]}], responses: {}}
+  /pets/mine:
+    get: {tags: [pets], security: [{key: []}], responses: {}}
+  /pets/{petId}:
+    x-required-permissions: [pets:read]
+    parameters: [{name: petId, in: path, required: true, schema: {type: integer}}]
+    get: {tags: [pets], operationId: getPet, responses: {}}
+    delete: {tags: [pets, danger], operationId: dropPet, x-required-permissions: [pets:all, pets:drop], responses: {}}
+  /admin/users:
+    get: {security: [{key: [admin]}], responses: {}}
+components:
+  securitySchemes:
+    key: {type: http, scheme: bearer}
+"""
+
+
+def document(files: dict[str, str] | str, main: str = "file:///d/api.yaml") -> Document:
+    """The document of some files, by URI."""
+    given = {main: files} if isinstance(files, str) else files
+    return read(Library(main, main.rpartition("/")[2], lambda uri: given[uri].encode(), time.monotonic() + 20))
+
+
+def policy(text: str, folder: Path, **files: str) -> Policy:
+    """A policy whose documents lie in `folder`."""
+    for name, content in files.items():
+        (folder / f"{name}.yaml").write_text(content)
+    return parse((HEAD + text).encode(), "p.yaml")
+
+
+def catalogue(text: str, folder: Path, **files: str) -> Catalogue:
+    """The operations of a policy."""
+    made = build.catalogue(policy(text, folder, **files), Documents(None), folder, BACKEND)
+    assert made is not None
+    return made
+
+
+def found(operations: Catalogue, method: str, target: str) -> Operation:
+    """The operation of a request."""
+    result = operations(method, target.encode())
+    assert isinstance(result, Found), result
+    operation: Operation = result.operation
+    return operation
+
+
+def refused(operations: Catalogue, method: str, target: str) -> Refuse:
+    """The refusal of a request."""
+    result = operations(method, target.encode())
+    assert isinstance(result, Refuse), result
+    return result
+
+
+def shape(operations: Catalogue) -> dict[str, Any]:
+    """What every operation requires, by its name."""
+    return {
+        entry.operation.name: "public" if entry.operation.public else entry.operation.require
+        for entry in operations.entries
+    }
