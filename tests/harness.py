@@ -175,7 +175,8 @@ class Home:
 
     def run(self, *words: str, given: str = "", code: int = 0) -> str:
         """A keyswap command as a process; its standard output."""
-        command = [sys.executable, "-m", "keyswap", *words, "--state", str(self.state), "--policy", str(self.policy)]
+        policy = () if "--policy" in words else ("--policy", str(self.policy))
+        command = [sys.executable, "-m", "keyswap", *words, "--state", str(self.state), *policy]
         done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, cwd=self.folder)
         assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
         return done.stdout if code in {0, 1} else done.stderr

@@ -10,6 +10,8 @@ import click
 
 from keyswap import __version__
 from keyswap.cli import gateway, keys, signing
+from keyswap.cli.check import check
+from keyswap.cli.init import init
 from keyswap.cli.output import printable
 from keyswap.model import Damage
 
@@ -22,7 +24,8 @@ def cli() -> None:
 
 for command in (
     gateway.serve,
-    gateway.init,
+    init,
+    check,
     gateway.explain,
     gateway.status,
     keys.keys,

@@ -1,4 +1,4 @@
-"""`serve`, `init`, `explain`, `status`: the words about the gateway itself.
+"""`serve`, `explain`, `status`: the words about the gateway itself.
 
 Law: what a running gateway can say is asked of it; without one these work on the state directory and say so.
 """
@@ -15,7 +15,7 @@ import click
 from keyswap import policy as policies
 from keyswap.build import Built, Resources, build
 from keyswap.cli.output import Setting, common, from_stdin, printable
-from keyswap.model import Damage, Upstream
+from keyswap.model import Upstream
 from keyswap.policy import parse_upstream
 from keyswap.shell import control, telling
 from keyswap.state import StateDirectory
@@ -55,49 +55,6 @@ def serve(
     state = StateDirectory(setting.state).open()
     told = launcher.Start(setting.policy, state.path, _upstream(upstream), parse_listen(listen), web, tls)
     asyncio.run(launcher.serve(told))
-
-
-@click.command()
-@click.option("--upstream", required=True, metavar="URL", help="The backend.")
-@click.option("--issuer", default="http://127.0.0.1:8080", show_default=True, help="The gateway's public URL.")
-@click.option("-o", "--output", metavar="FILE", help="Where to write it; - is standard output [--policy].")
-@common
-def init(setting: Setting, upstream: str, issuer: str, output: str | None) -> None:
-    """Write a commented policy for an API."""
-    text = TEMPLATE.format(issuer=issuer, upstream=upstream)
-    policies.parse(text.encode(), "the new policy")
-    if output == "-":
-        sys.stdout.write(text)
-        return
-    file = Path(output) if output else setting.policy
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as out:
-            out.write(text)
-    except FileExistsError as error:
-        raise Damage(f"{file} is there already: name another with -o, or remove it first") from error
-    except OSError as error:
-        raise Damage(f"{file} cannot be written ({error.strerror})") from error
-    setting.print({"policy": str(file)}, f"wrote {file}", f"now: keyswap serve --policy {file}")
-
-
-TEMPLATE = """\
-# A keyswap policy. Every field with its default: policies/reference.yaml. Unknown fields are errors.
-version: 1
-issuer: {issuer}   # the `iss` of minted tokens; the backend finds the key set at <issuer>/.well-known/jwks.json
-upstream: {upstream}
-# audience: my-api               # carried as `aud` by minted tokens; the backend should then require it
-
-api_keys:
-  prefix: ksw                    # our keys begin with ksw_live_ or ksw_test_
-  read_from:                     # all are looked at; two different credentials are refused
-    - {{header: authorization, scheme: Bearer}}
-    - {{header: x-api-key}}
-
-tokens:
-  algorithm: RS256               # RS256 | ES256 | EdDSA
-  ttl: 120s                      # a revoked key's last token dies after at most this long
-"""
 
 
 @click.command()

@@ -151,8 +151,7 @@ class Catalogue:
             if rule.concerns(form, described):
                 self._used.add(rule.number)
                 override = override.under(rule.override)
-        said = [one.name for one in described.parameters if one.where == "path" and one.multi_segment]
-        several = said if override.multi_segment is None else override.multi_segment
+        several = described.multi_segment if override.multi_segment is None else override.multi_segment
         try:
             template = Template.parse(f"{described.method} {path}", several)
             resource = _resource(override.resource, template)

@@ -27,7 +27,6 @@ class Parameter(NamedTuple):
     name: str
     where: str
     style: str | None
-    multi_segment: bool
     required: bool
 
 
@@ -48,6 +47,8 @@ class Described(NamedTuple):
     required: Requirement | None
     """`x-required-permissions`, of the operation or its path."""
     parameters: tuple[Parameter, ...]
+    multi_segment: tuple[str, ...]
+    """`x-multi-segment`: the path parameters that take several segments."""
 
 
 class Document(NamedTuple):
@@ -178,7 +179,7 @@ class _Reader:
             security,
             security_at,
             self._required(item, place),
-            self._parameters(item, place),
+            *self._parameters(item, place),
         )
 
     def _required(self, item: Place, place: Place) -> Requirement | None:
@@ -214,14 +215,12 @@ class _Reader:
                 raise self._wrong(one, "bad-security", str(error), remedy) from error
         return tuple(made)
 
-    def _parameters(self, item: Place, place: Place) -> tuple[Parameter, ...]:
+    def _parameters(self, item: Place, place: Place) -> tuple[tuple[Parameter, ...], tuple[str, ...]]:
         found: dict[tuple[str, str], Parameter] = {}
-        several = {
-            name
-            for one in (item, place)
-            for name in (one.value.get("x-multi-segment") or ())
-            if isinstance(one.value.get("x-multi-segment"), list)
-        }
+        several: list[str] = []
+        for level in (item, place):
+            listed = level.value.get("x-multi-segment")
+            several += [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
         for level in (item, place):
             listed = self._member(level, "parameters", list)
             for _, one in self._library.items(listed) if listed else ():
@@ -229,16 +228,16 @@ class _Reader:
                 if not (isinstance(value, dict) and isinstance(value.get("name"), str)):
                     raise self._wrong(one, "bad-parameter", "a parameter without a name", "write `name` and `in`")
                 where = str(value.get("in"))
-                multi = value.get("x-multi-segment") is True or (where == "path" and value["name"] in several)
+                if where == "path" and value.get("x-multi-segment") is True:
+                    several.append(value["name"])
                 style = value.get("style")
                 found[value["name"], where] = Parameter(
                     value["name"],
                     where,
                     style if isinstance(style, str) else None,
-                    multi,
                     value.get("required") is True,
                 )
-        return tuple(found.values())
+        return tuple(found.values()), tuple(dict.fromkeys(several))
 
     # ---- Places
 

@@ -93,6 +93,14 @@ class Documents:
             different |= after.raw != before.raw
         return different
 
+    def raw_of(self, name: str) -> bytes | None:
+        """The text of a document, by what errors call it."""
+        for _, document in self._read.values():
+            for uri, known in document.library.names.items():
+                if known == name and uri in self._contents:
+                    return self._contents[uri].raw
+        return None
+
     # ---- One content
 
     def _content(self, uri: str, name: str) -> Content:

@@ -77,10 +77,13 @@ def _nameless(described: Described, schemes: Mapping[str, str]) -> Iterator[Find
 def _weaker(described: Described) -> Iterator[Finding]:
     wanted = [(one, {scope for scopes in one.values() for scope in scopes}) for one in described.security or ()]
     for one, weak in wanted:
-        strong = next((other for other, scopes in wanted if weak < scopes), None)
+        strong = next(((other, scopes) for other, scopes in wanted if weak < scopes), None)
         if strong is not None:
-            first, second = (" and ".join(alternative) or "nothing" for alternative in (one, strong))
-            message = f"the alternative `{first}` asks for less than `{second}`, so nobody needs the latter"
+            first, second = (" and ".join(alternative) or "nothing" for alternative in (one, strong[0]))
+            message = (
+                f"the alternative `{first}` asks for {', '.join(sorted(weak)) or 'no permission'}, `{second}` for "
+                f"{', '.join(sorted(strong[1]))}: the first alone is enough, so nobody needs the second"
+            )
             remedy = (
                 "if both are meant to be required (FastAPI publishes two dependencies so), set openapi.security_lists: "
                 "all; else say what is required in `operations:`"

@@ -218,6 +218,35 @@ class _Yaml:
         return _error("no-yaml", message, self._name, remedy, line or self._line)
 
 
+LINES_UP_TO = 4 << 20
+
+
+class Lines:
+    """Where the values of a document that was read begin."""
+
+    def __init__(self, raw: bytes) -> None:
+        text = raw.decode("utf-8-sig", "replace") if len(raw) <= LINES_UP_TO else ""
+        try:
+            self._root: Any = yaml.compose(text, Loader=_Loader)
+        except yaml.YAMLError:
+            self._root = None
+
+    def of(self, pointer: str) -> int | None:
+        """The line, from 1, of a JSON pointer's value; None: it is not there, or the document is long."""
+        node, line = self._root, 1
+        try:
+            for token in (token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]):
+                if isinstance(node, yaml.MappingNode):
+                    key, node = next((key, value) for key, value in node.value if key.value == token)
+                    line = key.start_mark.line + 1
+                else:
+                    node = node.value[int(token)]
+                    line = node.start_mark.line + 1
+        except (StopIteration, AttributeError, IndexError, ValueError, TypeError):
+            return None
+        return line if self._root is not None else None
+
+
 def _deep(name: str, line: int | None = None) -> DocumentError:
     return _error("too-deep", f"nested more than {MAX_DEPTH} deep", name, "flatten it with $ref", line)
 

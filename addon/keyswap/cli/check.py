@@ -1,0 +1,135 @@
+"""`check`: the policy and its documents, looked at together before they are served.
+
+Law: nothing runs and nothing is changed; a warning is an error where `--strict` says so, and errors end with 1.
+"""
+
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from keyswap import policy as policies
+from keyswap.build import catalogue, located
+from keyswap.cli.output import Setting, common, printable
+from keyswap.model import Upstream
+from keyswap.operations import lint
+from keyswap.operations.catalogue import Catalogue
+from keyswap.operations.fetching import Documents
+from keyswap.operations.findings import DocumentError, Finding
+from keyswap.operations.parsing import Lines
+from keyswap.policy import Policy, PolicyError, parse_upstream
+
+_NOWHERE = Upstream("http", "unknown.invalid", 80)
+
+
+@click.command()
+@click.option("--strict", is_flag=True, help="Warnings are errors too.")
+@common
+def check(setting: Setting, strict: bool) -> None:
+    """Lint the policy and its documents; list what each operation requires."""
+    if not setting.policy.exists():
+        policies.load(setting.policy)  # says what to do
+    documents = Documents(None)
+    errors, warnings, operations = _looked_at(setting, documents)
+    lines_of = _Lines(documents)
+    told = [lines_of.placed(finding) for finding in errors]
+    noted = [lines_of.placed(finding) for finding in warnings]
+    if strict:
+        told, noted = told + noted, []
+    answer = {
+        "errors": [finding._asdict() for finding in told],
+        "warnings": [finding._asdict() for finding in noted],
+        "operations": [_row(entry) for entry in (operations.entries if operations else ())],
+    }
+    if not setting.json and operations is not None:
+        listed = [_row(entry) for entry in operations.entries]
+        rows = [(one["method"], one["path"], _required(one), one["source"], one["operation_id"]) for one in listed]
+        setting.table(answer, ("METHOD", "PATH", "REQUIRES", "FROM", "OPERATION"), rows)
+    lines = [f"error [{one.code}] {one.text}" for one in told] + [f"warning [{one.code}] {one.text}" for one in noted]
+    ended = f"{len(told)} errors, {len(noted)} warnings in {setting.policy}"
+    setting.print(answer, *lines, ended)
+    sys.exit(1 if told else 0)
+
+
+def _looked_at(setting: Setting, documents: Documents) -> tuple[list[Finding], list[Finding], Catalogue | None]:
+    """Errors, warnings, and the operations if they can be told."""
+    try:
+        policy = policies.load(setting.policy)
+        upstream = parse_upstream(policy.upstream) if policy.upstream else _NOWHERE
+        operations = catalogue(policy, documents, setting.policy.parent, upstream)
+    except PolicyError as error:
+        return [_of_policy(error, setting)], [], None
+    except DocumentError as error:
+        return [error.finding], [], None
+    if operations is None:
+        return [], [_no_document(setting)], None
+    errors = [located(finding, setting.policy) for finding in (*operations.errors, *lint.errors(operations))]
+    warnings = [located(finding, setting.policy) for finding in (*_open(policy), *lint.warnings(operations))]
+    return errors, warnings, operations
+
+
+def _of_policy(error: PolicyError, setting: Setting) -> Finding:
+    found = re.match(r"(?s)(.*?):(\d+): (.*)", str(error))
+    message, line = (found[3], int(found[2])) if found else (str(error), None)
+    return Finding("policy", message, str(setting.policy), None, line, "")
+
+
+def _no_document(setting: Setting) -> Finding:
+    message = "there is no `openapi` document: every path is open to every valid credential"
+    return Finding("no-document", message, str(setting.policy), None, None, "name the API's document in `openapi`")
+
+
+def _open(policy: Policy) -> Iterable[Finding]:
+    for number, api in enumerate(policy.apis):
+        if api.undocumented == "authenticated":
+            message = f"paths outside {api.spec} are open to every valid credential"
+            remedy = "document them, then leave `undocumented` out"
+            where = f"/openapi/{number}" if isinstance(policy.openapi, list) else "/openapi"
+            yield Finding("undocumented-open", message, "", f"{where}/undocumented", None, remedy)
+    if policy.mode.permissions != "enforce":
+        message = f"permissions are not enforced: mode.permissions is {policy.mode.permissions}"
+        yield Finding("not-enforced", message, "", "/mode/permissions", None, "set it to enforce")
+
+
+class _Lines:
+    """The lines of findings in documents, each of which is looked through once."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self._of: dict[str, Lines] = {}
+
+    def placed(self, finding: Finding) -> Finding:
+        """A finding, with its line if that can be told."""
+        if finding.line is not None or finding.pointer is None:
+            return finding
+        if finding.file not in self._of:
+            self._of[finding.file] = Lines(self._documents.raw_of(finding.file) or b"")
+        return finding._replace(line=self._of[finding.file].of(finding.pointer))
+
+
+def _row(entry: Any) -> dict[str, Any]:
+    operation = entry.operation
+    return {
+        "method": operation.method,
+        "path": operation.path,
+        "operation_id": operation.operation_id,
+        "public": operation.public,
+        "require": [list(one) for one in operation.require],
+        "closed": operation.closed,
+        "source": operation.source,
+        "mode": operation.mode,
+        "resource": dict(zip(("type", "id"), operation.resource, strict=True)) if operation.resource else None,
+        "cost": operation.cost,
+        "limits": [],
+    }
+
+
+def _required(row: dict[str, Any]) -> str:
+    if row["public"]:
+        return "public"
+    if row["closed"]:
+        return "nobody may"
+    told = lint.required_text(tuple(map(tuple, row["require"]))) or "a valid credential"
+    return printable(told if row["mode"] == "enforce" else f"{told} ({row['mode']})")

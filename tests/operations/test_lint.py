@@ -1,0 +1,133 @@
+"""What `check` finds in documents and policies, and what `init` proposes."""
+
+from pathlib import Path
+
+import pytest
+
+from keyswap.operations import lint
+from keyswap.operations.proposals import may_be_public, slug
+from operations.documents import PETS, catalogue, document
+
+SPEC = "openapi: {spec: api.yaml}\n"
+
+
+def codes(text: str, folder: Path, **files: str) -> tuple[list[str], list[str]]:
+    made = catalogue(text, folder, **files)
+    return [one.code for one in lint.errors(made)], [one.code for one in lint.warnings(made)]
+
+
+def api(item: str, more: str = "components: {securitySchemes: {key: {type: apiKey}, oauth: {type: oauth2}}}") -> str:
+    return f"openapi: 3.1.0\npaths:\n  /a: {item}\n{more}\n"
+
+
+@pytest.mark.parametrize(
+    ("item", "errors"),
+    [
+        ("{get: {security: [{key: []}, {oauth: [a]}]}}", ["weaker-alternative"]),
+        ("{get: {security: [{oauth: [a]}, {oauth: [a, b]}]}}", ["weaker-alternative"]),
+        ("{get: {security: [{}, {oauth: [a]}]}}", ["weaker-alternative"]),
+        ("{get: {security: [{oauth: [a]}, {oauth: [b]}]}}", []),
+        ("{get: {security: [{key: []}, {oauth: []}]}}", []),
+        ("{get: {security: [{key: []}, {oauth: [a]}], x-required-permissions: [a]}}", []),
+        ("{get: {security: [{kex: [a]}]}}", ["undeclared-scheme"]),
+    ],
+)
+def test_alternatives_that_ask_for_less_and_unknown_schemes_are_errors(
+    tmp_path: Path, item: str, errors: list[str]
+) -> None:
+    """Whoever reads two dependencies as two alternatives lets in who has only a key: that is said, with the way out."""
+    assert codes(SPEC, tmp_path, api=api(item))[0] == errors
+    others = [code for code in errors if code != "weaker-alternative"]
+    assert codes("openapi: {spec: api.yaml, security_lists: all}\n", tmp_path, api=api(item))[0] == others
+    ruled = SPEC + "operations: [{match: GET /a, require: [x]}]\n"
+    assert codes(ruled, tmp_path, api=api(item))[0] == others
+
+
+def test_names_under_schemes_that_have_none_in_3_0(tmp_path: Path) -> None:
+    """OpenAPI 3.1 reads them as permissions; in 3.0 they are an error, and required all the same."""
+    text = api("{get: {security: [{key: [a]}]}}")
+    assert codes(SPEC, tmp_path, api=text)[0] == []
+    old = text.replace("3.1.0", "3.0.0")
+    assert codes(SPEC, tmp_path, api=old)[0] == ["names-in-3.0"]
+    assert catalogue(SPEC, tmp_path, api=old).entries[0].operation.require == (("a",),)
+
+
+def test_operations_without_a_requirement_are_warned_of(tmp_path: Path) -> None:
+    """What every valid credential may call is listed, unless somebody has said that it may."""
+    text = api("{get: {}, put: {security: []}, post: {x-required-permissions: []}, delete: {security: [{key: []}]}}")
+    assert codes(SPEC, tmp_path, api=text) == ([], ["no-requirement", "no-requirement"])
+    assert codes("openapi: {spec: api.yaml, default_require: deny}\n", tmp_path, api=text) == ([], [])
+    decided = SPEC + "operations: [{match: GET /a, require: []}, {match: DELETE /a, require: [[x], [y]]}]\n"
+    assert codes(decided, tmp_path, api=text) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "several", "overlap"),
+    [
+        ("/a/{x}", "/a/b", "", True),
+        ("/a/{x}/c", "/a/b/{y}", "", True),
+        ("/a/{x}.json", "/a/b.json", "", True),
+        ("/a/{x}.json", "/a/b.xml", "", False),
+        ("/a/{x}/c", "/a/b/d", "", False),
+        ("/a/{x}", "/a/b/c", "", False),
+        ("/a/{x}", "/a/b/c", "x-multi-segment: [x]", True),
+        ("/a/{x}/c", "/a/b/c/d", "x-multi-segment: [x]", True),
+        ("/{x}/b", "/a/{y}", "", True),
+    ],
+)
+def test_overlapping_templates_with_different_requirements(
+    tmp_path: Path, one: str, two: str, several: str, overlap: bool
+) -> None:
+    """A backend that routes by declaration order may serve the other one; equal requirements are nobody's business."""
+    text = "openapi: 3.1.0\npaths:\n"
+    text += f"  '{one}': {{get: {{x-required-permissions: [a], {several}}}}}\n"
+    text += f"  '{two}': {{get: {{x-required-permissions: [%s]}}}}\n"
+    assert codes(SPEC, tmp_path, api=text % "b")[1] == ["overlap"] * overlap
+    assert codes(SPEC, tmp_path, api=text % "a")[1] == []
+
+
+def test_other_warnings(tmp_path: Path) -> None:
+    """TRACE, ids used twice and scopes that nothing requires are told with their places."""
+    text = """
+openapi: 3.1.0
+paths:
+  /a: {trace: {}, get: {operationId: x, security: [{o: [r]}]}, put: {operationId: x, security: [{o: [r]}]}}
+components: {securitySchemes: {o: {type: oauth2, flows: {implicit: {scopes: {r: '', w: ''}}}}}}
+"""
+    found = lint.warnings(catalogue(SPEC, tmp_path, api=text))
+    assert {one.code: one.pointer for one in found} == {
+        "never-served": "/paths/~1a/trace",
+        "same-operation-id": "/paths/~1a/put",
+        "unused-scope": "/components/securitySchemes/o/flows/implicit/scopes/w",
+    }
+
+
+def test_proposals_follow_from_tag_path_and_method(tmp_path: Path) -> None:
+    """A slug is the tag or the first telling segment, and what the method does; health and docs may be public."""
+    text = """
+openapi: 3.1.0
+paths:
+  /api/v1/Big Pets/{id}: {get: {}, put: {}, delete: {}}
+  /x: {post: {tags: [Admin Area]}}
+  /{id}: {get: {}}
+  /healthz: {get: {}, post: {}}
+"""
+    proposed = {
+        entry.operation.name: (slug(entry.operation), may_be_public(entry.operation))
+        for entry in catalogue(SPEC, tmp_path, api=text).entries
+    }
+    assert proposed == {
+        "GET /api/v1/Big%20Pets/{id}": ("big-20pets:read", False),
+        "PUT /api/v1/Big%20Pets/{id}": ("big-20pets:write", False),
+        "DELETE /api/v1/Big%20Pets/{id}": ("big-20pets:delete", False),
+        "POST /x": ("admin-area:write", False),
+        "GET /{id}": ("api:read", False),
+        "GET /healthz": ("healthz:read", True),
+        "POST /healthz": ("healthz:write", False),
+    }
+
+
+def test_a_clean_document_has_no_findings_but_what_is_open(tmp_path: Path) -> None:
+    """The tests' own document: one operation without a requirement, which overlaps one that has."""
+    assert codes(SPEC, tmp_path, api=PETS) == ([], ["no-requirement", "overlap"])
+    assert document(PETS).warnings == ()
