@@ -130,6 +130,30 @@ def test_the_most_specific_template_wins(tmp_path: Path) -> None:
     assert refused(made, "GET", "/pets/").code is Code.NO_SUCH_OPERATION
 
 
+def test_parameters_of_several_segments_end_where_a_template_goes_on(tmp_path: Path) -> None:
+    """What follows a parameter of several segments is more specific than its end, literals before parameters."""
+    text = """
+openapi: 3.1.0
+paths:
+  /b/{x}: {x-multi-segment: [x], get: {}}
+  /b/{x}/protection: {get: {parameters: [{name: x, in: path, x-multi-segment: true}]}}
+  /b/{x}/{y}/{z}: {x-multi-segment: [x], get: {}}
+"""
+    made = catalogue(SPEC, tmp_path, api=text)
+    for target, path in (
+        ("/b/1", "/b/{x}"),
+        ("/b/1/2", "/b/{x}"),
+        ("/b/1/2/3", "/b/{x}/{y}/{z}"),
+        ("/b/1/protection", "/b/{x}/protection"),
+        ("/b/1/2/3/protection", "/b/{x}/protection"),
+        ("/b/protection", "/b/{x}"),
+    ):
+        assert found(made, "GET", target).path == path, target
+    ruled = catalogue(SPEC + "operations: [{match: 'GET /b/{x}', multi_segment: []}]\n", tmp_path, api=text)
+    assert found(ruled, "GET", "/b/1").path == "/b/{x}"
+    assert refused(ruled, "GET", "/b/1/2").code is Code.NO_SUCH_OPERATION
+
+
 def test_what_is_not_documented_is_refused(tmp_path: Path) -> None:
     """404 names the document and the way in, 405 the methods of the path."""
     made = catalogue(SPEC, tmp_path, api=PETS)

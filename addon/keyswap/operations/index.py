@@ -134,19 +134,23 @@ def _find[T](
 def _find_several[T](
     node: _Node[T], segments: list[bytes], at: int, method: str, values: list[bytes]
 ) -> tuple[T, Template] | None:
+    """The most specific of the operations that each possible end leads to."""
+    assert node.several is not None
+    best: tuple[tuple[T, Template], list[bytes]] | None = None
     for end in _ends(node, segments, at):
-        assert node.several is not None
-        values.append(b"/".join(segments[at:end]))
-        found = _find(node.several, segments, end, method, values)
-        if found is not None:
-            return found
-        values.pop()
-    return None
+        rest = [b"/".join(segments[at:end])]
+        found = _find(node.several, segments, end, method, rest)
+        if found is not None and (best is None or found[1].rank < best[0][1].rank):
+            best = found, rest
+    if best is None:
+        return None
+    values.extend(best[1])
+    return best[0]
 
 
 def _ends[T](node: _Node[T], segments: list[bytes], at: int) -> list[int]:
-    """Where the several segments that begin at `at` may end: the longest value first."""
-    ends = [len(segments) - tail for tail in sorted(node.tails)]
+    """Where the several segments that begin at `at` may end."""
+    ends = [len(segments) - tail for tail in node.tails]
     return [end for end in ends if end > at and all(segments[at:end])]
 
 
