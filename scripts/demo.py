@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+DOCUMENT = HERE.parent / "policies" / "petstore.openapi.yaml"
 
 
 class Demo:
@@ -31,7 +32,9 @@ class Demo:
 
     def start(self) -> None:
         """Start both, and wait until they answer."""
-        self.keyswap("init", "--upstream", self.backend, "--issuer", self.url)
+        text = (HERE.parent / "policies" / "demo.yaml").read_text().replace("http://127.0.0.1:8080", self.url)
+        (self.policy.parent / "petstore.openapi.yaml").write_bytes(DOCUMENT.read_bytes())
+        self.policy.write_text(text.replace("http://127.0.0.1:9000", self.backend))
         jwks_url = f"{self.url}/.well-known/jwks.json"
         self.run(sys.executable, str(HERE / "demo_backend.py"), str(self.back), jwks_url, self.url)
         gateway = self.run(*self.command("serve", "--listen", f"127.0.0.1:{self.gate}"), stdout=subprocess.PIPE)
@@ -74,9 +77,10 @@ def free_port(wanted: int = 0) -> int:
         return int(probe.getsockname()[1])
 
 
-def get(url: str, key: str | None = None) -> tuple[int, dict[str, Any]]:
-    """Status and JSON body of a GET."""
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+def get(url: str, key: str | None = None, method: str = "GET") -> tuple[int, dict[str, Any]]:
+    """Status and JSON body of an answer."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    request = urllib.request.Request(url, headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=10) as response:
             return response.status, json.load(response)
@@ -110,6 +114,9 @@ def once(demo: Demo) -> bool:
         refused(demo, "without a key", None, "missing-credential"),
         refused(demo, "with a wrong key", wrong, "invalid-credential"),
         refused(demo, "with a revoked key", str(ended["value"]), "invalid-credential"),
+        refused(demo, "without the permission", str(good["value"]), "missing-permission", "DELETE"),
+        refused(demo, "what is not documented", str(good["value"]), "no-such-operation", target="/toys"),
+        refused(demo, "as its schema forbids", str(good["value"]), "invalid-request", target="/pets/forty-two"),
     ]
     print("\nAll of it went as told." if all(results) else "\nNOT as told: see the lines marked !!")
     return all(results)
@@ -128,13 +135,17 @@ def admitted(demo: Demo, key: str) -> bool:
     return told(ok, f"{status}, and the key did not reach the backend")
 
 
-def refused(demo: Demo, how: str, key: str | None, code: str) -> bool:
+STATUS = {"missing-permission": 403, "no-such-operation": 404, "invalid-request": 400}
+
+
+def refused(demo: Demo, how: str, key: str | None, code: str, method: str = "GET", target: str = "/pets/42") -> bool:
     """A request that must end at the gateway."""
-    print(f"\n== {how}\ncaller sent:       GET {demo.url}/pets/42")
+    print(f"\n== {how}\ncaller sent:       {method} {demo.url}{target}")
     _, before = get(f"{demo.backend}/count")
-    status, got = get(f"{demo.url}/pets/42", key)
+    status, got = get(demo.url + target, key, method)
     _, after = get(f"{demo.backend}/count")
-    return told(status == 401 and got.get("code") == code and before == after, f"{status} {json.dumps(got)}")
+    ok = status == STATUS.get(code, 401) and got.get("code") == code and before == after
+    return told(ok, f"{status} {json.dumps(got)}")
 
 
 def told(ok: bool, what: str) -> bool:
@@ -151,6 +162,8 @@ A backend that verifies JWTs is at {demo.backend}; the gateway in front of it is
 
   curl -i {demo.url}/pets/42 -H 'Authorization: Bearer {key["value"]}'
   curl -i {demo.url}/pets/42
+  curl -i -X DELETE {demo.url}/pets/42 -H 'Authorization: Bearer {key["value"]}'
+  ./scripts/keyswap explain DELETE /pets/42 --key {key["id"]} --state {demo.state} --policy {demo.policy}
   curl -s {demo.url}/.well-known/jwks.json
   ./scripts/keyswap keys revoke {key["id"]} --state {demo.state}
 

@@ -74,6 +74,7 @@ class Backend:
     def __init__(self, tls: ssl.SSLContext | None = None, answer: bytes = b"ok") -> None:
         self.seen: list[Seen] = []
         self.answer = answer
+        self.content_type: str | None = None
         self.go_on = threading.Semaphore(0)
         backend = self
 
@@ -93,6 +94,8 @@ class Backend:
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(backend.answer)))
                 self.send_header("X-Request-Id", "of-the-backend")
+                if backend.content_type is not None:
+                    self.send_header("Content-Type", backend.content_type)
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(backend.answer)

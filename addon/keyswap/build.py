@@ -22,8 +22,10 @@ from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.index import Found, Index
 from keyswap.operations.paths import Opening, PathLaw
 from keyswap.operations.requirements import Override, permitted
+from keyswap.operations.schemas import Judged, Schemas
 from keyswap.operations.slugs import conjunction
 from keyswap.operations.template import Template
+from keyswap.operations.validation import Validation, Validations
 from keyswap.policy import OperationRule, Policy, line_at, parse_upstream
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.claims import TokenShape, claims_of
@@ -79,6 +81,7 @@ class Built:
     upstream: Upstream
     """Where requests go whose operation names no other."""
     documents: Documents
+    validations: Validations
 
     @property
     def upstreams(self) -> frozenset[Upstream]:
@@ -185,6 +188,7 @@ def build(
     minter = Minter(
         resources.keyring, resources.epochs, policy.tokens.algorithm, int(policy.tokens.ttl), resources.tokens
     )
+    checks = validations(policy, operations)
     cors = Cors(policy.cors.preflight, policy.cors.origins)
     anything = Found(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
     gate = Gate(
@@ -194,14 +198,31 @@ def build(
         operation=operations if operations is not None else lambda _method, _target: anything,
         claims=_claims(policy, operations),
         permission=permitted,
-        parameters=lambda _request, _found: None,
-        body_limit=lambda _request, _found: None,
-        body=lambda _need, _body: None,
+        parameters=checks.parameters,
+        body_limit=checks.body_limit,
+        body=checks.body,
         mint=minter,
         preflight=cors.preflight,
     )
     key_set = KeySet(resources.keyring, resources.epochs, policy.issuer)
-    return Built(policy, gate, keys, key_set, resources.keyring, cors, operations, default, resources.documents)
+    return Built(policy, gate, keys, key_set, resources.keyring, cors, operations, default, resources.documents, checks)
+
+
+def validations(policy: Policy, operations: Catalogue | None) -> Validations:
+    """The schemas by which requests and responses are judged, of those documents whose policy wants that."""
+    judged: dict[Operation, tuple[Validation, Judged]] = {}
+    for number, api in enumerate(policy.apis):
+        said = api.validate_
+        if operations is None or (said.requests == "off" and said.responses == "off"):
+            continue
+        document = operations.apis[number].document
+        schemas = Schemas(document)
+        validation = Validation(document, schemas.data, said.requests, said.responses, said.max_body)
+        for entry in operations.entries:
+            if entry.api == number:
+                described = entry.described
+                judged[entry.operation] = validation, schemas.judged[described.template, described.method]
+    return Validations(judged)
 
 
 def _claims(policy: Policy, operations: Catalogue | None) -> Callable[[Principal, Operation], Claims]:

@@ -104,6 +104,7 @@ def answer(refused: Refuse, request_id: str, more: Headers = ()) -> Answer:
         scope = f', scope="{" ".join(refused.required)}"'.encode()  # RFC 6750 §3.1
         challenge = tuple((name, value + scope) for name, value in problem.headers)
     if refused.errors:
+        document["detail"] = "The request is not as this API is described; `errors` says where."
         document["errors"] = [fault.as_json() for fault in refused.errors]
     body = json.dumps(document).encode()
     headers = (

@@ -25,6 +25,7 @@ from joserfc.jwk import KeySet
 
 from certificates import self_signed
 from harness import Gateway, Home, eventually, free_port
+from keyswap.operations.template import normal
 from raw import Got, Heard, Http2, Recorder, Stream, answer, say, tls
 
 pytestmark = pytest.mark.slow
@@ -132,6 +133,10 @@ ROWS: list[tuple[bytes, str]] = [
 ]  # fmt: skip
 
 
+def named(value: object) -> str:
+    return repr(value)[2:60] if isinstance(value, bytes) else ""
+
+
 def router(target: bytes) -> str:
     """The path that the backend serves: decoded once, and forgiven everything."""
     path = re.split(rb"[?#]", re.sub(rb"^[a-z]+://[^/]*", b"", target, flags=re.IGNORECASE))[0]
@@ -154,6 +159,8 @@ class Site:
     backend: Recorder
     admin: str
     other: str
+    open: bool = False
+    """Undocumented paths need a credential alone."""
 
     def send(self, method: bytes, target: bytes, key: str) -> tuple[Heard, list[bytes]]:
         """Send a target as it is; the answer, and the targets that reached the backend."""
@@ -198,12 +205,68 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         backend.close()
 
 
+DOCUMENT = """
+openapi: 3.1.0
+paths:
+  /admin/users: {get: {x-required-permissions: ["admin:users"]}}
+  /public/{name}: {get: {}}
+  /repos/{owner}/{repo}/contents/{path}: {get: {x-multi-segment: [path]}, put: {x-multi-segment: [path]}}
+  /repos/{owner}/{repo}/git/ref/{ref}: {get: {}}
+  /repos/{owner}/{repo}/branches/{branch}: {get: {}}
+  /repos/{owner}/{repo}/compare/{base}...{head}: {get: {}}
+  /files/{path}/raw: {get: {}}
+"""
+
+
+def careless(got: Got, connection: socket.socket) -> None:
+    """A backend's behaviour: /admin/users for everybody whom the gateway lets through."""
+    connection.sendall(answer(b"the users" if router(got.target) == ADMIN else b"nothing here"))
+
+
+@pytest.fixture(scope="module", params=["refuse", "authenticated"])
+def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A gateway with a document, in front of a backend that leaves every judgement to it."""
+    backend = Recorder()
+    home = Home(tmp_path_factory.mktemp("judged"), backend.url)
+    (home.folder / "api.yaml").write_text(DOCUMENT)
+    home.write_policy(f"openapi: {{spec: api.yaml, undocumented: {request.param}}}\n{OPERATIONS}")
+    admin, other = home.key(permissions=["admin:users"])[1], home.key(permissions=["pets:read"])[1]
+    backend.behave = careless
+    gateway = Gateway(home, "serve")
+    try:
+        yield Site(gateway.ready(), backend, admin, other, request.param == "authenticated")
+    finally:
+        gateway.stop()
+        backend.close()
+
+
+@pytest.mark.parametrize(("target", "expected"), [pytest.param(*row, id=named(row[0])) for row in ROWS])
+def test_the_permission_of_a_path_holds_for_every_way_of_writing_it(target: bytes, expected: str, judged: Site) -> None:
+    """With a document, nobody without the permission gets the page from a backend that gives it to everybody: a variant
+    is judged as the page itself where it only has needless escapes, and is no operation otherwise, wherever undocumented
+    paths may go."""
+    path = target.partition(b"?")[0]
+    page = expected in {LITERAL, VARIANT} and normal(path) == ADMIN.encode()
+    like = unquote_to_bytes(path).decode(errors="replace").casefold()  # ſ folds to s
+    outside = expected == ELSEWHERE and judged.open and like != ADMIN
+    for key, held in ((judged.other, False), (judged.admin, True)):
+        heard, seen = judged.send(b"GET", target, key)
+        assert b"the users" not in heard.data or (held and page)
+        if not forwarded(expected):
+            assert (f"{heard.status} {heard.code}", seen) == (expected, [])
+        elif page:
+            assert (heard.status, seen) == ((200, [target]) if held else (403, []))
+        elif outside or DOCUMENTED.match(path):
+            assert (heard.status, seen) == (200, [target])
+        else:
+            assert (heard.status, heard.code, seen) == (404, "no-such-operation", [])
+
+
+DOCUMENTED = re.compile(rb"/public/[^/]+\Z")
+
+
 def forwarded(expected: str) -> bool:
     return expected in {LITERAL, VARIANT, ELSEWHERE}
-
-
-def named(value: object) -> str:
-    return repr(value)[2:60] if isinstance(value, bytes) else ""
 
 
 @pytest.mark.parametrize(("target", "expected"), [pytest.param(*row, id=named(row[0])) for row in ROWS])

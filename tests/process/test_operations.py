@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,47 @@ def test_a_document_is_reloaded_and_a_bad_one_is_not(tmp_path: Path, backend: Ba
     eventually("the old document is back", lambda: gateway.get("/pets/mine", value).status == 403)
     assert gateway.output.count("the old policy stays in force") == told == 1
     assert place.json("status")["policy"]["reload_error"] is None
+
+
+def test_reloads_under_load_fail_no_request(tmp_path: Path, backend: Backend, started: Any) -> None:
+    """While document and policy change again and again, every second time into bad ones, each request is judged by one
+    whole document: what all of them allow is admitted, what none allows never is."""
+    extra = PETS.replace("/admin/users:", "/sometimes:\n    get: {security: []}\n  /admin/users:")
+    place = home(tmp_path, backend)
+    gateway = started(place, "serve")
+    _, value = place.key(permissions=["pets:read"])
+    stop, seen = threading.Event(), dict[str, set[int]]()
+
+    def go_on(target: str) -> None:
+        statuses = seen.setdefault(target, set())
+        with Client(gateway.port) as client:
+            while not stop.is_set():
+                statuses.add(client.ask("GET", target, value).status)
+
+    targets = ["/pets", "/pets/1", "/admin/users", "/toys", "/sometimes", "/health"]
+    threads = [threading.Thread(target=go_on, args=(target,)) for target in targets]
+    for thread in threads:
+        thread.start()
+
+    def loaded_at() -> float:
+        return float(place.json("status")["policy"]["loaded_at"])
+
+    try:
+        for number in range(6):
+            before = loaded_at()
+            (tmp_path / "new").write_text(extra if number % 2 else PETS)
+            (tmp_path / "new").replace(tmp_path / "api.yaml")
+            place.write_policy(f"openapi: {{spec: api.yaml}}\nmax_body: {number + 1}MiB\n")
+            eventually("the new one is in force", lambda before=before: loaded_at() > before)
+            (tmp_path / "new").write_text("openapi: 3.1.0\npaths: {/toys: {get: {security: []}}, /x/{y: {}}")
+            (tmp_path / "new").replace(tmp_path / "api.yaml")
+            eventually("the bad one is told", lambda: place.json("status")["policy"]["reload_error"])
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert seen.pop("/sometimes") == {200, 404}
+    assert seen == {"/pets": {200}, "/pets/1": {200}, "/admin/users": {403}, "/toys": {404}, "/health": {200}}
 
 
 @pytest.mark.parametrize(

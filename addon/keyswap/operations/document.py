@@ -47,6 +47,10 @@ class Described(NamedTuple):
     required: Requirement | None
     """`x-required-permissions`, of the operation or its path."""
     parameters: tuple[Parameter, ...]
+    template: str
+    """The path exactly as the document has it, and the objects of path and operation."""
+    item: Place
+    place: Place
     multi_segment: tuple[str, ...]
     """`x-multi-segment`: the path parameters that take several segments."""
 
@@ -166,6 +170,7 @@ class _Reader:
             begins = prefixes(servers, self._root.uri)
         except ValueError as error:
             raise self._wrong(place, "bad-server", str(error), "") from error
+        parameters, several = self._parameters(item, place)
         tags = place.value.get("tags") or []
         operation_id = place.value.get("operationId")
         return Described(
@@ -179,7 +184,11 @@ class _Reader:
             security,
             security_at,
             self._required(item, place),
-            *self._parameters(item, place),
+            parameters,
+            path,
+            item,
+            place,
+            several,
         )
 
     def _required(self, item: Place, place: Place) -> Requirement | None:

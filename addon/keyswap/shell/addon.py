@@ -30,6 +30,7 @@ from keyswap.shell import inside, inside_http, options, own, wire, writing
 from keyswap.shell.bounds import Pending, Rules, Ticket, refusal
 from keyswap.shell.decisions import Line
 from keyswap.shell.guard import Guard, raise_file_limit
+from keyswap.shell.looking import Look, Looking
 from keyswap.shell.service import Loaded, Service, default_policy, default_state
 from keyswap.shell.tls import Certificate
 from keyswap.shell.watched import Watchpoint
@@ -61,6 +62,7 @@ class KeyswapAddon:
         self._guard: Guard | None = None
         self._sweeps: asyncio.Task[None] | None = None
         self._judged: object = None
+        self._looking = Looking()
         self._set = ("", "")
 
     def load(self, loader: Loader) -> None:
@@ -263,8 +265,19 @@ class KeyswapAddon:
             return self._finish(ticket, response.data.status_code, refused)
         declared = writing.pass_on(response, ticket.line.request_id, ticket.closes)
         response.stream = declared is None or declared > self._whole_up_to
+        if self._judges_responses():
+            ticket.look = self._look(flow, ticket, declared)
         ticket.begun = response.stream or response.data.status_code == 101
         return self._finish(ticket, response.data.status_code) if ticket.begun else None
+
+    def _judges_responses(self) -> bool:
+        return self.service is not None and self.service.loaded.built.validations.any_response
+
+    def _look(self, flow: HTTPFlow, ticket: Ticket, declared: int | None) -> Look | None:
+        decision = ticket.line.decision
+        if self.service is None or not isinstance(decision, Admit):
+            return None
+        return self._looking.begin(flow, self.service.loaded.built, decision.operation, declared)
 
     def response(self, flow: HTTPFlow) -> None:
         """Write the line of a response that came whole, and forget its request; a WebSocket has only begun."""
@@ -276,6 +289,8 @@ class KeyswapAddon:
                 self._finish(ticket, flow.response.data.status_code)
                 if ticket.unsent:
                     flow.response.data.content = ticket.unsent.pop()
+                elif ticket.look is not None:
+                    self._looking.end(flow, ticket.look)
         except Exception as error:  # noqa: BLE001 (as above; what was streamed has left already)
             report(error)
             if flow.response is not None and not flow.response.stream:

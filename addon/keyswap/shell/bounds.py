@@ -13,6 +13,7 @@ from keyswap.model import Code, NeedBody, Principal, Refuse
 from keyswap.policy import Policy
 from keyswap.refusals import Answer
 from keyswap.shell.decisions import Line
+from keyswap.shell.looking import Look
 from keyswap.shell.washing import Washed
 
 
@@ -72,6 +73,8 @@ class Ticket:
     ended_by: Refuse | None = None
     pending: "Pending | None" = None
     """What is still to be decided, by its body."""
+    look: Look | None = None
+    """Its response is judged when it has come whole."""
     unsent: list[bytes] = field(default_factory=list)
     """The body of the refusal that was put in place of its response."""
 
