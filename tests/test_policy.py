@@ -120,7 +120,9 @@ def test_the_schema_is_the_one_of_the_types() -> None:
     """policies/policy.schema.json is generated from the types, and judges our policies as they do."""
     schema = json.loads((POLICIES / "policy.schema.json").read_text())
     assert schema == policy.schema(), "run: python -m keyswap.policy > policies/policy.schema.json"
-    for file in POLICIES.glob("*.yaml"):
+    files = [file for file in POLICIES.glob("*.yaml") if not file.match("*.openapi.yaml")]
+    assert len(files) >= 2
+    for file in files:
         jsonschema.validate(YAML(typ="safe").load(file.read_text()), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"version": 1, "issuer": "https://x", "limit": []}, schema)
