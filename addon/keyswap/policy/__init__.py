@@ -1,0 +1,12 @@
+"""The policy: YAML in, frozen typed values out.
+
+Law: an unknown field, a wrong type or a missing file is an error that names file, line, field and remedy; a policy is
+taken whole or not at all. Nothing is read after load, and no secret stands in a policy.
+"""
+
+from keyswap.policy.fields import parse_upstream, seconds
+from keyswap.policy.loading import PolicyError, line_at, load, parse, schema
+from keyswap.policy.operations import OperationRule
+from keyswap.policy.sections import Policy
+
+__all__ = ["OperationRule", "Policy", "PolicyError", "line_at", "load", "parse", "parse_upstream", "schema", "seconds"]

@@ -1,0 +1,138 @@
+"""How single values are written in a policy: times, sizes, URLs, addresses, names.
+
+Law: each has one way to be written, one range, and one message that says both.
+"""
+
+import ipaddress
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from keyswap.model import Upstream
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_TIME = r"\d+(?:ms|s|m|h|d)"
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def seconds(text: object) -> float:
+    """`200ms`, `30s`, `5m`, `24h`, `30d` in seconds. Raises ValueError."""
+    match = re.fullmatch(_TIME, text) if isinstance(text, str) else None
+    if match is None or not isinstance(text, str):
+        raise ValueError("a time is a whole number and a unit: 200ms, 30s, 5m, 24h or 30d")
+    number, unit = re.findall(r"\d+|[a-z]+", text)
+    return int(number) * _UNITS[unit]
+
+
+_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_SIZE = r"\d+(?:B|KiB|MiB|GiB)"
+
+
+def _size(text: object) -> int:
+    match = re.fullmatch(r"(\d+)(B|KiB|MiB|GiB)", text) if isinstance(text, str) else None
+    if match is None:
+        raise PydanticCustomError("size", "a size is a whole number and a unit: 500B, 64KiB, 10MiB or 1GiB")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def _byte_rate(text: object) -> int:
+    if not isinstance(text, str) or not re.fullmatch(_SIZE + "/s", text):
+        raise PydanticCustomError("byte_rate", "a rate of bytes is a size a second: 500B/s or 1KiB/s; 0B/s: none")
+    return _size(text.removesuffix("/s"))
+
+
+def _wait(value_s: float) -> float:
+    if not value_s > 0:
+        raise PydanticCustomError("wait", "a time-out is longer than 0")
+    return value_s
+
+
+def _max_head(value: int) -> int:
+    if not 1 << 10 <= value <= 1 << 20:
+        raise PydanticCustomError("max_head", "a request's head is bounded by 1KiB to 1MiB")
+    return value
+
+
+def _time(text: object) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise PydanticCustomError("time", str(error)) from error
+
+
+def _ttl(value_s: float) -> float:
+    if value_s != int(value_s) or not 1 <= value_s <= 3600:
+        raise PydanticCustomError("ttl", "a token's life is whole seconds, from 1s to 1h")
+    return value_s
+
+
+def parse_upstream(url: str) -> Upstream:
+    """`http[s]://HOST[:PORT]`. Raises ValueError: a path would change the path that was judged."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r} is no URL: {error}") from error
+    whole = parts.scheme in {"http", "https"} and parts.hostname and parts.username is None and port != 0
+    if (
+        not whole
+        or parts.path not in {"", "/"}
+        or parts.query
+        or parts.fragment
+        or not url.isascii()
+        or not url.isprintable()
+    ):
+        raise ValueError(f"{url!r} is no upstream: write http://HOST[:PORT] or https://HOST[:PORT], without a path")
+    return Upstream(parts.scheme, str(parts.hostname), port or {"http": 80, "https": 443}[parts.scheme])
+
+
+def _upstream(url: str) -> str:
+    try:
+        parse_upstream(url)
+    except ValueError as error:
+        raise PydanticCustomError("upstream", "{why}", {"why": str(error)}) from error
+    return url
+
+
+def _issuer(url: str) -> str:
+    parts = urlsplit(url)
+    plain = url.isascii() and url.isprintable() and " " not in url and parts.username is None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or not plain:
+        raise PydanticCustomError("issuer", "an issuer is an http(s) URL without query or fragment (RFC 8414 §2)")
+    return url
+
+
+def _cidr(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise PydanticCustomError("cidr", "{why}: write a CIDR like 10.0.0.0/8", {"why": str(error)}) from error
+    return text
+
+
+def _header(name: str) -> str:
+    if not _TOKEN.fullmatch(name):
+        raise PydanticCustomError("header", "a header's name has no spaces, colons or control characters")
+    return name.lower()
+
+
+_TIME_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{_TIME}$"})
+Time = Annotated[float, BeforeValidator(_time), _TIME_SCHEMA]
+TokenLife = Annotated[float, BeforeValidator(_time), AfterValidator(_ttl), _TIME_SCHEMA]
+Wait = Annotated[float, BeforeValidator(_time), AfterValidator(_wait), _TIME_SCHEMA]
+Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", "pattern": f"^{_SIZE}$"})]
+MaxHead = Annotated[Size, AfterValidator(_max_head)]
+ByteRate = Annotated[int, BeforeValidator(_byte_rate), WithJsonSchema({"type": "string", "pattern": f"^{_SIZE}/s$"})]
+UpstreamUrl = Annotated[str, AfterValidator(_upstream)]
+Issuer = Annotated[str, AfterValidator(_issuer)]
+Cidr = Annotated[str, AfterValidator(_cidr)]
+Header = Annotated[str, AfterValidator(_header)]
+
+
+class Section(BaseModel):
+    """A mapping whose fields are all known: an unknown one is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

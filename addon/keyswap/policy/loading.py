@@ -1,0 +1,129 @@
+"""A policy file read: YAML in, a frozen typed value or one error out.
+
+Law: every error names file, line and field, and says how to mend it; what else is wrong is counted.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from keyswap.model import Damage
+from keyswap.policy.sections import Policy
+
+MAX_BYTES = 1 << 20
+
+
+class PolicyError(Damage):
+    """A policy that cannot be used. The message names file, line, field and remedy."""
+
+
+def load(path: Path) -> Policy:
+    """Read a policy file. Raises PolicyError."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise PolicyError(
+            f"{path}: the policy cannot be read ({error.strerror}): name one with --policy, --set keyswap_policy or "
+            "$KEYSWAP_POLICY, or make one with `keyswap init`"
+        ) from error
+    if len(raw) > MAX_BYTES:
+        raise PolicyError(f"{path}: the policy is larger than {MAX_BYTES >> 20} MiB: is this the right file?")
+    return parse(raw, str(path))
+
+
+def parse(raw: bytes, name: str) -> Policy:
+    """Read a policy's text; `name` is what errors call the file. Raises PolicyError."""
+    try:
+        data = YAML(typ="rt", pure=True).load(StringIO(raw.decode()))
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{name}: byte {error.start} is no UTF-8: save the policy as UTF-8 text") from error
+    except (YAMLError, RecursionError) as error:
+        mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+        problem = error.problem if isinstance(error, MarkedYAMLError) else str(error).partition("\n")[0]
+        raise PolicyError(f"{name}:{mark.line + 1 if mark else 1}: this is no YAML: {problem}") from error
+    if not isinstance(data, Mapping):
+        raise PolicyError(f"{name}:1: a policy is a mapping that begins with `version: 1`; this file is something else")
+    try:
+        return Policy.model_validate(data)
+    except ValidationError as error:
+        raise PolicyError(describe(error, data, name)) from error
+
+
+def describe(error: ValidationError, data: object, name: str) -> str:
+    """The first problem with file, line, field and remedy, and how many more there are."""
+    found = error.errors(include_url=False)
+    for one in found:
+        one["loc"] = _fields(one["loc"])
+    first, *others = found
+    # A value that fits no member of a union is told once a member: the deepest of them says the most.
+    same = [other for other in others if other["loc"][:1] == first["loc"][:1]]
+    shown = max((first, *same), key=lambda one: len(one["loc"])) if first["type"] != "extra_forbidden" else first
+    field = ".".join(str(part) for part in shown["loc"]) or "(the whole policy)"
+    text = f"{name}:{line_of(data, shown['loc'])}: {field}: {remedy(shown)}"
+    return text + (f" (and {len(others)} more)" if others else "")
+
+
+def _fields(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A place without the names of a union's members, which no author has written."""
+    members = {"OpenApi", "ByTag", "ByOperationId"}
+    return tuple(part for part in place if isinstance(part, int) or not (part in members or re.search(r"[\[(]", part)))
+
+
+def line_of(data: object, place: tuple[int | str, ...]) -> int:
+    """The line, from 1, on which a field stands; of a missing field, the line of its section."""
+    line = 1
+    for part in place:
+        try:
+            mark = data.lc.key(part) if isinstance(data, Mapping) else data.lc.item(part)  # type: ignore[attr-defined]
+            line, data = mark[0] + 1, data[part]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError, AttributeError):
+            break  # not there, or merged from elsewhere
+    return line
+
+
+def line_at(file: Path, pointer: str) -> int | None:
+    """The line, from 1, of a policy file on which a JSON pointer's value stands; None when that can't be told."""
+    try:
+        data = YAML(typ="rt", pure=True).load(StringIO(file.read_text()))
+    except (OSError, ValueError, YAMLError):
+        return None
+    tokens = [int(token) if token.isdecimal() else token for token in pointer.split("/")[1:]]
+    return line_of(data, tuple(tokens))
+
+
+def remedy(error: ErrorDetails) -> str:
+    """What is wrong and how to mend it."""
+    if error["type"] == "extra_forbidden":
+        known = fields_at(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+        hint = f"did you mean `{near[0]}`?" if near else f"the fields here are {', '.join(known)}"
+        return f"there is no such field: {hint}"
+    if error["type"] == "missing":
+        return "this field is required: add it"
+    given = error["input"]
+    shown = "" if isinstance(given, Mapping | list) or given is None else f", not {given!r}"
+    return f"{error['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def fields_at(place: tuple[int | str, ...]) -> list[str]:
+    """The names of the fields of the section at `place`."""
+    section: Any = Policy
+    for part in place:
+        fields = {field.alias or name: field for name, field in section.model_fields.items()}
+        if isinstance(part, str) and part in fields:
+            section = fields[part].annotation
+            section = next((arg for arg in (section, *get_args(section)) if hasattr(arg, "model_fields")), Policy)
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a policy, made from its types."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Policy.model_json_schema()}

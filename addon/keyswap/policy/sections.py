@@ -1,0 +1,180 @@
+"""The whole policy, section by section; the types are what its JSON Schema is made from."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from keyswap.policy.fields import (
+    ByteRate,
+    Cidr,
+    Header,
+    Issuer,
+    MaxHead,
+    Section,
+    Size,
+    TokenLife,
+    UpstreamUrl,
+    Wait,
+)
+from keyswap.policy.operations import OpenApi, OperationRule, distinct
+
+
+class ReadFrom(Section):
+    """A place where a credential may sit."""
+
+    header: Header = Field(description="The header's name, in any case.")
+    scheme: Header | None = Field(default=None, description="The authentication scheme before the credential, or none.")
+
+
+class ApiKeys(Section):
+    """Where API keys are read from and what knows them."""
+
+    prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}$")] = Field(
+        default="ksw", description="What our keys begin with."
+    )
+    read_from: Annotated[list[ReadFrom], Field(min_length=1)] = Field(
+        default=[ReadFrom(header="authorization", scheme="Bearer"), ReadFrom(header="x-api-key", scheme=None)],
+        description="All are looked at; two different credentials are refused.",
+    )
+    source: Literal["sqlite"] = Field(default="sqlite", description="What knows the keys.")
+
+
+class Tokens(Section):
+    """What the backend receives."""
+
+    algorithm: Literal["RS256", "ES256", "EdDSA"] = Field(default="RS256", description="The signing algorithm.")
+    ttl: TokenLife = Field(default=120.0, description="How long a token lives; never past its key's end. 1s to 1h.")
+    profile: Literal["authkit", "rfc9068"] = Field(
+        default="authkit", description="authkit: an AuthKit session token's shape; rfc9068: at+jwt, needs an audience."
+    )
+
+
+class Timeouts(Section):
+    """How long the gateway waits, towards callers and upstream."""
+
+    head: Wait = Field(default=10.0, description="For a request's head, from its first byte or the connection's begin.")
+    connect: Wait = Field(default=5.0, description="For a connection upstream.")
+    response: Wait = Field(default=60.0, description="For the upstream's head, from the end of the request.")
+    idle: Wait = Field(default=300.0, description="While no byte moves either way.")
+
+
+class Mode(Section):
+    """What is enforced."""
+
+    permissions: Literal["enforce", "shadow", "off"] = Field(
+        default="enforce", description="shadow: logged as it would have been, and admitted."
+    )
+
+
+def _origin(text: str) -> str:
+    if text == "*":
+        return text
+    found = _ORIGIN.fullmatch(text)
+    if found is None:
+        raise PydanticCustomError(
+            "origin", "an origin is scheme://host[:port] in small letters, without a path, or `*` for every one"
+        )
+    if (found[1], found[2]) in {("http", "80"), ("https", "443")}:
+        raise PydanticCustomError(
+            "origin", "browsers leave out the port {port} of {scheme}", {"port": found[2], "scheme": found[1]}
+        )
+    return text
+
+
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?")
+Origin = Annotated[str, AfterValidator(_origin)]
+
+
+def _every_one_alone(origins: list[str]) -> list[str]:
+    if "*" in origins and len(origins) > 1:
+        raise PydanticCustomError("origins", "`*` is every origin: leave out the others")
+    return origins
+
+
+class CorsRules(Section):
+    """What browsers are told."""
+
+    preflight: Literal["refuse", "forward", "answer"] = Field(
+        default="refuse",
+        description="refuse: as any request without a key; forward: to the backend, without a token; answer: by the "
+        "gateway, for these origins.",
+    )
+    origins: Annotated[list[Origin], AfterValidator(_every_one_alone)] = Field(
+        default=[], description="Origins whose code may read refusals; * for every one."
+    )
+
+
+class Log(Section):
+    """Where decisions are written."""
+
+    decisions: Annotated[str, Field(min_length=1)] = Field(
+        default="stdout", description="stdout, off, or a file (relative to this one): one JSON line a decision."
+    )
+
+
+class Policy(Section):
+    """Everything that an operator decides."""
+
+    version: Literal[1] = Field(description="The version of this format.")
+    issuer: Issuer = Field(description="The `iss` of minted tokens: the gateway's public URL.")
+    upstream: UpstreamUrl | None = Field(
+        default=None,
+        description="The backend. `--mode reverse:URL` and `--upstream` win; one of the three is required.",
+    )
+    audience: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="The `aud` of minted tokens; null: none."
+    )
+    trusted_proxies: list[Cidr] = Field(
+        default=[], description="The client is the right-most X-Forwarded-For entry outside these; []: the peer."
+    )
+    forwarded_host: Literal["upstream", "keep"] = Field(
+        default="upstream", description="The Host that the backend sees."
+    )
+    strip_headers: list[Header] = Field(
+        default=["x-user-*", "x-org-*", "x-consumer-*", "x-auth-*", "x-authenticated-*"],
+        description="Identity as other gateways write it: removed from what callers send. A final * is a wildcard.",
+    )
+    cors: CorsRules = CorsRules()
+    timeouts: Timeouts = Timeouts()
+    max_head: MaxHead = Field(default=64 << 10, description="431 beyond it. 1KiB to 1MiB.")
+    max_body: Size | None = Field(default=None, description="413 beyond it; null: any size, streamed.")
+    min_body_rate: ByteRate = Field(
+        default=500, description="A caller that sends its body more slowly, after 5 s, is cut off; 0B/s: never."
+    )
+    api_keys: ApiKeys = ApiKeys()
+    tokens: Tokens = Tokens()
+    openapi: OpenApi | Annotated[list[OpenApi], Field(min_length=1)] | None = Field(
+        default=None, description="The API's document, or a list of several; null: every path needs a credential alone."
+    )
+    operations: Annotated[list[OperationRule], AfterValidator(distinct)] = Field(
+        default=[], description="What is said of single operations."
+    )
+    mode: Mode = Mode()
+    log: Log = Log()
+
+    def model_post_init(self, _context: object) -> None:
+        """What two fields say together."""
+        if self.tokens.profile == "rfc9068" and self.audience is None:
+            raise PydanticCustomError("audience", "profile rfc9068 needs an `audience` (RFC 9068 §2.2): set it")
+        for number, rule in enumerate(self.operations if self.openapi is None else ()):
+            if rule.needs_document is not None:
+                raise PydanticCustomError(
+                    "document",
+                    "operations.{number}: `{field}` is said of an operation of a document: name that one in `openapi`",
+                    {"field": rule.needs_document, "number": number},
+                )
+        prefixes = [api.prefix for api in self.apis]
+        for prefix in prefixes:
+            if prefixes.count(prefix) > 1 and any(
+                api.undocumented != self.apis[0].undocumented for api in self.apis if api.prefix == prefix
+            ):
+                raise PydanticCustomError(
+                    "undocumented", "documents of one prefix have one `undocumented`: make them the same"
+                )
+
+    @property
+    def apis(self) -> list[OpenApi]:
+        """The documents."""
+        return self.openapi if isinstance(self.openapi, list) else [self.openapi] if self.openapi else []
