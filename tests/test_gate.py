@@ -123,9 +123,9 @@ def test_an_explanation_names_each_step(built: Built, ledger: Ledger) -> None:
     _, value = ledger.create(now=NOW, org_id="org_1")
     clock = iter(range(1000)).__next__
     for headers, results in (
-        (bearer(value), ["pass"] * 7),
-        ((), ["pass", "refuse", *["skip"] * 5]),
-        (bearer("ksw_live_x"), ["pass", "pass", "refuse", *["skip"] * 4]),
+        (bearer(value), ["pass"] * 8),
+        ((), ["pass", "refuse", *["skip"] * 6]),
+        (bearer("ksw_live_x"), ["pass", "pass", "refuse", *["skip"] * 5]),
     ):
         request = Request("GET", b"/pets", headers, "10.0.0.1")
         decision, steps = run(explain(built.gate, request, NOW, clock))

@@ -12,6 +12,7 @@ from keyswap.policy import Policy, PolicyError, parse, parse_upstream
 
 POLICIES = Path(__file__).parent.parent / "policies"
 LEAST = "version: 1\nissuer: https://gw.example\n"
+LIMIT = LEAST + "limits:\n  - {name: a, by: [key]"
 
 
 def error_of(text: str) -> str:
@@ -67,6 +68,27 @@ def operation(match: str, more: str = "") -> str:
         (LEAST + "operations: [{match: GET /x, require: [a]}]\n", "operations.0: `require` is said of an operation of a"),
         (LEAST + "operations: [{match: {tag: x}}]\n", "name that one in `openapi`"),
         (LEAST + "mode: {permissions: on}\n", "p.yaml:3: mode.permissions: "),
+        (LIMIT + ", rate: ten}\n", "p.yaml:4: limits.0.rate: a rate is a whole number from 1 and s, m, h or d"),
+        (LIMIT + ", rate: 0/s}\n", "p.yaml:4: limits.0.rate: "),
+        (LIMIT + ", quota: 5/year}\n", "p.yaml:4: limits.0.quota: a quota is"),
+        (LIMIT + "}\n", "p.yaml:4: limits.0: a limit has exactly one of"),
+        (LIMIT + ", rate: 1/s, quota: 5/day}\n", "this one has rate and quota"),
+        (LIMIT + ", concurrency: 2, burst: 2}\n", "p.yaml:4: limits.0.burst: a burst is a rate's"),
+        (LIMIT + ", rate: 1/d, burst: 1000}\n", "a full bucket would take over a year to drain"),
+        (LIMIT + ", rate: 1/s, match: GET /x}\n", "p.yaml:4: limits.0.match: operations are a document's"),
+        (LIMIT + ", rate: 1/s, burts: 2}\n", "p.yaml:4: limits.0.burts: there is no such field: did you mean `burst`"),
+        (LIMIT + ", concurrency: 2, when: invalid-credential}\n", "p.yaml:4: limits.0.when: a guess is never in flight"),
+        (LIMIT + ", rate: 1/s}\n" + "  - {name: a, by: [org], rate: 1/s}\n", "p.yaml:5: limits.1.name: there is a limit `a`"),
+        (LEAST + "limits:\n  - {by: [key], rate: 1/s}\n", "p.yaml:4: limits.0.name: this field is required"),
+        (LEAST + "limits:\n  - {name: a, by: [kee], rate: 1/s}\n", "p.yaml:4: limits.0.by.0: "),
+        (LEAST + "limits:\n  - {name: a, by: [operation], rate: 1/s}\n", "p.yaml:4: limits.0.by: operations are a document's"),
+        (LIMIT + ", rate: 1/s}\nplans:\n  free:\n    b: {rate: 1/s}\n", "p.yaml:7: plans.free.b: there is no limit `b`"),
+        (LIMIT + ", rate: 1/s}\nplans:\n  free:\n    a: {quota: 1/day}\n", "p.yaml:7: plans.free.a: `a` is a rate"),
+        (LIMIT + ", rate: 1/s}\nplans:\n  free:\n    a: {name: b}\n", "p.yaml:7: plans.free.a.name: there is no such field"),
+        (LIMIT.replace("key", "ip") + ", rate: 1/s}\nplans: {f: {a: {rate: 2/s}}}\n", "a plan overrides limits by key or by org"),
+        (LEAST + "orgs:\n  o: {plan: x}\n", "p.yaml:4: orgs.o.plan: there is no plan `x`"),
+        (LEAST + "limit_store: redis://h/0\n", "p.yaml:3: limit_store: a limit store is `local`, or valkey://"),
+        (LEAST + "limit_store_down: open\n", "p.yaml:3: limit_store_down: "),
         ("version: 2\nissuer: https://x\n", "p.yaml:1: version: "),
         ("version: 1\n", "p.yaml:1: issuer: this field is required"),
         ("version: 1\nissuer: gw\n", "p.yaml:2: issuer: "),
@@ -80,6 +102,11 @@ def test_a_mistake_is_told_with_file_line_field_and_remedy(text: str, says: str)
     """Each mistake is one line that names the file, the line, the field and what to do."""
     told = error_of(text)
     assert says in told and "\n" not in told and told.startswith("p.yaml:")
+
+
+def test_a_password_in_a_policy_is_not_told() -> None:
+    """What is wrong with the URL of a limit store is said without the URL, in which a password may stand."""
+    assert "secret" not in error_of(LEAST + "limit_store: valkey://u:secret@h/x\n")
 
 
 def test_a_file_that_is_not_there_is_told_how_to_name_one(tmp_path: Path) -> None:

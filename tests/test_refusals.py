@@ -22,6 +22,9 @@ STATUS = {
     "gateway-unavailable": 503,
     "store-unavailable": 503,
     "upstream-timeout": 504,
+    "rate-limited": 429,
+    "too-many-in-flight": 429,
+    "quota-exhausted": 429,
 }
 
 
@@ -53,7 +56,12 @@ def test_challenges_follow_rfc_6750() -> None:
 
 
 def test_unavailability_says_when_to_come_back() -> None:
-    """503 carries Retry-After: 1, 405 carries Allow."""
+    """503 carries Retry-After: 1, 429 whole seconds that are rounded up and at least one, 405 carries Allow."""
+    for waited, said in ((0.0, 1), (0.2, 1), (1.0, 1), (1.0001, 2), (3600.5, 3601)):
+        told = answer(Refuse(Code.RATE_LIMITED, "", limit="per-key", retry_after_s=waited), "r")
+        assert dict(told.headers)[b"Retry-After"] == b"%d" % said
+        body = json.loads(told.body)
+        assert (body["limit"], body["retry_after"]) == ("per-key", said)
     assert dict(answer(Refuse(Code.STORE_UNAVAILABLE, ""), "r").headers)[b"Retry-After"] == b"1"
     refused = Refuse(Code.METHOD_NOT_ALLOWED, "", allow=("GET", "HEAD"))
     assert dict(answer(refused, "r").headers)[b"Allow"] == b"GET, HEAD"

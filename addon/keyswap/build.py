@@ -15,6 +15,11 @@ from keyswap.gate import Gate
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.sqlite import SqliteKeys
 from keyswap.keys.verify import KeyVerifier
+from keyswap.limiting import findings, rules
+from keyswap.limits.limit import LimitStore
+from keyswap.limits.local import LocalLimits
+from keyswap.limits.step import Limits
+from keyswap.limits.valkey import ValkeyLimits
 from keyswap.model import Claims, Damage, Operation, Principal, Refuse, Upstream
 from keyswap.operations.catalogue import Api, Catalogue, Mount, Rule
 from keyswap.operations.fetching import Documents
@@ -48,6 +53,21 @@ class Resources:
         self.tokens = MintCache()
         self.documents = Documents(state, patience_s=PATIENCE_S)
         self._sqlite: dict[str, SqliteKeys] = {}
+        self._stores: dict[str, LocalLimits | ValkeyLimits] = {}
+
+    def limit_store(self, url: str, wait_s: float) -> LimitStore:
+        """Where limits are counted: `local`, or the server at a URL; waited for at most so long."""
+        store = self._stores.get(url)
+        if store is None:
+            store = LocalLimits(self.state, wait_s) if url == "local" else ValkeyLimits(url, wait_s)
+            self._stores[url] = store
+        store.wait(wait_s)
+        return store
+
+    async def tend(self, now: float) -> None:
+        """What is to be done twice a second, beside the requests."""
+        for store in list(self._stores.values()):
+            await store.tend(now)
 
     def sqlite(self, prefix: str) -> SqliteKeys:
         """The key database, for keys that begin with `prefix`."""
@@ -59,9 +79,16 @@ class Resources:
         """Write what is gathered between requests; may run on any thread."""
         for keys in list(self._sqlite.values()):
             keys.flush_last_used()
+        for store in list(self._stores.values()):
+            store.flush()
+
+    async def release(self) -> None:
+        """Give the limit stores back: nothing is in flight any more."""
+        while self._stores:
+            await self._stores.popitem()[1].close()
 
     def close(self) -> None:
-        """Flush, and give everything back."""
+        """Flush, and give everything else back."""
         for keys in self._sqlite.values():
             keys.close()
         self.epochs.close()
@@ -82,6 +109,7 @@ class Built:
     """Where requests go whose operation names no other."""
     documents: Documents
     validations: Validations
+    limits: Limits
 
     @property
     def upstreams(self) -> frozenset[Upstream]:
@@ -180,15 +208,17 @@ def build(
         raise Damage("no upstream: set `upstream:` in the policy, or give --upstream URL or --mode reverse:URL")
     default = default or parse_upstream(str(policy.apis[0].upstream))
     operations = catalogue(policy, resources.documents, file.parent, default)
-    if operations is not None and operations.errors:
-        first_error, *others = operations.errors
-        raise DocumentError(located(first_error, file), len(others))
+    errors = [*(operations.errors if operations is not None else ()), *findings(policy, operations)]
+    if errors:
+        raise DocumentError(located(errors[0], file), len(errors) - 1)
     resources.keyring.ensure(policy.tokens.algorithm, int(now), lead_s=0 if first else LEAD_S)
     keys = resources.sqlite(policy.api_keys.prefix)
     minter = Minter(
         resources.keyring, resources.epochs, policy.tokens.algorithm, int(policy.tokens.ttl), resources.tokens
     )
     checks = validations(policy, operations)
+    store = resources.limit_store(policy.limit_store, policy.limit_store_timeout) if policy.limits else None
+    limits = Limits(rules(policy), store, policy.limit_store_down)
     cors = Cors(policy.cors.preflight, policy.cors.origins)
     anything = Found(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
     gate = Gate(
@@ -202,10 +232,13 @@ def build(
         body_limit=checks.body_limit,
         body=checks.body,
         mint=minter,
+        limits=limits,
+        guesses=limits.guess,
         preflight=cors.preflight,
     )
     key_set = KeySet(resources.keyring, resources.epochs, policy.issuer)
-    return Built(policy, gate, keys, key_set, resources.keyring, cors, operations, default, resources.documents, checks)
+    documents = resources.documents
+    return Built(policy, gate, keys, key_set, resources.keyring, cors, operations, default, documents, checks, limits)
 
 
 def validations(policy: Policy, operations: Catalogue | None) -> Validations:

@@ -10,9 +10,11 @@ from typing import Any
 
 from keyswap.model import (
     ANONYMOUS,
+    UNCOUNTED,
     Admit,
     Claims,
     Code,
+    Counted,
     Credential,
     Decision,
     Headers,
@@ -23,13 +25,47 @@ from keyswap.model import (
     Refuse,
     Request,
     Step,
+    Upstream,
 )
 from keyswap.operations.index import Found
 
 Verifier = Callable[[Credential, Request, float], Awaitable[Principal | Refuse]]
 """Who presents this credential? Arguments: credential, request, epoch seconds."""
 
+LimitStep = Callable[[Principal, Request, Operation, float, bool], Awaitable[Counted | Refuse]]
+"""How often? Arguments: principal, request, operation, epoch seconds, and whether to say it without counting."""
+
+
+async def _uncounted(*_asked: object) -> Counted:
+    """Without limits nothing is counted."""
+    return UNCOUNTED
+
+
 _MISSING = Refuse(Code.MISSING_CREDENTIAL, "no credential in any of the places that the policy names")
+
+
+NOWHERE = Operation("", "", Upstream("http", "unknown.invalid", 80))
+"""The operation of a request that is none's."""
+
+
+class _GivingBack:
+    """Gives a request's places in flight back, unless it is kept: also when a step has a bug."""
+
+    __slots__ = ("_counted", "kept")
+
+    def __init__(self, counted: Counted) -> None:
+        self._counted, self.kept = counted, False
+
+    def __enter__(self) -> "_GivingBack":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.kept:
+            self._counted.give_back()
+
+
+def _turned_back(admit: Admit, refused: Refuse) -> Refuse:
+    return replace(refused, principal=admit.principal, operation=admit.operation, levels=admit.counted.levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +82,12 @@ class Gate:
     body_limit: Callable[[Request, Found[Operation]], int | None]
     body: Callable[[NeedBody, bytes], Refuse | None]
     mint: Callable[[Claims, float], str | Refuse]
+    limits: LimitStep = _uncounted
+    guesses: LimitStep = _uncounted
+    """The limits of credentials that are not valid."""
     preflight: Callable[[Request], Preflight | None] = lambda _request: None
+    dry: bool = False
+    """Nothing is counted: only an explanation is wanted."""
 
     async def decide(self, request: Request, now: float) -> Decision:
         """Judge a request at `now` (epoch seconds)."""
@@ -55,13 +96,13 @@ class Gate:
         if refused is not None:
             return refused
         if asked is not None:
-            return asked.reply or self.forwarded(asked, request)
+            return asked.reply or await self.forwarded(asked, request, now)
         credential = self.credential(request.headers)
         if isinstance(credential, Refuse):
             return credential
         principal = await self.principal(credential, request, now) if credential is not None else ANONYMOUS
         if isinstance(principal, Refuse):
-            return principal
+            return await self.guessed(principal, request, now)
         found = self.found(request, principal)
         if isinstance(found, Refuse):
             return found
@@ -69,23 +110,45 @@ class Gate:
         forbidden = self.permission(claims, found.operation) if not found.operation.public else None
         if forbidden is not None and forbidden.enforced:
             return replace(forbidden, principal=principal, operation=found.operation)
-        invalid = self.parameters(request, found)
-        if invalid is not None and invalid.enforced:
-            return replace(invalid, principal=principal, operation=found.operation)
-        shadow = tuple(refused.code for refused in (forbidden, invalid) if refused is not None)
-        admit = Admit(principal, claims, None, found.operation, shadow)
-        limit = self.body_limit(request, found)
-        if limit is not None:
-            return NeedBody(request, admit, found.values, limit)
-        return self.minted(admit, now)
+        counted = await self.counted(request, principal, found.operation, now)
+        if isinstance(counted, Refuse):
+            return counted
+        shadow = (*((forbidden.code,) if forbidden is not None else ()), *counted.shadow)
+        return self.validated(request, found, Admit(principal, claims, None, found.operation, shadow, counted), now)
+
+    async def counted(
+        self, request: Request, principal: Principal, operation: Operation, now: float
+    ) -> Counted | Refuse:
+        """The limits of a request: all of them, or none."""
+        counted = await self.limits(principal, request, operation, now, self.dry)
+        if isinstance(counted, Refuse):
+            return replace(counted, principal=principal, operation=operation)
+        return counted
+
+    def validated(self, request: Request, found: Found[Operation], admit: Admit, now: float) -> Decision:
+        """What is judged once limits have poured. They stay poured, but a refused request is in flight no longer."""
+        request = request.forwarded()
+        with _GivingBack(admit.counted) as given:
+            invalid = self.parameters(request, found)
+            if invalid is not None and invalid.enforced:
+                return _turned_back(admit, invalid)
+            if invalid is not None:
+                admit = replace(admit, shadow=(*admit.shadow, invalid.code))
+            limit = self.body_limit(request, found)
+            decision = self.minted(admit, now) if limit is None else NeedBody(request, admit, found.values, limit)
+            given.kept = not isinstance(decision, Refuse)
+            return decision
 
     def decide_body(self, need: NeedBody, body: bytes, now: float) -> Admit | Refuse:
         """Judge the body of a request whose head was admitted."""
-        invalid = self.body(need, body)
-        if invalid is not None and invalid.enforced:
-            return replace(invalid, principal=need.admit.principal, operation=need.admit.operation)
-        shadow = need.admit.shadow if invalid is None else (*need.admit.shadow, invalid.code)
-        return self.minted(replace(need.admit, shadow=shadow), now)
+        with _GivingBack(need.admit.counted) as given:
+            invalid = self.body(need, body)
+            if invalid is not None and invalid.enforced:
+                return _turned_back(need.admit, invalid)
+            shadow = need.admit.shadow if invalid is None else (*need.admit.shadow, invalid.code)
+            decision = self.minted(replace(need.admit, shadow=shadow), now)
+            given.kept = isinstance(decision, Admit)
+            return decision
 
     def minted(self, admit: Admit, now: float) -> Admit | Refuse:
         """The signature comes last; who presented nothing gets none."""
@@ -93,13 +156,29 @@ class Gate:
             return replace(admit, claims=None)
         token = self.mint(admit.claims, now)
         if isinstance(token, Refuse):
-            return token
-        return Admit(admit.principal, admit.claims, token, admit.operation, admit.shadow)
+            return replace(token, levels=admit.counted.levels)
+        return Admit(admit.principal, admit.claims, token, admit.operation, admit.shadow, admit.counted)
 
-    def forwarded(self, asked: Preflight, request: Request) -> Decision:
+    async def forwarded(self, asked: Preflight, request: Request, now: float) -> Decision:
         """A browser's question goes to the backend of the operation that it asks for, if there is one."""
         found = self.operation(asked.method, request.target)
-        return _MISSING if isinstance(found, Refuse) else Admit(ANONYMOUS, None, None, found.operation)
+        if isinstance(found, Refuse):
+            return _MISSING
+        counted = await self.counted(request, ANONYMOUS, found.operation, now)
+        if isinstance(counted, Refuse):
+            return counted
+        return Admit(ANONYMOUS, None, None, found.operation, counted.shadow, counted)
+
+    async def guessed(self, refused: Refuse, request: Request, now: float) -> Refuse:
+        """A credential that is not valid counts as a guess; whoever guesses too much is told that instead."""
+        if refused.code is not Code.INVALID_CREDENTIAL or self.guesses is _uncounted:
+            return refused
+        found = self.operation(request.method, request.target)
+        operation = NOWHERE if isinstance(found, Refuse) else found.operation
+        counted = await self.guesses(ANONYMOUS, request, operation, now, self.dry)
+        if isinstance(counted, Counted):
+            return refused
+        return replace(counted, reason=f"{counted.reason}; {refused.reason}", key_id=refused.key_id)
 
     def found(self, request: Request, principal: Principal) -> Found[Operation] | Refuse:
         """The operation; to who presents nothing, an unknown and a non-public one look the same."""
@@ -116,7 +195,7 @@ class Gate:
         return await verifier(credential, request, now)
 
 
-STEPS = ("path", "credential", "principal", "operation", "permission", "validation", "mint")
+STEPS = ("path", "credential", "principal", "operation", "permission", "limits", "validation", "mint")
 """The names of the steps, as explanations and logs say them."""
 
 
@@ -141,6 +220,8 @@ async def explain(
         verifiers=dict.fromkeys({*gate.verifiers, "session"}, trace.waiting("principal", gate.principal, describe)),
         operation=trace.of("operation", gate.operation, lambda found: located(found.operation)),
         permission=trace.of("permission", gate.permission, lambda _: "held", lambda _, operation: asked(operation)),
+        limits=trace.waiting("limits", gate.limits, counted),
+        dry=True,
         parameters=trace.of(
             "validation", gate.parameters, lambda _: "the parameters fit; a body is judged as it comes"
         ),
@@ -185,7 +266,9 @@ class Trace:
     def _note(self, name: str, began: float, result: object, detail: str) -> None:
         spent = (self._clock() - began) * 1e6
         refused = result if isinstance(result, Refuse) else None
-        if refused is None:
+        if isinstance(result, Counted) and result.shadow:
+            self._steps[name] = Step(name, "shadow", f"{', '.join(result.shadow)}: {detail}", spent)
+        elif refused is None:
             off = name in self._off
             self._steps[name] = Step(name, "skip" if off else "pass", "off" if off else detail, spent)
         else:
@@ -197,8 +280,14 @@ class Trace:
         self._steps[name] = Step(name, "refuse", refused.reason, 0.0)
 
     def whole(self) -> list[Step]:
-        """Every step, in order."""
+        """Every step, in order; what was asked beside after one refused is not shown."""
+        refused = [number for number, name in enumerate(STEPS) if self._result(name) == "refuse"]
+        for name in STEPS[refused[0] + 1 :] if refused else ():
+            self._steps.pop(name, None)
         return [self._steps.get(name) or Step(name, "skip", self._why(name), 0.0) for name in STEPS]
+
+    def _result(self, name: str) -> str | None:
+        return self._steps[name].result if name in self._steps else None
 
     def _why(self, name: str) -> str:
         later = STEPS[STEPS.index(name) :]
@@ -224,6 +313,12 @@ def asked(operation: Operation) -> str:
     """What an operation asks for, in a few words."""
     alternatives = " or ".join(" and ".join(one) for one in operation.require)
     return f"{alternatives} (from {operation.source})" if alternatives else "nothing beside the credential"
+
+
+def counted(found: Counted) -> str:
+    """How full limits are, in a few words."""
+    levels = ", ".join(f"{level.limit} {level.level} of {level.capacity}" for level in found.levels)
+    return levels or "none concerns this request"
 
 
 def describe(principal: Principal) -> str:

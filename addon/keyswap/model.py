@@ -4,7 +4,7 @@ Law: everything here is immutable and knows nothing of where it came from or whe
 files, no HTTP status codes. A refusal is a value with two texts: a public code, and a private reason for the log.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -34,6 +34,9 @@ class Code(StrEnum):
     BODY_TOO_LARGE = "body-too-large"
     UPSTREAM_UNAVAILABLE = "upstream-unavailable"
     UPSTREAM_TIMEOUT = "upstream-timeout"
+    RATE_LIMITED = "rate-limited"
+    TOO_MANY_IN_FLIGHT = "too-many-in-flight"
+    QUOTA_EXHAUSTED = "quota-exhausted"
 
 
 class Fault(NamedTuple):
@@ -50,12 +53,20 @@ class Fault(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What is judged of a request. `target` is the request target as sent; `client` the caller's address as text."""
+    """What is judged of a request. `target` is the request target as sent; `client` the caller's address as text.
+
+    `kept` are the headers that its backend would get, None: all of `headers`.
+    """
 
     method: str
     target: bytes
     headers: Headers
     client: str
+    kept: Headers | None = None
+
+    def forwarded(self) -> "Request":
+        """The request as its backend would get it, but for what the gate puts in."""
+        return self if self.kept is None else self._replace(headers=self.kept, kept=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +178,47 @@ class Operation:
         return f"{self.method} {self.path}"
 
 
+class Level(NamedTuple):
+    """How full a limit is for whomever it counts, in units of cost; times are in seconds."""
+
+    limit: str
+    kind: str
+    """rate, concurrency or quota."""
+    level: int
+    """What is in it, rounded up."""
+    capacity: int
+    remaining: int
+    full_in_s: float
+    """How long until all of the capacity is there again, if nobody calls; 0 where that depends on no time."""
+    retry_after_s: float
+    """How long until the request fits that did not; 0: it did."""
+    window_s: int
+    """How long a full one takes to become empty; 0 where there is no such time."""
+
+    def as_json(self) -> Mapping[str, object]:
+        """The shape of a decision line."""
+        return {"limit": self.limit, "level": self.level, "capacity": self.capacity}
+
+
+def nothing() -> None:
+    """What there is to give back when nothing was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What limits said of a request that they let through: their levels, and the codes of those that only look on.
+
+    `give_back` returns its places in flight, when it has ended; doing it again changes nothing.
+    """
+
+    levels: tuple[Level, ...] = ()
+    shadow: tuple[Code, ...] = ()
+    give_back: Callable[[], None] = nothing
+
+
+UNCOUNTED = Counted()
+
+
 @dataclass(frozen=True, slots=True)
 class Refuse:
     """The request goes no further. `reason` is for the log alone: it never reaches the caller, nor holds a secret.
@@ -182,6 +234,9 @@ class Refuse:
     required: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     errors: tuple[Fault, ...] = ()
+    limit: str | None = None
+    retry_after_s: float | None = None
+    levels: tuple[Level, ...] = field(default=(), compare=False)
     enforced: bool = True
     """False: the step is in shadow mode, so this is logged and counted, and the request goes on."""
     principal: Principal | None = field(default=None, compare=False)
@@ -200,6 +255,7 @@ class Admit:
     token: str | None = field(repr=False)
     operation: Operation
     shadow: tuple[Code, ...] = ()
+    counted: Counted = field(default=UNCOUNTED, compare=False)
 
     @property
     def upstream(self) -> Upstream:

@@ -5,6 +5,7 @@ backend, the key, or the programs behind it.
 """
 
 import json
+from math import ceil
 from typing import NamedTuple
 
 from keyswap.model import Code, Headers, Refuse
@@ -73,11 +74,18 @@ PROBLEMS = {
     Code.UPSTREAM_TIMEOUT: Problem(
         504, "Upstream timeout", "The API behind this gateway did not answer in time. It may have acted all the same."
     ),
+    Code.RATE_LIMITED: Problem(429, "Rate limited", "Too many requests: try again after the time in Retry-After."),
+    Code.TOO_MANY_IN_FLIGHT: Problem(
+        429, "Too many in flight", "Too many requests are being answered at once: try again when one has ended."
+    ),
+    Code.QUOTA_EXHAUSTED: Problem(
+        429, "Quota exhausted", "The quota of this period is used up: try again after the time in Retry-After."
+    ),
     Code.GATEWAY_UNAVAILABLE: Problem(
         503, "Gateway unavailable", "The gateway cannot judge this request now. Try again shortly.", _RETRY
     ),
     Code.STORE_UNAVAILABLE: Problem(
-        503, "Store unavailable", "The gateway cannot reach what verifies credentials. Try again shortly.", _RETRY
+        503, "Store unavailable", "The gateway cannot reach a store that it must ask. Try again shortly.", _RETRY
     ),
 }
 
@@ -106,6 +114,11 @@ def answer(refused: Refuse, request_id: str, more: Headers = ()) -> Answer:
     if refused.errors:
         document["detail"] = "The request is not as this API is described; `errors` says where."
         document["errors"] = [fault.as_json() for fault in refused.errors]
+    retry: Headers = ()
+    if refused.retry_after_s is not None:
+        retry_after_s = max(1, ceil(refused.retry_after_s))
+        document |= {"limit": refused.limit, "retry_after": retry_after_s}
+        retry = ((b"Retry-After", b"%d" % retry_after_s),)
     body = json.dumps(document).encode()
     headers = (
         (b"Content-Type", b"application/problem+json"),
@@ -113,6 +126,7 @@ def answer(refused: Refuse, request_id: str, more: Headers = ()) -> Answer:
         (b"Cache-Control", b"no-store"),
         (b"X-Request-Id", request_id.encode()),
         *challenge,
+        *retry,
         *(((b"Allow", ", ".join(refused.allow).encode()),) if refused.allow else ()),
         *more,
     )

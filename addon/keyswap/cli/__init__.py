@@ -9,7 +9,7 @@ import sys
 import click
 
 from keyswap import __version__
-from keyswap.cli import gateway, keys, signing
+from keyswap.cli import gateway, keys, limits, signing
 from keyswap.cli.check import check
 from keyswap.cli.init import init
 from keyswap.cli.output import printable
@@ -30,6 +30,7 @@ for command in (
     gateway.status,
     keys.keys,
     signing.signing,
+    limits.limits,
 ):
     cli.add_command(command)
 

@@ -6,6 +6,7 @@ Law: what a running gateway can say is asked of it; without one these work on th
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,17 @@ def explain(setting: Setting, method: str, path: str, key: str | None) -> None:
         asked |= {"key": from_stdin()} if key == "-" else {"key_id": key}
     answer = control.ask(setting.state, asked)
     if answer is None:
-        answer = _without_gateway(setting, lambda built: asyncio.run(telling.explained(built, asked, time.time())))
+        answer = without_gateway(setting, lambda built, resources: asyncio.run(_explained(built, resources, asked)))
         click.echo("no gateway runs on this state directory: this is what one would decide", err=True)
     _print_explanation(setting, answer)
     sys.exit(0 if answer["decision"] == "admit" else 1)
+
+
+async def _explained(built: Built, resources: Resources, asked: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return await telling.explained(built, asked, time.time())
+    finally:
+        await resources.release()
 
 
 def _print_explanation(setting: Setting, answer: dict[str, Any]) -> None:
@@ -89,7 +97,7 @@ def status(setting: Setting) -> None:
     """What runs, what is enforced, and the state of the stores."""
     answer = control.ask(setting.state, {"command": "status"})
     if answer is None:
-        answer = _without_gateway(setting, lambda built: telling.standing(built, time.time()))
+        answer = without_gateway(setting, lambda built, _resources: telling.standing(built, time.time()))
         answer = {"running": False, **answer, "policy": {"file": str(setting.policy)}}
     keys, tokens = answer["keys"], answer["tokens"]
     running = f"running, pid {answer['pid']}, on {', '.join(answer['listen'])}" if answer["running"] else "not running"
@@ -104,6 +112,8 @@ def status(setting: Setting) -> None:
             + (f"\n          A KEPT COPY: {printable(one['stale'])}" if one["stale"] else "")
             for one in answer["documents"]
         ),
+        f"limits    {answer['limits']['store']}"
+        + ("" if answer["limits"]["healthy"] else f": NOT ANSWERING, {printable(answer['limits']['reason'])}"),
         f"shadowed  {', '.join(answer['shadowed']) or '-'}; off: {', '.join(answer['off']) or '-'}",
         f"tokens    {tokens['algorithm']}, {tokens['profile']}, {tokens['ttl_s']:g} s, issuer {answer['issuer']}",
         f"keys      {keys['keys']} in {keys['database']}" + ("" if keys["healthy"] else f": {keys['reason']}"),
@@ -111,10 +121,10 @@ def status(setting: Setting) -> None:
     )
 
 
-def _without_gateway(setting: Setting, use: Any) -> dict[str, Any]:
+def without_gateway(setting: Setting, use: Callable[[Built, Resources], dict[str, Any]]) -> dict[str, Any]:
     """What can be known from policy and state directory alone."""
     policy = policies.load(setting.policy)
     with closing(Resources(StateDirectory(setting.state).open())) as resources:
         nowhere = Upstream("http", "unknown.invalid", 80) if policy.upstream is None else None
-        built: Built = build(policy, resources, nowhere, time.time(), False, setting.policy)
-        return dict(use(built))
+        built = build(policy, resources, nowhere, time.time(), False, setting.policy)
+        return use(built, resources)

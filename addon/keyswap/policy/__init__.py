@@ -5,8 +5,23 @@ taken whole or not at all. Nothing is read after load, and no secret stands in a
 """
 
 from keyswap.policy.fields import parse_upstream, seconds
+from keyswap.policy.limits import ByRequest, LimitRule, Numbers, effective
 from keyswap.policy.loading import PolicyError, line_at, load, parse, schema
 from keyswap.policy.operations import OperationRule
 from keyswap.policy.sections import Policy
 
-__all__ = ["OperationRule", "Policy", "PolicyError", "line_at", "load", "parse", "parse_upstream", "schema", "seconds"]
+__all__ = [
+    "ByRequest",
+    "LimitRule",
+    "Numbers",
+    "OperationRule",
+    "Policy",
+    "PolicyError",
+    "effective",
+    "line_at",
+    "load",
+    "parse",
+    "parse_upstream",
+    "schema",
+    "seconds",
+]

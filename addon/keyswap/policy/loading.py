@@ -52,9 +52,14 @@ def parse(raw: bytes, name: str) -> Policy:
     if not isinstance(data, Mapping):
         raise PolicyError(f"{name}:1: a policy is a mapping that begins with `version: 1`; this file is something else")
     try:
-        return Policy.model_validate(data)
+        policy = Policy.model_validate(data)
     except ValidationError as error:
         raise PolicyError(describe(error, data, name)) from error
+    found = list(policy.contradictions())
+    if found:
+        (place, text), *others = found
+        raise PolicyError(_line(name, data, place, text, len(others)))
+    return policy
 
 
 def describe(error: ValidationError, data: object, name: str) -> str:
@@ -66,14 +71,18 @@ def describe(error: ValidationError, data: object, name: str) -> str:
     # A value that fits no member of a union is told once a member: the deepest of them says the most.
     same = [other for other in others if other["loc"][:1] == first["loc"][:1]]
     shown = max((first, *same), key=lambda one: len(one["loc"])) if first["type"] != "extra_forbidden" else first
-    field = ".".join(str(part) for part in shown["loc"]) or "(the whole policy)"
-    text = f"{name}:{line_of(data, shown['loc'])}: {field}: {remedy(shown)}"
-    return text + (f" (and {len(others)} more)" if others else "")
+    return _line(name, data, shown["loc"], remedy(shown), len(others))
+
+
+def _line(name: str, data: object, place: tuple[int | str, ...], text: str, others: int) -> str:
+    field = ".".join(str(part) for part in place) or "(the whole policy)"
+    told = f"{name}:{line_of(data, place)}: {field}: {text}"
+    return told + (f" (and {others} more)" if others else "")
 
 
 def _fields(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """A place without the names of a union's members, which no author has written."""
-    members = {"OpenApi", "ByTag", "ByOperationId"}
+    members = {"OpenApi", "ByTag", "ByOperationId", "ByRequest"}
     return tuple(part for part in place if isinstance(part, int) or not (part in members or re.search(r"[\[(]", part)))
 
 
@@ -109,7 +118,8 @@ def remedy(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return "this field is required: add it"
     given = error["input"]
-    shown = "" if isinstance(given, Mapping | list) or given is None else f", not {given!r}"
+    secret = error["type"] == "limit_store"  # a password may stand in it
+    shown = "" if secret or isinstance(given, Mapping | list) or given is None else f", not {given!r}"
     return f"{error['msg'].removeprefix('Value error, ')}{shown}"
 
 

@@ -1,6 +1,7 @@
 """The whole policy, section by section; the types are what its JSON Schema is made from."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -18,6 +19,7 @@ from keyswap.policy.fields import (
     UpstreamUrl,
     Wait,
 )
+from keyswap.policy.limits import LimitRule, Orgs, Place, Plans, StoreUrl, contradictions
 from keyswap.policy.operations import OpenApi, OperationRule, distinct
 
 
@@ -65,6 +67,9 @@ class Mode(Section):
 
     permissions: Literal["enforce", "shadow", "off"] = Field(
         default="enforce", description="shadow: logged as it would have been, and admitted."
+    )
+    limits: Literal["enforce", "shadow", "off"] = Field(
+        default="enforce", description="shadow: counted, logged as it would have been, and admitted."
     )
 
 
@@ -151,6 +156,20 @@ class Policy(Section):
     operations: Annotated[list[OperationRule], AfterValidator(distinct)] = Field(
         default=[], description="What is said of single operations."
     )
+    limits: list[LimitRule] = Field(default=[], description="How often; a request pours all of its limits, or none.")
+    limit_store: StoreUrl = Field(
+        default="local",
+        description="local: shared by all gateways on this machine; or valkey://[user:pass@]HOST:PORT/DB, valkeys://…",
+    )
+    limit_store_timeout: Wait = Field(default=0.1, description="How long a request waits for the store at most.")
+    limit_store_down: Literal["refuse", "allow"] = Field(
+        default="refuse", description="When the store can't be asked: 503 store-unavailable, or admitted uncounted."
+    )
+    limit_headers: Literal["both", "ietf", "x", "off"] = Field(
+        default="both", description="Which fields tell callers of limits: RateLimit, X-RateLimit-*."
+    )
+    plans: Plans = Field(default={}, description="Other numbers for limits, by plan and name of limit.")
+    orgs: Orgs = Field(default={}, description="The plans of organizations; a key's own plan is the key's.")
     mode: Mode = Mode()
     log: Log = Log()
 
@@ -165,14 +184,16 @@ class Policy(Section):
                     "operations.{number}: `{field}` is said of an operation of a document: name that one in `openapi`",
                     {"field": rule.needs_document, "number": number},
                 )
-        prefixes = [api.prefix for api in self.apis]
-        for prefix in prefixes:
-            if prefixes.count(prefix) > 1 and any(
-                api.undocumented != self.apis[0].undocumented for api in self.apis if api.prefix == prefix
-            ):
+        said: dict[str, str] = {}
+        for api in self.apis:
+            if said.setdefault(api.prefix, api.undocumented) != api.undocumented:
                 raise PydanticCustomError(
                     "undocumented", "documents of one prefix have one `undocumented`: make them the same"
                 )
+
+    def contradictions(self) -> Iterator[tuple[Place, str]]:
+        """What several fields say together and can't mean: each with its place, and what to do."""
+        return contradictions(self.limits, self.plans, self.orgs, bool(self.apis))
 
     @property
     def apis(self) -> list[OpenApi]:

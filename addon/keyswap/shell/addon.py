@@ -33,6 +33,7 @@ from keyswap.shell.guard import Guard, raise_file_limit
 from keyswap.shell.looking import Look, Looking
 from keyswap.shell.service import Loaded, Service, default_policy, default_state
 from keyswap.shell.tls import Certificate
+from keyswap.shell.washing import Washed
 from keyswap.shell.watched import Watchpoint
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ WHOLE_UP_TO = 64 << 10
 """A declared body of at most this many bytes is handled whole, which is faster; every other one is streamed."""
 SHOWN_UP_TO = 1 << 20
 """The same where a person looks at flows: a streamed body could not be shown."""
+
+WITHDRAWN_S = 0.5
+"""How long a backend may go on whose response was withdrawn."""
 
 _FAILED = Refuse(Code.GATEWAY_UNAVAILABLE, "an exception")
 _NO_GATE = Refuse(Code.GATEWAY_UNAVAILABLE, "there is no gate")
@@ -128,18 +132,25 @@ class KeyswapAddon:
 
     async def requestheaders(self, flow: HTTPFlow) -> None:
         """Judge a request before its body."""
+        data = flow.request.data
+        presented, data.headers.fields = data.headers.fields, ()
         try:
-            await self._judge(flow)
+            await self._judge(flow, presented)
         except Exception as error:  # noqa: BLE001 (the one catch-all: whatever it was, the answer is no)
             report(error)
-            flow.request.data.headers.fields = ()
-            writing.refuse(flow, _FAILED, writing.new_request_id(), closes=True)
+            self._refuse_unjudged(flow, presented, _FAILED)
 
-    async def _judge(self, flow: HTTPFlow) -> None:
+    def _refuse_unjudged(self, flow: HTTPFlow, presented: Headers, refused: Refuse) -> None:
+        """Refuse a request of which nothing is known but how its body is framed."""
+        data = flow.request.data
+        data.headers.fields = writing.framing(presented)
+        self._respond(flow, answer(refused, writing.new_request_id()), closes=True, framed=True)
+        data.headers.fields = ()
+
+    async def _judge(self, flow: HTTPFlow, presented: Headers) -> None:
         began, now = time.perf_counter(), time.time()
         data = flow.request.data
-        presented, target, method = data.headers.fields, data.path, data.method.decode("latin-1")
-        data.headers.fields = ()
+        target, method = data.path, data.method.decode("latin-1")
         if flow.error is not None or flow.response is not None:
             # mitmproxy has answered a malformed request, and its message quotes it: no look-up, no token, no trace.
             if flow.error is not None:
@@ -147,53 +158,74 @@ class KeyswapAddon:
             return None
         loaded = self.service.loaded if self.service is not None else None
         if loaded is None:
-            return writing.refuse(flow, _NO_GATE, writing.new_request_id(), closes=True)
+            return self._refuse_unjudged(flow, presented, _NO_GATE)
         peer = flow.client_conn.peername
         washed = loaded.washing(presented, peer[0] if peer else "", method)
-        data.headers.fields = tuple(washed.kept)
+        data.headers.fields = kept = tuple(washed.kept)
         request_id = washed.request_id.decode() if washed.request_id else writing.new_request_id()
         path = target.partition(b"?")[0]
         refused = wire.unforwardable(flow, presented, loaded.bounds.max_head, loaded.bounds.max_body)
         if refused is None and path in own.PATHS:
             reply = own.respond(loaded.built, method, path, presented, request_id, now)
-            return writing.respond(flow, reply, washed.closes)
-        request = Request(method, target, presented, washed.client)
+            return self._respond(flow, reply, washed.closes, washed.framed)
+        request = Request(method, target, presented, washed.client, (*kept, (b"X-Request-Id", request_id.encode())))
         decision = refused or await self._decide(flow, loaded, request, now)
-        spent = time.perf_counter() - began
-        line = Line(now, request_id, decision, None, method, path, washed.client, spent)
+        line = Line(now, request_id, decision, None, method, path, washed.client, time.perf_counter() - began)
+        try:
+            return self._write_decision(flow, loaded, washed, request, line)
+        except Exception:
+            _give_back(decision)
+            raise
+
+    def _write_decision(self, flow: HTTPFlow, loaded: Loaded, washed: Washed, request: Request, line: Line) -> None:
+        decision = line.decision
         if self._shown:
             writing.show(flow, decision)
         if isinstance(decision, Refuse):
-            loaded.log.write(line._replace(status=status_of(decision.code)))
-            told = answer(decision, request_id, loaded.built.cors.exposed(presented))
-            return self._respond(flow, told, washed.closes or decision.code in _MALFORMED, washed.framed)
+            closes = washed.closes or decision.code in _MALFORMED
+            return self._refuse(flow, loaded, washed._replace(closes=closes), request, line)
         if isinstance(decision, Reply):
-            return self._respond(flow, writing.reply(decision, request_id), washed.closes, washed.framed)
+            reply = writing.reply(decision, line.request_id)
+            return self._respond(flow, reply, washed.closes, washed.framed)
         admit = decision.admit if isinstance(decision, NeedBody) else decision
-        ticket = Ticket(flow, admit.principal, line, time.perf_counter(), washed.closes)
+        ticket = Ticket(flow, admit.principal, line, time.perf_counter(), washed.closes, counted=admit.counted)
         if isinstance(decision, NeedBody):
-            declared = writing.declared_length(data.headers) if washed.framed else 0
+            declared = writing.declared_length(flow.request.headers) if washed.framed else 0
             if declared is not None and declared > decision.limit:
-                large = Refuse(Code.BODY_TOO_LARGE, f"over {decision.limit} bytes of body to judge")
-                loaded.log.write(line._replace(status=status_of(large.code), decision=large))
-                exposed = loaded.built.cors.exposed(presented)
-                return self._respond(flow, answer(large, request_id, exposed), washed.closes, washed.framed)
-            ticket.pending = Pending(decision, washed, loaded, spent)
-            inside_http.bound_body(flow, decision.limit)
+                large = Refuse(
+                    Code.BODY_TOO_LARGE,
+                    f"over {decision.limit} bytes of body to judge",
+                    levels=admit.counted.levels,
+                    principal=admit.principal,
+                    operation=admit.operation,
+                )
+                admit.counted.give_back()
+                return self._refuse(flow, loaded, washed, request, line._replace(decision=large))
+            ticket.pending = Pending(decision, washed, loaded, line.gate_s)
+            inside_http.bound_body(flow, min(decision.limit, loaded.bounds.max_body or decision.limit))
         inside.give_ticket(flow, ticket)
         if isinstance(decision, Admit):
-            writing.admit(flow, decision, washed, request_id, loaded.keep_host, self._whole_up_to)
+            writing.admit(flow, decision, washed, line.request_id, loaded.keep_host, self._whole_up_to)
         watched = self._guard.of(flow.client_conn) if self._guard is not None else None
         if watched is None:
-            return None  # the connection has ended meanwhile
+            return ticket.counted.give_back()  # the connection has ended meanwhile
         watched.open[id(flow)] = ticket
         if loaded.bounds.max_body is not None and flow.request.stream:
             flow.request.stream = watched.metered(ticket, loaded.bounds.max_body)
         return None
 
+    def _refuse(self, flow: HTTPFlow, loaded: Loaded, washed: Washed, request: Request, line: Line) -> None:
+        refused = line.decision
+        assert isinstance(refused, Refuse)
+        loaded.log.write(line._replace(status=status_of(refused.code)))
+        told = answer(refused, line.request_id, loaded.told(refused.levels, request.headers))
+        self._respond(flow, told, washed.closes, washed.framed)
+
     def request(self, flow: HTTPFlow) -> None:
         """Judge the body of a request whose head alone could not be admitted."""
         ticket: Ticket | None = inside.ticket_of(flow)
+        if ticket is not None and ticket.answered:
+            self._forget(flow)
         if ticket is None or ticket.pending is None:
             return
         pending, ticket.pending = ticket.pending, None
@@ -220,8 +252,8 @@ class KeyswapAddon:
             return
         ticket.logged = True
         loaded.log.write(line._replace(status=status_of(decision.code)))
-        exposed = loaded.built.cors.exposed(pending.need.request.headers)
-        writing.respond(flow, answer(decision, line.request_id, exposed), washed.closes)
+        told = answer(decision, line.request_id, loaded.told(decision.levels, pending.need.request.headers))
+        writing.respond(flow, told, washed.closes)
         self._forget(flow)
 
     def _respond(self, flow: HTTPFlow, told: Answer, closes: bool, framed: bool) -> None:
@@ -260,15 +292,28 @@ class KeyswapAddon:
         if response.data.status_code == 101 and not wire.is_promised(flow.request.data.headers.fields, response):
             refused = Refuse(Code.UPSTREAM_UNAVAILABLE, "a 101 that answers no WebSocket handshake")
         if refused is not None:
-            ticket.unsent = writing.withdraw(flow, refused.code, ticket.line.request_id, self._exposed(flow))
+            ticket.unsent = writing.withdraw(flow, refused.code, ticket.line.request_id, self._told(flow, ticket))
             ticket.begun = True
+            self._hang_up_soon(flow, ticket)
             return self._finish(ticket, response.data.status_code, refused)
-        declared = writing.pass_on(response, ticket.line.request_id, ticket.closes)
+        limits = self.service.loaded.limit_fields(ticket.counted.levels) if self.service is not None else ()
+        declared = writing.pass_on(response, ticket.line.request_id, ticket.closes, limits)
         response.stream = declared is None or declared > self._whole_up_to
         if self._judges_responses():
             ticket.look = self._look(flow, ticket, declared)
         ticket.begun = response.stream or response.data.status_code == 101
         return self._finish(ticket, response.data.status_code) if ticket.begun else None
+
+    def _hang_up_soon(self, flow: HTTPFlow, ticket: Ticket) -> None:
+        """A backend whose response was withdrawn has a moment to end it."""
+
+        def hang_up() -> None:
+            watched = self._guard.of(flow.client_conn) if self._guard is not None else None
+            upstream = watched.upstreams.get(flow.server_conn.id) if watched is not None else None
+            if watched is not None and upstream is not None and watched.open.get(id(flow)) is ticket:
+                upstream.hang_up()
+
+        asyncio.get_running_loop().call_later(WITHDRAWN_S, hang_up)
 
     def _judges_responses(self) -> bool:
         return self.service is not None and self.service.loaded.built.validations.any_response
@@ -295,7 +340,11 @@ class KeyswapAddon:
             report(error)
             if flow.response is not None and not flow.response.stream:
                 writing.refuse(flow, _FAILED, writing.new_request_id(), closes=True)
-        self._forget(flow)
+        ticket = inside.ticket_of(flow)
+        if ticket is not None and flow.request.timestamp_end is None and not ticket.answered:
+            ticket.answered = True  # its body is still coming: it ends with that
+        else:
+            self._forget(flow)
 
     def websocket_start(self, flow: HTTPFlow) -> None:
         """Read what messages come in small pieces."""
@@ -322,6 +371,9 @@ class KeyswapAddon:
         self._forget(flow)
 
     def _forget(self, flow: HTTPFlow) -> None:
+        ticket: Ticket | None = inside.ticket_of(flow)
+        if ticket is not None:
+            ticket.counted.give_back()
         watched = self._guard.of(flow.client_conn) if self._guard is not None else None
         if watched is not None:
             watched.open.pop(id(flow), None)
@@ -345,19 +397,20 @@ class KeyswapAddon:
         if ticket is not None:
             refused = _outcome(ticket, refused)
             self._finish(ticket, status_of(refused.code), refused)
-            return answer(refused, ticket.line.request_id, self._exposed(flow))
+            return answer(refused, ticket.line.request_id, self._told(flow, ticket))
         request_id = writing.new_request_id()
         peer = flow.client_conn.peername if flow is not None else None
         self._write(
             Line(time.time(), request_id, refused, status_of(refused.code), "", b"", peer[0] if peer else "", 0)
         )
-        return answer(refused, request_id, self._exposed(flow))
+        return answer(refused, request_id, self._told(flow, None))
 
-    def _exposed(self, flow: HTTPFlow | None) -> Headers:
-        """What lets a browser's code read a refusal."""
+    def _told(self, flow: HTTPFlow | None, ticket: Ticket | None) -> Headers:
+        """What is said beside a refusal: limits that it has touched, and what lets a browser's code read it."""
         if flow is None or self.service is None:
             return ()
-        return self.service.loaded.built.cors.exposed(flow.request.data.headers.fields)
+        levels = ticket.counted.levels if ticket is not None else ()
+        return self.service.loaded.told(levels, flow.request.data.headers.fields)
 
     def _cut(self, ticket: Ticket, refused: Refuse) -> None:
         self._write(ticket.line._replace(decision=refused))
@@ -452,6 +505,12 @@ class KeyswapAddon:
         except Exception as error:  # noqa: BLE001 (as above)
             report(error)
             data.server.error = "the gateway could not judge this address"
+
+
+def _give_back(decision: Decision) -> None:
+    """Nobody will see this request end."""
+    if isinstance(decision, Admit | NeedBody):
+        (decision.admit if isinstance(decision, NeedBody) else decision).counted.give_back()
 
 
 def _outcome(ticket: Ticket, refused: Refuse) -> Refuse:

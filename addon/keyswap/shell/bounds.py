@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mitmproxy.http import HTTPFlow
 
-from keyswap.model import Code, NeedBody, Principal, Refuse
+from keyswap.model import UNCOUNTED, Code, Counted, NeedBody, Principal, Refuse
 from keyswap.policy import Policy
 from keyswap.refusals import Answer
 from keyswap.shell.decisions import Line
@@ -77,6 +77,10 @@ class Ticket:
     """Its response is judged when it has come whole."""
     unsent: list[bytes] = field(default_factory=list)
     """The body of the refusal that was put in place of its response."""
+    answered: bool = False
+    """Its response is whole, and its body still comes."""
+    counted: Counted = UNCOUNTED
+    """The limits that it has touched; its places in flight are given back when it ends."""
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keyswap.limits.limit import Unavailable
 from keyswap.model import Damage
 from keyswap.shell import telling
 
@@ -95,6 +96,8 @@ class ControlSocket:
         commands: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             "status": self._status,
             "explain": self._explain,
+            "limits list": self._limits_list,
+            "limits reset": self._limits_reset,
         }
         try:
             asked = json.loads(question)
@@ -102,7 +105,7 @@ class ControlSocket:
             if command is None:
                 return {"error": "this gateway does not know the command: is it of another version?"}
             return await command(asked)
-        except Damage as error:
+        except (Damage, Unavailable) as error:
             return {"error": str(error)}
         except Exception as error:  # noqa: BLE001 (a question must not end in a traceback)
             return {"error": f"this gateway could not answer the question ({type(error).__name__})"}
@@ -112,6 +115,12 @@ class ControlSocket:
 
     async def _explain(self, asked: dict[str, Any]) -> dict[str, Any]:
         return await telling.explained(self._service.loaded.built, asked, time.time())
+
+    async def _limits_list(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return await telling.limits_listed(self._service.loaded.built, asked, time.time())
+
+    async def _limits_reset(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return await telling.limits_reset(self._service.loaded.built, asked, time.time())
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

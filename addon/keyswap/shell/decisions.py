@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from keyswap.model import Admit, Decision, NeedBody, Refuse, Reply
+from keyswap.model import Admit, Decision, Level, NeedBody, Refuse, Reply
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Line(NamedTuple):
         refused = decision if isinstance(decision, Refuse) else self.outcome
         principal = None if isinstance(judged, Reply) else judged.principal
         operation = None if isinstance(judged, Reply) else judged.operation
+        levels = decision.levels if isinstance(decision, Refuse) else _levels(judged)
         return _encode(
             {
                 "at": round(self.at, 3),
@@ -68,8 +69,13 @@ class Line(NamedTuple):
                 "client": self.client,
                 "gate_us": round(self.gate_s * 1e6, 1),
                 "upstream_ms": None if self.upstream_s is None else round(self.upstream_s * 1e3, 2),
+                **({"limits": [level.as_json() for level in levels]} if levels else {}),
             }
         )
+
+
+def _levels(judged: Decision) -> tuple[Level, ...]:
+    return judged.counted.levels if isinstance(judged, Admit) else ()
 
 
 class DecisionLog:

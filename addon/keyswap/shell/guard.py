@@ -7,7 +7,6 @@ timer for a request or a read.
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import resource
 import time
@@ -19,6 +18,7 @@ from typing import Any
 from mitmproxy.connection import Client
 from mitmproxy.master import Master
 
+from keyswap.limits.step import place
 from keyswap.shell import inside, inside_http
 from keyswap.shell.bounds import Rules
 from keyswap.shell.watched import Watched
@@ -65,6 +65,8 @@ class Guard:
         """A connection's layers are gone: its socket goes too."""
         watched = self.watched.get(client.id)
         if watched is not None:
+            for ticket in watched.open.values():
+                ticket.counted.give_back()
             watched.open.clear()
             watched.close()
 
@@ -125,16 +127,6 @@ class Guard:
             except Exception as error:  # noqa: BLE001 (as above)
                 self.rules.report(error)
             before = now
-
-
-def place(address: str) -> str:
-    """What counts as one caller's address: an IPv4 address, or an IPv6 /64."""
-    if ":" not in address:
-        return address
-    parsed = ipaddress.IPv6Address(address.partition("%")[0])
-    if parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
 
 
 def most_per_address() -> int:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from keyswap import policy as policies
 from keyswap.build import Built, Resources, build
-from keyswap.model import Damage, Upstream
+from keyswap.limits.fields import fields
+from keyswap.model import Damage, Headers, Level, Upstream
 from keyswap.operations.fetching import signature
 from keyswap.shell.bounds import Bounds
 from keyswap.shell.control import ControlSocket
@@ -55,6 +56,14 @@ class Loaded:
     addresses: frozenset[tuple[str, int]]
     """Host and port of every upstream."""
     at: float
+
+    def limit_fields(self, levels: tuple[Level, ...]) -> Headers:
+        """What callers are told of limits."""
+        return fields(levels, self.built.policy.limit_headers) if levels else ()
+
+    def told(self, levels: tuple[Level, ...], asked: Headers) -> Headers:
+        """What is said beside a refusal: its limits, and what lets a browser's code read it. `asked`: its headers."""
+        return (*self.limit_fields(levels), *self.built.cors.exposed(asked))
 
 
 def settle() -> None:
@@ -127,6 +136,7 @@ class Service:
                 await task
         await self._control.close()
         self.loaded.log.close()
+        await self.resources.release()
         self.resources.close()
 
     async def _every(self, period_s: float, act: Callable[[], object]) -> None:
@@ -144,6 +154,7 @@ class Service:
 
     async def _watch(self) -> None:
         await self._control.tend()
+        await self.resources.tend(time.time())
         if self._certificate is not None:
             self._certificate.renew()
         seen = signature(self.file)

@@ -12,6 +12,8 @@ from keyswap import __version__
 from keyswap.build import Built
 from keyswap.credentials import classify
 from keyswap.gate import STEPS, explain
+from keyswap.limits.limit import Limit
+from keyswap.limits.step import Rule, parts_of
 from keyswap.model import (
     METHODS,
     Admit,
@@ -54,6 +56,7 @@ def standing(built: Built, now: float) -> dict[str, Any]:
         "upstream": built.upstream.url,
         **{state: [step for step in STEPS if modes.get(step, "enforce") == word] for state, word in _STATES.items()},
         "documents": documents_json(built),
+        "limits": limits_json(built),
         "tokens": {"algorithm": policy.tokens.algorithm, "profile": policy.tokens.profile, "ttl_s": policy.tokens.ttl},
         "keys": built.keys.status(now),
         "signing": signing,
@@ -67,11 +70,24 @@ def modes_of(built: Built) -> dict[str, str]:
     return {
         "operation": "enforce" if policy.apis else "off",
         "permission": policy.mode.permissions if policy.apis else "off",
+        "limits": policy.mode.limits if policy.limits else "off",
         "validation": next((mode for mode in ("enforce", "shadow") if mode in validated), "off"),
     }
 
 
 _STATES = {"enforced": "enforce", "shadowed": "shadow", "off": "off"}
+
+
+def limits_json(built: Built) -> dict[str, Any]:
+    """Where limits are counted, and what becomes of requests while they can't be."""
+    store = built.limits.store
+    counted = {"store": built.policy.limit_store.rpartition("@")[2], "healthy": True, "reason": None}
+    return {
+        **(store.status() if store is not None else counted),
+        "down": built.policy.limit_store_down,
+        "shadowed": [rule.limit.name for rule in built.limits.rules if rule.mode == "shadow"],
+        "off": [limit.name for limit in built.policy.limits if limit.mode == "off"],
+    }
 
 
 def documents_json(built: Built) -> list[dict[str, Any]]:
@@ -116,6 +132,54 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
     off = [step for step, mode in modes_of(built).items() if mode == "off"]
     decision, steps = await explain(gate, request, now, time.perf_counter, presented, off)
     return explanation(decision, steps)
+
+
+async def limits_listed(built: Built, asked: dict[str, Any], now: float) -> dict[str, Any]:
+    """Every bucket that is not empty, or of a key or an organization alone (CONTRACT §2)."""
+    rows = [row for row in await _buckets(built, now) if _concerns(row["by"], asked)]
+    return {"object": "list", "data": rows, "list_metadata": {"before": None, "after": None}}
+
+
+async def limits_reset(built: Built, asked: dict[str, Any], now: float) -> dict[str, Any]:
+    """Empty the buckets of a key or an organization, or all; what is in flight stays there."""
+    store = built.limits.store
+    if store is None:
+        return {"reset": 0}
+    subjects = [one.subject for one in await store.held(now) if _concerns(parts_of(one.subject)[1], asked)]
+    return {"reset": await store.reset(subjects, now)}
+
+
+def _concerns(by: dict[str, str], asked: dict[str, Any]) -> bool:
+    return all(by.get(name) == asked[name] for name in ("key", "org") if asked.get(name) is not None)
+
+
+async def _buckets(built: Built, now: float) -> list[dict[str, Any]]:
+    store = built.limits.store
+    rules = {rule.limit.name: rule for rule in built.limits.rules}
+    rows: list[dict[str, Any]] = []
+    for held in sorted(await store.held(now)) if store is not None else ():
+        name, by = parts_of(held.subject)
+        if name not in rules or store is None:
+            continue  # it was in an earlier policy
+        level = store.level(_numbers(built, rules[name], by, now), held.state, now)
+        rows.append(
+            {
+                "limit": name,
+                "by": by,
+                "level": level.level,
+                "capacity": level.capacity,
+                "remaining": level.remaining,
+                "full_in_s": round(level.full_in_s, 3),
+            }
+        )
+    return rows
+
+
+def _numbers(built: Built, rule: Rule, by: dict[str, str], now: float) -> Limit:
+    """The numbers that hold for whom a bucket counts."""
+    principal = built.by_id(by["key"], now, "") if rule.key_plans and "key" in by else None
+    plan = principal.plan if isinstance(principal, Principal) else None
+    return rule.limit_of(Principal(by.get("org"), None, plan=plan))
 
 
 def explanation(decision: Decision, steps: list[Step]) -> dict[str, Any]:
@@ -192,6 +256,9 @@ _REMEDIES = {
     Code.UPSTREAM_TIMEOUT: "Look at the backend, or raise `timeouts.response` of the policy.",
     Code.UPSTREAM_UNAVAILABLE: "Look at the backend: `keyswap status` tells its address.",
     Code.STORE_UNAVAILABLE: "`keyswap status` names the store; put it back, then restart the gateway.",
+    Code.RATE_LIMITED: "Wait as long as the reason says, `keyswap limits reset`, or raise the limit or its plan.",
+    Code.TOO_MANY_IN_FLIGHT: "Let requests end, or raise the limit's `concurrency` or its plan's.",
+    Code.QUOTA_EXHAUSTED: "Wait for the next window, `keyswap limits reset`, or raise the quota or its plan's.",
     Code.GATEWAY_UNAVAILABLE: "The gateway's log names the cause.",
 }
 

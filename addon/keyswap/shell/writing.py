@@ -10,6 +10,7 @@ import time
 from mitmproxy.http import Headers, HTTPFlow, Response
 
 from keyswap.gate import describe
+from keyswap.limits.fields import NAMES as LIMITS
 from keyswap.model import Admit, Code, Decision, Refuse, Reply
 from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
@@ -77,6 +78,14 @@ def declared_length(headers: Headers) -> int | None:
         return None
 
 
+def framing(fields: Fields) -> Fields:
+    """The fields of a head that tell where its body ends, and whether it waits to be asked for."""
+    return tuple([field for field in fields if field[0].lower() in _FRAMING])
+
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"expect"))
+
+
 def refuse(flow: HTTPFlow, refused: Refuse, request_id: str, closes: bool) -> None:
     """Answer a request that goes no further."""
     respond(flow, answer(refused, request_id), closes)
@@ -97,8 +106,11 @@ def respond(flow: HTTPFlow, told: Answer, closes: bool) -> None:
     flow.response.reason = REASONS.get(told.status, "")
 
 
-def pass_on(response: Response, request_id: str, closes: bool) -> int | None:
-    """Put the request's id on a backend's response; the length of its body in bytes, None when it is not declared."""
+def pass_on(response: Response, request_id: str, closes: bool, limits: Fields = ()) -> int | None:
+    """Put the request's id and its limits on a backend's response.
+
+    Returns the length of its body in bytes, None when it is not declared.
+    """
     declared: list[bytes] = []
     fields = []
     closes = closes or response.data.http_version == b"HTTP/1.0"
@@ -106,12 +118,12 @@ def pass_on(response: Response, request_id: str, closes: bool) -> int | None:
         name = field[0].lower()
         if name == b"content-length":
             declared.append(field[1])
-        elif name == b"x-request-id" or (closes and name == b"connection"):
+        elif name == b"x-request-id" or (closes and name == b"connection") or (limits and name in LIMITS):
             continue
         fields.append(field)
     if response.data.http_version not in {b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0"}:
         response.data.http_version = b"HTTP/1.1"
-    fields.append((b"X-Request-Id", request_id.encode()))
+    fields += ((b"X-Request-Id", request_id.encode()), *limits)
     if closes:
         fields.append((b"Connection", b"close"))
     response.data.headers.fields = tuple(fields)
@@ -151,6 +163,7 @@ REASONS = {
     404: "Not Found",
     405: "Method Not Allowed",
     413: "Content Too Large",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     502: "Bad Gateway",
     503: "Service Unavailable",

@@ -1,0 +1,73 @@
+"""`keyswap limits`: how full limits are, and emptying them.
+
+Law: what is listed and emptied is what the running gateway counts; without one, what lies in the policy's store.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import click
+
+from keyswap.build import Built, Resources
+from keyswap.cli.gateway import without_gateway
+from keyswap.cli.output import Setting, common
+from keyswap.limits.limit import Unavailable
+from keyswap.model import Damage
+from keyswap.shell import control, telling
+
+Told = Callable[[Built, dict[str, Any], float], Awaitable[dict[str, Any]]]
+
+
+@click.group()
+def limits() -> None:
+    """Rate limits, quotas and places in flight: list, reset."""
+
+
+@limits.command("list")
+@click.option("--key", metavar="ID", help="Only those that count this key.")
+@click.option("--org", help="Only those that count this organization.")
+@common
+def list_(setting: Setting, key: str | None, org: str | None) -> None:
+    """Every bucket that is not empty."""
+    answer = _asked(setting, "limits list", {"key": key, "org": org}, telling.limits_listed)
+    rows = [
+        (
+            one["limit"],
+            ", ".join(f"{name} {value}" for name, value in one["by"].items()),
+            f"{one['level']} of {one['capacity']}",
+            one["remaining"],
+            f"{one['full_in_s']:g} s",
+        )
+        for one in answer["data"]
+    ]
+    setting.table(answer, ("limit", "of", "level", "remaining", "all there in"), rows)
+
+
+@limits.command()
+@click.option("--key", metavar="ID", help="Those that count this key.")
+@click.option("--org", help="Those that count this organization.")
+@common
+def reset(setting: Setting, key: str | None, org: str | None) -> None:
+    """Empty the buckets of a key or an organization; what is in flight stays so."""
+    if key is None and org is None:
+        raise click.UsageError("say whose: --key ID or --org ORG")
+    answer = _asked(setting, "limits reset", {"key": key, "org": org}, telling.limits_reset)
+    setting.print(answer, f"{answer['reset']} emptied")
+
+
+def _asked(setting: Setting, command: str, asked: dict[str, Any], told: Told) -> dict[str, Any]:
+    answer = control.ask(setting.state, {"command": command, **asked})
+    if answer is not None:
+        return answer
+
+    async def alone(built: Built, resources: Resources) -> dict[str, Any]:
+        try:
+            return await told(built, asked, time.time())
+        except Unavailable as error:
+            raise Damage(f"the limit store can't be asked: {error}") from error
+        finally:
+            await resources.release()
+
+    return without_gateway(setting, lambda built, resources: asyncio.run(alone(built, resources)))

@@ -1,0 +1,133 @@
+"""What a limit is once its policy has been read, and what it says of a request.
+
+Law: frozen values with units in their names; what has to be parsed has been.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from keyswap.model import Level
+
+SEPARATOR = "\x1f"
+
+
+class Kind(StrEnum):
+    """What a limit counts."""
+
+    RATE = "rate"
+    CONCURRENCY = "concurrency"
+    QUOTA = "quota"
+
+
+WINDOWS_S = {"hour": 3600, "day": 86400, "month": 30 * 86400}
+"""About how long a quota's window is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit's numbers. Two limits that say the same are equal."""
+
+    name: str
+    kind: Kind
+    capacity: int
+    """The burst, the requests in flight at once, or the quota."""
+    number: int = 1
+    period_s: int = 1
+    """A rate: `number` units of cost drain in `period_s` seconds."""
+    window: str = "month"
+    """A quota's calendar window, in UTC: hour, day or month."""
+    interval_ns: int = field(init=False, repr=False, compare=False)
+    """How long one unit of cost takes to drain, in nanoseconds."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "interval_ns", self.interval(10**9))
+
+    def interval(self, units_per_s: int) -> int:
+        """How long one unit of cost takes to drain, in whole units of time, rounded up: never more than the rate."""
+        return -(-self.period_s * units_per_s // self.number)
+
+    @property
+    def window_s(self) -> int:
+        """How long a full one takes to become empty; 0 for what has no time of its own."""
+        if self.kind is Kind.RATE:
+            return -(-self.capacity * self.period_s // self.number)
+        return WINDOWS_S[self.window] if self.kind is Kind.QUOTA else 0
+
+
+class Ask(NamedTuple):
+    """One limit of one request. `subject` is the limit's name and whom it counts: `name␟dimension␟value…`."""
+
+    limit: Limit
+    subject: str
+    cost: int
+    enforced: bool = True
+    """False: it is counted, and refuses nobody."""
+
+
+class Unavailable(Exception):
+    """The store cannot be asked now; the message says why."""
+
+
+class Place(Protocol):
+    """What a request in flight holds."""
+
+    def give_back(self) -> None:
+        """The request has ended. Doing it again changes nothing."""
+
+
+class Poured(NamedTuple):
+    """What a store answers: all of the enforced asks were poured (`fits`), or none of the asks was.
+
+    `levels` are those of the asks, in their order, after pouring; an ask that did not fit has a `retry_after_s`.
+    """
+
+    fits: bool
+    levels: tuple[Level, ...]
+    place: Place | None = None
+
+
+class Stored(NamedTuple):
+    """A bucket that a store holds and is not empty. `state` is as `LimitStore.level` reads it."""
+
+    subject: str
+    state: int
+
+
+class LimitStore(Protocol):
+    """Where limits are counted. Everything raises Unavailable when the store can't be asked in time."""
+
+    async def pour(self, asks: tuple[Ask, ...], now: float, dry: bool = False) -> Poured:
+        """Pour all asks or none, at `now` (epoch seconds); `dry`: say what would happen, and change nothing."""
+
+    async def held(self, now: float) -> list[Stored]:
+        """Every bucket that is not empty."""
+
+    def level(self, limit: Limit, state: int, now: float) -> Level:
+        """The level of a bucket of this limit with this state."""
+
+    async def reset(self, subjects: list[str], now: float) -> int:
+        """Empty these buckets; how many were not empty. Requests in flight keep their places."""
+
+    async def tend(self, now: float) -> None:
+        """What is to be done twice a second, beside the requests."""
+
+    def flush(self) -> None:
+        """Write what is kept in memory; may run on any thread."""
+
+    def status(self) -> dict[str, object]:
+        """What `keyswap status` says of it."""
+
+    async def close(self) -> None:
+        """Give it back."""
+
+
+def rate_level(limit: Limit, left: int, full_in_s: float, wait_s: float) -> Level:
+    """The level of a leaky bucket that has room for `left`."""
+    return Level(limit.name, limit.kind, limit.capacity - left, limit.capacity, left, full_in_s, wait_s, limit.window_s)
+
+
+def count_level(limit: Limit, count: int, full_in_s: float, wait_s: float) -> Level:
+    """The level of a limit that counts to its capacity."""
+    left = max(0, limit.capacity - count)
+    return Level(limit.name, limit.kind, count, limit.capacity, left, full_in_s, wait_s, limit.window_s)

@@ -1,0 +1,68 @@
+"""The machine's lock: one process at a time looks at the counters of a state directory.
+
+Law: it ends with the process that holds it, however that one ends. Nobody waits for it longer than asked, also when its
+holder has been stopped; who could not have it in time does not try again for a moment, so that requests do not queue
+behind it.
+"""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from keyswap.limits.limit import Unavailable
+from keyswap.model import Damage
+
+_TURNS = 20
+"""How often the processor is given away before it is slept on: a holder is done after some microseconds, but a busy
+machine may take some milliseconds to come back."""
+_NAP_S = 0.0002
+_AGAIN_S = 0.25
+
+
+class MachineLock:
+    """A lock between processes, for one thread of each."""
+
+    def __init__(self, file: Path, wait_s: float) -> None:
+        self.wait_s = wait_s
+        self._file = file
+        try:
+            self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise Damage(f"{file} cannot be opened ({error.strerror}): give this user read and write") from error
+        self._given_up = 0.0
+
+    def __enter__(self) -> None:
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._wait()
+        if self._given_up:
+            self._given_up = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._handle, fcntl.LOCK_UN)
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        if now < self._given_up + _AGAIN_S:
+            raise Unavailable("another process holds the lock of limits and does not go on")
+        until, turns = now + self.wait_s, 0
+        while True:
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                turns += 1
+            else:
+                return
+            if time.monotonic() > until:
+                self._given_up = time.monotonic()
+                raise Unavailable(f"the lock of limits was not free within {self.wait_s * 1000:g} ms")
+            if turns < _TURNS and hasattr(os, "sched_yield"):
+                os.sched_yield()
+            else:
+                time.sleep(_NAP_S)
+
+    def close(self) -> None:
+        """Give it back."""
+        os.close(self._handle)

@@ -1,0 +1,160 @@
+"""Places in flight on this machine: which requests of which limit have begun and not ended.
+
+Law: whoever calls holds the machine's lock. Each process has a file of its own, in which every place that it holds is
+one record, and holds a lock on it that ends with it, however it ends. What is in flight is what stands in the files of
+living processes: there is no sum that could be wrong. A dead process's file counts until another one has looked at it,
+which each does twice a second.
+"""
+
+import fcntl
+import heapq
+import mmap
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from keyswap.model import Damage
+
+MOST = 1 << 16
+"""Places that one process can hold."""
+MOST_PROCESSES = 512
+_HEAD = 64
+_SIZE = _HEAD + MOST * 8
+
+
+class _File:
+    """One process's records: the first word tells how many may be in use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if os.fstat(self.handle).st_size < _SIZE:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(self.handle, 0, _SIZE)
+                else:
+                    os.pwrite(self.handle, bytes(_SIZE), 0)
+            self.map = mmap.mmap(self.handle, _SIZE)
+        except OSError:
+            os.close(self.handle)
+            raise
+        self._bytes = memoryview(self.map)
+        self.words = self._bytes.cast("q")
+
+    def claim(self) -> bool:
+        """Lock it, if no living process holds it."""
+        try:
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def unclaim(self) -> None:
+        """Let whoever begins next have it."""
+        fcntl.flock(self.handle, fcntl.LOCK_UN)
+
+    def count(self, fingerprint: bytes) -> int:
+        """How many records are this fingerprint's."""
+        used = self.words[0]
+        return self.map[_HEAD : _HEAD + used * 8].count(fingerprint) if used else 0
+
+    def records(self) -> list[bytes]:
+        """What is in use."""
+        found = [bytes(self.map[at : at + 8]) for at in range(_HEAD, _HEAD + self.words[0] * 8, 8)]
+        return [record for record in found if any(record)]
+
+    def close(self) -> None:
+        """Give it back."""
+        self.words.release()
+        self._bytes.release()
+        self.map.close()
+        os.close(self.handle)
+
+
+class Places:
+    """The places of all processes; this one's own file is made at once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take a file. Raises Damage."""
+        self._folder = folder
+        self._others: dict[str, _File] = {}
+        self._freed: list[int] = []
+        for number in range(MOST_PROCESSES):
+            try:
+                own = _File(folder / f"inflight.{number}")
+            except OSError as error:
+                raise Damage(f"{folder}/inflight.{number} cannot be used: {error.strerror}") from error
+            if own.claim():
+                break
+            own.close()
+        else:
+            raise Damage(f"{MOST_PROCESSES} gateways use {folder} already")
+        self._own = own
+        own.map[:] = bytes(_SIZE)  # what its last owner left
+        self.survey()
+
+    def survey(self) -> None:
+        """Take in the files of processes that have begun since the last time."""
+        for path in self._folder.glob("inflight.*"):
+            if path != self._own.path and path.name not in self._others:
+                with suppress(OSError):  # the next survey finds it
+                    self._others[path.name] = _File(path)
+
+    def count(self, fingerprint: bytes) -> int:
+        """How many places of this name are held."""
+        return self._own.count(fingerprint) + sum([other.count(fingerprint) for other in self._others.values()])
+
+    def counts(self) -> dict[bytes, int]:
+        """How many places are held, by fingerprint."""
+        found: dict[bytes, int] = {}
+        for file in (self._own, *self._others.values()):
+            for record in file.records():
+                found[record] = found.get(record, 0) + 1
+        return found
+
+    def own(self) -> set[bytes]:
+        """The fingerprints of the places that this process holds."""
+        return set(self._own.records())
+
+    def full(self, wanted: int) -> bool:
+        """Whether this process can't hold so many more."""
+        return MOST - self._own.words[0] + len(self._freed) < wanted
+
+    def take(self, fingerprint: bytes) -> int:
+        """Hold a place; what gives it back."""
+        words = self._own.words
+        number = heapq.heappop(self._freed) if self._freed else words[0]
+        at = _HEAD + number * 8
+        self._own.map[at : at + 8] = fingerprint
+        if number >= words[0]:
+            words[0] = number + 1
+        return number
+
+    def give_back(self, number: int) -> None:
+        """Hold it no longer."""
+        self._own.words[8 + number] = 0
+        heapq.heappush(self._freed, number)
+        if len(self._freed) == self._own.words[0]:  # nothing is held: what is looked through is short again
+            self._freed.clear()
+            self._own.words[0] = 0
+
+    @property
+    def held(self) -> int:
+        """How many places this process holds."""
+        return int(self._own.words[0]) - len(self._freed)
+
+    def reclaim(self) -> int:
+        """Take the places of processes that have ended; how many these were. Their files stay, for the next ones."""
+        taken = 0
+        for other in self._others.values():
+            if other.words[0] and other.claim():
+                taken += sum(map(bool, other.words[8 : 8 + other.words[0]].tolist()))
+                other.words[0] = 0
+                other.unclaim()
+        return taken
+
+    def close(self) -> None:
+        """Hold nothing any more. Needs no lock: it is one word of our own."""
+        self._own.words[0] = 0
+        for file in (self._own, *self._others.values()):
+            file.close()

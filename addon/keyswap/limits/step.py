@@ -1,0 +1,209 @@
+"""The limit step: which limits a request touches, whom each counts, and what is said when one is full.
+
+Law: a dimension that the caller lacks is replaced by the next one it has, never skipped, and never by one bucket for
+all. All enforced limits of a request are poured, or none. A store that can't be asked refuses, unless the policy says
+otherwise; each change of that is logged once.
+"""
+
+import ipaddress
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, LimitStore, Poured, Unavailable
+from keyswap.model import UNCOUNTED, Code, Counted, Level, Operation, Principal, Refuse, Request, nothing
+
+logger = logging.getLogger(__name__)
+
+_CHAINS: Mapping[str, tuple[str, ...]] = {
+    "session": ("session", "agent", "key", "ip"),
+    "agent": ("agent", "key", "ip"),
+    "key": ("key", "ip"),
+    "org": ("org", "user", "key", "ip"),
+    "user": ("user", "key", "ip"),
+    "ip": ("ip",),
+}
+DIMENSIONS = (*_CHAINS, "operation")
+CODES = {
+    Kind.RATE: Code.RATE_LIMITED,
+    Kind.CONCURRENCY: Code.TOO_MANY_IN_FLIGHT,
+    Kind.QUOTA: Code.QUOTA_EXHAUSTED,
+}
+_OF: Mapping[str, Callable[[Principal], str | None]] = {
+    "session": lambda principal: principal.session_id,
+    "agent": lambda principal: principal.agent,
+    "key": lambda principal: principal.key_id,
+    "org": lambda principal: principal.org_id,
+    "user": lambda principal: principal.user_id,
+}
+MAX_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """A limit of the policy. `matches` says whether it concerns an operation called with a method."""
+
+    limit: Limit
+    by: tuple[str, ...]
+    matches: Callable[[Operation, str], bool]
+    when: str = "admitted"
+    mode: str = "enforce"
+    key_plans: Mapping[str, Limit] = field(default_factory=dict)
+    """Its numbers by the plan of the key."""
+    orgs: Mapping[str, Limit] = field(default_factory=dict)
+    """Its numbers by organization."""
+
+    def limit_of(self, principal: Principal) -> Limit:
+        """The numbers that hold for a caller: its key's plan's, else its organization's, else the limit's own."""
+        if self.key_plans and principal.plan is not None and principal.plan in self.key_plans:
+            return self.key_plans[principal.plan]
+        if self.orgs and principal.org_id is not None:
+            return self.orgs.get(principal.org_id, self.limit)
+        return self.limit
+
+    def subject(self, principal: Principal, operation: Operation, client: str) -> str:
+        """The limit's name and whom it counts."""
+        parts = [self.limit.name]
+        for dimension in self.by:
+            if dimension == "operation":
+                parts += (dimension, operation.name)
+            else:
+                parts += _whom(dimension, principal, client)
+        return SEPARATOR.join(parts)
+
+
+def _whom(dimension: str, principal: Principal, client: str) -> tuple[str, str]:
+    for name in _CHAINS[dimension]:
+        if name == "ip":
+            break
+        found = _OF[name](principal)
+        if found is not None:
+            return name, found
+    return "ip", place(client)
+
+
+@lru_cache(8192)
+def place(address: str) -> str:
+    """What counts as one caller's address: an IPv4 address, or an IPv6 /64."""
+    if ":" not in address:
+        return address
+    parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+
+
+def parts_of(subject: str) -> tuple[str, dict[str, str]]:
+    """A subject's limit, and whom it counts by dimension."""
+    name, *rest = subject.split(SEPARATOR)
+    return name, dict(zip(rest[::2], rest[1::2], strict=False))
+
+
+class Limits:
+    """The step `limits` of a gate, and the judgement of guesses."""
+
+    def __init__(self, rules: Sequence[Rule], store: LimitStore | None, down: str = "refuse") -> None:
+        self.rules = tuple(rule for rule in rules if rule.mode != "off")
+        self.store = store
+        self._down = down
+        self._of: dict[tuple[str, Operation, str], tuple[Rule, ...]] = {}
+        self._asks: dict[tuple[str | None, str, Operation, str], tuple[Principal, tuple[Ask, ...]]] = {}
+        self._unwell = False
+
+    async def __call__(
+        self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
+    ) -> Counted | Refuse:
+        """Count a request that everything before has let through; `dry`: only say what would happen."""
+        asks = self.asks(principal, request.client, request.method, operation)
+        return await self._ask(asks, now, dry) if asks else UNCOUNTED
+
+    async def guess(
+        self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
+    ) -> Counted | Refuse:
+        """Count a credential that was not valid."""
+        rules = self.applying("invalid-credential", operation, request.method)
+        return await self._ask(_asks(rules, principal, request.client, operation, 1), now, dry) if rules else UNCOUNTED
+
+    def asks(self, principal: Principal, client: str, method: str, operation: Operation) -> tuple[Ask, ...]:
+        """What is asked of the store for a request, made once for a caller as it is now."""
+        key = principal.key_id or principal.session_id, client, operation, method
+        known = self._asks.get(key)
+        if known is not None and known[0] is principal:
+            return known[1]
+        if len(self._asks) >= MAX_REMEMBERED:
+            self._asks.clear()
+        made = _asks(self.applying("admitted", operation, method), principal, client, operation, operation.cost)
+        self._asks[key] = principal, made
+        return made
+
+    def applying(self, when: str, operation: Operation, method: str) -> tuple[Rule, ...]:
+        """The limits that concern an operation, looked for once."""
+        key = when, operation, method
+        found = self._of.get(key)
+        if found is None:
+            if len(self._of) >= MAX_REMEMBERED:
+                self._of.clear()
+            found = tuple(rule for rule in self.rules if rule.when == when and rule.matches(operation, method))
+            self._of[key] = found
+        return found
+
+    async def _ask(self, asks: tuple[Ask, ...], now: float, dry: bool) -> Counted | Refuse:
+        assert self.store is not None
+        try:
+            poured = await self.store.pour(asks, now, dry)
+        except Unavailable as error:
+            return self._without(str(error), any(ask.enforced for ask in asks))
+        if self._unwell:
+            self._unwell = False
+            logger.warning("the limit store answers again: limits are counted")
+        return _counted(asks, poured)
+
+    def _without(self, why: str, enforced: bool) -> Counted | Refuse:
+        refuses = self._down == "refuse"
+        if not self._unwell:
+            self._unwell = True
+            outcome = "refused" if refuses else "admitted uncounted"
+            logger.error("the limit store can't be asked, requests are %s until it can: %s", outcome, why)
+        if refuses and enforced:
+            return Refuse(Code.STORE_UNAVAILABLE, f"limit store: {why}")
+        return UNCOUNTED
+
+
+def _asks(
+    rules: tuple[Rule, ...], principal: Principal, client: str, operation: Operation, cost: int
+) -> tuple[Ask, ...]:
+    return tuple(
+        [
+            Ask(rule.limit_of(principal), rule.subject(principal, operation, client), cost, rule.mode == "enforce")
+            for rule in rules
+        ]
+    )
+
+
+def _counted(asks: tuple[Ask, ...], poured: Poured) -> Counted | Refuse:
+    levels = poured.levels
+    shown = levels
+    for ask in asks:
+        if not ask.enforced:
+            shown = _enforced(asks, levels)
+            break
+    if poured.fits:
+        give_back = poured.place.give_back if poured.place is not None else nothing
+        shadow = [CODES[Kind(level.kind)] for level in levels if level.retry_after_s] if shown != levels else ()
+        return Counted(shown, tuple(shadow), give_back)
+    full = max(shown, key=lambda level: level.retry_after_s)
+    subject = next(ask.subject for ask in asks if ask.limit.name == full.limit)
+    return refusal(full, subject, shown)
+
+
+def _enforced(asks: tuple[Ask, ...], levels: tuple[Level, ...]) -> tuple[Level, ...]:
+    return tuple([level for ask, level in zip(asks, levels, strict=True) if ask.enforced])
+
+
+def refusal(full: Level, subject: str, levels: tuple[Level, ...]) -> Refuse:
+    """What is said when a limit is full."""
+    whom = ", ".join(f"{name} {value}" for name, value in parts_of(subject)[1].items())
+    again = f", room again in {full.retry_after_s:.3f} s" if full.kind != Kind.CONCURRENCY else ""
+    reason = f"limit {full.limit} of {whom} is full: {full.level} of {full.capacity}{again}"
+    return Refuse(CODES[Kind(full.kind)], reason, limit=full.limit, retry_after_s=full.retry_after_s, levels=levels)

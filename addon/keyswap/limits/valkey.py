@@ -1,0 +1,359 @@
+"""The store `valkey://`: counters in a Valkey or Redis server, shared by the gateways of many machines.
+
+Law: all limits of a request are one script and one round trip, and the server's clock decides. What a request in flight
+holds is a lease that its gateway renews: one that was killed has given its places back within a lease. A place whose
+taking was not answered is given back like any other, since it may have been taken. Nobody waits beyond the time-out.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache, partial
+from itertools import batched, count
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from valkey.exceptions import NoScriptError, ResponseError
+
+from keyswap.limits import bucket
+from keyswap.limits.connection import Address, Line, Link, Lost, bulk, packed, words
+from keyswap.limits.limit import WINDOWS_S, Ask, Kind, Limit, Poured, Stored, Unavailable, count_level, rate_level
+from keyswap.model import Level
+
+US = 1_000_000
+HOUR_US = 3600 * US
+LEASE_S = 15.0
+PREFIX = b"{keyswap}:"
+"""What every key begins with. The braces are a hash tag: a cluster keeps all of them in one slot, so on one node."""
+SOURCE = Path(__file__).with_name("pour.lua").read_bytes()
+_BY_DIGEST = bulk(b"EVALSHA", hashlib.sha1(SOURCE, usedforsecurity=False).hexdigest().encode())
+_BY_SOURCE = bulk(b"EVAL", SOURCE)
+_RENEW = b"""
+local time = redis.call('TIME')
+local ends = time[1] * 1000000 + time[2] + ARGV[1]
+local lease_ms = math.ceil(ARGV[1] / 1000)
+for i, key in ipairs(KEYS) do
+  redis.call('ZADD', key, string.format('%.0f', ends), ARGV[i + 1])
+  if redis.call('PTTL', key) < lease_ms then redis.call('PEXPIRE', key, lease_ms) end
+end
+"""
+_LOOK = b"""
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000000 + time[2])
+local found = {now}
+for i, key in ipairs(KEYS) do
+  local places = key:find('{keyswap}:concurrency:', 1, true) == 1
+  found[i + 1] = places and redis.call('ZCOUNT', key, '(' .. now, '+inf') or redis.call('GET', key)
+end
+return found
+"""
+_COUNT_BITS = 42
+_COUNT = (1 << _COUNT_BITS) - 1
+"""A quota's state holds the hour at which its window ends, and below it how much of it is used."""
+_BATCH = 256
+"""So many places are renewed or given back at once, between requests: some 0.3 ms of the server's time."""
+_SCAN = 1000
+_HOPS = 4
+"""Answers that send a command elsewhere, or ask for the script, before it is given up."""
+
+
+class _Plan(NamedTuple):
+    """What is sent of one ask, and what is needed to read the answer."""
+
+    prefix: bytes
+    words: bytes
+    interval: int
+    span: int
+
+
+class _Place:
+    """The places of one request."""
+
+    __slots__ = ("_keys", "_member", "_store")
+
+    def __init__(self, store: "ValkeyLimits", member: bytes, keys: tuple[bytes, ...]) -> None:
+        self._store, self._member, self._keys = store, member, keys
+
+    def give_back(self) -> None:
+        """The request has ended."""
+        keys, self._keys = self._keys, ()
+        if keys:
+            self._store.give_back(self._member, keys)
+
+
+class ValkeyLimits:
+    """Counts in a server. It is used from one event loop at a time; what it holds in flight is bound to none."""
+
+    def __init__(self, url: str, timeout_s: float, lease_s: float = LEASE_S) -> None:
+        """Connects to nobody yet."""
+        address = Address.of(url)
+        self._url = address.url
+        self._link = Link(address, timeout_s, self._opened)
+        self._lease_s = lease_s
+        self._token = secrets.token_hex(8).encode()
+        self._numbers = count()
+        self._held: dict[bytes, tuple[bytes, ...]] = {}
+        self._late: dict[bytes, tuple[tuple[bytes, ...], int]] = {}
+        """Places to be given back, by name: their keys, and how often. What may still arrive is given back twice."""
+        self._again: dict[bytes, tuple[tuple[bytes, ...], int]] = {}
+        self._soon = False
+        self._renew_at = 0.0
+        self._complaint: str | None = None
+        self._ahead_us = 0
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait so long for the server from now on."""
+        self._link.timeout_s = timeout_s
+
+    # ---- Requests
+
+    async def pour(self, asks: tuple[Ask, ...], now: float, dry: bool = False) -> Poured:
+        """Pour all asks or none, in one round trip."""
+        if not asks:
+            return Poured(True, ())
+        plans = [_plan(ask.limit, ask.cost, ask.enforced, self._lease_s) for ask in asks]
+        keys = [plan.prefix + _name(ask.subject) for plan, ask in zip(plans, asks, strict=True)]
+        places = () if dry else tuple([key for key, ask in zip(keys, asks, strict=True) if _is_place(ask)])
+        member = b"%b.%d" % (self._token, next(self._numbers)) if places else b""
+        try:
+            answer = await self._ask(_command(plans, keys, member, dry))
+        except (Lost, asyncio.CancelledError):
+            if places:
+                self._return_later(member, places, 2)
+            raise
+        fits, now_us, *told = map(int, cast("bytes", answer).split())
+        self._ahead_us = now_us - int(now * US)
+        found = list(zip(asks, plans, told[::3], told[1::3], told[2::3], strict=True))
+        levels = tuple([_level(*one, now_us, fits) for one in found])
+        if not fits or not places:
+            return Poured(bool(fits), levels)
+        taken = [key for key, (ask, _, fit, *_) in zip(keys, found, strict=True) if fit and _is_place(ask)]
+        return Poured(True, levels, self._hold(member, tuple(taken)) if taken else None)
+
+    def _hold(self, member: bytes, keys: tuple[bytes, ...]) -> _Place:
+        self._held[member] = keys
+        return _Place(self, member, keys)
+
+    async def _ask(self, command: bytes) -> object:
+        """The answer to a command. Raises Unavailable, or Lost."""
+        deadline = asyncio.get_running_loop().time() + self._link.timeout_s
+        for _ in range(_HOPS):
+            line = self._link.line or await self._link.ready(deadline)
+            if self._late:
+                self._return()
+            try:
+                answer = await line.ask(command, deadline)
+            except NoScriptError:
+                command = command.replace(_BY_DIGEST, _BY_SOURCE, 1)
+            except ResponseError as error:
+                self._complaint = f"{self._url}: {words(error)}"
+                if not self._link.follow(line, error):
+                    raise Unavailable(self._complaint) from error
+            else:
+                self._complaint = None
+                return answer
+        raise Unavailable(self._complaint or f"{self._url} does not keep the script")
+
+    # ---- Places in flight
+
+    def give_back(self, member: bytes, keys: tuple[bytes, ...]) -> None:
+        """These places are held no longer. Whatever is asked of the server after this is asked after that."""
+        self._held.pop(member, None)
+        self._return_later(member, keys, 1 if self._link.line else 2)
+
+    def _return_later(self, member: bytes, keys: tuple[bytes, ...], times: int) -> None:
+        self._late[member] = keys, times
+        if not self._soon:
+            with suppress(RuntimeError):  # there is no event loop any more: when there is one again
+                asyncio.get_running_loop().call_soon(self._return)
+                self._soon = True
+
+    def _return(self) -> None:
+        self._soon = False
+        line = self._link.line
+        if line is None:
+            return
+        late, self._late = self._late, {}
+        deadline = asyncio.get_running_loop().time() + self._link.timeout_s
+        for batch in batched(late.items(), _BATCH):
+            commands = [packed(b"ZREM", key, member) for member, (keys, _) in batch for key in keys]
+            future = line.ask(b"".join(commands), deadline, len(commands))
+            future.add_done_callback(partial(self._returned, line, batch))
+
+    def _returned(
+        self,
+        line: Line,
+        batch: Sequence[tuple[bytes, tuple[tuple[bytes, ...], int]]],
+        future: asyncio.Future[object],
+    ) -> None:
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if isinstance(error, ResponseError):
+            self._link.follow(line, error)
+        for member, (keys, times) in batch:
+            if error is not None:
+                self._again[member] = keys, 2
+            elif times > 1:
+                self._again[member] = keys, times - 1
+
+    def _opened(self) -> None:
+        """There is a connection, perhaps to a server that knows nothing of what is held."""
+        self._renew_at = 0.0
+        self._return_again()
+
+    def _return_again(self) -> None:
+        self._late |= self._again
+        self._again.clear()
+        if self._late:
+            self._return()
+
+    async def _renew(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._renew_at:
+            return
+        began, lease = loop.time(), b"%d" % round(self._lease_s * US)
+        for batch in batched(list(self._held), _BATCH):
+            held = [(key, member) for member in batch for key in self._held.get(member, ())]
+            if held:
+                keys, members = zip(*held, strict=True)
+                await self._ask(packed(b"EVAL", _RENEW, b"%d" % len(keys), *keys, lease, *members))
+        self._renew_at = began + self._lease_s / 3
+
+    # ---- Beside the requests
+
+    async def held(self, now: float) -> list[Stored]:
+        """Every bucket that is not empty."""
+        await self._ask(packed(b"EXISTS", PREFIX))  # a cluster's node says where the keys are, which SCAN does not
+        found: dict[bytes, int] = {}
+        cursor = b"0"
+        while True:
+            answer = await self._ask(packed(b"SCAN", cursor, b"MATCH", PREFIX + b"*", b"COUNT", b"%d" % _SCAN))
+            cursor, keys = cast("tuple[bytes, list[bytes]]", answer)
+            told = await self._ask(packed(b"EVAL", _LOOK, b"%d" % len(keys), *keys))
+            now_us, *states = cast("list[bytes | int | None]", told)
+            self._ahead_us = int(now_us or 0) - int(now * US)
+            found |= _states(keys, states, int(now_us or 0))
+            if cursor == b"0":
+                return [Stored(_subject(key), state) for key, state in found.items()]
+
+    def level(self, limit: Limit, state: int, now: float) -> Level:
+        """The level of a bucket with this state; of places in flight the state is how many there are."""
+        ends = 0
+        if limit.kind is Kind.QUOTA:
+            ends, state = state >> _COUNT_BITS, state & _COUNT
+        plan = _plan(limit, 0, True, self._lease_s)
+        return _level(Ask(limit, "", 0), plan, 1, state, ends, int(now * US) + self._ahead_us, 0)
+
+    async def reset(self, subjects: list[str], now: float) -> int:  # noqa: ARG002, the server has a clock
+        """Empty these buckets."""
+        emptied = 0
+        for batch in batched(subjects, _BATCH):
+            kinds = [_prefix(Kind.RATE), *(_prefix(Kind.QUOTA, window) for window in WINDOWS_S)]
+            keys = [kind + _name(subject) for subject in batch for kind in kinds]
+            emptied += cast("int", await self._ask(packed(b"DEL", *keys)))
+        return emptied
+
+    async def tend(self, now: float) -> None:  # noqa: ARG002, the server has a clock
+        """Connect, renew the leases of what is held, and give back what could not be given back before."""
+        self._link.open()
+        self._return_again()
+        with suppress(Unavailable, ResponseError):
+            await self._link.check()
+            await self._renew()
+
+    def flush(self) -> None:
+        """Nothing is kept here."""
+
+    def status(self) -> dict[str, object]:
+        """What `keyswap status` says of it."""
+        reason = self._link.down or self._complaint
+        return {"store": self._url, "healthy": reason is None, "reason": reason, "in_flight": len(self._held)}
+
+    async def close(self) -> None:
+        """Give back what is held, and the connection."""
+        self._late |= self._again | {member: (keys, 1) for member, keys in self._held.items()}
+        self._held.clear()
+        if self._late:
+            with suppress(Unavailable):
+                await self._ask(packed(b"PING"))  # is answered when all before it was
+        await self._link.close()
+
+
+# ---- What is sent
+
+
+def _is_place(ask: Ask) -> bool:
+    return ask.limit.kind is Kind.CONCURRENCY
+
+
+def _name(subject: str) -> bytes:
+    return subject.encode("utf-8", "surrogatepass")
+
+
+def _prefix(kind: Kind, window: str = "") -> bytes:
+    """What keys of a kind begin with. A quota of another window is another one."""
+    return PREFIX + (f"{kind}.{window}" if kind is Kind.QUOTA else kind.value).encode() + b":"
+
+
+@lru_cache(4096)
+def _plan(limit: Limit, cost: int, enforced: bool, lease_s: float) -> _Plan:
+    interval, span = 1, limit.capacity
+    unit = b"%d" % round(lease_s * US)
+    if limit.kind is Kind.RATE:
+        interval = limit.interval(US)
+        span = interval * limit.capacity
+        unit = b"%d" % interval
+    elif limit.kind is Kind.QUOTA:
+        unit = limit.window.encode()
+    kind = limit.kind.value[:1].encode()
+    return _Plan(
+        _prefix(limit.kind, limit.window),
+        bulk(kind, b"%d" % enforced, b"%d" % cost, b"%d" % span, unit),
+        interval,
+        span,
+    )
+
+
+def _command(plans: list[_Plan], keys: list[bytes], member: bytes, dry: bool) -> bytes:
+    parts = [b"*%d\r\n" % (5 + 6 * len(keys)), _BY_DIGEST, bulk(b"%d" % len(keys), *keys, b"%d" % dry, member)]
+    return b"".join(parts + [plan.words for plan in plans])
+
+
+# ---- What is answered
+
+
+def _level(ask: Ask, plan: _Plan, fit: int, state: int, ends: int, now_us: int, poured: int) -> Level:
+    """The level after pouring, if the request was poured and this ask fit.
+
+    `state` is the one before, in µs or a count; `ends` the hour at which a quota's window does.
+    """
+    limit = ask.limit
+    if limit.kind is Kind.RATE:
+        state = bucket.bounded(state, now_us, plan.span)
+        if poured and fit:
+            state += ask.cost * plan.interval
+        wait = 0 if fit else bucket.wait(state, now_us, plan.interval, plan.span, ask.cost)
+        left = (plan.span - state + now_us) // plan.interval
+        return rate_level(limit, left, (state - now_us) / US, wait / US)
+    if limit.kind is Kind.CONCURRENCY:
+        return count_level(limit, state + (poured & fit), 0.0, 0.0 if fit else 1.0)
+    left_s = max(0, ends * HOUR_US - now_us) / US
+    return count_level(limit, state + ask.cost * (poured & fit), left_s, 0.0 if fit else left_s)
+
+
+def _subject(key: bytes) -> str:
+    return key[len(PREFIX) :].partition(b":")[2].decode("utf-8", "replace")
+
+
+def _states(keys: list[bytes], states: Sequence[bytes | int | None], now_us: int) -> Iterator[tuple[bytes, int]]:
+    """The buckets that are not empty, with their states as `level` reads them."""
+    for key, raw in zip(keys, states, strict=True):
+        state = 0 if raw is None else int(raw) if isinstance(raw, int) or raw.isdigit() else _quota(raw, now_us)
+        if state > (now_us if key.startswith(_prefix(Kind.RATE)) else 0):
+            yield key, state
+
+
+def _quota(raw: bytes, now_us: int) -> int:
+    ends, _, used = raw.partition(b":")
+    return int(ends) << _COUNT_BITS | int(used) if int(ends) * HOUR_US > now_us and int(used) else 0

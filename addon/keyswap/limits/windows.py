@@ -1,0 +1,20 @@
+"""Calendar windows of quotas, in UTC.
+
+Law: a window is known by the hour at which it ends, counted from the epoch: hours, days and months all end at one.
+"""
+
+from datetime import UTC, datetime
+
+HOUR_S = 3600
+
+
+def end_hour(window: str, now: float) -> int:
+    """The hour, since the epoch, at which the window of `now` (epoch seconds) ends."""
+    hour = int(now // HOUR_S)
+    if window == "hour":
+        return hour + 1
+    if window == "day":
+        return (hour // 24 + 1) * 24
+    at = datetime.fromtimestamp(hour * HOUR_S, UTC)  # a fraction might be rounded up into the next month
+    ends = datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC)
+    return int(ends.timestamp()) // HOUR_S

@@ -1,0 +1,250 @@
+"""Guarantees of limits.local: the contract, and what a store in files adds to it."""
+
+import asyncio
+import fcntl
+import os
+import struct
+from collections.abc import Coroutine, Iterator
+from contextlib import ExitStack, suppress
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from counting.contract import LimitStoreContract
+from counting.contract_clocked import ClockedStoreContract
+from counting.parts import NOW, Clock, Driver, asking, back, closed, opened, places, quota, rate
+from keyswap.limits.limit import LimitStore, Unavailable
+from keyswap.limits.local import NS, LocalLimits
+from keyswap.limits.table import Table
+from keyswap.model import Damage
+from keyswap.state import StateDirectory
+
+FILES = ["rates", "quotas", "inflight"]
+
+
+class Local:
+    @pytest.fixture
+    def clock(self) -> Clock | None:
+        return Clock()
+
+    @pytest.fixture
+    def store(self, tmp_path: Path, runner: asyncio.Runner, clock: Clock | None) -> Iterator[LimitStore]:
+        driver = opened(tmp_path / "state", runner, clock)
+        yield driver.store
+        closed(driver)
+
+
+class TestLocal(Local, LimitStoreContract):
+    pass
+
+
+class TestLocalInTime(Local, ClockedStoreContract):
+    pass
+
+
+class TestLocalOnItsOwnClock(Local, LimitStoreContract):
+    @pytest.fixture
+    def clock(self) -> Clock | None:
+        return None
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def two(tmp_path: Path, runner: asyncio.Runner, clock: Clock) -> Iterator[tuple[Driver, Driver]]:
+    """Two stores that share nothing but their files and the time."""
+    one, other = opened(tmp_path, runner, clock, 0.005), opened(tmp_path, runner, clock, 0.005)
+    yield one, other
+    for driver in (one, other):
+        with suppress(OSError):  # closed by the test
+            closed(driver)
+
+
+def test_two_stores_count_together(two: tuple[Driver, Driver]) -> None:
+    """Two stores on one folder, taking turns: rates, quotas and places are counted exactly."""
+    for limit in (rate(9), quota(9), places(9)):
+        ask = asking(limit)
+        assert [two[turn % 2].fits(ask) for turn in range(12)] == [True] * 9 + [False] * 3
+        assert two[0].states(ask) == two[1].states(ask) != {}
+
+
+@pytest.mark.parametrize("lifetime_s", [1, 10**6], ids=["among the dead", "through splits"])
+def test_many_new_names_at_once(two: tuple[Driver, Driver], clock: Clock, lifetime_s: int) -> None:
+    """Requests of six limits that all count somebody new: each is counted where it belongs, though others move."""
+    for turn in range(300):
+        asks = [asking(rate(2, 1, lifetime_s)) for _ in range(4)] + [asking(quota(2)), asking(places(2))]
+        poured = two[turn % 2].pour(*asks)
+        assert [level.level for level in poured.levels] == [1] * 6
+        again = two[(turn + 1) % 2].pour(*asks, dry=True)
+        assert [level.level for level in again.levels] == [2] * 6
+        back(poured)
+        clock.go(0.5)
+
+
+def test_a_third_is_seen(two: tuple[Driver, Driver], tmp_path: Path, clock: Clock) -> None:
+    """A store that is opened later is counted at once, and when it is closed its places are free."""
+    ask = asking(places(3))
+    assert two[0].fits(ask)
+    third = opened(tmp_path, two[0].runner, clock)
+    assert third.fill(ask) == 2
+    assert not two[0].fits(ask)
+    closed(third)
+    assert two[1].fill(ask) == 2
+
+
+def test_places_given_back_after_closing(two: tuple[Driver, Driver], tmp_path: Path) -> None:
+    """A request that ends after its store was closed (a reload) ends in peace, and touches nobody else's file."""
+    ask = asking(places(5))
+    poured = two[0].pour(ask)
+    closed(two[0])
+    with ExitStack() as stack:
+        others = [stack.enter_context(open(tmp_path / "unrelated", "ab")) for _ in range(8)]  # the numbers of its files
+        back(poured)
+        fcntl.flock(others[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert two[1].fill(ask) == 5
+
+
+def test_reopening(tmp_path: Path, runner: asyncio.Runner, clock: Clock) -> None:
+    """Rates and quotas outlive the process; what was in flight does not."""
+    asks = [asking(rate(9), 4), asking(quota(9), 4), asking(places(9))]
+    first = opened(tmp_path, runner, clock)
+    assert first.fits(*asks)
+    before = first.states(*asks[:2])
+    closed(first)
+    second = opened(tmp_path, runner, clock)
+    assert second.states(*asks) == before
+    assert [second.fill(ask._replace(cost=1)) for ask in asks] == [5, 5, 9]
+    closed(second)
+
+
+def test_another_boot(tmp_path: Path, runner: asyncio.Runner, clock: Clock) -> None:
+    """What counts from another start of the machine is forgotten; what counts from the calendar is not."""
+    rates, quotas = asking(rate(9)), asking(quota(9))
+    first = opened(tmp_path, runner, clock)
+    assert first.fits(rates, quotas)
+    for number in range(200):  # several pages
+        assert first.fits(asking(rate(9), subject=f"rate\x1fkey\x1f{number}"))
+    closed(first)
+    for name in ("rates", "inflight"):
+        with open(tmp_path / name, "r+b") as file:
+            file.seek(8)
+            file.write(struct.pack("<q", 12345))
+    second = opened(tmp_path, runner, clock)
+    assert [stored.subject for stored in runner.run(second.store.held(NOW))] == [quotas.subject]
+    assert [second.fill(rates), second.fill(quotas)] == [9, 8]
+    closed(second)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("size", [1, 8, 63, 100, 104, 4095, 4096, 4097, 8191, 8200])
+def test_cut_short(tmp_path: Path, runner: asyncio.Runner, name: str, size: int) -> None:
+    """A file that was cut short stops the start, and is named; or it held nothing beyond and all is well."""
+    first = opened(tmp_path, runner)
+    for number in range(200):
+        subject = f"x\x1fkey\x1f{number}"
+        assert first.fits(*[asking(kind(9), subject=subject) for kind in (rate, quota, places)])
+    closed(first)
+    os.truncate(tmp_path / name, size)
+    with pytest.raises(Damage, match=str(tmp_path / name)):
+        LocalLimits(StateDirectory(tmp_path))
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("size", [1, 100, 4096, 8192])
+def test_something_else(tmp_path: Path, name: str, size: int) -> None:
+    """A file that is none of ours stops the start, is named, and left as it was."""
+    (tmp_path / name).write_bytes(b"some else's file" * (size // 16 + 1))
+    content = (tmp_path / name).read_bytes()
+    with pytest.raises(Damage, match=str(tmp_path / name)):
+        LocalLimits(StateDirectory(tmp_path))
+    assert (tmp_path / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("name", [*FILES, "limits.lock", "inflight.0"])
+def test_what_cannot_be_opened(tmp_path: Path, name: str) -> None:
+    """A folder where a file should be stops the start, and is named; nothing stays open."""
+    (tmp_path / name).mkdir()
+    before = len(os.listdir("/dev/fd"))
+    with pytest.raises(Damage, match=str(tmp_path / name)):
+        LocalLimits(StateDirectory(tmp_path))
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_the_owners_alone(two: tuple[Driver, Driver], tmp_path: Path) -> None:
+    """Every file is the owner's alone."""
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    assert set(FILES) < {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_lock_is_not_waited_for(two: tuple[Driver, Driver], tmp_path: Path) -> None:
+    """While somebody else sits on the lock nothing is poured; as soon as it is free everything goes on."""
+    ask, flying = asking(rate(2)), asking(places(1))
+    held = two[0].pour(flying)
+    with open(tmp_path / "limits.lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="lock"):
+                two[0].fits(ask)
+        back(held)
+        two[0].tend()
+        assert two[0].store.status()["healthy"] is False
+    assert two[0].fill(ask) == 2
+    two[0].tend()
+    assert two[0].store.status()["healthy"] is True
+    assert two[1].fits(flying), "what ended meanwhile was given back"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_are_gone(two: tuple[Driver, Driver], tmp_path: Path, name: str) -> None:
+    """Somebody who removes or replaces a file is told so."""
+    (tmp_path / name).rename(tmp_path / "elsewhere")
+    two[0].tend()
+    assert two[0].store.status()["healthy"] is False
+    Table(tmp_path / name).close()
+    two[0].tend()
+    assert "restart" in str(two[0].store.status()["reason"])
+
+
+def test_waiting_for_the_lock_grants_nothing(tmp_path: Path, two: tuple[Driver, Driver], clock: Clock) -> None:
+    """Who waits for the lock while another fills the bucket empties nothing of it: burst + rate × time, no more."""
+    ask, admitted = asking(rate(1, 1, 1)), list[int]()
+
+    def pour(store: LimitStore) -> None:
+        if straight(store.pour((ask,), clock.now)).fits:
+            admitted.append(clock.ns)
+
+    def waiting() -> int:
+        seen = clock.ns
+        clock.go(0.1)
+        try:
+            pour(two[0].store)
+        except Unavailable:  # the lock was there before the clock was read, so no time was lost
+            return clock.ns
+        return seen
+
+    slow = LocalLimits(StateDirectory(tmp_path), 0.1, waiting)
+    pour(slow)
+    straight(slow.close())
+    for _ in range(120):
+        clock.go(0.01)
+        pour(two[0].store)
+    assert all(later - earlier >= NS for earlier, later in pairwise(admitted))
+
+
+def straight[T](step: Coroutine[None, None, T]) -> T:
+    """Drive what never waits, outside of any loop."""
+    try:
+        step.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    raise AssertionError("the local store waited")
