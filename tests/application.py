@@ -25,7 +25,7 @@ def permitted(_scopes: SecurityScopes, _token: Annotated[str | None, Depends(oau
 
 class Toy(BaseModel):
     name: str
-    price: float = Field(ge=0)
+    price: float = Field(ge=0, multiple_of=0.01)
 
 
 class Pet(BaseModel):
@@ -36,6 +36,8 @@ class Pet(BaseModel):
     tags: list[str] = Field(default=[], max_length=5)
     toys: list[Toy] = []
     mother: "Pet | None" = None
+    colours: list[str] = Field(default=[], max_length=9, json_schema_extra={"uniqueItems": True})
+    breed: str | None = Field(None, pattern=r"^\p{L}[\p{L} -]{0,19}$")
 
 
 def reads(scope: str) -> Any:

@@ -238,6 +238,7 @@ def build(
     )
     key_set = KeySet(resources.keyring, resources.epochs, policy.issuer)
     documents = resources.documents
+    documents.accepted(api.document for api in (operations.apis if operations is not None else ()))
     return Built(policy, gate, keys, key_set, resources.keyring, cors, operations, default, documents, checks, limits)
 
 

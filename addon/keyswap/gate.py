@@ -113,8 +113,9 @@ class Gate:
         counted = await self.counted(request, principal, found.operation, now)
         if isinstance(counted, Refuse):
             return counted
-        shadow = (*((forbidden.code,) if forbidden is not None else ()), *counted.shadow)
-        return self.validated(request, found, Admit(principal, claims, None, found.operation, shadow, counted), now)
+        admit = Admit(principal, claims, None, found.operation, (), counted)
+        admit = admit if forbidden is None else admit.but(forbidden)
+        return self.validated(request, found, admit, now)
 
     async def counted(
         self, request: Request, principal: Principal, operation: Operation, now: float
@@ -132,8 +133,8 @@ class Gate:
             invalid = self.parameters(request, found)
             if invalid is not None and invalid.enforced:
                 return _turned_back(admit, invalid)
-            if invalid is not None:
-                admit = replace(admit, shadow=(*admit.shadow, invalid.code))
+            for noted in admit.counted.shadow if invalid is None else (*admit.counted.shadow, invalid):
+                admit = admit.but(noted)
             limit = self.body_limit(request, found)
             decision = self.minted(admit, now) if limit is None else NeedBody(request, admit, found.values, limit)
             given.kept = not isinstance(decision, Refuse)
@@ -145,8 +146,7 @@ class Gate:
             invalid = self.body(need, body)
             if invalid is not None and invalid.enforced:
                 return _turned_back(need.admit, invalid)
-            shadow = need.admit.shadow if invalid is None else (*need.admit.shadow, invalid.code)
-            decision = self.minted(replace(need.admit, shadow=shadow), now)
+            decision = self.minted(need.admit if invalid is None else need.admit.but(invalid), now)
             given.kept = isinstance(decision, Admit)
             return decision
 
@@ -157,7 +157,7 @@ class Gate:
         token = self.mint(admit.claims, now)
         if isinstance(token, Refuse):
             return replace(token, levels=admit.counted.levels)
-        return Admit(admit.principal, admit.claims, token, admit.operation, admit.shadow, admit.counted)
+        return Admit(admit.principal, admit.claims, token, admit.operation, admit.shadow, admit.counted, admit.noted)
 
     async def forwarded(self, asked: Preflight, request: Request, now: float) -> Decision:
         """A browser's question goes to the backend of the operation that it asks for, if there is one."""
@@ -167,7 +167,10 @@ class Gate:
         counted = await self.counted(request, ANONYMOUS, found.operation, now)
         if isinstance(counted, Refuse):
             return counted
-        return Admit(ANONYMOUS, None, None, found.operation, counted.shadow, counted)
+        admit = Admit(ANONYMOUS, None, None, found.operation, (), counted)
+        for noted in counted.shadow:
+            admit = admit.but(noted)
+        return admit
 
     async def guessed(self, refused: Refuse, request: Request, now: float) -> Refuse:
         """A credential that is not valid counts as a guess; whoever guesses too much is told that instead."""
@@ -207,7 +210,7 @@ async def explain(
     presented: Credential | None = None,
     off: Collection[str] = (),
 ) -> tuple[Decision, list[Step]]:
-    """The decision of `gate`, with each step's result and time; of a body nothing is known.
+    """The decision of `gate`, with each step's result and time; of headers and a body nothing is known.
 
     `clock` counts seconds; `presented` stands in for what the headers would hold; `off` are steps that judge nothing.
     """
@@ -223,7 +226,9 @@ async def explain(
         limits=trace.waiting("limits", gate.limits, counted),
         dry=True,
         parameters=trace.of(
-            "validation", gate.parameters, lambda _: "the parameters fit; a body is judged as it comes"
+            "validation",
+            lambda request, found: _of_target(gate.parameters(request, found)),
+            lambda _: "path and query fit; headers and a body are judged as they come",
         ),
         body_limit=lambda _request, _found: None,
         mint=trace.of("mint", gate.mint, lambda _: "a token"),
@@ -232,6 +237,14 @@ async def explain(
     if isinstance(decision, Refuse) and decision.code is Code.MISSING_CREDENTIAL:
         trace.amend("credential", missing)
     return decision, trace.whole()
+
+
+def _of_target(refused: Refuse | None) -> Refuse | None:
+    """What is wrong with path and query alone."""
+    if refused is None or not refused.errors:
+        return refused
+    errors = tuple(fault for fault in refused.errors if fault.where in {"path", "query"})
+    return replace(refused, errors=errors) if errors else None
 
 
 class Trace:
@@ -267,7 +280,7 @@ class Trace:
         spent = (self._clock() - began) * 1e6
         refused = result if isinstance(result, Refuse) else None
         if isinstance(result, Counted) and result.shadow:
-            self._steps[name] = Step(name, "shadow", f"{', '.join(result.shadow)}: {detail}", spent)
+            self._steps[name] = Step(name, "shadow", f"{result.shadow[0].reason}: {detail}", spent)
         elif refused is None:
             off = name in self._off
             self._steps[name] = Step(name, "skip" if off else "pass", "off" if off else detail, spent)

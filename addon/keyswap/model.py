@@ -5,7 +5,7 @@ files, no HTTP status codes. A refusal is a value with two texts: a public code,
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -206,13 +206,13 @@ def nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What limits said of a request that they let through: their levels, and the codes of those that only look on.
+    """What limits said of a request that they let through: their levels, and what those would have said that look on.
 
     `give_back` returns its places in flight, when it has ended; doing it again changes nothing.
     """
 
     levels: tuple[Level, ...] = ()
-    shadow: tuple[Code, ...] = ()
+    shadow: "tuple[Refuse, ...]" = ()
     give_back: Callable[[], None] = nothing
 
 
@@ -247,7 +247,7 @@ class Refuse:
 class Admit:
     """The request goes to the operation's upstream with `token` in place of its credential; None: without either.
 
-    `shadow` are the codes that would have refused it, were their steps enforced.
+    `shadow` are the codes that would have refused it, were their steps enforced, for the reasons in `noted`.
     """
 
     principal: Principal
@@ -256,6 +256,12 @@ class Admit:
     operation: Operation
     shadow: tuple[Code, ...] = ()
     counted: Counted = field(default=UNCOUNTED, compare=False)
+    noted: str | None = field(default=None, compare=False)
+
+    def but(self, refused: Refuse) -> "Admit":
+        """The same, had it been refused by a step that only looks on."""
+        noted = refused.reason if self.noted is None else f"{self.noted}; {refused.reason}"
+        return replace(self, shadow=(*self.shadow, refused.code), noted=noted)
 
     @property
     def upstream(self) -> Upstream:

@@ -13,6 +13,7 @@ path, this backend sees /admin/users. So a row is refused, or it is forwarded by
 
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,6 +264,88 @@ def test_the_permission_of_a_path_holds_for_every_way_of_writing_it(target: byte
 
 
 DOCUMENTED = re.compile(rb"/public/[^/]+\Z")
+
+GUARDED = """
+openapi: 3.1.0
+x: &guarded {get: {x-required-permissions: ["admin:users"]}}
+paths:
+  /pets/{x}: *guarded
+  /café-{x}: *guarded
+  "/a b{x}": *guarded
+  /p/{x}.: *guarded
+  /compare/{base}...{head}: *guarded
+  /orgs/{org}/users: *guarded
+  /f/{path}: {x-multi-segment: [path], get: {x-required-permissions: ["admin:users"]}}
+  /f/{path}/raw: {x-multi-segment: [path], get: {x-required-permissions: ["admin:users"]}}
+"""
+CLOSED = "openapi: 3.1.0\npaths: {/known: {get: {}}}"
+APIS = """openapi:
+  - {spec: api.yaml, undocumented: authenticated}
+  - {spec: closed.yaml, prefix: /closed}
+  - {spec: closed.yaml, prefix: /closed/open, undocumented: authenticated}
+"""
+FORBIDDEN, UNKNOWN, OUTSIDE = 403, 404, 200
+
+TEMPLATES: list[tuple[bytes, int]] = [
+    # ---- a parameter of one segment, also one that is nothing but what some backends drop
+    (b"/pets/1", FORBIDDEN), (b"/pets/...", FORBIDDEN), (b"/pets/%20", FORBIDDEN), (b"/%70ets/1", FORBIDDEN),
+    (b"/pets/.../", UNKNOWN), (b"/pets/%20/", UNKNOWN), (b"/pets/...%20/", UNKNOWN), (b"/PETS/%20", UNKNOWN),
+    (b"/PETS/...", UNKNOWN), (b"/Pets/1", UNKNOWN), (b"/pets./1", UNKNOWN), (b"/pets%20/1", UNKNOWN),
+    (b"/pets/1/", UNKNOWN), (b"/.../pets/1", UNKNOWN), (b"/pets/.../1", UNKNOWN), (b"/PET%53/%31", UNKNOWN),
+    # ---- a segment that mixes literals and parameters, with escapes and with what trails it
+    (b"/caf%C3%A9-1", FORBIDDEN), (b"/caf%c3%a9-1", FORBIDDEN), (b"/a%20b1", FORBIDDEN), (b"/p/v1.", FORBIDDEN),
+    (b"/CAF%C3%A9-1", UNKNOWN), (b"/CAF%C3%89-1", UNKNOWN), (b"/caf%C3%A9-1/", UNKNOWN), (b"/A%20b1", UNKNOWN),
+    (b"/a%20B1", UNKNOWN), (b"/P/v1.", UNKNOWN), (b"/p/v1", UNKNOWN), (b"/p/v1.%20/", UNKNOWN),
+    (b"/compare/a...b", FORBIDDEN), (b"/COMPARE/a...b", UNKNOWN), (b"/compare/a...b/", UNKNOWN),
+    # ---- a parameter between literals
+    (b"/orgs/1/users", FORBIDDEN), (b"/orgs/.../users", FORBIDDEN), (b"/ORGS/.../users", UNKNOWN),
+    (b"/orgs/%20/Users", UNKNOWN), (b"/orgs/1/users.", UNKNOWN), (b"/orgs/1/.../users", UNKNOWN),
+    # ---- several segments
+    (b"/f/a/b", FORBIDDEN), (b"/f/...", FORBIDDEN), (b"/f/a/%20", FORBIDDEN), (b"/F/...", UNKNOWN),
+    (b"/F/a/b", UNKNOWN), (b"/f/a/", UNKNOWN), (b"/f/.../", UNKNOWN), (b"/F/a/RAW", UNKNOWN), (b"/f/a/raw/", UNKNOWN),
+    # ---- a prefix that another document closes
+    (b"/closed/known", OUTSIDE), (b"/closed/x", UNKNOWN), (b"/CLOSED/x", UNKNOWN), (b"/closed./x", UNKNOWN),
+    (b"/closed%20/x", UNKNOWN), (b"/Closed", UNKNOWN), (b"/.../closed/x", UNKNOWN), (b"/CLOSED/open/x", UNKNOWN),
+    (b"/closed/OPEN/x", UNKNOWN), (b"/CLOSED/known", UNKNOWN), (b"/closed/open/x", OUTSIDE),
+    # ---- what resembles nothing is outside
+    (b"/pets", OUTSIDE), (b"/pets/1/2", OUTSIDE), (b"/cafe-1", OUTSIDE), (b"/caf%C3%A9-", OUTSIDE), (b"/a%20b", OUTSIDE),
+    (b"/p", OUTSIDE), (b"/compare/a..b", OUTSIDE), (b"/orgs/1", OUTSIDE), (b"/f", OUTSIDE), (b"/f/", OUTSIDE),
+    (b"/close", OUTSIDE), (b"/other/...", OUTSIDE), (b"/" + b"." * 8000 + b"x", OUTSIDE),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def guarded_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A gateway with several documents, what is undocumented open but for one prefix, in front of a careless backend."""
+    backend = Recorder()
+    home = Home(tmp_path_factory.mktemp("guarded"), backend.url)
+    (home.folder / "api.yaml").write_text(GUARDED)
+    (home.folder / "closed.yaml").write_text(CLOSED)
+    home.write_policy(APIS)
+    other = home.key(permissions=["pets:read"])[1]
+    backend.behave = careless
+    gateway = Gateway(home, "serve")
+    try:
+        yield Site(gateway.ready(), backend, "", other, open=True)
+    finally:
+        gateway.stop()
+        backend.close()
+
+
+@pytest.mark.parametrize(("target", "status"), [pytest.param(*row, id=named(row[0])) for row in TEMPLATES])
+def test_no_spelling_of_a_template_or_prefix_is_undocumented(target: bytes, status: int, guarded_site: Site) -> None:
+    """Parameters, mixed segments, several segments and closed prefixes hold however a path is spelt; the rest is open."""
+    heard, seen = guarded_site.send(b"GET", target, guarded_site.other)
+    assert (heard.status, seen) == (status, [target] if status == OUTSIDE else [])
+
+
+def test_no_undocumented_path_costs_much(guarded_site: Site) -> None:
+    """Who presents nothing cannot make the gate work long with dots, spaces or segments: 401 within a moment each."""
+    for unit in (b".", b"%20", b"/...", b"/a", b"/F", b"%20."):
+        target = b"/" + (unit * (7_900 // len(unit))).lstrip(b"/") + b"x"
+        began = time.monotonic()
+        heard = say(guarded_site.gateway.port, b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" % target)
+        assert heard.status in {400, 401} and time.monotonic() - began < 0.3, unit
 
 
 def forwarded(expected: str) -> bool:

@@ -1,7 +1,11 @@
 """Documents for tests, written as people write them."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from keyswap import build
@@ -81,3 +85,46 @@ def shape(operations: Catalogue) -> dict[str, Any]:
         entry.operation.name: "public" if entry.operation.public else entry.operation.require
         for entry in operations.entries
     }
+
+
+class Site:
+    """Some URLs: what each says, a text to be served, or a status or the target of a redirect to be answered."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.says: dict[str, str | int | tuple[str, ...]] = {}
+        self.asked: list[str] = []
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        said = self.says.get(handler.path, 404)
+        self.asked.append(handler.path)
+        handler.send_response(200 if isinstance(said, str) else 307 if isinstance(said, tuple) else said)
+        if isinstance(said, tuple):
+            handler.send_header("Location", said[0])
+        body = said.encode() if isinstance(said, str) else b""
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+
+@contextmanager
+def site() -> Iterator[Site]:
+    """A web server whose pages can be changed."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            made.answer(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made = Site(server.server_port)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

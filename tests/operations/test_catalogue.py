@@ -1,5 +1,6 @@
 """The operations of a policy: which one a request is, and what it requires."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from keyswap.model import Claims, Code
 from keyswap.operations.findings import Finding
 from keyswap.operations.requirements import of_security, permitted
+from keyswap.policy import PolicyError
 from operations.documents import PETS, catalogue, found, refused, shape
 
 SPEC = "openapi: {spec: api.yaml}\n"
@@ -49,6 +51,30 @@ def test_the_policy_comes_before_the_document(tmp_path: Path) -> None:
     assert told["GET /pets"] == "public" and told["GET /health"] == ()
     pet = found(made, "GET", "/pets/1")
     assert (pet.cost, pet.resource, pet.source) == (7, ("pet", "{petId}"), "operations")
+
+
+@pytest.mark.parametrize(
+    ("rules", "drop", "other"),
+    [
+        ("{match: {tag: pets}, public: true}, {match: 'DELETE /pets/{id}', require: [d]}", (("d",),), "public"),
+        ("{match: 'DELETE /pets/{id}', require: [d]}, {match: {tag: pets}, public: true}", (("d",),), "public"),
+        ("{match: {tag: pets}, public: true}, {match: {operation_id: dropPet}, require: []}", (), "public"),
+        ("{match: {tag: pets}, public: true}, {match: {tag: danger}, require: [d]}", (("d",),), "public"),
+        ("{match: {tag: danger}, require: [d]}, {match: {tag: pets}, public: true}", "public", "public"),
+        ("{match: {tag: pets}, require: [p]}, {match: {operation_id: dropPet}, public: true}", "public", (("p",),)),
+        ("{match: {tag: pets}, require: [p]}, {match: {operation_id: dropPet}, public: false}", (("p",),), (("p",),)),
+        ("{match: {tag: pets}, public: true}, {match: {operation_id: dropPet}, cost: 2}", "public", "public"),
+        (
+            "{match: {tag: pets}, public: true}, {match: {operation_id: dropPet}, public: false}",
+            (("pets:all", "pets:drop"),),
+            "public",
+        ),
+    ],
+)
+def test_what_is_said_more_precisely_or_later_wins(tmp_path: Path, rules: str, drop: object, other: object) -> None:
+    """`require` and `public` answer one question: what is said of many never opens what is said of one."""
+    told = shape(catalogue(SPEC + f"operations: [{rules}]\n", tmp_path, api=PETS))
+    assert told["DELETE /pets/{petId}"] == drop and told["GET /pets"] == other
 
 
 @pytest.mark.parametrize(
@@ -178,6 +204,80 @@ def test_what_may_be_meant_is_not_undocumented(tmp_path: Path, target: str) -> N
     assert refused(made, "PATCH", "/pets/1").code is Code.METHOD_NOT_ALLOWED
 
 
+LIKE = """
+openapi: 3.1.0
+paths:
+  /pets/{x}: {get: {x-required-permissions: [admin]}}
+  /café-{x}: {get: {}}
+  "/a b{x}": {get: {}}
+  /p/{x}.: {get: {}}
+  /cmp/{a}X{b}.json: {get: {}}
+  /orgs/{o}/users: {get: {}}
+  /f/{path}: {x-multi-segment: [path], get: {}}
+  /g/{path}/raw: {x-multi-segment: [path], get: {}}
+  /dots/.../x: {get: {}}
+  /v1.: {get: {}}
+"""
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/pets/.../", "/PETS/%20", "/PETS/...", "/pets/%20/", "/pets/%20./", "/.../pets/1", "/pets/.../1", "/Pets/%2e%2e%2e"),
+        *("/CAF%C3%A9-1", "/CAF%C3%89-1", "/caf%c3%a9-1/", "/A%20b1", "/a%20B1.", "/P/v1.", "/p/v1", "/P/v1", "/p/v1../"),
+        *("/CMP/1x2.JSON", "/cmp/x1Xx2.json.", "/cmp/xXx.json%20", "/cmp/xxx.json"),
+        *("/ORGS/.../users", "/orgs/%20/Users", "/orgs/.../USERS/", "/ORGS/1/.../users"),
+        *("/F/...", "/F/a/b", "/f/a/b/", "/f/.../", "/F/a/%20/b", "/G/a/b/raw", "/g/a/b/RAW.", "/g/.../raw/"),
+        *("/dots/.../X", "/DOTS/.../x", "/v1", "/V1."),
+    ],
+)  # fmt: skip
+def test_parameters_and_mixes_may_be_meant_too(tmp_path: Path, target: str) -> None:
+    """Whatever a parameter's value is, dots and spaces alone as well, a careless spelling around it is refused."""
+    made = catalogue("openapi: {spec: api.yaml, undocumented: authenticated}\n", tmp_path, api=LIKE)
+    assert not made.errors and refused(made, "GET", target).code is Code.NO_SUCH_OPERATION
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/pets", "/cafe-1", "/caf%C3%A9-", "/a%20b", "/P", "/cmp/xx.json", "/orgs/1", "/f", "/f/", "/g/a/b", "/orgs//users", "/v2."],
+)  # fmt: skip
+def test_what_only_resembles_a_template_is_not_meant(tmp_path: Path, target: str) -> None:
+    """A path that no reading makes a documented one needs a credential alone."""
+    made = catalogue("openapi: {spec: api.yaml, undocumented: authenticated}\n", tmp_path, api=LIKE)
+    assert found(made, "GET", target).path == ""
+
+
+def test_a_closed_prefix_is_closed_however_it_is_written(tmp_path: Path) -> None:
+    """What one document refuses is not let in by another one, whose prefix is longer than nothing only in letters."""
+    text = """openapi:
+  - {spec: api.yaml, undocumented: authenticated}
+  - {spec: two.yaml, prefix: /admin}
+  - {spec: two.yaml, prefix: /admin/open, undocumented: authenticated}
+  - {spec: two.yaml, prefix: /%6fps/x}
+"""
+    made = catalogue(
+        text, tmp_path, api="openapi: 3.1.0\npaths: {/a: {get: {}}}", two="openapi: 3.1.0\npaths: {/b: {get: {}}}"
+    )
+    assert not made.errors
+    for target in ("/ADMIN/x", "/admin./x", "/admin%20", "/.../admin/x", "/Admin", "/Admin/open/x", "/admin/x", "/admin/OPEN/x",
+                   "/ops/x/y", "/OPS/x/y", "/ops./x", "/ops/x"):  # fmt: skip
+        assert refused(made, "GET", target).code is Code.NO_SUCH_OPERATION, target
+    for target in ("/x", "/admin/open/x", "/admins", "/ops", "/ops/y"):
+        assert found(made, "GET", target).path == "", target
+
+
+def test_an_undocumented_path_costs_time_in_proportion_to_its_length(tmp_path: Path) -> None:
+    """However many dots, spaces or segments it has, anonymous callers cannot make the gate work long."""
+    made = catalogue("openapi: {spec: api.yaml, undocumented: authenticated}\n", tmp_path, api=LIKE)
+    for unit in (".", "%20", "/...", "/a", "x", "Xx", "/%20."):
+        target = f"/{unit * (64_000 // len(unit))}x".replace("//", "/").encode()
+        began = time.process_time()
+        made("GET", target)
+        made("GET", b"/cmp" + target)
+        made("GET", b"/F" + target)
+        assert time.process_time() - began < 0.5, unit
+
+
 @pytest.mark.parametrize("target", ["/", "/other", "/admin", "/admin/users/1", "/pets/1/toys", "/caf%C3%A9", "/pets2"])
 def test_undocumented_paths_need_a_credential_alone(tmp_path: Path, target: str) -> None:
     """What is really outside the document is let through to the API's upstream, and is not public."""
@@ -231,6 +331,35 @@ def test_what_stops_the_load(tmp_path: Path) -> None:
         SPEC + "operations: [{match: GET /pets, resource: {type: pet, id: '{petId}'}}]\n", tmp_path, api=PETS
     )
     assert "has no parameter `petId`" in resource.message
+
+
+def test_one_path_in_two_spellings_is_one(tmp_path: Path) -> None:
+    """Needless escapes make no second operation: neither of a document nor of the policy."""
+    text = "openapi: 3.1.0\npaths: {/admin: {get: {x-required-permissions: [a]}}, '/%61dmin': {get: {security: []}}}"
+    (twice,) = errors_of(SPEC, tmp_path, api=text)
+    assert twice.code == "same-shape"
+    one = "openapi: 3.1.0\npaths: {'/%61dmin/{x}-%c3%a9': {get: {}}}"
+    ruled = catalogue(SPEC + "operations: [{match: 'GET /admin/{y}-%C3%A9', require: [a]}]\n", tmp_path, api=one)
+    assert not ruled.errors and found(ruled, "GET", "/admin/1-%C3%A9").require == (("a",),)
+    with pytest.raises(PolicyError, match="match the same requests"):
+        catalogue(SPEC + "operations: [{match: GET /admin}, {match: GET /%61dmin}]\n", tmp_path, api=text)
+
+
+def test_a_template_has_a_bounded_number_of_segments(tmp_path: Path) -> None:
+    """A look-up goes as deep as the longest template: that one is bounded, and told."""
+    text = '{"openapi": "3.1.0", "paths": {"%s": {"get": {}}}}'
+    (bad,) = errors_of(SPEC, tmp_path, api=text % ("/a" * 1200))
+    assert bad.code == "bad-template" and "more than 100 segments" in bad.message
+    made = catalogue(SPEC, tmp_path, api=text % ("/a" * 100))
+    assert not made.errors and found(made, "GET", "/a" * 100).method == "GET"
+
+
+def test_undocumented_is_compared_within_a_prefix(tmp_path: Path) -> None:
+    """Documents of one prefix agree on `undocumented`; those of another prefix are not asked."""
+    text = "openapi: [{spec: api.yaml}, %s, {spec: api.yaml, prefix: /b, undocumented: authenticated}]\n"
+    catalogue(text % "{spec: api.yaml, prefix: /b, undocumented: authenticated}", tmp_path, api=PETS)
+    with pytest.raises(PolicyError, match="documents of one prefix have one `undocumented`"):
+        catalogue(text % "{spec: api.yaml, prefix: /b}", tmp_path, api=PETS)
 
 
 def test_optional_security_is_public(tmp_path: Path) -> None:

@@ -43,6 +43,54 @@ def test_alternatives_that_ask_for_less_and_unknown_schemes_are_errors(
     assert codes(ruled, tmp_path, api=api(item))[0] == others
 
 
+@pytest.mark.parametrize(
+    ("permissions", "weaker"),
+    [
+        ("[[], [admin]]", True),
+        ("[[a], [a, b]]", True),
+        ("[[a, b], [b]]", True),
+        ("[[a], [b]]", False),
+        ("[a, b]", False),
+        ("[]", False),
+        ("[[a, b], [b, a]]", False),
+    ],
+)
+def test_lists_of_which_one_asks_for_less_are_errors(tmp_path: Path, permissions: str, weaker: bool) -> None:
+    """Of our own lists as of `security`: whoever holds the smaller one gets in, so nobody needs the larger one."""
+    made = catalogue(SPEC, tmp_path, api=api(f"{{get: {{x-required-permissions: {permissions}}}}}"))
+    assert [one.code for one in lint.errors(made)] == ["weaker-alternative"] * weaker
+    ruled = catalogue(
+        SPEC + f"operations: [{{match: GET /a, require: {permissions}}}]\n", tmp_path, api=api("{get: {}}")
+    )
+    found = lint.errors(ruled)
+    assert [(one.code, one.file, one.pointer) for one in found] == [
+        ("weaker-alternative", "", "/operations/0/require")
+    ] * weaker
+
+
+@pytest.mark.parametrize(
+    ("security", "warned"),
+    [
+        ("[{oauth: [a]}, {key: [b]}]", True),
+        ("[{oauth: [a, c]}, {key: [b, c]}]", True),
+        ("[{oauth: [a]}, {oauth: [b]}]", False),
+        ("[{oauth: [a]}, {key: [a]}]", False),
+        ("[{oauth: []}, {key: []}]", False),
+        ("[{oauth: [a], key: [b]}]", False),
+        ("[{oauth: [a]}, {key: [a, b]}]", False),  # an error already
+    ],
+)
+def test_two_dependencies_with_scopes_of_their_own(tmp_path: Path, security: str, warned: bool) -> None:
+    """FastAPI publishes two required dependencies as alternatives: where either is enough, that is said."""
+    text = api(f"{{get: {{security: {security}}}}}")
+    found = [one for one in lint.warnings(catalogue(SPEC, tmp_path, api=text)) if one.code == "either-enough"]
+    assert len(found) == warned and all("security_lists: all" in one.remedy for one in found)
+    closed = "openapi: {spec: api.yaml, security_lists: all}\n"
+    ruled = SPEC + "operations: [{match: GET /a, require: [a]}]\n"
+    for policy in (closed, ruled):
+        assert "either-enough" not in codes(policy, tmp_path, api=text)[1]
+
+
 def test_names_under_schemes_that_have_none_in_3_0(tmp_path: Path) -> None:
     """OpenAPI 3.1 reads them as permissions; in 3.0 they are an error, and required all the same."""
     text = api("{get: {security: [{key: [a]}]}}")

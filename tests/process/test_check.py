@@ -41,6 +41,22 @@ def test_check_lists_operations_and_findings(home: Home) -> None:
     assert {one["code"] for one in strict["errors"]} == {"no-requirement", "overlap"} and strict["warnings"] == []
 
 
+def test_check_knows_limits(home: Home) -> None:
+    """Each operation's limits are listed; a limit that nothing passes is an error, one in shadow a warning."""
+    limits = (
+        "limits:\n  - {name: all, by: [key], rate: 9/s}\n  - {name: adding, by: [org], rate: 1/s, match: POST /pets}\n"
+        "  - {name: look, by: [ip], rate: 9/s, match: {tag: danger}, mode: shadow}\n"
+    )
+    home.write_policy("openapi: {spec: api.yaml}\n" + limits)
+    answer = home.json("check")
+    listed = {f"{one['method']} {one['path']}": one["limits"] for one in answer["operations"]}
+    assert listed["POST /pets"] == ["all", "adding"] and listed["DELETE /pets/{petId}"] == ["all", "look"]
+    assert listed["GET /pets"] == ["all"] and finding(answer, "not-enforced")["line"] == 8
+    home.write_policy("openapi: {spec: api.yaml}\noperations: [{match: POST /pets, cost: 5}]\n" + limits)
+    told = finding(home.json("check", code=1), "limit-too-small")
+    assert told["line"] == 8 and "costs 5" in told["message"] and told["remedy"]
+
+
 @pytest.mark.parametrize(
     ("policy", "api", "code", "line"),
     [
@@ -54,6 +70,12 @@ def test_check_lists_operations_and_findings(home: Home) -> None:
         ("openapi: {spec: api.yaml}\n", "openapi: 3.1.0\npaths: [", "no-yaml", 3),
         ("openapi: {spec: api.yaml}\n", PETS + "x: {$ref: '#/y'}", "broken-ref", None),
         ("openapi: {spec: none.yaml}\n", PETS, "unavailable", None),
+        (
+            "openapi: {spec: api.yaml}\nlimits: [{name: a, by: [key], rate: 1/s, match: GET /x}]\n",
+            PETS,
+            "limit-unmatched",
+            5,
+        ),
     ],
 )
 def test_what_is_wrong_has_its_line(home: Home, policy: str, api: str, code: str, line: int | None) -> None:

@@ -55,7 +55,7 @@ def test_headers_say_how_much_is_left(start: Start, home: Home, backend: Backend
     the backend says; `limit_headers` chooses among them."""
     home.write_policy(LIMITS)
     _, key = home.key()
-    gateway = start("serve").ready()
+    gateway = start().ready()
     for left in (3, 2, 1, 0, 0):
         answer = gateway.get("/", key)
         assert answer.header("x-ratelimit-limit") == "4" and answer.header("x-ratelimit-remaining") == str(left)
@@ -83,7 +83,7 @@ def test_retry_after_is_true_in_real_time(start: Start, home: Home, backend: Bac
     """Who is refused is admitted after Retry-After, and not before the bucket has drained."""
     home.write_policy("limits: [{name: slow, by: [key], rate: 40/m, burst: 2}]\n")
     _, key = home.key()
-    gateway = start("serve").ready()
+    gateway = start().ready()
     with Client(gateway.port) as client:
         assert [client.ask("GET", "/", key).status for _ in range(2)] == [200, 200]
         full = time.monotonic()
@@ -102,6 +102,9 @@ def test_shadow_limits_admit_and_are_logged(start: Start, home: Home, backend: B
     assert statuses(gateway, key, 4) == [200] * 4
     lines = [json.loads(line) for line in gateway.stop().splitlines() if line.startswith('{"at"')]
     assert [line["shadow"] for line in lines] == [[], [], ["rate-limited"], ["rate-limited"]]
+    assert (
+        lines[0]["reason"] is None and f"limit soon of key {lines[2]['key_id']} is full: 2 of 2" in lines[2]["reason"]
+    )
 
 
 def test_limits_are_listed_explained_and_reset(start: Start, home: Home, backend: Backend) -> None:

@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from harness import Backend, Client, Gateway, Home, eventually
-from operations.documents import PETS
+from operations.documents import PETS, site
 
 
 @pytest.fixture
@@ -98,7 +98,15 @@ def test_who_presents_nothing_learns_nothing(tmp_path: Path, backend: Backend, s
 
 
 def test_shadow_admits_and_says_what_it_would_have_done(tmp_path: Path, backend: Backend, started: Any) -> None:
-    """In shadow mode a request without the permission is admitted, and its line holds the code."""
+    """In shadow mode, of all or of one entry, a request without the permission is admitted, and its line holds the code
+    and what was missing."""
+    entry = "operations: [{match: GET /admin/users, mode: shadow}]\n"
+    alone = home(tmp_path, backend, "openapi: {spec: api.yaml}\n" + entry)
+    gateway = started(alone)
+    _, value = alone.key(permissions=["pets:write"])
+    assert (gateway.get("/admin/users", value).status, gateway.get("/pets", value).status) == (200, 403)
+    assert alone.json("status")["shadowed"] == ["permission of GET /admin/users"]
+    gateway.stop()
     place = home(tmp_path, backend, "openapi: {spec: api.yaml}\nmode: {permissions: shadow}\n")
     gateway = started(place)
     _, value = place.key(permissions=["pets:read"])
@@ -110,6 +118,8 @@ def test_shadow_admits_and_says_what_it_would_have_done(tmp_path: Path, backend:
     gateway.stop()
     shadows = {line["path"]: line["shadow"] for line in decisions(gateway)}
     assert shadows == {"/admin/users": ["missing-permission"], "/pets": []}
+    reasons = [line["reason"] for line in decisions(gateway) if line["path"] == "/admin/users"]
+    assert reasons == ["GET /admin/users requires admin"]
 
 
 def test_a_prefix_is_stripped_byte_for_byte(tmp_path: Path, backend: Backend, started: Any) -> None:
@@ -264,6 +274,35 @@ def test_a_kept_copy_stands_in_for_a_url(tmp_path: Path, backend: Backend, start
     gateway.stop()
     (kept,) = place.state.glob("document-*")
     assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_refused_document_of_a_url_is_not_kept(tmp_path: Path, backend: Backend, started: Any) -> None:
+    """A document that parses, but not with this policy, never becomes the copy that stands in at the next start."""
+    with site() as web:
+        web.says["/api.yaml"] = PETS
+        place = Home(tmp_path, backend.url)
+        place.write_policy(f"openapi: {{spec: {web.url}/api.yaml}}\noperations: [{{match: GET /pets, require: [a]}}]\n")
+        _, value = place.key(permissions=["a"])
+        gateway = started(place, "serve")
+        assert gateway.get("/pets", value).status == 200
+        web.says["/api.yaml"] = "openapi: 3.1.0\npaths: {/toys: {get: {}}}"
+        place.policy.write_text(place.policy.read_text() + "max_body: 1MiB\n")
+        eventually("it is refused", lambda: place.json("status")["policy"]["reload_error"])
+        assert "GET /pets is no operation" in place.json("status")["policy"]["reload_error"]
+        gateway.stop()
+        web.says.clear()
+        gateway = started(place, "serve")
+        assert gateway.get("/pets", value).status == 200 and place.json("status")["documents"][0]["stale"]
+
+
+def test_check_tells_what_single_entries_do_not_enforce(tmp_path: Path, backend: Backend) -> None:
+    """An entry of the policy in shadow or off mode is a warning with its line, as the mode of all is."""
+    rules = "operations:\n  - {match: GET /pets, mode: 'off'}\n  - {match: POST /pets, mode: shadow}\n  - {match: GET /health}\n"
+    place = home(tmp_path, backend, "openapi: {spec: api.yaml}\n" + rules)
+    told = [one for one in place.json("check")["warnings"] if one["code"] == "not-enforced"]
+    lines = place.policy.read_text().splitlines()
+    assert ["off" in lines[one["line"] - 1] for one in told] == [True, False] and "shadow" in lines[told[1]["line"] - 1]
+    assert place.run("check", "--strict", code=1).count("[not-enforced]") == 2
 
 
 class Documents(Backend):

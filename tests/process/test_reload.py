@@ -1,6 +1,7 @@
 """Policy reload and signing-key rotation under load."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -95,6 +96,37 @@ def test_a_policy_is_taken_without_a_failed_request(start: Start, home: Home, ba
             home.policy.write_text("nonsense: [")
             eventually("the bad one is seen", lambda: home.json("status")["policy"]["reload_error"])
     assert set(statuses) == {200} and len(statuses) > 50
+
+
+WHOLE = {
+    "api.yaml": (
+        "openapi: 3.1.0\npaths:\n  /:\n    get:\n      operationId: root\n",
+        "      x-required-permissions: [admin]\n",
+    ),
+    "policy.yaml": ("openapi: {spec: api.yaml}\noperations:\n  - match: GET /\n", "    require: [admin]\n"),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_half_written_file_is_not_taken(name: str, start: Start, home: Home) -> None:
+    """A document or policy that is written in two goes is in force whole or not at all, whenever it is looked at."""
+    _, value = home.key()
+    (home.folder / "api.yaml").write_text("".join(WHOLE["api.yaml"] if name == "api.yaml" else WHOLE["api.yaml"][:1]))
+    home.write_policy("".join(WHOLE["policy.yaml"]) if name == "policy.yaml" else "openapi: {spec: api.yaml}\n")
+    gateway = start("serve").ready()
+    file = home.folder / name if name == "api.yaml" else home.policy
+    whole = file.read_text()
+    at = whole.index(WHOLE[name][1])
+    with load(gateway, value) as statuses:
+        for number in range(4):
+            before = gateway.output.count("is in force")
+            with file.open("w") as out:
+                out.write(f"# {number}\n{whole[:at]}")
+                out.flush()
+                time.sleep(0.45)
+                out.write(whole[at:])
+            eventually("it is in force", lambda before=before: gateway.output.count("is in force") > before)
+    assert set(statuses) == {403}
 
 
 def audience(backend: Backend) -> object:

@@ -6,16 +6,18 @@ Law: nothing runs and nothing is changed; a warning is an error where `--strict`
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
+from keyswap import limiting
 from keyswap import policy as policies
 from keyswap.build import catalogue, located
 from keyswap.cli.output import Setting, common, printable
+from keyswap.limits.step import Rule
 from keyswap.model import Upstream
-from keyswap.operations import lint
-from keyswap.operations.catalogue import Catalogue
+from keyswap.operations import lint, schemas
+from keyswap.operations.catalogue import Catalogue, Entry
 from keyswap.operations.fetching import Documents
 from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.parsing import Lines
@@ -32,42 +34,60 @@ def check(setting: Setting, strict: bool) -> None:
     if not setting.policy.exists():
         policies.load(setting.policy)  # says what to do
     documents = Documents(None)
-    errors, warnings, operations = _looked_at(setting, documents)
+    found = _looked_at(setting, documents)
     lines_of = _Lines(documents)
-    told = [lines_of.placed(finding) for finding in errors]
-    noted = [lines_of.placed(finding) for finding in warnings]
+    told = [lines_of.placed(finding) for finding in found.errors]
+    noted = [lines_of.placed(finding) for finding in found.warnings]
     if strict:
         told, noted = told + noted, []
     answer = {
         "errors": [finding._asdict() for finding in told],
         "warnings": [finding._asdict() for finding in noted],
-        "operations": [_row(entry) for entry in (operations.entries if operations else ())],
+        "operations": (listed := [_row(entry, found.limits) for entry in found.entries]),
     }
-    if not setting.json and operations is not None:
-        listed = [_row(entry) for entry in operations.entries]
-        rows = [(one["method"], one["path"], _required(one), one["source"], one["operation_id"]) for one in listed]
-        setting.table(answer, ("METHOD", "PATH", "REQUIRES", "FROM", "OPERATION"), rows)
+    if not setting.json and listed:
+        rows = [
+            (one["method"], one["path"], _required(one), one["source"], ", ".join(one["limits"]), one["operation_id"])
+            for one in listed
+        ]
+        setting.table(answer, ("METHOD", "PATH", "REQUIRES", "FROM", "LIMITS", "OPERATION"), rows)
     lines = [f"error [{one.code}] {one.text}" for one in told] + [f"warning [{one.code}] {one.text}" for one in noted]
     ended = f"{len(told)} errors, {len(noted)} warnings in {setting.policy}"
     setting.print(answer, *lines, ended)
     sys.exit(1 if told else 0)
 
 
-def _looked_at(setting: Setting, documents: Documents) -> tuple[list[Finding], list[Finding], Catalogue | None]:
-    """Errors, warnings, and the operations if they can be told."""
+class _Looked(NamedTuple):
+    """Errors, warnings, and the operations and limits if they can be told."""
+
+    errors: list[Finding]
+    warnings: list[Finding]
+    entries: tuple[Entry, ...] = ()
+    limits: tuple[Rule, ...] = ()
+
+
+def _looked_at(setting: Setting, documents: Documents) -> _Looked:
     try:
         policy = policies.load(setting.policy)
         upstream = parse_upstream(policy.upstream) if policy.upstream else _NOWHERE
         operations = catalogue(policy, documents, setting.policy.parent, upstream)
     except PolicyError as error:
-        return [_of_policy(error, setting)], [], None
+        return _Looked([_of_policy(error, setting)], [])
     except DocumentError as error:
-        return [error.finding], [], None
+        return _Looked([error.finding], [])
     if operations is None:
-        return [], [_no_document(setting)], None
-    errors = [located(finding, setting.policy) for finding in (*operations.errors, *lint.errors(operations))]
+        return _Looked([], [_no_document(setting), *(located(one, setting.policy) for one in _open(policy))])
+    found = [*operations.errors, *lint.errors(operations), *limiting.findings(policy, operations)]
+    errors = [located(finding, setting.policy) for finding in (*found, *_schemas(policy, operations))]
     warnings = [located(finding, setting.policy) for finding in (*_open(policy), *lint.warnings(operations))]
-    return errors, warnings, operations
+    return _Looked(errors, warnings, operations.entries, tuple(limiting.rules(policy)))
+
+
+def _schemas(policy: Policy, operations: Catalogue) -> Iterable[Finding]:
+    """What of the schemas could not be used, where they are to be."""
+    for api, said in zip(operations.apis, policy.apis, strict=True):
+        if {said.validate_.requests, said.validate_.responses} != {"off"}:
+            yield from schemas.findings(api.document)
 
 
 def _of_policy(error: PolicyError, setting: Setting) -> Finding:
@@ -91,6 +111,17 @@ def _open(policy: Policy) -> Iterable[Finding]:
     if policy.mode.permissions != "enforce":
         message = f"permissions are not enforced: mode.permissions is {policy.mode.permissions}"
         yield Finding("not-enforced", message, "", "/mode/permissions", None, "set it to enforce")
+    if policy.mode.limits != "enforce":
+        message = f"limits are not enforced: mode.limits is {policy.mode.limits}"
+        yield Finding("not-enforced", message, "", "/mode/limits", None, "set it to enforce")
+    for number, limit in enumerate(policy.limits):
+        if limit.mode != "enforce":
+            message = f"limit {limit.name} is not enforced: its mode is {limit.mode}"
+            yield Finding("not-enforced", message, "", f"/limits/{number}/mode", None, "set it to enforce")
+    for number, rule in enumerate(policy.operations):
+        if rule.mode in {"shadow", "off"}:
+            message = f"what this entry is said of is not enforced: its mode is {rule.mode}"
+            yield Finding("not-enforced", message, "", f"/operations/{number}/mode", None, "set it to enforce")
 
 
 class _Lines:
@@ -109,8 +140,13 @@ class _Lines:
         return finding._replace(line=self._of[finding.file].of(finding.pointer))
 
 
-def _row(entry: Any) -> dict[str, Any]:
+def _row(entry: Entry, limits: tuple[Rule, ...]) -> dict[str, Any]:
     operation = entry.operation
+    concerned = [
+        rule.limit.name
+        for rule in limits
+        if rule.when == "admitted" and rule.mode != "off" and rule.matches(operation, operation.method)
+    ]
     return {
         "method": operation.method,
         "path": operation.path,
@@ -122,7 +158,7 @@ def _row(entry: Any) -> dict[str, Any]:
         "mode": operation.mode,
         "resource": dict(zip(("type", "id"), operation.resource, strict=True)) if operation.resource else None,
         "cost": operation.cost,
-        "limits": [],
+        "limits": concerned,
     }
 
 

@@ -190,8 +190,8 @@ def _counted(asks: tuple[Ask, ...], poured: Poured) -> Counted | Refuse:
             break
     if poured.fits:
         give_back = poured.place.give_back if poured.place is not None else nothing
-        shadow = [CODES[Kind(level.kind)] for level in levels if level.retry_after_s] if shown != levels else ()
-        return Counted(shown, tuple(shadow), give_back)
+        noted = [one for one in zip(asks, levels, strict=True) if one[1].retry_after_s] if shown is not levels else ()
+        return Counted(shown, tuple([refusal(level, ask.subject, ()) for ask, level in noted]), give_back)
     full = max(shown, key=lambda level: level.retry_after_s)
     subject = next(ask.subject for ask in asks if ask.limit.name == full.limit)
     return refusal(full, subject, shown)

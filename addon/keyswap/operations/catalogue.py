@@ -8,14 +8,14 @@ is not undocumented.
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
 
 from keyswap.model import Code, Operation, Refuse, Upstream
 from keyswap.operations.document import Described, Document
 from keyswap.operations.findings import Finding, pointer
 from keyswap.operations.index import Found, Index, Missing
+from keyswap.operations.paths import Lookalikes
 from keyswap.operations.requirements import Override, required
-from keyswap.operations.template import Template, normal
+from keyswap.operations.template import Template, form_of, normal
 
 _NOTHING = Template.parse("GET /")
 
@@ -49,7 +49,7 @@ class Rule(NamedTuple):
     @property
     def form(self) -> str | None:
         """What it matches, with its parameters unnamed."""
-        return _form(self.match) if self.match is not None else None
+        return form_of(self.match) if self.match is not None else None
 
     def concerns(self, form: str, described: Described) -> bool:
         """Whether it is said of this operation, whose method and path have this form."""
@@ -82,17 +82,18 @@ class Catalogue:
         self.errors: list[Finding] = []
         self._mode = mode
         order = {False: 0, True: 1}  # what is said of one operation comes after what is said of many
-        self._rules = sorted(rules, key=lambda rule: order[rule.tag is None] + order[rule.match is not None])
+        self.rules = sorted(rules, key=lambda rule: order[rule.tag is None] + order[rule.match is not None])
         self._used: set[int] = set()
         self.entries = self._entries()
         self._judge_rules()
         self._judge_audiences()
         self.index: Index[Operation] = Index((entry.template, entry.operation) for entry in self.entries)
-        self._folded = self._fold()
+        closed = (api.mount.prefix for api in self.apis if api.mount.undocumented == "refuse")
+        self._lookalike = Lookalikes(((entry.template, entry.operation.name) for entry in self.entries), closed)
         self._missing = self._refusal()
         self._outside = tuple(_undocumented(api) for api in self.apis)
         by_length = sorted(range(len(self.apis)), key=lambda number: -len(self.apis[number].mount.prefix))
-        self._by_prefix = tuple((self.apis[number].mount.prefix.encode(), number) for number in by_length)
+        self._by_prefix = tuple((normal(self.apis[number].mount.prefix.encode()), number) for number in by_length)
 
     # ---- Asked for each request
 
@@ -113,11 +114,10 @@ class Catalogue:
             if plain == prefix or plain.startswith(prefix + b"/"):
                 if self.apis[number].mount.undocumented == "refuse":
                     return self._missing
-                close = self._folded.matching(folded(path))
-                if close:
-                    reason = f"no operation of the document is written so, but {close[0].name} is: it may be meant"
-                    return Refuse(Code.NO_SUCH_OPERATION, reason)
-                return self._outside[number]
+                meant = self._lookalike(path)
+                if meant is None:
+                    return self._outside[number]
+                return Refuse(Code.NO_SUCH_OPERATION, f"nothing is documented so, but {meant} may be meant")
         return self._missing
 
     # ---- Made at load
@@ -145,9 +145,9 @@ class Catalogue:
 
     def _entry(self, number: int, api: Api, described: Described, prefix: str) -> Entry | None:
         path = prefix + described.path
-        form = _form(f"{described.method} {path}")
+        form = form_of(f"{described.method} {path}")
         override = Override()
-        for rule in self._rules:
+        for rule in self.rules:
             if rule.concerns(form, described):
                 self._used.add(rule.number)
                 override = override.under(rule.override)
@@ -204,7 +204,7 @@ class Catalogue:
 
     def _judge_rules(self) -> None:
         """Every entry of the policy is said of something."""
-        for rule in sorted(self._rules, key=lambda rule: rule.number):
+        for rule in sorted(self.rules, key=lambda rule: rule.number):
             if rule.number not in self._used:
                 names = ", ".join(dict.fromkeys(api.document.name for api in self.apis))
                 remedy = "write it as `keyswap check` lists it, with every prefix, or remove it"
@@ -226,40 +226,11 @@ class Catalogue:
             remedy = "give each entry of `openapi` an `audience` of its own upstream, and let that require it"
             self.errors.append(Finding("no-audience", message, "", "/openapi", None, remedy))
 
-    def _fold(self) -> Index[Operation]:
-        """The operations by what a careless backend might take for their paths."""
-        made = []
-        for entry in self.entries:
-            parts = [
-                part._replace(literal=folded(part.literal), pattern=re.escape(folded(part.literal)))
-                if not part.rank
-                else part
-                for part in entry.template.parts
-            ]
-            while len(parts) > 1 and not parts[-1].rank and not parts[-1].literal:
-                parts.pop()
-            mixed = [part._replace(pattern=b"(?i:" + part.pattern + b")") if part.rank == 1 else part for part in parts]
-            made.append((entry.template._replace(parts=tuple(mixed)), entry.operation))
-        return Index(made)
-
-
-_TRAILING = re.compile(rb"(?:[. \t])+(?=/|\Z)")
-
-
-def folded(path: bytes) -> bytes:
-    """A path as a careless backend might read it: decoded, in small letters, without what trails its segments."""
-    text = unquote_to_bytes(path).decode("utf-8", "surrogateescape").casefold().encode("utf-8", "surrogateescape")
-    return re.sub(rb"/+", b"/", _TRAILING.sub(b"", text)).rstrip(b"/") or (b"/" if path.startswith(b"/") else b"")
-
 
 def _undocumented(api: Api) -> Found[Operation]:
     mount = api.mount
     stripped = mount.prefix.count("/") if mount.strip_prefix else 0
     return Found(Operation("", "", mount.upstream, mount.audience, stripped=stripped), _NOTHING, ())
-
-
-def _form(path: str) -> str:
-    return re.sub(r"\{[^{}]*\}", "{}", path)
 
 
 def _resource(resource: tuple[str, str] | None, template: Template) -> tuple[str, str] | None:

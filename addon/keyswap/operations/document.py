@@ -4,18 +4,23 @@ Law: whatever in a document is read here and is not as OpenAPI has it, is an err
 nothing is skipped in silence but what says nothing of who may call what.
 """
 
+import difflib
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from keyswap.model import METHODS, Requirement
 from keyswap.operations.findings import DocumentError, Finding, pointer
 from keyswap.operations.references import Library, Place
 from keyswap.operations.servers import prefixes
-from keyswap.operations.slugs import conjunction
+from keyswap.operations.slugs import conjunction, every
 
 MAX_OPERATIONS = 50_000
 _ITEM_METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+_ITEM_FIELDS = {*_ITEM_METHODS, "$ref", "summary", "description", "servers", "parameters", "security"}
+_OURS = ("x-required-permissions", "x-multi-segment")
+"""The fields that are this gateway's own."""
 
 SecurityAlternatives = tuple[Mapping[str, tuple[str, ...]], ...]
 """Security requirement objects: scheme → scopes. One object has to be fulfilled whole (OpenAPI 3.1 §4.8.30)."""
@@ -80,6 +85,9 @@ class _Reader:
         self._library = library
         self._root = Place(library.documents[library.uri].data, library.uri, "")
         self._warnings: list[Finding] = []
+        self._prefixes: dict[int, tuple[str, ...]] = {}
+        """Of each list of servers, which are as many as there are operations in some documents."""
+        self._served_paths = 0
 
     def read(self) -> Document:
         root = self._root
@@ -93,8 +101,7 @@ class _Reader:
         for path, item in self._library.items(paths) if paths else ():
             if not path.startswith("x-"):
                 operations += self._item(path, item)
-            if len(operations) > MAX_OPERATIONS:
-                raise self._wrong(item, "too-large", f"more than {MAX_OPERATIONS} operations", "split the document")
+        self._misspelt(root, ())
         name = self._library.names[root.uri]
         schemes, scopes = self._schemes(root)
         return Document(
@@ -140,17 +147,62 @@ class _Reader:
     def _item(self, path: str, place: Place) -> list[Described]:
         if not path.startswith("/"):
             raise self._wrong(place, "bad-template", f"the path {path!r} does not begin with /", "write /" + path)
-        item = self._library.follow(place)
-        if not isinstance(item.value, dict):
-            raise self._wrong(place, "bad-item", "a path item is an object", "write the path's methods into it")
-        # A path item that is a reference may have members of its own beside it: those would be lost (OpenAPI 3.1).
-        if item is not place and set(place.value) & set(_ITEM_METHODS):
-            raise self._wrong(place, "ref-siblings", "methods beside a $ref", "put them into one path item")
+        item, beside = self._target(place)
+        levels = (item, *beside)
+        for level in levels:
+            self._fields(level)
+            self._misspelt(level, _OURS)
         return [
-            self._operation(path, item, method, Place(item.value[method], item.uri, item.pointer + pointer(method)))
+            self._operation(path, levels, method, Place(item.value[method], item.uri, item.pointer + pointer(method)))
             for method in _ITEM_METHODS
             if method in item.value and self._served(method, item)
         ]
+
+    def _target(self, place: Place) -> tuple[Place, list[Place]]:
+        """The path item that a path leads to, and what stands beside each `$ref` on the way.
+
+        OpenAPI 3.1 §4.8.9 lets a path item say more than what it refers to, but not another thing of the same name.
+        """
+        beside: list[Place] = []
+        after: Place | None = place
+        while after is not None:
+            item = after
+            if not isinstance(item.value, dict):
+                raise self._wrong(item, "bad-item", "a path item is an object", "write the path's methods into it")
+            after = self._library.hop(item)
+            if after is not None:
+                self._library.follow(item)  # ends, or is an error
+                beside.append(item._replace(value={key: one for key, one in item.value.items() if key != "$ref"}))
+            elif "$ref" in item.value:
+                raise self._wrong(item, "bad-item", "a $ref that is no text", "write a path, or remove it")
+        said = set(item.value) - {"summary", "description"}
+        for one in reversed(beside):
+            lost = set(one.value) & (said | {*_ITEM_METHODS, "parameters"})
+            if lost:
+                message = f"`{min(lost)}` beside a $ref, which would be lost"
+                raise self._wrong(one, "ref-siblings", message, "write it into the path item that the $ref leads to")
+            said |= set(one.value) - {"summary", "description"}
+        return item, list(reversed(beside))
+
+    def _fields(self, item: Place) -> None:
+        """Nothing in a path item looks like an operation and is none."""
+        for key, one in item.value.items():
+            if key in _ITEM_FIELDS or key.startswith("x-"):
+                continue
+            if key.strip().lower() in _ITEM_METHODS or (isinstance(one, dict) and "responses" in one):
+                where = item._replace(pointer=item.pointer + pointer(key))
+                remedy = f"a path item has {', '.join(_ITEM_METHODS)}, in small letters"
+                raise self._wrong(where, "unknown-method", f"`{key}` is no method", remedy)
+
+    def _misspelt(self, place: Place, read: tuple[str, ...]) -> None:
+        """Say which fields look like one of our own and are not read here."""
+        for key in place.value:
+            meant = _meant(key)
+            if meant is not None and key not in read:
+                where = place.pointer + pointer(key)
+                remedy = f"write `{meant}`, on a path or an operation"
+                name = self._library.names[place.uri]
+                self._warnings.append(Finding("not-read", f"`{key}` is not read here", name, where, None, remedy))
 
     def _served(self, method: str, item: Place) -> bool:
         if method.upper() in METHODS:
@@ -161,38 +213,79 @@ class _Reader:
         self._warnings.append(Finding("never-served", "TRACE is never forwarded", name, where, None, remedy))
         return False
 
-    def _operation(self, path: str, item: Place, method: str, place: Place) -> Described:
-        if not isinstance(place.value, dict):
-            raise self._wrong(place, "bad-operation", "an operation is an object", "write one, {} at least")
-        security_at, security = self._security(item, place)
-        servers = next((one.value["servers"] for one in (place, item, self._root) if one.value.get("servers")), None)
-        try:
-            begins = prefixes(servers, self._root.uri)
-        except ValueError as error:
-            raise self._wrong(place, "bad-server", str(error), "") from error
-        parameters, several = self._parameters(item, place)
-        tags = place.value.get("tags") or []
+    def _operation(self, path: str, item: tuple[Place, ...], method: str, place: Place) -> Described:
+        """An operation. `item` is its path item, and what stands beside references to that."""
+        place = self._written(place)
+        self._misspelt(place, _OURS)
+        levels = (place, *item)
+        security_at, security = self._security(levels)
+        begins = self._begins(levels)
+        self._served_paths += len(begins)
+        if self._served_paths > MAX_OPERATIONS:
+            raise self._wrong(place, "too-large", f"more than {MAX_OPERATIONS} operations", "split the document")
+        parameters, several = self._parameters(levels)
+        self._body(place)
         operation_id = place.value.get("operationId")
         return Described(
             method.upper(),
             quote(path, safe="/{}!$&'()*+,=:@~-._;%?#[]"),
             begins,
             operation_id if isinstance(operation_id, str) else None,
-            tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else (),
+            self._tags(place),
             self._library.names[place.uri],
             place.pointer,
             security,
             security_at,
-            self._required(item, place),
+            self._required(levels),
             parameters,
             path,
-            item,
+            item[0],
             place,
             several,
         )
 
-    def _required(self, item: Place, place: Place) -> Requirement | None:
-        for one in (place, item):
+    def _written(self, place: Place) -> Place:
+        """The operation itself: OpenAPI has no `$ref` for one, but where tools split documents there is one alone."""
+        if isinstance(place.value, dict) and "$ref" in place.value:
+            if len(place.value) > 1 or not isinstance(place.value["$ref"], str):
+                remedy = "write it into the operation that the $ref leads to"
+                raise self._wrong(place, "ref-siblings", "an operation's $ref stands alone", remedy)
+            place = self._library.follow(place)
+        if not isinstance(place.value, dict):
+            raise self._wrong(place, "bad-operation", "an operation is an object", "write one, {} at least")
+        return place
+
+    def _begins(self, levels: tuple[Place, ...]) -> tuple[str, ...]:
+        """The prefixes that the nearest `servers` say."""
+        for one in (*levels, self._root):
+            servers = one.value.get("servers")
+            if not servers:
+                continue
+            if id(servers) not in self._prefixes:
+                try:
+                    self._prefixes[id(servers)] = prefixes(servers, self._root.uri)
+                except ValueError as error:
+                    where = one._replace(pointer=one.pointer + "/servers")
+                    raise self._wrong(where, "bad-server", str(error), "") from error
+            return self._prefixes[id(servers)]
+        return ("",)
+
+    def _tags(self, place: Place) -> tuple[str, ...]:
+        listed = self._member(place, "tags", list)
+        for _, tag in self._library.items(listed) if listed else ():
+            if not isinstance(tag.value, str):
+                raise self._wrong(tag, "bad-tag", "a tag is a text", "write its name, in quotes if it is a number")
+        return tuple(listed.value) if listed else ()
+
+    def _body(self, place: Place) -> None:
+        """Whatever is said of the body is as OpenAPI has it: what cannot be read cannot be judged."""
+        if "requestBody" in place.value:
+            body = Place(place.value["requestBody"], place.uri, place.pointer + "/requestBody")
+            if not isinstance(self._library.follow(body).value, dict):
+                raise self._wrong(body, "bad-body", "`requestBody` is no object", "write its `content`, or remove it")
+
+    def _required(self, levels: tuple[Place, ...]) -> Requirement | None:
+        for one in levels:
             if "x-required-permissions" in one.value:
                 where = Place(None, one.uri, one.pointer + "/x-required-permissions")
                 try:
@@ -201,8 +294,9 @@ class _Reader:
                     raise self._wrong(where, "bad-permissions", str(error), "") from error
         return None
 
-    def _security(self, item: Place, place: Place) -> tuple[str, SecurityAlternatives | None]:
-        for level, one in (("operation", place), ("path", item), ("document", self._root)):
+    def _security(self, levels: tuple[Place, ...]) -> tuple[str, SecurityAlternatives | None]:
+        names = ("operation", *("path" for _ in levels[1:]), "document")
+        for level, one in zip(names, (*levels, self._root), strict=True):
             if "security" in one.value:
                 where = Place(one.value["security"], one.uri, one.pointer + "/security")
                 return level, self._alternatives(where)
@@ -217,36 +311,44 @@ class _Reader:
             if not isinstance(one.value, dict):
                 raise self._wrong(one, "bad-security", "a security requirement is an object", remedy)
             try:
-                made.append(
-                    {name: tuple(conjunction(scopes)[0]) if scopes else () for name, scopes in one.value.items()}
-                )
-            except (ValueError, TypeError) as error:
+                made.append({name: every(scopes) if scopes else () for name, scopes in one.value.items()})
+            except ValueError as error:
                 raise self._wrong(one, "bad-security", str(error), remedy) from error
         return tuple(made)
 
-    def _parameters(self, item: Place, place: Place) -> tuple[tuple[Parameter, ...], tuple[str, ...]]:
+    def _parameters(self, levels: tuple[Place, ...]) -> tuple[tuple[Parameter, ...], tuple[str, ...]]:
+        """The parameters, an operation's own in place of its path's, and those that take several segments."""
         found: dict[tuple[str, str], Parameter] = {}
-        several: list[str] = []
-        for level in (item, place):
-            listed = level.value.get("x-multi-segment")
-            several += [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
-        for level in (item, place):
+        several = [name for level in reversed(levels) for name in self._several(level)]
+        for level in reversed(levels):
             listed = self._member(level, "parameters", list)
             for _, one in self._library.items(listed) if listed else ():
-                value = self._library.follow(one).value
+                place = self._library.follow(one)
+                value = place.value
                 if not (isinstance(value, dict) and isinstance(value.get("name"), str)):
                     raise self._wrong(one, "bad-parameter", "a parameter without a name", "write `name` and `in`")
-                where = str(value.get("in"))
-                if where == "path" and value.get("x-multi-segment") is True:
+                where, style = str(value.get("in")), value.get("style")
+                if self._takes_several(place) and where == "path":
                     several.append(value["name"])
-                style = value.get("style")
-                found[value["name"], where] = Parameter(
-                    value["name"],
-                    where,
-                    style if isinstance(style, str) else None,
-                    value.get("required") is True,
-                )
+                style = style if isinstance(style, str) else None
+                found[value["name"], where] = Parameter(value["name"], where, style, value.get("required") is True)
         return tuple(found.values()), tuple(dict.fromkeys(several))
+
+    def _several(self, level: Place) -> list[str]:
+        """`x-multi-segment` of a path or operation."""
+        listed = level.value.get("x-multi-segment", [])
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            where = level._replace(pointer=level.pointer + "/x-multi-segment")
+            raise self._wrong(where, "bad-multi-segment", "`x-multi-segment` is no list of names", "write [path]")
+        return listed
+
+    def _takes_several(self, place: Place) -> bool:
+        """`x-multi-segment` of a parameter. GitHub writes it of parameters in the query too, where it says nothing."""
+        said = place.value.get("x-multi-segment", False)
+        if not isinstance(said, bool):
+            at = place._replace(pointer=place.pointer + "/x-multi-segment")
+            raise self._wrong(at, "bad-multi-segment", "of a parameter it is true or false", "write true")
+        return said
 
     # ---- Places
 
@@ -262,3 +364,10 @@ class _Reader:
 
     def _wrong(self, place: Place, code: str, message: str, remedy: str) -> DocumentError:
         return self._library.error(place.uri, code, message, place.pointer, remedy)
+
+
+@lru_cache(4096)
+def _meant(field: Any) -> str | None:
+    """Which of our own fields a field is or looks like; None: it is something else."""
+    plain = str(field).lower().replace("_", "-")
+    return next(iter(difflib.get_close_matches(plain, _OURS, 1, 0.75)), None)

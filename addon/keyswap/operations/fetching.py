@@ -1,13 +1,17 @@
 """Documents from files and URLs, read again only when they have changed.
 
-Law: a URL's content is kept on disk once it was good, and stands in while the URL cannot be had; what cannot be had and
-was never good is an error. Sizes and times are bounded. Nothing here runs on the path of a request.
+Law: what a URL and its parts say is taken all together or not at all; once it was accepted it is kept on disk, and
+stands in while one of them cannot be had. What cannot be had and was never good is an error. A file that is being
+written is not taken, and only regular files are read. Sizes and times are bounded. Nothing here runs on the path of a
+request.
 """
 
 import hashlib
 import json
+import os
+import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -23,18 +27,57 @@ from keyswap.state import StateDirectory
 WAIT_S = 10.0
 """How long one answer of a URL may take."""
 PAUSE_S = 0.5
+MAX_REDIRECTS = 5
+
+Signature = tuple[int, ...] | None
 
 
 class Content(NamedTuple):
-    """What is behind a URI. `etag` is the URL's validator; `why` says why a kept copy stands in."""
+    """What is behind a URI. `etag` is the URL's validator."""
 
     raw: bytes
     etag: str | None = None
-    why: str | None = None
+
+
+Parts = Mapping[str, Content]
+"""A document's content, and that of its parts, by URI."""
 
 
 class Unavailable(Exception):
     """A URL that gave nothing that can be used."""
+
+    def __init__(self, why: str, url: str = "") -> None:
+        super().__init__(f"{url}: {why}" if url else why)
+
+
+class Files:
+    """Files that are watched, so that none is read while it is being written."""
+
+    def __init__(self) -> None:
+        self._taken: dict[Path, Signature] = {}
+        """Each file as it was when it was first read, or last found to be another one that does not change any more."""
+        self._seen: dict[Path, Signature] = {}
+
+    def watch(self, file: Path, now: Signature) -> None:
+        """Watch a file that is about to be read."""
+        self._taken.setdefault(file, now)
+
+    def due(self, wanted: bool = False) -> bool:
+        """Whether it is time to read: `wanted`, or a file is another one; and all are as when this was last asked.
+
+        The answer is given once for each change, whatever comes of it.
+        """
+        now = {file: signature(file) for file in self._taken}
+        steady = all(self._seen.get(file, self._taken[file]) == one for file, one in now.items())
+        self._seen = now
+        if not steady or not (wanted or now != self._taken):
+            return False
+        self._taken = now
+        return True
+
+    def unchanged(self) -> bool:
+        """Whether what was read since was whole: no file is another one by now."""
+        return all(signature(file) == one for file, one in self._taken.items())
 
 
 class Documents:
@@ -46,143 +89,210 @@ class Documents:
 
     def __init__(self, state: StateDirectory | None, patience_s: float = 0.0) -> None:
         self.stale: dict[str, str] = {}
-        """The URLs for which a kept copy stands in, and why."""
+        """The documents for which a kept copy stands in, by URL, and why."""
+        self.files = Files()
         self._state, self._patience_s = state, patience_s
-        self._stamps: dict[Path, tuple[int, ...] | None] = {}
-        self._contents: dict[str, Content] = {}
-        self._read: dict[str, tuple[Mapping[str, bytes], Document]] = {}
+        self._read: dict[str, tuple[Parts, Document]] = {}
+        """What was read last for each document, accepted or not."""
+        self._good: dict[str, Parts] = {}
+        self._asked: dict[str, dict[str, bytes | None]] = {}
+        """What each URL of a document said when it was last loaded, as a digest; None: nothing."""
 
     def load(self, spec: str, folder: Path) -> Document:
         """The document that a policy in `folder` names. Raises DocumentError."""
         uri = uri_of(spec, folder)
+        if uri.startswith("file:"):
+            return self._made(uri, spec, lambda one: Content(self._file(one, spec if one == uri else one)))
+        good = self._good.get(uri) or self._kept(uri)
+        patience_s = 0.0 if good is not None else self._patience_s
+        asked: dict[str, bytes | None] = {}
+        known = {**(good or {}), **(self._read[uri][0] if uri in self._read else {})}
+
+        def get(url: str) -> Content:
+            asked[url] = None
+            content = _patient(url, known.get(url), patience_s)
+            asked[url] = _digest(content.raw)
+            return content
+
+        try:
+            document = self._made(uri, spec, get)
+        except Unavailable as error:
+            if good is None:
+                remedy = "start what serves it, or name a file"
+                finding = Finding("unavailable", f"the document cannot be had ({error})", spec, None, None, remedy)
+                raise DocumentError(finding) from error
+            self.stale[uri] = str(error)
+            return self._made(uri, spec, _among(good, spec))
+        finally:
+            self._asked[uri] = asked
+        self.stale.pop(uri, None)
+        return document
+
+    def accepted(self, documents: Iterable[Document]) -> None:
+        """Keep what these documents were made from: a catalogue with all of them is good."""
+        for document in documents:
+            uri = document.library.uri
+            parts, read_last = self._read.get(uri, ({}, None))
+            if uri.startswith("file:") or read_last is not document:
+                continue
+            if self._state is not None and parts != self._kept(uri):
+                self._state.replace(_kept_name(uri), _packed(uri, parts))
+            self._good[uri] = parts
+
+    def changed(self) -> bool:
+        """Whether a document that came from URLs says something else now, as far as it can be had."""
+        differing = [uri for uri, asked in list(self._asked.items()) if self._differs(uri, asked)]
+        return bool(differing)
+
+    def raw_of(self, name: str) -> bytes | None:
+        """The text of a document, by what errors call it."""
+        for parts, document in self._read.values():
+            for uri, known in document.library.names.items():
+                if known == name and uri in parts:
+                    return parts[uri].raw
+        return None
+
+    # ---- One document
+
+    def _made(self, uri: str, name: str, get: Callable[[str], Content]) -> Document:
+        """The document at a URI, the one that was read last if nothing of it has changed."""
         fresh: dict[str, Content] = {}
 
         def fetch(one: str) -> bytes:
             if one not in fresh:
-                fresh[one] = self._content(one, name if one == uri else one)
+                fresh[one] = get(one)
             return fresh[one].raw
 
-        name = spec
-        known = self._read.get(uri)
-        if known is not None and all(_digest(fetch(one)) == digest for one, digest in known[0].items()):
-            return known[1]
+        fetch(uri)  # with patience, which is no part of the time that reading it may take
+        parts, document = self._read.get(uri, ({}, None))
+        if document is not None and all(fetch(one) == content.raw for one, content in parts.items()):
+            self._read[uri] = {one: fresh[one] for one in parts}, document
+            return document
         document = read(Library(uri, name, fetch, time.monotonic() + BUDGET_S))
-        self._read[uri] = {one: _digest(content.raw) for one, content in fresh.items()}, document
-        for one, content in fresh.items():
-            self._keep(one, content)
+        self._read[uri] = {one: fresh[one] for one in document.library.documents}, document
         return document
 
-    def touched(self) -> bool:
-        """Whether a file that was read, or was to be, is another one since the last time this was asked, or it was."""
-        now = {file: signature(file) for file in self._stamps}
-        before, self._stamps = self._stamps, now
-        return now != before
+    def _file(self, uri: str, name: str) -> bytes:
+        path = Path(unquote(urlsplit(uri).path))
+        self.files.watch(path, signature(path))
+        return _file(path, name)
 
-    def changed(self) -> bool:
-        """Whether a URL that was read says something else now. Asks each, if it knows a validator with it."""
-        urls = [one for digests, _ in self._read.values() for one in digests if not one.startswith("file:")]
-        different = False
-        for url in urls:
-            before = self._contents[url]
+    def _differs(self, uri: str, asked: Mapping[str, bytes | None]) -> bool:
+        """Whether a URL that can be had says something else than it did; one that cannot be had is no news."""
+        known = self._read[uri][0] if uri in self._read else {}
+        different, missing = False, None
+        for url, before in asked.items():
             try:
-                after = _get(url, before)
+                different |= _digest(_get(url, known.get(url)).raw) != before
             except Unavailable as error:
-                self.stale[url] = str(error)
-                continue
-            self.stale.pop(url, None)
-            different |= after.raw != before.raw
+                missing = missing or str(error)
+        if missing is not None:
+            self.stale[uri] = missing
+        elif not different:
+            self.stale.pop(uri, None)
         return different
 
-    def raw_of(self, name: str) -> bytes | None:
-        """The text of a document, by what errors call it."""
-        for _, document in self._read.values():
-            for uri, known in document.library.names.items():
-                if known == name and uri in self._contents:
-                    return self._contents[uri].raw
-        return None
-
-    # ---- One content
-
-    def _content(self, uri: str, name: str) -> Content:
-        if uri.startswith("file:"):
-            path = _path(uri)
-            self._stamps[path] = signature(path)  # before it is read: a change in between is one that comes later
-            return Content(_file(path, name))
-        known = self._contents.get(uri) or self._kept(uri)
-        deadline = time.monotonic() + (0.0 if known else self._patience_s)
-        while True:
-            try:
-                content = _get(uri, known)
-            except Unavailable as error:
-                if known is not None:
-                    self.stale[uri] = str(error)
-                    return known._replace(why=str(error))
-                if time.monotonic() < deadline:
-                    time.sleep(PAUSE_S)
-                    continue
-                remedy = "start what serves it, or name a file"
-                finding = Finding("unavailable", f"the document cannot be had ({error})", name, None, None, remedy)
-                raise DocumentError(finding) from error
-            self.stale.pop(uri, None)
-            return content
-
-    def _kept(self, uri: str) -> Content | None:
-        """The last good copy on disk."""
+    def _kept(self, uri: str) -> Parts | None:
+        """The last good copies on disk."""
         if self._state is None:
             return None
         try:
-            head, _, raw = self._state.file(_kept_name(uri)).read_bytes().partition(b"\n")
-            about = json.loads(head)
-        except (OSError, ValueError):
+            return _unpacked(uri, self._state.file(_kept_name(uri)).read_bytes())
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Content(raw, about["etag"]) if about.get("url") == uri else None
-
-    def _keep(self, uri: str, content: Content) -> None:
-        before = self._contents.get(uri)
-        self._contents[uri] = content
-        if uri.startswith("file:") or self._state is None or content.why is not None:
-            return
-        if before is None or before.raw != content.raw:
-            head = json.dumps({"url": uri, "etag": content.etag}).encode()
-            self._state.replace(_kept_name(uri), head + b"\n" + content.raw)
 
 
-def signature(file: Path) -> tuple[int, ...] | None:
+def signature(file: Path) -> Signature:
     """What changes when a file does: its identity, size and time; None when it is not there."""
     try:
         found = file.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def uri_of(spec: str, folder: Path) -> str:
-    """The URI of a document that a policy in `folder` names."""
+    """The URI of a document that a policy in `folder` names. Raises DocumentError."""
     if spec.startswith(("http://", "https://")):
         return spec
-    return (folder / Path(spec).expanduser()).absolute().as_uri()
-
-
-def _path(uri: str) -> Path:
-    return Path(unquote(urlsplit(uri).path))
+    try:
+        return (folder / Path(spec).expanduser()).absolute().as_uri()
+    except (RuntimeError, ValueError) as error:  # a user that is not known, a character that no name may have
+        raise _unreadable(spec, f"it is no name of a file ({error})") from error
 
 
 def _digest(raw: bytes) -> bytes:
     return hashlib.sha256(raw).digest()
 
 
+# ---- Kept copies: a line that says what follows, then the content of every part
+
+
 def _kept_name(uri: str) -> str:
     return f"document-{hashlib.sha256(uri.encode()).hexdigest()[:24]}"
 
 
+def _packed(uri: str, parts: Parts) -> bytes:
+    listed = [{"url": url, "etag": one.etag, "size": len(one.raw)} for url, one in parts.items()]
+    head = json.dumps({"url": uri, "parts": listed}).encode()
+    return head + b"\n" + b"".join(one.raw for one in parts.values())
+
+
+def _unpacked(uri: str, packed: bytes) -> Parts | None:
+    head, _, raw = packed.partition(b"\n")
+    about = json.loads(head)
+    if about["url"] != uri or len(raw) != sum(part["size"] for part in about["parts"]):
+        return None
+    parts, at = {}, 0
+    for part in about["parts"]:
+        parts[part["url"]] = Content(raw[at : at + part["size"]], part["etag"])
+        at += part["size"]
+    return parts
+
+
+def _among(parts: Parts, name: str) -> Callable[[str], Content]:
+    """What reads kept copies alone."""
+
+    def get(url: str) -> Content:
+        if url not in parts:
+            raise _unreadable(name, f"no copy of {url} was kept")
+        return parts[url]
+
+    return get
+
+
+# ---- Files and URLs
+
+
+def _unreadable(name: str, why: str) -> DocumentError:
+    remedy = "name a file relative to the policy's folder, or a URL"
+    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in name)
+    return DocumentError(Finding("unavailable", why, shown, None, None, remedy))
+
+
 def _file(path: Path, name: str) -> bytes:
+    """A regular file's content: opening another kind might never end."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _unreadable(name, "it is no regular file")
             return file.read(MAX_BYTES + 1)  # what is longer is refused where it is parsed
     except OSError as error:
-        why = f"it cannot be read ({error.strerror})"
-        remedy = "name a file relative to the policy's folder, or a URL"
-        raise DocumentError(Finding("unavailable", why, name, None, None, remedy)) from error
+        raise _unreadable(name, f"it cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise _unreadable(name, f"it is no name of a file ({error})") from error
+
+
+def _patient(url: str, known: Content | None, patience_s: float) -> Content:
+    """What a URL answers within so much time. Raises Unavailable."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return _get(url, known)
+        except Unavailable:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(PAUSE_S)
 
 
 def _get(url: str, known: Content | None) -> Content:
@@ -192,22 +302,44 @@ def _get(url: str, known: Content | None) -> Content:
         headers["If-None-Match"] = known.etag
     deadline = time.monotonic() + WAIT_S
     try:
-        with (
-            httpx.Client(timeout=WAIT_S, follow_redirects=True) as client,
-            client.stream("GET", url, headers=headers) as answer,
-        ):
-            if answer.status_code == 304 and known is not None:
-                return known._replace(why=None)
-            if answer.status_code != 200:
-                raise Unavailable(f"it answered {answer.status_code}")
-            pieces, size = [], 0
-            for piece in answer.iter_bytes():
-                pieces.append(piece)
-                size += len(piece)
-                if size > MAX_BYTES:
-                    raise Unavailable(f"more than {MAX_BYTES >> 20} MiB")
-                if time.monotonic() > deadline:
-                    raise Unavailable(f"no whole answer within {WAIT_S:g} s")
-            return Content(b"".join(pieces), answer.headers.get("etag"))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise Unavailable(type(error).__name__) from error
+        with httpx.Client(timeout=WAIT_S) as client:
+            request = client.build_request("GET", url, headers=headers)
+            for _ in range(MAX_REDIRECTS + 1):
+                answer = client.send(request, stream=True)
+                try:
+                    if answer.next_request is None:
+                        return _content(answer, url, known, deadline)
+                    request = _redirected(request, answer.next_request)
+                finally:
+                    answer.close()
+            raise Unavailable(f"more than {MAX_REDIRECTS} redirects", url)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise Unavailable(type(error).__name__, url) from error
+
+
+def _redirected(before: httpx.Request, after: httpx.Request) -> httpx.Request:
+    """The request that a redirect asks for: a document is read from its own origin alone."""
+    if _origin(before.url) != _origin(after.url):
+        raise Unavailable(f"it redirects to another origin, {after.url}: name that one", str(before.url))
+    return after
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int]:
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
+
+
+def _content(answer: httpx.Response, url: str, known: Content | None, deadline: float) -> Content:
+    """The content of an answer. Raises Unavailable."""
+    if answer.status_code == 304 and known is not None:
+        return known
+    if answer.status_code != 200:
+        raise Unavailable(f"it answered {answer.status_code}", url)
+    pieces, size = [], 0
+    for piece in answer.iter_bytes():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_BYTES:
+            raise Unavailable(f"more than {MAX_BYTES >> 20} MiB", url)
+        if time.monotonic() > deadline:
+            raise Unavailable(f"no whole answer within {WAIT_S:g} s", url)
+    return Content(b"".join(pieces), answer.headers.get("etag"))

@@ -79,11 +79,6 @@ class Index[T]:
             return Found(found[0], found[1], tuple(values))
         return Missing(tuple(sorted({name for operations in _all(self._root, segments, 1) for name in operations})))
 
-    def matching(self, path: bytes) -> list[T]:
-        """Every operation of every template that matches, the most specific first."""
-        found = _all(self._root, normal(path).split(b"/"), 1)
-        return [operation for operations in found for operation, _ in operations.values()]
-
     def overlapping(self, template: Template, budget: list[int]) -> list[tuple[T, Template]]:
         """The operations of this template's method whose paths may be its own as well, itself among them.
 

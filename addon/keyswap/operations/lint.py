@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from keyswap.model import Operation, Requirement
 from keyswap.operations.catalogue import Catalogue, Entry
 from keyswap.operations.document import Described
-from keyswap.operations.findings import Finding
+from keyswap.operations.findings import Finding, pointer
 
 OVERLAP_STEPS = 2_000_000
 """How long overlapping templates are looked for: a document that needs more has a warning that says so."""
@@ -26,6 +26,13 @@ def errors(catalogue: Catalogue) -> list[Finding]:
             found += _nameless(entry.described, api.document.schemes)
         if entry.operation.source not in _DECIDED and api.mount.security_lists == "any":
             found += _weaker(entry.described)
+        if entry.operation.source == "x-required-permissions":
+            described = entry.described
+            found += _weaker_list(
+                entry.operation.require, described.file, f"{described.pointer}/x-required-permissions"
+            )
+    for rule in catalogue.rules:
+        found += _weaker_list(rule.override.require or (), "", pointer("operations", rule.number, "require"))
     return found
 
 
@@ -34,6 +41,8 @@ def warnings(catalogue: Catalogue) -> list[Finding]:
     found = [finding for api in catalogue.apis for finding in api.document.warnings]
     for entry in _each(catalogue):
         operation = entry.operation
+        if operation.source not in _DECIDED and catalogue.apis[entry.api].mount.security_lists == "any":
+            found += _either(entry.described)
         if not (operation.public or operation.require or operation.closed or operation.source in _DECIDED):
             message = f"{operation.name} requires no permission: every valid credential may call it"
             remedy = "give it scopes, x-required-permissions, an entry in `operations:`, or set default_require"
@@ -72,6 +81,38 @@ def _nameless(described: Described, schemes: Mapping[str, str]) -> Iterator[Find
                 )
                 remedy = "write the document as OpenAPI 3.1, or use x-required-permissions"
                 yield _at(described, "names-in-3.0", message, remedy, "/security")
+
+
+def _weaker_list(require: Requirement, file: str, where: str) -> Iterator[Finding]:
+    for one in require:
+        strong = next((other for other in require if set(one) < set(other)), None)
+        if strong is not None:
+            message = (
+                f"the alternative [{', '.join(one)}] asks for less than [{', '.join(strong)}]: the first alone is "
+                "enough, so nobody needs the second"
+            )
+            remedy = "write one list of all that is required, or remove one of them"
+            yield Finding("weaker-alternative", message, file, where, None, remedy)
+            return
+
+
+def _either(described: Described) -> Iterator[Finding]:
+    """Two dependencies that FastAPI publishes as alternatives, each with scopes of its own."""
+    wanted = [(one, {scope for scopes in one.values() for scope in scopes}) for one in described.security or ()]
+    for number, (one, scopes) in enumerate(wanted):
+        for other, others in wanted[number + 1 :]:
+            if not set(one) & set(other) and scopes - others and others - scopes:
+                first, second = " and ".join(one), " and ".join(other)
+                message = (
+                    f"either `{first}` with {', '.join(sorted(scopes))} or `{second}` with "
+                    f"{', '.join(sorted(others))} is enough"
+                )
+                remedy = (
+                    "if both are meant to be required (FastAPI publishes two dependencies so), set "
+                    "openapi.security_lists: all; else say what is required in `operations:`"
+                )
+                yield _at(described, "either-enough", message, remedy, "/security")
+                return
 
 
 def _weaker(described: Described) -> Iterator[Finding]:

@@ -16,14 +16,17 @@ from keyswap.operations.findings import DocumentError, Finding
 
 MAX_BYTES = 32 << 20
 MAX_DEPTH = 200
-MAX_NODES = 8_000_000
-"""Values of a document, each counted as often as aliases repeat it. GitHub's 13 MB are 0.6 million."""
+MAX_NODES = 3_000_000
+"""Values of a document and its parts, each counted as often as aliases repeat it: 100 bytes each in memory, or twice as
+much in many small objects. GitHub's 13 MB are 0.6 million."""
 BUDGET_S = 20.0
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _WORDS: dict[str, object] = {"": None, "~": None} | {
     form: value
     for word, value in (("null", None), ("true", True), ("false", False))
@@ -33,15 +36,17 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class Parsed(NamedTuple):
-    """A document's data, and the distinct texts of its `$ref`s. `identified`: it has an `$id` of its own inside."""
+    """A document's data, and how many values it has at most."""
 
     data: Any
-    refs: tuple[str, ...]
-    identified: bool
+    values: int
 
 
-def parse(raw: bytes, name: str, deadline: float) -> Parsed:
-    """Read a document's text; `name` is what errors call it, `deadline` a monotonic time. Raises DocumentError."""
+def parse(raw: bytes, name: str, deadline: float, room: int = MAX_NODES) -> Parsed:
+    """Read a document's text; `name` is what errors call it, `deadline` a monotonic time. Raises DocumentError.
+
+    `room` is how many values it may have.
+    """
     if len(raw) > MAX_BYTES:
         raise _error(
             "too-large", f"{len(raw) >> 20} MiB, more than {MAX_BYTES >> 20}", name, "split it, or name another file"
@@ -50,44 +55,49 @@ def parse(raw: bytes, name: str, deadline: float) -> Parsed:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _error("no-utf-8", f"byte {error.start} is no UTF-8", name, "save the document as UTF-8 text") from error
-    seen = _Seen()
+    if time.monotonic() > deadline:
+        raise late(name)
     try:
-        data = _json(text, name, seen) if text.lstrip()[:1] in {"{", "["} else _Yaml(text, name, seen, deadline).read()
+        if text.lstrip()[:1] in {"{", "["}:
+            return _json(text, name, deadline, room)
+        return _Yaml(text, name, deadline, room).read()
     except RecursionError as error:
-        raise _deep(name) from error
-    return Parsed(data, tuple(seen.refs), seen.identified)
-
-
-class _Seen:
-    def __init__(self) -> None:
-        self.refs: dict[str, None] = {}
-        self.identified = False
-
-    def look(self, mapping: dict[str, Any]) -> None:
-        if "$ref" in mapping and isinstance(mapping["$ref"], str):
-            self.refs[mapping["$ref"]] = None
-        if "$id" in mapping:
-            self.identified = True
+        raise deep(name) from error
 
 
 class _Twice(Exception):
     pass
 
 
-def _json(text: str, name: str, seen: _Seen) -> Any:
+def _values_of(text: str) -> int:
+    """How many values a JSON text has at most: each begins an array or object, or stands behind a comma."""
+    return 1 + sum(map(text.count, ",[{"))
+
+
+def _json(text: str, name: str, deadline: float, room: int) -> Parsed:
+    # Counted before anything is built, roughly at first: only texts within strings are worth a second look.
+    count = _values_of(text)
+    if count > room and (count := _values_of(_STRING.sub("", text))) > room:
+        raise _many(name)
+
     def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) != len(pairs):
-            keys = [key for key, _ in pairs]
-            raise _Twice(next(key for key in keys if keys.count(key) > 1))
-        seen.look(made)
+            raise _Twice(_first_twice(pairs))
+        if time.monotonic() > deadline:
+            raise late(name)
         return made
 
     def constant(word: str) -> Any:
         raise _error("no-json", f"{word} is no JSON", name, "write a number, or null")
 
     try:
-        return json.loads(text, object_pairs_hook=mapping, parse_constant=constant)
+        data = json.loads(text, object_pairs_hook=mapping, parse_constant=constant)
+        if _SURROGATE.search(text):
+            json.dumps(data, ensure_ascii=False).encode()
+        return Parsed(data, count)
+    except UnicodeEncodeError as error:
+        raise _error("no-json", "half a surrogate pair in a text", name, "write the whole character") from error
     except json.JSONDecodeError as error:
         raise _error("no-json", f"this is no JSON: {error.msg}", name, "mend the text", error.lineno) from error
     except _Twice as error:
@@ -98,17 +108,22 @@ def _json(text: str, name: str, seen: _Seen) -> Any:
         raise _error("no-json", str(error).partition(";")[0], name, "write a smaller number") from error
 
 
+def _first_twice(pairs: list[tuple[str, Any]]) -> str:
+    seen: set[str] = set()
+    return next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+
+
 class _Yaml:
     """Data from libyaml's events, so that nothing is built before it is counted."""
 
-    def __init__(self, text: str, name: str, seen: _Seen, deadline: float) -> None:
-        self._name, self._seen, self._deadline = name, seen, deadline
+    def __init__(self, text: str, name: str, deadline: float, room: int) -> None:
+        self._name, self._deadline, self._room = name, deadline, room
         self._events = yaml.parse(text, Loader=_Loader)
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._open: set[str] = set()
         self._count = self._line = 0
 
-    def read(self) -> Any:
+    def read(self) -> Parsed:
         """The one document of the stream."""
         try:
             found = self._whole()
@@ -118,7 +133,7 @@ class _Yaml:
             raise _error("no-yaml", f"this is no YAML: {error.problem}", self._name, "mend the text", line) from error
         except yaml.YAMLError as error:
             raise _error("no-yaml", f"this is no YAML: {error}".splitlines()[0], self._name, "mend the text") from error
-        return found
+        return Parsed(found, self._count)
 
     def _whole(self) -> Any:
         self._next()  # the stream's start
@@ -137,8 +152,8 @@ class _Yaml:
 
     def _counted(self, weight: int) -> int:
         self._count += weight
-        if self._count > MAX_NODES:
-            raise self._wrong(f"more than {MAX_NODES:,} values, aliases expanded", "name less of them")
+        if self._count > self._room:
+            raise _many(self._name, self._line)
         return weight
 
     def _value(self, event: Any, depth: int) -> tuple[Any, int]:
@@ -151,9 +166,9 @@ class _Yaml:
             value, weight = self._anchors[event.anchor]
             return value, self._counted(weight)
         if depth > MAX_DEPTH:
-            raise _deep(self._name, self._line)
+            raise deep(self._name, self._line)
         if time.monotonic() > self._deadline:
-            raise _late(self._name)
+            raise late(self._name)
         if event.anchor:
             self._open.add(event.anchor)
         value, weight = self._fresh(event, depth)
@@ -197,7 +212,6 @@ class _Yaml:
                 made[event.value] = value
         for other in merged:
             made = {**other, **made}
-        self._seen.look(made)
         return made, weight
 
     def _scalar(self, event: Any) -> Any:
@@ -247,11 +261,18 @@ class Lines:
         return line if self._root is not None else None
 
 
-def _deep(name: str, line: int | None = None) -> DocumentError:
+def deep(name: str, line: int | None = None) -> DocumentError:
+    """The error of a document that is nested too deeply."""
     return _error("too-deep", f"nested more than {MAX_DEPTH} deep", name, "flatten it with $ref", line)
 
 
-def _late(name: str) -> DocumentError:
+def _many(name: str, line: int | None = None) -> DocumentError:
+    message = f"more than {MAX_NODES:,} values, aliases expanded and all parts together"
+    return _error("too-many-values", message, name, "leave out what is not served here", line)
+
+
+def late(name: str) -> DocumentError:
+    """The error of a document that took too long."""
     return _error(
         "too-slow", f"it takes longer than {BUDGET_S:g} s to read", name, "split it; JSON is read faster than YAML"
     )

@@ -15,7 +15,10 @@ SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
 class Override(NamedTuple):
-    """What entries of the policy's `operations` say of one operation; None: nothing. Later entries win."""
+    """What entries of the policy's `operations` say of one operation; None: nothing. Later entries win.
+
+    `require` and `public: true` are two answers to one question: whichever is said later takes the other's place.
+    """
 
     require: Requirement | None = None
     public: bool | None = None
@@ -28,7 +31,12 @@ class Override(NamedTuple):
     def under(self, other: "Override") -> "Override":
         """The same, with everything that `other` says in its place."""
         said = {name: value for name, value in other._asdict().items() if value is not None}
-        return self._replace(**said)
+        before = self
+        if other.require is not None and self.public:
+            before = before._replace(public=None)
+        if other.public:
+            before = before._replace(require=None)
+        return before._replace(**said)
 
 
 class Required(NamedTuple):
@@ -42,8 +50,10 @@ class Required(NamedTuple):
 
 def required(described: Described, override: Override, security_lists: str, default_require: str) -> Required:
     """The requirement of an operation, after CONTRACT §3.2."""
-    if override.public or override.require is not None:
-        return Required(() if override.public else override.require or (), bool(override.public), "operations")
+    if override.public:
+        return Required((), True, "operations")
+    if override.require is not None:
+        return Required(override.require, False, "operations")
     if described.required is not None:
         return Required(described.required, False, "x-required-permissions")
     own = described.security if described.security_at == "operation" else None

@@ -1,25 +1,31 @@
-"""What of a document openapi-core is given: its own operations, with what it misreads put as it reads it.
+"""What of a document openapi-core is given: its own operations, each with all its parameters, its body and responses.
 
-Law: nothing is asked for that the document does not ask for, and nothing less. Changed are copies of parameters and of
-the fields of forms alone:
-- one that may be null is sent as any other or not at all: openapi-core sees the schema without the null, since
-  it reads `anyOf: [array, null]`, as FastAPI writes optional lists, as one text;
-- fields of a form in several parts are texts that are read by their schemas, as those of a plain form are.
+Law: nothing is asked for that the document does not ask for, and nothing less; a part of it that validation could not
+stand on is an error at load. What is put otherwise than in the document: references to parameters, bodies and responses
+are followed; media types are written as they are compared, in small letters and without parameters; a schema with a
+`default` is wrapped, since openapi-core takes that for what was sent.
 """
 
-from collections.abc import Iterator
-from fnmatch import fnmatch
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
-from keyswap.operations.bodies import FORM, MULTIPART, media_type
+from keyswap.operations.assertions import TYPES
+from keyswap.operations.bodies import media_type
 from keyswap.operations.document import Described, Document
-from keyswap.operations.findings import pointer
+from keyswap.operations.findings import DocumentError, Finding, pointer
 from keyswap.operations.references import Library, Place
+from keyswap.operations.soundness import Soundness
 
 _IGNORED = {"accept", "content-type", "authorization"}
 """Header parameters that OpenAPI 3.1 §4.8.12.1 tells to ignore."""
-_PLAIN = {"string", "integer", "number", "boolean"}
+_STYLES = {
+    "query": ("form", "spaceDelimited", "pipeDelimited", "deepObject"),
+    "path": ("simple", "label", "matrix"),
+    "header": ("simple",),
+    "cookie": ("form",),
+}
+_IN_PLACE = ("allOf", "anyOf", "oneOf")
 
 
 class Judged(NamedTuple):
@@ -34,98 +40,156 @@ class Judged(NamedTuple):
     cookies: frozenset[str]
     content: tuple[str, ...] | None
     """The documented media types of its body; None: it has none."""
+    responses: Mapping[str, tuple[str, ...]]
+    """Those of its responses, by status as the document has it."""
 
 
 class Schemas:
-    """The data for openapi-core, and what is known of each operation, by its pointer."""
+    """The data for openapi-core, and what is known of each operation. Raises DocumentError."""
 
     def __init__(self, document: Document) -> None:
+        made = _Made(document)
+        if made.findings:
+            raise DocumentError(made.findings[0], len(made.findings) - 1)
+        self.data, self.judged = made.data, made.judged
+
+
+def findings(document: Document) -> list[Finding]:
+    """What keeps a document's requests and responses from being judged by its schemas."""
+    return _Made(document).findings
+
+
+class _Made:
+    def __init__(self, document: Document) -> None:
         self._library: Library = document.library
+        self._sound = Soundness(document.library)
+        self.findings = self._sound.findings
         self.judged: dict[tuple[str, str], Judged] = {}
         root = self._library.documents[self._library.uri].data
         paths: dict[str, dict[str, Any]] = {}
         for described in document.operations:
-            paths.setdefault(described.template, {})[described.method.lower()] = self._operation(described)
+            try:
+                paths.setdefault(described.template, {})[described.method.lower()] = self._operation(described)
+            except DocumentError as error:  # a reference that leads back to itself
+                self.findings.append(error.finding)
         self.data = {**root, "paths": paths}
         self.data.pop("servers", None)
         self.data.pop("security", None)
 
     def _operation(self, described: Described) -> dict[str, Any]:
-        item, place = described.item, described.place
-        parameters = list(self._parameters(item, place))
-        body = self._body(place)
-        self.judged[described.template, described.method] = _judged(described, parameters, body, self._library)
-        made = {"parameters": [one.value for one in parameters], "responses": place.value.get("responses") or {}}
-        if body is not None:
-            made["requestBody"] = body
+        place = described.place
+        parameters = list(self._parameters(described.item, place))
+        body = self._sound.member(place, "requestBody")
+        made = {
+            "parameters": [self._parameter(one) for one in parameters],
+            "responses": {status: self._content(one) for status, one in self._sound.members(place, "responses")},
+        }
+        found = self._sound.object(body) if body is not None else None
+        if found is not None:
+            self._sound.member(found, "required", bool)
+            if not found.value.get("content"):
+                self._sound.wrong(found, "bad-body", "it has no `content`", "write its media types")
+            made["requestBody"] = self._content(found)
+        self.judged[described.template, described.method] = self._judged(described, parameters, made)
         return made
+
+    # ---- Parameters
 
     def _parameters(self, item: Place, place: Place) -> Iterator[Place]:
         """Each parameter once, the operation's own before its path's."""
         seen: set[tuple[str, str]] = set()
         for level in (place, item):
-            listed = level.value.get("parameters") or []
-            for _, one in self._library.items(Place(listed, level.uri, level.pointer + "/parameters")):
-                found = self._library.follow(one)
+            listed = self._sound.member(level, "parameters", list)
+            for _, one in self._library.items(listed) if listed is not None else ():
+                found = self._sound.object(one)
+                if found is None:
+                    continue
                 key = found.value["name"], str(found.value.get("in"))
                 ignored = key[1] == "header" and key[0].lower() in _IGNORED
-                if key not in seen and not ignored and ("schema" in found.value or "content" in found.value):
+                if key not in seen and not ignored and self._is_sound(found):
                     seen.add(key)
-                    yield found._replace(value=self._without_null(found))
+                    yield found
 
-    def _without_null(self, place: Place) -> dict[str, Any]:
-        """A parameter whose schema does not speak of null."""
+    def _is_sound(self, place: Place) -> bool:
+        """Whether there is a parameter to be judged here."""
+        before, sound = len(self.findings), self._sound
+        styles = _STYLES.get(str(place.value.get("in")))
+        if styles is None:
+            sound.wrong(place, "bad-parameter", "`in` names no place", f"write one of {', '.join(_STYLES)}")
+        elif place.value.get("style", styles[0]) not in styles:
+            sound.wrong(place, "bad-parameter", "`style` is none of its place", f"write one of {', '.join(styles)}")
+        for word in ("explode", "required", "allowEmptyValue"):
+            sound.member(place, word, bool)
+        for _, media in sound.members(place, "content"):
+            self._schema(media)
+        if place.value.get("content") == {}:
+            sound.wrong(place, "bad-parameter", "`content` is empty", "write one media type, or `schema`")
+        self._schema(place)
+        return len(self.findings) == before and ("schema" in place.value or "content" in place.value)
+
+    def _schema(self, place: Place) -> None:
+        if "schema" in place.value:
+            self._sound.schema(Place(place.value["schema"], place.uri, place.pointer + "/schema"))
+
+    def _parameter(self, place: Place) -> dict[str, Any]:
         parameter: dict[str, Any] = dict(place.value)
         parameter.pop("deprecated", None)
         if "schema" in parameter:
-            parameter["schema"] = self._sent(Place(parameter["schema"], place.uri, ""))
+            found = self._library.follow(Place(parameter["schema"], place.uri, ""))
+            if isinstance(found.value, dict) and "default" in found.value:
+                parameter["schema"] = {"allOf": [parameter["schema"]]}
         return self._absolute(parameter, place.uri)
 
-    def _sent(self, place: Place) -> Any:
-        """A schema of what is sent as text, which cannot be null."""
-        schema = self._library.follow(place).value
-        for word in ("anyOf", "oneOf") if isinstance(schema, dict) else ():
-            members = schema.get(word)
-            if isinstance(members, list) and {"type": "null"} in members:
-                rest = [one for one in members if one != {"type": "null"}]
-                others = {key: value for key, value in schema.items() if key != word}
-                return {**others, **rest[0]} if len(rest) == 1 else {**others, word: rest}
-        kinds = schema.get("type") if isinstance(schema, dict) else None
-        if isinstance(kinds, list) and "null" in kinds and len(kinds) > 1:
-            named = [one for one in kinds if one != "null"]
-            return {**schema, "type": named[0] if len(named) == 1 else named}
-        return place.value
+    # ---- Bodies and responses
 
-    def _body(self, place: Place) -> dict[str, Any] | None:
-        if not isinstance(place.value.get("requestBody"), dict):
-            return None
-        found = self._library.follow(Place(place.value["requestBody"], place.uri, place.pointer + "/requestBody"))
-        content = {}
-        for kind, media in (found.value.get("content") or {}).items():
-            content[kind] = self._form(media, found.uri) if media_type(kind) in {FORM, MULTIPART} else media
-        for kind, media in list(content.items()):
-            for one in ("application/json", FORM, MULTIPART) if "*" in kind else ():
-                if fnmatch(one, kind.lower()):  # openapi-core reads nothing that is documented by a range alone
-                    content.setdefault(one, media)
-        return self._absolute({**found.value, "content": content}, found.uri)
-
-    def _form(self, media: dict[str, Any], uri: str) -> dict[str, Any]:
-        """A form whose plain fields are read by their schemas, in several parts as in one."""
-        found = self._library.follow(Place(media.get("schema") or {}, uri, ""))
-        schema = found.value
-        if not isinstance(schema, dict) or found.uri != uri or not isinstance(schema.get("properties"), dict):
-            return media
-        encoding = dict(media.get("encoding") or {})
-        fields = {name: self._sent(Place(one, uri, "")) for name, one in schema["properties"].items()}
-        for name, one in fields.items():
-            kinds = set(types_of(self._library, Place(one, uri, "")))
-            if kinds and kinds <= _PLAIN | {"array"} and "style" not in encoding.get(name, {}):
-                encoding[name] = {"style": "form", "explode": True}
-        return {**media, "schema": {**schema, "properties": fields}, **({"encoding": encoding} if encoding else {})}
+    def _content(self, place: Place) -> dict[str, Any]:
+        """A request's body or a response, its media types as they are compared."""
+        content: dict[str, Any] = {}
+        for kind, media in self._sound.members(place, "content"):
+            before = len(self.findings)
+            self._schema(media)
+            for _, encoding in self._sound.members(media, "encoding"):
+                self._sound.member(encoding, "style", str)
+                self._sound.member(encoding, "explode", bool)
+            if len(self.findings) == before:
+                _add(content, media_type(kind), self._absolute(media.value, media.uri))
+        kept = {key: value for key, value in place.value.items() if key not in {"content", "headers", "links"}}
+        return {**kept, "content": content} if "content" in place.value else kept
 
     def _absolute(self, value: dict[str, Any], uri: str) -> dict[str, Any]:
         """The same, its references made absolute, if it comes from another file than the first."""
         return value if uri == self._library.uri else _based(value, uri)
+
+    # ---- What is known of it
+
+    def _judged(self, described: Described, parameters: list[Place], made: dict[str, Any]) -> Judged:
+        named: dict[str, set[str]] = {place: set() for place in _STYLES}
+        repeated = set()
+        for place in parameters:
+            name, where = place.value["name"], place.value["in"]
+            named[where].add(name.lower() if where == "header" else name)
+            kinds = types_of(self._library, Place(place.value.get("schema"), place.uri, place.pointer + "/schema"))
+            exploded = place.value.get("explode", place.value.get("style", "form") == "form")
+            if where == "query" and "array" in kinds and exploded:
+                repeated.add(name)
+        return Judged(
+            described.template,
+            described.method.lower(),
+            frozenset(named["query"]),
+            frozenset(repeated),
+            frozenset(named["header"]),
+            frozenset(named["cookie"]),
+            tuple(made["requestBody"].get("content", ())) if "requestBody" in made else None,
+            {status: tuple(one.get("content", ())) for status, one in made["responses"].items()},
+        )
+
+
+def _add(content: dict[str, Any], kind: str, media: dict[str, Any]) -> None:
+    """A media type of a body; what is written once for each of its parameters is any one of those."""
+    if kind in content:
+        members = [one.get("schema", {}) for one in (content[kind], media)]
+        media = {**content[kind], **media, "schema": {"anyOf": members}}
+    content[kind] = media
 
 
 def _based(value: Any, uri: str) -> Any:
@@ -137,34 +201,22 @@ def _based(value: Any, uri: str) -> Any:
     return [_based(one, uri) for one in value] if isinstance(value, list) else value
 
 
-def _judged(described: Described, parameters: list[Place], body: Any, library: Library) -> Judged:
-    named: dict[str, set[str]] = {"query": set(), "header": set(), "cookie": set(), "path": set()}
-    repeated = set()
-    for place in parameters:
-        name, where = place.value["name"], str(place.value.get("in"))
-        named.setdefault(where, set()).add(name.lower() if where == "header" else name)
-        kinds = set(types_of(library, Place(place.value.get("schema") or {}, library.uri, "")))
-        if where == "query" and kinds & {"array", "object"} and place.value.get("explode") is not False:
-            repeated.add(name)
-    return Judged(
-        described.template,
-        described.method.lower(),
-        frozenset(named["query"]),
-        frozenset(repeated),
-        frozenset(named["header"]),
-        frozenset(named["cookie"]),
-        tuple(body["content"]) if body is not None else None,
-    )
-
-
-def types_of(library: Library, place: Place, depth: int = 8) -> Iterator[str]:
-    """The types that a schema may be of, as far as it says."""
-    found = library.follow(place)
-    schema = found.value
-    if not isinstance(schema, dict) or depth == 0:
-        return
-    kinds = schema.get("type")
-    yield from [kinds] if isinstance(kinds, str) else kinds or ()
-    for word in ("anyOf", "oneOf", "allOf"):
-        for number, one in enumerate(schema.get(word) or ()):
-            yield from types_of(library, Place(one, found.uri, found.pointer + pointer(word, number)), depth - 1)
+def types_of(library: Library, place: Place) -> set[str]:
+    """The types that a schema may be of, as far as it says. Each schema that it leads to is looked at once."""
+    kinds: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    waiting = [place]
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one.value, dict) or (one.uri, one.pointer) in seen:
+            continue
+        seen.add((one.uri, one.pointer))
+        said = one.value.get("type")
+        kinds.update(kind for kind in TYPES if said == kind or (isinstance(said, list) and kind in said))
+        if isinstance(one.value.get("$ref"), str):
+            waiting.append(library.follow(Place({"$ref": one.value["$ref"]}, one.uri, one.pointer)))
+        for word in _IN_PLACE:
+            if isinstance(one.value.get(word), list):
+                listed = Place(one.value[word], one.uri, one.pointer + pointer(word))
+                waiting += [inner for _, inner in library.items(listed)]
+    return kinds

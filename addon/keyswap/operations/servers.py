@@ -1,12 +1,14 @@
 """`servers` → path prefixes: where the document's paths begin (OpenAPI 3.1 §4.8.5).
 
 Law: only a server's path matters here, since the gateway's own name stands where the server's did. A variable with an
-`enum` stands for each of its values; another one in the path is a parameter of its own, never empty.
+`enum` stands for each of its values; another one in the path is a parameter of its own, never empty. How many there are
+is known before any is made.
 """
 
 import re
 from collections.abc import Iterator
 from itertools import product
+from math import prod
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -32,14 +34,18 @@ def prefixes(servers: Any, base: str) -> tuple[str, ...]:
         for one in _expanded(url, server.get("variables") or {}):
             found[_path(one, base)] = None
             if len(found) > MAX_PREFIXES:
-                raise ValueError(f"more than {MAX_PREFIXES} paths of servers: remove those that are not served here")
+                raise ValueError(_TOO_MANY)
     return tuple(found)
+
+
+_TOO_MANY = f"more than {MAX_PREFIXES} paths of servers: remove those that are not served here"
 
 
 def _expanded(url: str, variables: Any) -> Iterator[str]:
     """The URL with its variables' values, parameters left where any value may stand."""
     names = _VARIABLE.findall(url)
-    path_at = _AUTHORITY.match(url)
+    authority = _AUTHORITY.match(url)
+    path = url[authority.end() if authority else 0 :]
     choices = []
     for name in dict.fromkeys(names):
         variable = variables.get(name) if isinstance(variables, dict) else None
@@ -48,9 +54,13 @@ def _expanded(url: str, variables: Any) -> Iterator[str]:
         values = variable.get("enum") or [variable["default"]]
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise ValueError(f"the `enum` of the server variable `{name}` is no list of texts")
-        in_path = f"{{{name}}}" in url[path_at.end() if path_at else 0 :]
+        in_path = f"{{{name}}}" in path
         free = in_path and "enum" not in variable and "/" not in variable["default"] and variable["default"] != ""
+        if not in_path:  # of names of hosts one is as good as another, unless a path follows in it
+            values = [values[0], *(value for value in values[1:] if re.search(r"[/?#]", value))]
         choices.append([(name, f"{{server.{name}}}")] if free else [(name, value) for value in values])
+    if prod(map(len, choices)) > MAX_PREFIXES:
+        raise ValueError(_TOO_MANY)
     for chosen in product(*choices):
         values_of = dict(chosen)
         yield _VARIABLE.sub(lambda match, known=values_of: known[match[1]], url)  # type: ignore[misc]

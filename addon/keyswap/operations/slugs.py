@@ -16,11 +16,14 @@ def conjunction(said: object) -> Requirement:
     if not isinstance(said, list):
         raise ValueError("permissions are a list: [pets:read]")
     if said and all(isinstance(one, list) for one in said):
-        return tuple(_all(one) for one in said)
-    return (_all(said),) if said else ()
+        return tuple(every(one) for one in said)
+    return (every(said),) if said else ()
 
 
-def _all(slugs: list[object]) -> tuple[str, ...]:
+def every(slugs: object) -> tuple[str, ...]:
+    """A list of slugs, each once. Raises ValueError."""
+    if not isinstance(slugs, list):
+        raise ValueError("permissions are a list: [pets:read]")
     for slug in slugs:
         if not isinstance(slug, str) or not _SLUG.fullmatch(slug):
             raise ValueError(

@@ -17,6 +17,8 @@ _NAME = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_$@.\[\]-]*")
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
 _ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
 _UNRESERVED = re.compile(rb"[A-Za-z0-9._~-]")
+MAX_SEGMENTS = 100
+"""Of a template: GitHub's longest has 11. A request's path is looked for by a recursion as deep as its template is."""
 LITERAL, MIXED, ONE, SEVERAL, _END = range(5)
 """The ranks of segments: where several templates match a path, the first segment that differs decides, literals first
 (OpenAPI 3.1 §4.8.8.2)."""
@@ -67,7 +69,18 @@ class Template(NamedTuple):
     @property
     def form(self) -> str:
         """The path without its parameters' names: of one method, two templates of a form are the same operation."""
-        return _PARAMETER.sub("{}", self.path)
+        return form_of(self.path)
+
+
+def form_of(path: str) -> str:
+    """A template's form: two of one form match the same paths, however their literals are escaped."""
+    return _PARAMETER.sub("{}", normal(path.encode()).decode())
+
+
+def pieces(segment: str) -> tuple[list[str], list[str]]:
+    """The literals of a template's segment, of which there is one more than parameters, and the parameters' names."""
+    first, *rest = _PARAMETER.split(segment)
+    return [first, *rest[1::2]], rest[::2]
 
 
 def normal(path: bytes) -> bytes:
@@ -90,14 +103,18 @@ def _checked(path: str) -> list[str]:
         raise ValueError("a template is a path: leave out the query and the fragment")
     if re.search(r"[{}]", _PARAMETER.sub("", path)):
         raise ValueError("the braces of a template come in pairs around a parameter's name: `/pets/{petId}`")
-    names = _PARAMETER.findall(path)
+    if path.count("/") > MAX_SEGMENTS:
+        raise ValueError(f"more than {MAX_SEGMENTS} segments: let a parameter take several of them (multi_segment)")
+    names: list[str] = _PARAMETER.findall(path)
+    seen: set[str] = set()
     for name in names:
         if not _NAME.fullmatch(name):
             raise ValueError(
                 f"`{{{name}}}` is no parameter: write its name alone; multi_segment says which takes several"
             )
-        if names.count(name) > 1:
+        if name in seen:
             raise ValueError(f"the parameter `{name}` stands twice in the template: give each its own name")
+        seen.add(name)
     if "}{" in path:
         raise ValueError("two parameters with nothing between them have more than one reading: put a literal there")
     refused = one_reading(_PARAMETER.sub("x", path).encode())
@@ -108,14 +125,14 @@ def _checked(path: str) -> list[str]:
 
 def _part(segment: str, multi_segment: Collection[str]) -> Part:
     """A segment, parsed. Nothing in a pattern can give back what it took but its last parameter."""
-    first, *rest = _PARAMETER.split(segment)
-    plain = [normal(literal.encode()) for literal in (first, *rest[1::2])]
+    written, names = pieces(segment)
+    plain = [normal(literal.encode()) for literal in written]
     literals = [re.escape(literal) for literal in plain]
-    if not rest:
+    if not names:
         return Part(LITERAL, plain[0], literals[0])
-    if segment == f"{{{rest[0]}}}":
+    if segment == f"{{{names[0]}}}":
         return (
-            Part(SEVERAL, b"", rb"([^/]++(?:/[^/]++)*)") if rest[0] in multi_segment else Part(ONE, b"", rb"([^/]++)")
+            Part(SEVERAL, b"", rb"([^/]++(?:/[^/]++)*)") if names[0] in multi_segment else Part(ONE, b"", rb"([^/]++)")
         )
     inner = b"".join(rb"((?:(?!%b)[^/])++)%b" % (literal, literal) for literal in literals[1:-1])
     return Part(MIXED, b"", literals[0] + inner + rb"([^/]+)" + literals[-1])

@@ -1,4 +1,7 @@
-"""What a policy says of limits, plans and organizations."""
+"""What a policy says of limits, plans and organizations.
+
+Law: a limit says exactly one thing, a plan changes its numbers alone; what can't be meant is told with its place.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

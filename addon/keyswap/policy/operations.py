@@ -1,4 +1,7 @@
-"""What a policy says of documents and operations."""
+"""What a policy says of documents and operations.
+
+Law: an entry names exactly one thing, and no two entries name the same.
+"""
 
 import re
 from typing import Annotated, Literal

@@ -1,4 +1,7 @@
-"""The whole policy, section by section; the types are what its JSON Schema is made from."""
+"""The whole policy, section by section; the types are what its JSON Schema is made from.
+
+Law: every field has a type, a default that refuses rather than admits, and a sentence that says what it does.
+"""
 
 import re
 from collections.abc import Iterator

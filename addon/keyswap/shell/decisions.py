@@ -56,7 +56,7 @@ class Line(NamedTuple):
                 "decision": "admit" if admitted else "refuse",
                 "status": self.status,
                 "code": refused.code if refused else None,
-                "reason": refused.reason if refused else None,
+                "reason": refused.reason if refused else getattr(judged, "noted", None),
                 "shadow": judged.shadow if isinstance(judged, Admit) else (),
                 "method": self.method,
                 "path": self.target.partition(b"?")[0].decode("latin-1"),

@@ -92,9 +92,11 @@ class Service:
         self.reload_error: str | None = None
         self.listening: Callable[[], list[str]] = list
         self._terminal, self._certificate = terminal, certificate
-        self._seen = signature(self.file)
+        before = signature(self.file)
         policy = policies.load(self.file)
         self.resources = Resources(StateDirectory(state).open())
+        self.files = self.resources.documents.files
+        self.files.watch(self.file, before)
         self.loaded = self._load(policy, None)
         self.previous = self.loaded
         self._changed = False
@@ -157,9 +159,8 @@ class Service:
         await self.resources.tend(time.time())
         if self._certificate is not None:
             self._certificate.renew()
-        seen = signature(self.file)
-        if seen != self._seen or self._changed or self.resources.documents.touched():
-            self._seen, self._changed = seen, False
+        if self.files.due(self._changed):
+            self._changed = False
             await self.reload()
 
     async def _ask_urls(self) -> None:
@@ -177,6 +178,11 @@ class Service:
             told = str(error) if isinstance(error, Damage) else f"{self.file}: {type(error).__name__} while reading it"
             self.reload_error = told
             logger.error("the old policy stays in force: %s", told)
+            return
+        if not self.files.unchanged():  # it may have been half written when it was read: soon it will be again
+            self._changed = True
+            if after.log is not before.log:
+                after.log.close()
             return
         self.reload_error = None
         self.previous, self.loaded = before, after

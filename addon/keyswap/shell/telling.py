@@ -4,6 +4,7 @@ Law: no credential, token or private key is told; a key is its id and its obfusc
 """
 
 import os
+import shlex
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -54,13 +55,23 @@ def standing(built: Built, now: float) -> dict[str, Any]:
     return {
         "issuer": policy.issuer,
         "upstream": built.upstream.url,
-        **{state: [step for step in STEPS if modes.get(step, "enforce") == word] for state, word in _STATES.items()},
+        **{
+            state: [step for step in STEPS if modes.get(step, "enforce") == word] + _entries(built, modes, word)
+            for state, word in _STATES.items()
+        },
         "documents": documents_json(built),
         "limits": limits_json(built),
         "tokens": {"algorithm": policy.tokens.algorithm, "profile": policy.tokens.profile, "ttl_s": policy.tokens.ttl},
         "keys": built.keys.status(now),
         "signing": signing,
     }
+
+
+def _entries(built: Built, modes: dict[str, str], word: str) -> list[str]:
+    """The operations whose permission is in a mode of its own."""
+    own = word != "enforce" and word != modes["permission"] and built.catalogue is not None
+    entries = built.catalogue.entries if own and built.catalogue is not None else ()
+    return [f"permission of {entry.operation.name}" for entry in entries if entry.operation.mode == word]
 
 
 def modes_of(built: Built) -> dict[str, str]:
@@ -239,7 +250,7 @@ def _permit(refused: Refuse) -> str:
     if not refused.required:
         return f"Say what it requires: scopes or x-required-permissions at {where}, or `require` in `operations`."
     slugs = (*(principal.permissions if principal else ()), *refused.missing)
-    words = " ".join(f"--permission {slug}" for slug in slugs)
+    words = " ".join(f"--permission {shlex.quote(slug)}" for slug in slugs)
     key = principal.key_id if principal else None
     return f"`keyswap keys update {key or 'ID'} {words}`; or ask for less at {where}."
 
@@ -267,6 +278,13 @@ def remedy(refused: Refuse) -> str | None:
     """The smallest change that would admit the request, and where to make it."""
     if refused.code is Code.MISSING_PERMISSION:
         return _permit(refused)
+    if refused.errors:
+        where = ", ".join(dict.fromkeys(f"{fault.where} {fault.at}" for fault in refused.errors))
+        operation = refused.operation
+        at = f" at {operation.document}#{operation.pointer}" if operation is not None else ""
+        return f"Let the client send {where} as the document says, or change what it says{at}."
+    if refused.code is Code.NO_SUCH_OPERATION and "may be meant" in refused.reason:
+        return "Let the client write the path as the document does, or add this one to the document."
     if refused.code is Code.NO_SUCH_OPERATION:
         return (
             "Let the client send a documented path (`keyswap check` lists them), or add this one to the document; "

@@ -1,0 +1,110 @@
+"""What judging costs: bounded, whatever is sent and whatever the schema."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyswap.operations.bodies import MAX_CONTAINERS
+from operations.judged import JSON, Api, of_body
+
+COSTLY = "it is too costly to be judged"
+NESTED = "{anyOf: [{type: object, required: [a], properties: {a: {$ref: '#/components/schemas/N'}}}, {type: object, maxProperties: 1, properties: {a: {$ref: '#/components/schemas/N'}}, required: [a]}, {type: integer}]}"
+HEAD = f"openapi: 3.1.0\ncomponents: {{schemas: {{N: {NESTED}}}}}"
+MEMBERS = json.dumps({f"k{number}": 1 for number in range(80_000)}).encode()
+
+
+def spent_s(api: Api, body: bytes) -> tuple[list[str], float]:
+    """What is said of a body, and the processor's time that it took: the best of three, since others run here too."""
+    took = []
+    for _ in range(3):
+        began = time.thread_time()
+        told = api.messages("POST", "/a", JSON, body=body)
+        took.append(time.thread_time() - began)
+    return told, min(took)
+
+
+@pytest.mark.parametrize(
+    ("schema", "body", "told"),
+    [
+        ("{uniqueItems: true}", json.dumps([{"a": n} for n in range(4300)]).encode(), []),
+        ("{uniqueItems: true}", json.dumps([n * (2**61 - 1) for n in range(45_000)]).encode(), [COSTLY]),
+        ("{$ref: '#/components/schemas/N'}", b'{"a":' * 12 + b'"x"' + b"}" * 12, [COSTLY]),
+        ("{$ref: '#/components/schemas/N'}", b'{"a":' * 60 + b'"x"' + b"}" * 60, [COSTLY]),
+        ("{pattern: ^(a+)+$}", b'"' + b"a" * 27 + b'b"', ["it does not match the pattern"]),
+        ("{pattern: ^(a|aa)+$}", b'"' + b"a" * 60 + b'b"', [COSTLY]),
+        ("{items: {pattern: ^(a|aa)+$}}", json.dumps(["a" * 22 + "b"] * 1000).encode(), [COSTLY]),
+        ("{patternProperties: {^(a|aa)+$: {}}}", b'{"' + b"a" * 60 + b'b": 1}', [COSTLY]),
+        ("{items: {type: integer}}", b"[" + b"1," * 500_000 + b"1]", [COSTLY]),
+        ("{items: {type: integer}}", b"[" + b"1," * 5_000 + b"1]", []),
+        ("{additionalProperties: false}", MEMBERS, ["'k0' is not expected in it"]),
+        ("{patternProperties: {^a: {type: integer}}}", MEMBERS, [COSTLY]),
+        ("{unevaluatedProperties: {type: integer}, allOf: [{properties: {a: {}}}]}", MEMBERS, [COSTLY]),
+        ("{items: {format: regex}}", json.dumps(["((a{1,99}){1,99}){1,99}|[a-z]" * 30] * 300).encode(), [COSTLY]),
+        ("{multipleOf: 0.01}", b"1" + b"0" * 400, []),
+        ("{items: {multipleOf: 0.01}}", b"[" + b",".join([b"7" * 4300] * 240) + b"]", [COSTLY]),
+        ("{}", b"[" + b"{}," * 340_000 + b"{}]", [f"the body has more than {MAX_CONTAINERS:,} objects and arrays"]),
+        ("{}", b"[" + b'"[",' * 200_000 + b"1]", []),
+    ],
+)  # fmt: skip
+def test_no_body_holds_the_loop(tmp_path: Path, schema: str, body: bytes, told: list[str]) -> None:
+    """A request is judged, or refused as too costly, in less than 0.1 s of the processor; the bound is steps, not time."""
+    found, spent = spent_s(of_body(tmp_path, schema, HEAD), body)
+    assert found == told and spent < 0.1
+
+
+def test_an_ordinary_body_is_far_from_the_bound(tmp_path: Path) -> None:
+    """A list of a thousand objects costs a tenth of what is allowed."""
+    schema = "{items: {type: object, required: [name], properties: {name: {type: string, maxLength: 20}, age: {type: integer}}}}"
+    found, spent = spent_s(of_body(tmp_path, schema), json.dumps([{"name": "Rex", "age": 5}] * 1000).encode())
+    assert found == [] and spent < 0.03
+
+
+def test_the_same_body_is_judged_alike_each_time(tmp_path: Path) -> None:
+    """What is too costly once is so always: each request has the whole budget, and no other's rest."""
+    api = of_body(tmp_path, "{items: {type: integer}}")
+    for size, told in ((20_000, []), (100_000, [COSTLY])) * 2:
+        assert api.messages("POST", "/a", JSON, body=b"[" + b"1," * size + b"1]") == told
+
+
+def test_schemas_that_only_lead_into_each_other_are_refused(tmp_path: Path) -> None:
+    """A schema that says nothing but itself ends in a fault, at load or at the request."""
+    head = "openapi: 3.1.0\ncomponents: {schemas: {N: {allOf: [{$ref: '#/components/schemas/N'}]}}}"
+    api = of_body(tmp_path, "{$ref: '#/components/schemas/N'}", head)
+    assert api.messages("POST", "/a", JSON, body=b"1") in ([COSTLY], ["it is nested too deep to be judged"])
+
+
+def test_faults_are_few_and_short(tmp_path: Path) -> None:
+    """At most 20 faults are told, of 200 characters in message and pointer, however long the keys and values are."""
+    api = of_body(
+        tmp_path, "{additionalProperties: {items: {type: string, maxLength: 5}}, propertyNames: {maxLength: 9}}"
+    )
+    many = api.judge(
+        "POST", "/a", JSON, body=json.dumps({"k" * 500_000: [1] * 100, "k\\" * 9: ["x" * 100_000]}).encode()
+    )
+    assert many is not None and len(many.errors) == 20
+    assert (
+        max(len(fault.at) for fault in many.errors) <= 200 and max(len(fault.message) for fault in many.errors) <= 200
+    )
+    assert len(many.reason) < 2000
+    deep: Any = 1
+    for _ in range(50):
+        deep = {"key/~": deep}
+    nested = of_body(tmp_path, "{$ref: '#/components/schemas/D'}", "openapi: 3.1.0\ncomponents: {schemas: {D: {type: object, additionalProperties: {$ref: '#/components/schemas/D'}}}}")  # fmt: skip
+    (fault,) = (nested.judge("POST", "/a", JSON, body=json.dumps(deep).encode()) or many).errors
+    assert fault.at.startswith("/key~1~0/key~1~0/") and len(fault.at) == 200
+
+
+def test_a_query_of_many_items_is_bounded(tmp_path: Path) -> None:
+    """Arrays and objects of a query cost what they hold."""
+    from operations.judged import of_query
+
+    api = of_query(
+        tmp_path,
+        "name: ids, explode: false, schema: {type: array, items: {anyOf: [{type: integer, maximum: 0}, {type: string, pattern: '^(1|11)+$'}]}}",
+    )
+    began = time.thread_time()
+    assert api.judge("GET", "/a?ids=" + ",".join(["1" * 30 + "2"] * 250)) is not None
+    assert time.thread_time() - began < 0.2

@@ -1,0 +1,113 @@
+"""Our keywords beside jsonschema's: over generated schemas and values both say the same."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema.validators import Draft202012Validator
+from jsonschema_path import SchemaPath
+from openapi_schema_validator import OAS30WriteValidator
+
+from keyswap.operations.budget import Budget
+from keyswap.operations.keywords import OPENAPI_31, REQUESTS_30
+from keyswap.operations.nodes import Dialect, Ground
+
+NAMES = ["a", "b", "ab"]
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.sampled_from([0.5, 1.0, 2.5, "", "a", "ab", "ba1", "x" * 9]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
+    max_leaves=8,
+)
+small = st.integers(0, 3)
+types = st.sampled_from(["object", "array", "string", "integer", "number", "boolean"])
+patterns = st.sampled_from(["^a", "b", "[0-9]", "a.?b"])
+
+
+def schemas(old: bool) -> st.SearchStrategy[Any]:
+    """Schemas of the keywords that OpenAPI 3.0 has, or of all."""
+
+    def more(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+        several = st.lists(inner, min_size=1, max_size=3)
+        by_name = st.dictionaries(st.sampled_from(NAMES), inner, max_size=2)
+        names = st.lists(st.sampled_from(NAMES), max_size=2, unique=True)
+        common: dict[str, Any] = {
+            "type": types, "enum": st.lists(values, min_size=1, max_size=3), "multipleOf": st.sampled_from([1, 2, 0.5]),
+            "maximum": small, "minimum": small, "maxLength": small, "minLength": small, "pattern": patterns,
+            "maxItems": small, "minItems": small, "uniqueItems": st.booleans(), "maxProperties": small, "minProperties": small,
+            "required": names, "items": inner, "properties": by_name, "allOf": several, "anyOf": several, "oneOf": several,
+            "not": inner,
+        }  # fmt: skip
+        if old:
+            common |= {"nullable": st.booleans(), "exclusiveMaximum": st.booleans(), "readOnly": st.booleans()}
+            common |= {"additionalProperties": inner | st.booleans()}
+        else:
+            schema = inner | st.booleans()
+            common |= {
+                "const": values, "exclusiveMaximum": small, "exclusiveMinimum": small, "contains": inner, "minContains": small,
+                "maxContains": small, "prefixItems": several, "patternProperties": st.dictionaries(patterns, inner, max_size=2),
+                "propertyNames": inner, "dependentRequired": st.dictionaries(st.sampled_from(NAMES), names, max_size=1),
+                "dependentSchemas": by_name, "if": inner, "then": inner, "else": inner, "additionalProperties": schema,
+                "unevaluatedProperties": schema, "unevaluatedItems": schema, "$ref": st.just("#/$defs/one"),
+            }  # fmt: skip
+        return st.lists(st.sampled_from(sorted(common)), max_size=4, unique=True).flatmap(
+            lambda words: st.fixed_dictionaries({word: common[word] for word in words})
+        )
+
+    return st.recursive(st.just({}), more, max_leaves=6)
+
+
+def judged(schema: Any, dialect: Dialect, value: Any) -> bool:
+    budget = Budget()
+    with SchemaPath.from_dict(schema, base_uri="").resolve() as resolved:
+        return Ground(dialect, budget).node(schema, resolved.resolver).is_valid(value)
+
+
+@given(schema=schemas(old=False), one=schemas(old=False), value=values)
+@settings(deadline=None, max_examples=400)
+def test_as_json_schema_has_it(schema: Any, one: Any, value: Any) -> None:
+    """JSON Schema 2020-12, as OpenAPI 3.1 has it."""
+    whole = {**schema, "$defs": {"one": {key: part for key, part in one.items() if "$ref" not in str(part)}}}
+    whole["$defs"]["one"].pop("$ref", None)
+    assert judged(whole, OPENAPI_31, value) == Draft202012Validator(whole).is_valid(value)
+
+
+@given(schema=schemas(old=True), value=values)
+@settings(deadline=None, max_examples=400)
+def test_as_openapi_30_has_it(schema: Any, value: Any) -> None:
+    """OpenAPI 3.0, of requests."""
+    assert judged(schema, REQUESTS_30, value) == OAS30WriteValidator(schema).is_valid(value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "expected"),
+    [
+        ({"multipleOf": 0.01}, 19.99, True),  # differently: exactly, as it is written
+        ({"multipleOf": 0.1}, 0.3, True),
+        ({"multipleOf": 0.1}, 0.35, False),
+        ({"multipleOf": 0.01}, 10**400, True),
+        ({"multipleOf": 3}, 10**400, False),
+        ({"multipleOf": 7}, 1e300, False),
+        ({"multipleOf": 0.01}, float("inf"), False),
+        ({"type": "number"}, float("-inf"), False),  # differently: no double holds it
+        ({"pattern": "^a$"}, "a\n", False),  # differently: as ECMA-262 has it
+        ({"pattern": r"^\d+$"}, "٣", False),
+        ({"pattern": r"^\w$"}, "é", False),
+        ({"pattern": r"^[\W]$"}, "é", True),
+        ({"pattern": r"^[^\D5]$"}, "4", True),
+        ({"pattern": r"^\p{L}+[\p{N}-]$"}, "éa5", True),
+        ({"pattern": r"^[^]$"}, "\n", True),
+        ({"pattern": "^.$"}, "\u2028", False),
+        ({"pattern": r"^\/{id}\u{1F600}[[a]\u0041$"}, "/{id}😀[A", True),
+        ({"uniqueItems": True}, [1, 1.0], False),
+        ({"uniqueItems": True}, [1, True, "1", None, "null", [1], {"a": 1}, "[1]", 0, False], True),
+        ({"uniqueItems": True}, [{"a": 1, "b": [True]}, {"b": [True], "a": 1.0}], False),
+        ({"const": {"a": 1}}, {"a": 1.0}, True),
+        ({"enum": [0]}, False, False),
+        ({"type": "integer"}, 5.0, True),
+        ({"type": "integer"}, True, False),
+    ],
+)  # fmt: skip
+def test_values(schema: Any, value: Any, expected: bool) -> None:
+    """Numbers are exact, equality is JSON's, patterns are ECMA's."""
+    assert judged(schema, OPENAPI_31, value) is expected
