@@ -6,21 +6,18 @@ is. Measured on 12.2.3.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-import h2.errors
-import h2.events
 import h2.stream
 import h11
 from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
-from mitmproxy.connection import Client, ConnectionState, Server
+from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow
-from mitmproxy.proxy.commands import CloseConnection, Command, SendData
-from mitmproxy.proxy.events import CommandCompleted, ConnectionClosed, DataReceived, Event
+from mitmproxy.proxy.commands import CloseConnection, SendData
+from mitmproxy.proxy.events import ConnectionClosed, DataReceived, Event
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http, websocket
 from mitmproxy.proxy.layers.http import _http1, _http2
@@ -31,6 +28,11 @@ from wsproto.events import CloseConnection as WebSocketClose
 from wsproto.events import Message
 
 from keyswap.refusals import Answer
+from keyswap.shell import inside_http2
+from keyswap.shell.inside_watch import Interjection, Watch, answer_to, event_for, flow_of, watch, watch_of, wrap
+
+__all__ = ["Interjection", "Phase", "Watch", "bound_body", "http_layer", "install", "interject", "interject_http1"]
+__all__ += ["is_full", "phase", "still_sends", "unread", "watch", "watch_of"]
 
 MAX_CHUNK_HEAD = 16 << 10
 """Bytes of a chunk's size and extensions, or of trailers, after which a body is malformed."""
@@ -39,57 +41,11 @@ MAX_MESSAGE, MAX_FRAGMENTS = 4 << 20, 1 << 14
 """Bytes and frames of a WebSocket message, after which the socket is closed with 1009 (RFC 6455 §7.4.1)."""
 
 
-class Watch(Protocol):
-    """What these layers ask of whoever watches over a client's connection."""
-
-    @property
-    def max_head(self) -> int:
-        """Bytes of a request's head."""
-
-    def answer(self, flow: HTTPFlow | None, status: int) -> Answer:
-        """The gateway's own answer where mitmproxy would say something with this status."""
-
-    def strike(self, cost: float) -> bool:
-        """Note a frame that only costs; True when there were too many of them."""
-
-
-def watch_of(client: Client) -> Any:
-    """Whoever watches over a client's connection, or None."""
-    return vars(client).get("keyswap_watch")
-
-
-def watch(client: Client, by: Watch) -> None:
-    """Let these layers ask `by` about this client's connection."""
-    vars(client)["keyswap_watch"] = by
-
-
-@dataclass
-class Interject(Command):
-    """Nothing is done for this command: it marks where its completion goes."""
-
-    blocking = False
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-@dataclass(repr=False, init=False)
-class Interjection(ResponseProtocolError, CommandCompleted):
-    """From outside into the middle of a connection: this stream ends here, with an answer if none has begun."""
-
-    command: Interject = field(default_factory=Interject)
-    reply: None = None
-
-    def __init__(self, stream_id: int, answer: Answer) -> None:
-        super().__init__(stream_id, "ended by the gateway", ErrorCode.GENERIC_SERVER_ERROR)
-        self.command, self.reply, self.answer = Interject(), None, answer
-
-
 def interject(layer: http.HttpLayer, flow: HTTPFlow, answer: Answer) -> Interjection | None:
     """The event that ends the stream of `flow` with an answer; None: it has ended."""
     for stream in layer.streams.values():
         if getattr(stream, "flow", None) is flow:
-            return _event(layer, stream, stream.stream_id, answer)
+            return event_for(layer, stream, stream.stream_id, answer)
     return None
 
 
@@ -98,13 +54,7 @@ def interject_http1(layer: http.HttpLayer, answer: Answer) -> Interjection | Non
     server: Any = layer.connections[layer.context.client]
     if not isinstance(server, _http1.Http1Server):
         return None
-    return _event(layer, layer.streams.get(server.stream_id, server), server.stream_id, answer)
-
-
-def _event(layer: http.HttpLayer, target: Any, stream_id: int, answer: Answer) -> Interjection:
-    event = Interjection(stream_id, answer)
-    layer.command_sources[event.command] = target
-    return event
+    return event_for(layer, layer.streams.get(server.stream_id, server), server.stream_id, answer)
 
 
 def install(reasons: Mapping[int, str], shows: bool) -> None:
@@ -113,23 +63,19 @@ def install(reasons: Mapping[int, str], shows: bool) -> None:
     `reasons` are the phrases of HTTP/1; `shows`: somebody looks at flows, and at the messages of WebSockets.
     """
     _REASONS.update(reasons)
-    one, two = _http1.Http1Server, _http2.Http2Server
-    _wrap(one, "__init__", _begin_http1)
-    _wrap(one, "send", _send_http1)
-    _wrap(one, "read_headers", _read_request_head)
-    _wrap(one, "read_body", _read_request_body)
-    _wrap(_http1.Http1Client, "__init__", _begin_upstream)
-    _wrap(_http1.Http1Client, "read_headers", _read_response_head)
-    _wrap(http.HttpStream, "handle_protocol_error", _end_stream)
-    _wrap(http.HttpStream, "check_body_size", _hold_body)
-    _wrap(two, "_handle_event", _send_http2)
-    _wrap(two, "handle_h2_event", _receive_http2)
-    _wrap(two, "__init__", _begin_http2)
-    _wrap(_http2.Http2Connection, "protocol_error", _end_http2)
-    _wrap(_http2.Http2Client, "handle_h2_event", _receive_http2_upstream)
-    _wrap(websocket.WebsocketConnection, "events", _websocket_events)
+    one = _http1.Http1Server
+    wrap(one, "__init__", _begin_http1)
+    wrap(one, "send", _send_http1)
+    wrap(one, "read_headers", _read_request_head)
+    wrap(one, "read_body", _read_request_body)
+    wrap(_http1.Http1Client, "__init__", _begin_upstream)
+    wrap(_http1.Http1Client, "read_headers", _read_response_head)
+    wrap(http.HttpStream, "handle_protocol_error", _end_stream)
+    wrap(http.HttpStream, "check_body_size", _hold_body)
+    inside_http2.install()
+    wrap(websocket.WebsocketConnection, "events", _websocket_events)
     if not shows:
-        _wrap(websocket.WebsocketLayer, "relay_messages", _relay)
+        wrap(websocket.WebsocketLayer, "relay_messages", _relay)
     _http1.ChunkedReader = _Chunks  # type: ignore[attr-defined]
 
 
@@ -151,39 +97,6 @@ def _hold_body(original: Any, self: Any, request: bool) -> CommandGenerator[bool
     yield HttpErrorHook(self.flow)
     self.flow.live = False
     return True
-
-
-def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
-    original = getattr(owner, name)
-    if hasattr(original, "before_keyswap"):
-        return
-
-    def method(self: Any, *given: Any) -> Any:
-        return around(original, self, *given)
-
-    vars(method)["before_keyswap"] = original
-    setattr(owner, name, method)
-
-
-def _layer(child: Any) -> http.HttpLayer:
-    return next(layer for layer in child.context.layers if isinstance(layer, http.HttpLayer))
-
-
-def _answer(child: Any, event: ResponseProtocolError, status: int) -> Answer | None:
-    """What the gateway says where mitmproxy would say something."""
-    flow = _flow(child, event.stream_id)
-    by = watch_of(child.context.client)
-    if isinstance(event, Interjection):
-        answer = event.answer
-    elif by is not None:
-        answer = by.answer(flow, status)
-    else:
-        return None
-    return answer._replace(body=b"") if flow is not None and flow.request.data.method == b"HEAD" else answer
-
-
-def _flow(child: Any, stream_id: int) -> HTTPFlow | None:
-    return getattr(_layer(child).streams.get(stream_id), "flow", None)
 
 
 def _end_stream(original: Any, self: Any, event: ResponseProtocolError) -> CommandGenerator[None]:
@@ -269,7 +182,7 @@ def _send_http1(original: Any, self: Any, event: HttpEvent) -> CommandGenerator[
             yield command
         return
     assert isinstance(event, ResponseProtocolError)
-    yield from _say(self, _answer(self, event, status))
+    yield from _say(self, answer_to(self, event, status))
     if isinstance(event, Interjection) and self.request is None:
         self.state = self.done
 
@@ -294,7 +207,7 @@ def _read_request_body(original: Any, self: Any, event: Event) -> CommandGenerat
         if malformed and not self.request_done and not self.response:
             by = watch_of(self.context.client)
             if by is not None:
-                yield from _say(self, by.answer(_flow(self, self.stream_id), 400))
+                yield from _say(self, by.answer(flow_of(self, self.stream_id), 400))
                 continue
         yield command
 
@@ -328,84 +241,6 @@ def _read_response_head(original: Any, self: Any, event: Event) -> CommandGenera
 
 def _is_interim(begin: bytes) -> bool:
     return len(begin) == 12 and begin[:5] == b"HTTP/" and begin[8:10] == b" 1" and begin[9:] != b"101"
-
-
-# ---- HTTP/2
-
-
-def _begin_http2(original: Any, self: Any, *given: Any) -> None:
-    original(self, *given)
-    by = watch_of(self.context.client)
-    if by is not None:
-        # Twice the bound: what is over it once gets a 431, what is over it twice loses its connection.
-        self.h2_conn.decoder.max_header_list_size = 2 * by.max_head
-
-
-def _end_http2(original: Any, self: Any, _message: str, *code: int) -> CommandGenerator[None]:
-    """What ends a connection is told by its error code alone: the message would quote what was sent."""
-    yield from original(self, "malformed HTTP/2", *code)
-
-
-def _send_http2(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
-    answer = None
-    if isinstance(event, ResponseProtocolError) and (status := event.code.http_status_code()) is not None:
-        stream = self.h2_conn.streams.get(event.stream_id)
-        if stream is not None and self.is_open_for_us(event.stream_id) and not stream.state_machine.headers_sent:
-            answer = _answer(self, event, status)
-    if answer is None:
-        yield from original(self, event)
-        if isinstance(event, DataReceived) and _overfull(self):
-            yield from self.protocol_error(
-                "a frame or header block is too long", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
-            )
-        return
-    assert isinstance(event, ResponseProtocolError)
-    connection, stream_id = self.h2_conn, event.stream_id
-    fields = [(b":status", b"%d" % answer.status)] + [(name.lower(), value) for name, value in answer.headers]
-    connection.send_headers(stream_id, fields)
-    connection.send_data(stream_id, answer.body, end_stream=True)
-    if not self.is_closed(stream_id) and not connection.stream_buffers.get(stream_id):
-        connection.reset_stream(stream_id, h2.errors.ErrorCodes.NO_ERROR)  # RFC 9113 §8.1: send no more of it
-    yield SendData(self.conn, connection.data_to_send())
-
-
-def _overfull(self: Any) -> bool:
-    """Whether a frame, or a header block, will be too long: h2 checks neither before it has all of it."""
-    by, buffer = watch_of(self.context.client), self.h2_conn.incoming_buffer
-    if by is None or self._handle_event == self.done:
-        return False
-    held = sum(len(frame.data) for frame in buffer._headers_buffer)
-    announced = int.from_bytes(buffer._data[:3]) if len(buffer._data) >= 3 else 0
-    return bool(announced > buffer.max_frame_size or held > 2 * by.max_head)
-
-
-_COSTS = {
-    h2.events.StreamReset: 4.0,  # its request had been judged: rapid reset, CVE-2023-44487
-    h2.events.RemoteSettingsChanged: 1.0,
-    h2.events.PingReceived: 1.0,
-    h2.events.PriorityUpdated: 1.0,
-    h2.events.UnknownFrameReceived: 1.0,
-}
-
-
-def _receive_http2(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
-    if isinstance(event, h2.events.TrailersReceived):
-        return False  # mitmproxy cannot pass them to an HTTP/1 backend; discarded as on HTTP/1
-    cost = _COSTS.get(type(event), 0.0)
-    if isinstance(event, h2.events.DataReceived) and not event.data and not event.stream_ended:
-        cost = 1.0
-    if cost:
-        by = watch_of(self.context.client)
-        if by is not None and by.strike(cost):
-            yield from self.protocol_error("too many frames of no use", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
-            return True
-    return bool((yield from original(self, event)))
-
-
-def _receive_http2_upstream(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
-    if isinstance(event, h2.events.TrailersReceived):
-        return False
-    return bool((yield from original(self, event)))
 
 
 # ---- WebSockets
