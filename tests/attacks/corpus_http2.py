@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from attacks.frames import (
+    ACK,
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -103,6 +104,13 @@ def bodies() -> Iterator[Entry]:
                            (b"5, 5", MALFORMED), (b"", MALFORMED), (b"abc", MALFORMED), (b"0x5", MALFORMED), (b"5 ", MALFORMED), (b"1" * 30, MALFORMED)):  # fmt: skip
         raw = headers(1, fields((b"content-length", value), method=b"POST"), end=False) + data(1, SMUGGLED)
         yield Entry(f"content-length {value!r}", raw, outcome, never, (b"/x",) if outcome == OK else ())
+    for length in (b"50", b"900000"):  # held, and streamed
+        short = "the backend takes what follows for the rest of this body"
+        long = fields((b"content-length", length), method=b"POST")
+        yield Entry(f"content-length {length!r} and no body", headers(1, long), "reset", short)
+        for name, more in (("trailers", []), ("trailers with a length", [(b"content-length", b"5")])):
+            raw = headers(1, long, end=False) + data(1, b"hello", end=False) + headers(1, [(b"x", b"y"), *more])
+            yield Entry(f"content-length {length!r}, less, {name}", raw, "reset", short)
     twice = fields((b"content-length", b"5"), (b"content-length", b"50"), method=b"POST")
     yield Entry("two lengths", headers(1, twice, end=False) + data(1, b"hello"), MALFORMED, never)
     for coding in (b"chunked", b"identity", b"gzip, chunked", b"CHUNKED", b"xchunked"):
@@ -284,6 +292,13 @@ def floods() -> Iterator[Entry]:
     yield Entry(
         "unknown frames", headers(1, fields(path=b"/slow")) + frame(0xEE, 0, 0, b"x") * 5000, GONE, never, (b"/slow",)
     )
+    floods = {
+        "PING answers": frame(PING, ACK, 0, b"12345678"),
+        "settings acknowledgements": frame(SETTINGS, ACK, 0),
+        "window updates": window(0, 1),
+    }
+    for name, one in floods.items():
+        yield Entry(name, headers(1, fields(path=b"/slow")) + one * 5000, GONE, never, (b"/slow",))
     rapid = b"".join(headers(n, fields(key=False), end=False) + reset(n) for n in range(3, 2003, 2))
     yield Entry("rapid resets", headers(1, fields(path=b"/slow")) + rapid, GONE, never, (b"/slow",))
     many = b"".join(headers(n, fields(path=b"/slow"), end=True) for n in range(1, 403, 2))

@@ -1,65 +1,237 @@
 """mitmproxy's HTTP/2 layers, changed as `inside_http` says.
 
-Law: as in `inside_http`. Measured on mitmproxy 12.2.3 and h2 4.3.
+Law: as in `inside_http`. A stream that has ended towards the caller has ended in mitmproxy too, and upstream. h2 reads
+all frames of a segment before mitmproxy sees the first event: what h2 says of a stream is how it stands after them all.
+Measured on mitmproxy 12.2.3 and h2 4.3.
 """
 
 from typing import Any
 
 import h2.errors
 import h2.events
+import h2.exceptions
+import h2.settings
+from hyperframe import frame as frames
 from mitmproxy.proxy.commands import SendData
 from mitmproxy.proxy.events import DataReceived, Event
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http import _http2
-from mitmproxy.proxy.layers.http._events import ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseProtocolError
+from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
-from keyswap.shell.inside_watch import answer_to, watch_of, wrap
+from keyswap.shell.inside_watch import Interjection, Watch, answer_to, layer_of, watch_of, wrap
+
+MAX_STREAMS = 100
+"""Requests of one connection that may be under way, h2's own bound on open streams: one more is refused."""
+MAX_HPACK_TABLE = 4096
+"""Bytes of headers that are remembered for a caller's answers, whatever it allows: each is searched line by line."""
+RESET_COST = MALFORMED_COST = 4.0
+"""What a reset or a malformed request costs: rapid reset (CVE-2023-44487), and the same by mistakes (CVE-2025-8671)."""
+SMALL_DATA, SMALL_COST = 64, 0.02
+"""Bytes under which a DATA frame costs: 1,650 a second are free."""
+DUE_PER_SEND, DUE_PER_BYTE, DUE_PER_REQUEST, MAX_DUE = 4.0, 1 / 4096, 4.0, float(1 << 14)
+"""How many WINDOW_UPDATEs and the like a caller may send for what it was sent: the most talkative clients send two for
+each frame, and frames are cut where its windows end."""
 
 
 def install() -> None:
     """Change the HTTP/2 layers of this process; doing it again changes nothing."""
     caller = _http2.Http2Server
-    wrap(caller, "__init__", _begin_http2)
-    wrap(caller, "_handle_event", _send_http2)
-    wrap(caller, "handle_h2_event", _receive_http2)
-    wrap(_http2.Http2Connection, "protocol_error", _end_http2)
-    wrap(_http2.Http2Client, "handle_h2_event", _receive_http2_upstream)
+    wrap(caller, "__init__", _begin)
+    wrap(caller, "_handle_event", _handle)
+    wrap(caller, "handle_h2_event", _receive)
+    wrap(caller, "close_connection", _close)
+    wrap(_http2.Http2Connection, "protocol_error", _end)
+    wrap(_http2.Http2Client, "handle_h2_event", _receive_upstream)
+    _http2.BufferedH2Connection = _Connection  # type: ignore[attr-defined]
 
 
-def _begin_http2(original: Any, self: Any, *given: Any) -> None:
+# ---- What frames cost
+
+
+class _Connection(BufferedH2Connection):
+    """h2's connection; frames that only cost are noted before they are read."""
+
+    by: Watch | None = None
+    _due = 0.0
+
+    def send_data(self, stream_id: int, data: Any, end_stream: bool = False, pad_length: Any = None) -> None:
+        self._due = min(MAX_DUE, self._due + DUE_PER_SEND + len(data) * DUE_PER_BYTE)
+        super().send_data(stream_id, data, end_stream, pad_length)
+
+    def _receive_frame(self, frame: frames.Frame) -> list[h2.events.Event]:
+        cost = self._cost(frame) if self.by is not None else 0.0
+        if cost and self.by is not None and self.by.strike(cost):
+            raise h2.exceptions.DenialOfServiceError("too many frames of no use")
+        return super()._receive_frame(frame)
+
+    def _cost(self, frame: frames.Frame) -> float:
+        """What a frame costs, beyond what comes of it. Resets of open streams are told by their event."""
+        if isinstance(frame, frames.DataFrame):
+            if len(frame.data) >= SMALL_DATA or "END_STREAM" in frame.flags:
+                return 0.0
+            return SMALL_COST if frame.data else 1.0
+        if isinstance(frame, frames.HeadersFrame) and frame.stream_id > self.highest_inbound_stream_id:
+            self._due = min(MAX_DUE, self._due + DUE_PER_REQUEST)
+            return 0.0
+        if isinstance(frame, frames.SettingsFrame):
+            # h2 remembers every setting that it was told of, known or not.
+            frame.settings = {code: value for code, value in frame.settings.items() if code in _SETTINGS}
+        answers = isinstance(frame, frames.WindowUpdateFrame | frames.RstStreamFrame | frames.HeadersFrame)
+        if answers and self._due >= 1:
+            self._due -= 1
+            return 0.0
+        return 0.0 if isinstance(frame, frames.GoAwayFrame) else 1.0
+
+
+_SETTINGS = frozenset(h2.settings.SettingCodes)
+
+
+def _begin(original: Any, self: Any, *given: Any) -> None:
     original(self, *given)
+    self.keyswap_missing = {}
     by = watch_of(self.context.client)
     if by is not None:
+        self.h2_conn.by = by
         # Twice the bound: what is over it once gets a 431, what is over it twice loses its connection.
         self.h2_conn.decoder.max_header_list_size = 2 * by.max_head
 
 
-def _end_http2(original: Any, self: Any, _message: str, *code: int) -> CommandGenerator[None]:
+# ---- From the caller
+
+
+def _receive(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
+    event = _seen(self, event)
+    if isinstance(event, h2.exceptions.DenialOfServiceError):
+        yield from _calm(self)
+        return True
+    if isinstance(event, h2.events.StreamReset):
+        by = watch_of(self.context.client)
+        refused = event.error_code == h2.errors.ErrorCodes.REFUSED_STREAM and not event.remote_reset
+        if by is not None and by.strike(1.0 if refused else RESET_COST):
+            yield from _calm(self)
+            return True
+        if event.stream_id in layer_of(self).streams:
+            # mitmproxy forgets a stream at its end when h2 has read its reset already, and then ignores the reset.
+            self.streams[event.stream_id] = _http2.StreamState.HEADERS_RECEIVED
+    return event is not None and bool((yield from original(self, event)))
+
+
+def _seen(self: Any, event: Any) -> Any:
+    """What mitmproxy is to see of this event: itself, a reset in its place, or None."""
+    if isinstance(event, h2.events.RequestReceived):
+        return _seen_request(self, event)
+    if isinstance(event, h2.events.DataReceived):
+        if event.stream_id in self.keyswap_missing:
+            self.keyswap_missing[event.stream_id] -= len(event.data)
+    elif isinstance(event, h2.events.TrailersReceived):
+        return None  # mitmproxy cannot pass them to an HTTP/1 backend; discarded as on HTTP/1
+    elif isinstance(event, h2.events.StreamEnded):
+        if self.keyswap_missing.pop(event.stream_id, 0):
+            return _reset(self, event.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)  # RFC 9113 §8.1.1
+    elif isinstance(event, h2.events.RemoteSettingsChanged):
+        encoder = self.h2_conn.encoder
+        if encoder.header_table_size > MAX_HPACK_TABLE:
+            encoder.header_table_size = MAX_HPACK_TABLE
+            encoder.table_size_changes[:] = [min(size, MAX_HPACK_TABLE) for size in encoder.table_size_changes]
+    return event
+
+
+def _seen_request(self: Any, event: h2.events.RequestReceived) -> Any:
+    stream_id, layer = event.stream_id, layer_of(self)
+    assert stream_id is not None
+    if self.is_closed(stream_id):
+        return None  # taken back in the same segment; its reset follows
+    if len(layer.streams) >= MAX_STREAMS and sum(map(_is_under_way, layer.streams.values())) >= MAX_STREAMS:
+        return _reset(self, stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
+    missing = next((int(value) for name, value in event.headers if name == b"content-length" and value.isdigit()), 0)
+    if missing and event.stream_ended is not None:
+        return _reset(self, stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+    if len(self.streams) > 2 * MAX_STREAMS:  # mitmproxy forgets none that has been answered
+        for gone in [known for known in self.streams if known not in layer.streams and self.is_closed(known)]:
+            del self.streams[gone]
+            self.keyswap_missing.pop(gone, None)
+    if missing:
+        self.keyswap_missing[stream_id] = missing
+    return event
+
+
+def _is_under_way(stream: Any) -> bool:
+    """Whether a request has not ended; those that a caller has just reset are told to the gate and then forgotten."""
+    flow = getattr(stream, "flow", None)
+    return flow is None or flow.error is None
+
+
+def _reset(self: Any, stream_id: int, code: h2.errors.ErrorCodes) -> h2.events.StreamReset:
+    """Reset a stream, and tell of it as if the caller had."""
+    if not self.is_closed(stream_id):
+        self.h2_conn.reset_stream(stream_id, code)
+    return h2.events.StreamReset(stream_id=stream_id, error_code=code, remote_reset=False)
+
+
+def _calm(self: Any) -> CommandGenerator[None]:
+    yield from self.protocol_error("too many frames of no use", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+
+
+def _end(original: Any, self: Any, _message: str, *code: int) -> CommandGenerator[None]:
     """What ends a connection is told by its error code alone: the message would quote what was sent."""
     yield from original(self, "malformed HTTP/2", *code)
 
 
-def _send_http2(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
-    answer = None
-    if isinstance(event, ResponseProtocolError) and (status := event.code.http_status_code()) is not None:
-        stream = self.h2_conn.streams.get(event.stream_id)
-        if stream is not None and self.is_open_for_us(event.stream_id) and not stream.state_machine.headers_sent:
-            answer = answer_to(self, event, status)
-    if answer is None:
-        yield from original(self, event)
-        if isinstance(event, DataReceived) and _overfull(self):
-            yield from self.protocol_error(
-                "a frame or header block is too long", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
-            )
+def _close(original: Any, self: Any, message: str) -> CommandGenerator[None]:
+    """The end of a connection ends every request of it, also those that mitmproxy has forgotten here."""
+    for stream_id in layer_of(self).streams:
+        self.streams[stream_id] = _http2.StreamState.HEADERS_RECEIVED
+    yield from original(self, message)
+
+
+def _receive_upstream(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
+    if isinstance(event, h2.events.TrailersReceived):
+        return False
+    return bool((yield from original(self, event)))
+
+
+# ---- To the caller
+
+
+def _handle(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    if isinstance(event, ResponseProtocolError):
+        yield from _fail(original, self, event)
         return
-    assert isinstance(event, ResponseProtocolError)
-    connection, stream_id = self.h2_conn, event.stream_id
-    fields = [(b":status", b"%d" % answer.status)] + [(name.lower(), value) for name, value in answer.headers]
-    connection.send_headers(stream_id, fields)
-    connection.send_data(stream_id, answer.body, end_stream=True)
+    yield from original(self, event)
+    if isinstance(event, DataReceived) and _overfull(self):
+        yield from self.protocol_error("a frame or header block is too long", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+
+
+_MALFORMED = {ErrorCode.REQUEST_VALIDATION_FAILED, ErrorCode.DESTINATION_UNKNOWN}
+
+
+def _fail(original: Any, self: Any, event: ResponseProtocolError) -> CommandGenerator[None]:
+    """End a request: with an answer, if none has begun. mitmproxy keeps those for ever that it refuses itself."""
+    connection, stream_id, streams = self.h2_conn, event.stream_id, layer_of(self).streams
+    if isinstance(event, Interjection) and stream_id not in streams:
+        return  # it has its answer
+    state = connection.streams.get(stream_id)
+    begun = state is not None and state.state_machine.headers_sent
+    status, answer = event.code.http_status_code(), None
+    if status is not None and not begun and self.is_open_for_us(stream_id):
+        answer = answer_to(self, event, status)
+    stream = streams.pop(stream_id, None)
+    if answer is not None:
+        fields = [(b":status", b"%d" % answer.status)] + [(name.lower(), value) for name, value in answer.headers]
+        connection.send_headers(stream_id, fields)
+        connection.send_data(stream_id, answer.body, end_stream=True)
+    elif begun and stream is not None and stream.server_state == stream.state_done and self.is_open_for_us(stream_id):
+        connection.end_stream(stream_id)  # answered whole, before the request was
+    else:
+        yield from original(self, event)
+        return
     if not self.is_closed(stream_id) and not connection.stream_buffers.get(stream_id):
         connection.reset_stream(stream_id, h2.errors.ErrorCodes.NO_ERROR)  # RFC 9113 §8.1: send no more of it
     yield SendData(self.conn, connection.data_to_send())
+    by = watch_of(self.context.client)
+    if event.code in _MALFORMED and by is not None and by.strike(MALFORMED_COST):
+        yield from _calm(self)
 
 
 def _overfull(self: Any) -> bool:
@@ -70,32 +242,3 @@ def _overfull(self: Any) -> bool:
     held = sum(len(frame.data) for frame in buffer._headers_buffer)
     announced = int.from_bytes(buffer._data[:3]) if len(buffer._data) >= 3 else 0
     return bool(announced > buffer.max_frame_size or held > 2 * by.max_head)
-
-
-_COSTS = {
-    h2.events.StreamReset: 4.0,  # its request had been judged: rapid reset, CVE-2023-44487
-    h2.events.RemoteSettingsChanged: 1.0,
-    h2.events.PingReceived: 1.0,
-    h2.events.PriorityUpdated: 1.0,
-    h2.events.UnknownFrameReceived: 1.0,
-}
-
-
-def _receive_http2(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
-    if isinstance(event, h2.events.TrailersReceived):
-        return False  # mitmproxy cannot pass them to an HTTP/1 backend; discarded as on HTTP/1
-    cost = _COSTS.get(type(event), 0.0)
-    if isinstance(event, h2.events.DataReceived) and not event.data and not event.stream_ended:
-        cost = 1.0
-    if cost:
-        by = watch_of(self.context.client)
-        if by is not None and by.strike(cost):
-            yield from self.protocol_error("too many frames of no use", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
-            return True
-    return bool((yield from original(self, event)))
-
-
-def _receive_http2_upstream(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
-    if isinstance(event, h2.events.TrailersReceived):
-        return False
-    return bool((yield from original(self, event)))
