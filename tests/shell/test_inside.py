@@ -1,10 +1,12 @@
 """The names and orders of mitmproxy's private side that inside.py counts on: a new mitmproxy that changes one fails."""
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any, cast
 
 from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
@@ -124,3 +126,29 @@ def test_reading_waits_for_writing_elsewhere() -> None:
     handler = SimpleNamespace()
     inside.leave_draining(handler)
     assert asyncio.run(handler.drain_writers()) is None
+
+
+def test_no_connection_upstream_waits_for_its_turn() -> None:
+    """mitmproxy asks its handler for each connection's turn, outside of what tells of a failure; ours comes at once."""
+    assert "async with self.max_conns[command.connection.address]" in inspect.getsource(
+        ConnectionHandler.open_connection
+    )
+    handler = SimpleNamespace()
+    inside.lift_connection_limit(handler)
+
+    async def take() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(1000):
+                await stack.enter_async_context(handler.max_conns["127.0.0.1", 1])
+
+    asyncio.run(asyncio.wait_for(take(), 1))
+
+
+def test_connections_that_could_not_be_made_are_forgotten() -> None:
+    """mitmproxy keeps them in its handler's transports until the caller's connection ends."""
+    assert "self.transports.pop" not in inspect.getsource(ConnectionHandler.open_connection)
+    handler = SimpleNamespace(transports={"server": None})
+    for _ in range(2):
+        inside.forget_transport(handler, cast("Any", "server"))
+    assert handler.transports == {}
+    inside.cancel_transport(handler, cast("Any", "server"))

@@ -24,8 +24,6 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 DEAD = "reverse:http://127.0.0.1:9"
 """The upstream of mitmproxy itself: the discard port, where nothing listens. Only an Admit writes a real one."""
 
-MAX_CONNECTIONS = 256
-"""Connections upstream for one caller's connection; HTTP/2 has at most 100 streams open at once."""
 HARMLESS = ("Server TLS handshake failed.",)
 """How the log lines of connections begin that quote neither a caller nor a backend."""
 
@@ -100,8 +98,11 @@ def handler_of(master: Master, client: Client) -> Any:
 
 
 def lift_connection_limit(handler: Any) -> None:
-    """Let each stream of an HTTP/2 caller have its connection upstream: with five, the sixth event stream starves."""
-    handler.max_conns = defaultdict(lambda: asyncio.Semaphore(MAX_CONNECTIONS))
+    """Let each stream of an HTTP/2 caller have its connection upstream: with five, the sixth event stream starves.
+
+    What is cancelled while it waits for its turn says so to nobody, and its request hangs. The streams are bounded.
+    """
+    handler.max_conns = defaultdict(contextlib.nullcontext)
 
 
 def leave_draining(handler: Any) -> None:
@@ -116,11 +117,16 @@ def leave_draining(handler: Any) -> None:
     handler.drain_writers = drain_writers
 
 
+def forget_transport(handler: Any, connection: Connection) -> None:
+    """Forget a connection that could not be made: mitmproxy would not until the caller's has ended."""
+    handler.transports.pop(connection, None)
+
+
 def cancel_transport(handler: Any, connection: Connection) -> None:
     """Give a connection up that is being made."""
-    task = handler.transports[connection].handler
-    if task is not None:
-        task.cancel("not in time")
+    transport = handler.transports.get(connection)
+    if transport is not None and transport.handler is not None:
+        transport.handler.cancel("not in time")
 
 
 def log_without_quoting(report: Callable[[Exception], None]) -> None:

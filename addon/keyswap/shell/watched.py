@@ -412,8 +412,11 @@ class Watchpoint:
         return None
 
     def gone(self) -> None:
-        """The connection has ended: whatever way it did, its socket goes too."""
-        if self.writer is not None and not self.writer.transport.is_closing():
+        """The connection has ended, or was never made: whatever way it did, its socket goes too."""
+        if self.writer is None:
+            inside.forget_transport(self.watched.handler, self.server)
+            return
+        if not self.writer.transport.is_closing():
             self.writer.close()
-        if self.writer is not None and self.writer.transport.get_write_buffer_size():
+        if self.writer.transport.get_write_buffer_size():
             self.writer.transport.abort()
