@@ -60,8 +60,8 @@ def ok(got: Got, connection: socket.socket) -> None:
 class Recorder:
     """A backend that keeps every byte, and reads requests as strictly as it can."""
 
-    def __init__(self, behave: Behaviour = ok) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=256)
+    def __init__(self, behave: Behaviour = ok, port: int = 0) -> None:
+        self._socket = socket.create_server(("127.0.0.1", port), backlog=256)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.behave = behave

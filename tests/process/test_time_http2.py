@@ -5,7 +5,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -210,6 +210,71 @@ def test_too_large_a_body(caller: Http2, key: str, partial: Partial) -> None:
     caller.until(lambda: is_over(sibling))
     assert sibling.status == 200
     assert [got.body for got in partial.requests] == [b""]
+
+
+def nobody_accepts(port: int) -> list[socket.socket]:
+    """Listen where no connection can be made, as long as these sockets are open."""
+    made = [socket.create_server(("127.0.0.1", port), backlog=0)]
+    for _ in range(4):
+        made.append(socket.socket())
+        made[-1].setblocking(False)
+        made[-1].connect_ex(("127.0.0.1", port))
+    return made
+
+
+@contextmanager
+def patient(folder: Path, certificate: Path, port: int) -> Iterator[tuple[Gateway, str]]:
+    """A gateway of its own that waits for idle connections, before this port."""
+    home = Home(folder, f"http://127.0.0.1:{port}")
+    home.write_policy(POLICY.replace("idle: 2s", "idle: 30s"))
+    key = home.key()[1]
+    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
+    gateway = Gateway(home, "serve", *words, port=free_port())
+    try:
+        eventually("it is ready", lambda: '"ready"' in gateway.output)
+        yield gateway, key
+    finally:
+        assert "Traceback" not in gateway.stop()
+
+
+@pytest.mark.parametrize("trouble", ["nothing listens", "nobody accepts"])
+def test_a_backend_that_is_back(certificate: Path, tmp_path: Path, trouble: str) -> None:
+    """A failed connection upstream is no answer to later requests of the same caller: they are served again."""
+    port, status, full = free_port(), 502, []
+    if trouble == "nobody accepts":
+        status, full = 504, nobody_accepts(port)
+    with patient(tmp_path, certificate, port) as (gateway, key), tls(gateway.port, certificate, "h2") as connection:
+        caller = Http2(connection)
+        streams = [caller.ask("GET", "/", key) for _ in range(3)]
+        caller.until(lambda: all(map(is_over, streams)))
+        assert {stream.status for stream in streams} == {status}
+        for one in full:
+            one.close()
+        backend = Recorder(port=port)
+        streams = [caller.ask("GET", "/", key) for _ in range(3)]
+        caller.until(lambda: all(map(is_over, streams)))
+        backend.close()
+        assert {stream.status for stream in streams} == {200}
+
+
+def test_requests_taken_back_while_they_are_connected(certificate: Path, tmp_path: Path) -> None:
+    """However many were taken back while their connections were made, the next is refused or answered, in time."""
+    port = free_port()
+    full = nobody_accepts(port)
+    with patient(tmp_path, certificate, port) as (gateway, key), tls(gateway.port, certificate, "h2") as connection:
+        caller = Http2(connection)
+        for _ in range(3):
+            began = time.monotonic()
+            for _ in range(60):
+                caller.ask("GET", "/", key)
+                caller.h2.reset_stream(max(caller.streams))
+                caller.flush()
+            stream = caller.ask("GET", "/", key)
+            caller.until(lambda stream=stream: is_over(stream))  # type: ignore[misc]
+            assert stream.status == 504 or stream.reset == 7, stream
+            assert time.monotonic() - began <= 1 + LATE_S and caller.goaway is None
+    for one in full:
+        one.close()
 
 
 def test_a_silent_websocket_is_closed(home: Home, key: str) -> None:

@@ -1,9 +1,14 @@
 """What inside_http.py counts on in mitmproxy's HTTP layers, and what it makes of them, without a socket."""
 
+import struct
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import ResponseReceived, StreamReset
+from h2.settings import SettingCodes
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import Client, ConnectionState, Server
@@ -23,6 +28,7 @@ from wsproto.events import BytesMessage, CloseConnection, Message
 
 from keyswap.refusals import Answer
 from keyswap.shell import inside_http
+from keyswap.shell.inside_http2 import MAX_STREAMS
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -213,3 +219,223 @@ def test_websocket_messages_are_bounded(sizes: list[int]) -> None:
     got = list(ours.events())
     assert isinstance(got[-1], CloseConnection) and got[-1].code == 1009
     assert all(isinstance(event, Message) for event in got[:-1])
+
+
+# ---- HTTP/2, from a caller of h2's
+
+
+class Caller:
+    """An HTTP/2 caller before the layers; its hooks are answered, connections upstream only when a test says so."""
+
+    def __init__(self) -> None:
+        made = context(b"h2")
+        made.server = Server(address=("127.0.0.1", 3))
+        self.client = made.client
+        self.layer = http.HttpLayer(made, http.HTTPMode.transparent)
+        self.watch: Any = inside_http.watch_of(made.client)
+        self.watch.left = 1000.0
+        self.h2 = H2Connection()
+        self.h2.initiate_connection()
+        self.answers_hooks = True
+        self.hooks: list[str] = []
+        self.got: list[Any] = []
+        self.event(events.Start())
+        self.say()
+
+    @property
+    def server(self) -> Any:
+        return self.layer.connections[self.client]
+
+    def ask(self, *fields: tuple[str, str], ends: bool = True, **more: Any) -> int:
+        stream_id = self.h2.get_next_available_stream_id()
+        head = [(":method", "GET"), (":path", "/"), (":scheme", "https"), (":authority", "h")]
+        self.h2.send_headers(stream_id, [*head, *fields], end_stream=ends, **more)
+        return stream_id
+
+    def say(self, raw: bytes | None = None) -> list[commands.Command]:
+        """Send what was prepared, or these bytes."""
+        self.got = []
+        return self.event(events.DataReceived(self.client, raw or self.h2.data_to_send()))
+
+    def event(self, event: events.Event) -> list[commands.Command]:
+        """What the layers do after an event, hooks answered."""
+        done: list[commands.Command] = []
+        for command in list(self.layer.handle_event(event)):
+            done.append(command)
+            if isinstance(command, commands.StartHook):
+                self.hooks.append(command.name)
+                if self.answers_hooks:
+                    done += self.event(events.HookCompleted(command))
+        for command in done:
+            if isinstance(command, commands.SendData) and command.connection is self.client:
+                self.got += self.h2.receive_data(command.data)
+                command.data = b""
+        return done
+
+
+def opened(done: list[commands.Command]) -> commands.OpenConnection:
+    (found,) = [command for command in done if isinstance(command, commands.OpenConnection)]
+    return found
+
+
+def test_requests_under_way_are_bounded() -> None:
+    """Requests count until they have ended here, whatever h2 says of their streams: one over 100 is refused."""
+    caller = Caller()
+    caller.answers_hooks = False
+    for _ in range(100):
+        stream_id = caller.ask()
+        caller.say()
+        caller.h2.reset_stream(stream_id)
+        caller.say()
+    assert len(caller.layer.streams) == 100 and caller.server.h2_conn.open_inbound_streams == 0
+    caller.watch.left = 100
+    refused = caller.ask()
+    caller.say()
+    assert refused not in caller.layer.streams and len(caller.layer.streams) == 100
+    (event,) = [one for one in caller.got if isinstance(one, StreamReset)]
+    assert event.stream_id == refused and event.error_code == ErrorCodes.REFUSED_STREAM
+
+
+def test_as_many_requests_may_follow_those_that_are_taken_back() -> None:
+    """A caller that resets its 100 streams and opens 100 others in one segment is not refused."""
+    caller = Caller()
+    streams = [caller.ask(ends=False) for _ in range(100)]
+    caller.say()
+    caller.answers_hooks = False
+    for stream_id in streams:
+        caller.h2.reset_stream(stream_id)
+    others = [caller.ask() for _ in range(100)]
+    caller.say()
+    assert set(others) < set(caller.layer.streams)
+    assert not [one for one in caller.got if isinstance(one, StreamReset)]
+
+
+def test_streams_are_forgotten() -> None:
+    """Neither refused requests nor answered ones are kept; mitmproxy's own list of them is swept."""
+    caller = Caller()
+    for number in range(300):
+        caller.ask(("content-length", "0"), ("content-length", "0")) if number % 2 else caller.ask(('a"b', "c"))
+        caller.watch.left = 1000
+        caller.say()
+        assert not caller.layer.streams
+    assert len(caller.server.streams) <= 2 * MAX_STREAMS + 1 and not caller.server.keyswap_missing
+
+
+@pytest.mark.parametrize("sends", ["reset", "end"])
+def test_a_request_that_ends_while_its_connection_is_made_is_not_sent(sends: str) -> None:
+    """What ended a request before its connection stood: no byte of it goes upstream, its error is told, once."""
+    caller = Caller()
+    stream_id = caller.ask()
+    opening = opened(caller.say())
+    if sends == "reset":
+        caller.h2.reset_stream(stream_id)
+        caller.say()
+    else:
+        event = inside_http.interject(caller.layer, caller.layer.streams[stream_id].flow, Answer(504, (), b"late"))
+        assert event is not None
+        caller.event(event)
+    opening.connection.state = ConnectionState.OPEN
+    opening.connection.timestamp_tcp_setup = 1.0
+    done = caller.event(events.OpenConnectionCompleted(opening, None))
+    assert not [one for one in done if isinstance(one, commands.SendData) and one.connection is not caller.client]
+    assert [one.connection for one in done if isinstance(one, commands.CloseConnection)] == [opening.connection]
+    assert caller.hooks.count("error") == 1 and not caller.layer.streams and not caller.layer.command_sources
+    assert not caller.layer.waiting_for_establishment
+
+
+def test_connections_upstream_are_forgotten() -> None:
+    """One that could not be made is forgotten at once, one that has ended when the next is made."""
+    caller = Caller()
+    caller.ask()
+    opening = opened(caller.say())
+    opening.connection.error = "refused"
+    caller.event(events.OpenConnectionCompleted(opening, "refused"))
+    assert list(caller.layer.connections) == [caller.client]
+    for _ in range(5):
+        caller.ask()
+        opening = opened(caller.say())
+        server = opening.connection
+        server.state, server.timestamp_tcp_setup = ConnectionState.OPEN, 1.0
+        caller.event(events.OpenConnectionCompleted(opening, None))
+        caller.event(events.DataReceived(server, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+        server.state = ConnectionState.CLOSED
+        caller.event(events.ConnectionClosed(server))
+        server.timestamp_end = 1.0
+        assert len(caller.layer.connections) == 2 and not caller.layer.streams
+
+
+def test_what_is_remembered_of_settings_is_bounded() -> None:
+    """A table of 2^32-1 bytes of headers stays at 4,096, and is read; settings that nobody knows are not kept."""
+    caller = Caller()
+    caller.h2.update_settings({SettingCodes.HEADER_TABLE_SIZE: (1 << 32) - 1})
+    caller.h2.decoder.max_allowed_table_size = (1 << 32) - 1
+    caller.say()
+    for _ in range(10):
+        stream_id = caller.ask(('a"b', "c"))
+        caller.say()
+        assert [one for one in caller.got if isinstance(one, ResponseReceived) and one.stream_id == stream_id]
+    assert caller.server.h2_conn.encoder.header_table_size == 4096
+    unknown = b"".join(struct.pack(">HI", code, 1) for code in range(100, 2000))
+    caller.say(len(unknown).to_bytes(3, "big") + b"\x04\x00\x00\x00\x00\x00" + unknown)
+    assert len(caller.server.h2_conn.remote_settings._settings) < 20
+
+
+FLOODS = {
+    "PING ACK": b"\x00\x00\x08\x06\x01\x00\x00\x00\x00" + b"12345678",
+    "SETTINGS ACK": b"\x00\x00\x00\x04\x01\x00\x00\x00\x00",
+    "WINDOW_UPDATE": b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\x00\x00\x01",
+    "WINDOW_UPDATE on a closed stream": b"\x00\x00\x04\x08\x00\x00\x00\x00\x01\x00\x00\x00\x01",
+    "RST_STREAM on a closed stream": b"\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x08",
+    "HEADERS on a closed stream": b"\x00\x00\x01\x01\x05\x00\x00\x00\x01\x82",
+    "DATA on a closed stream": b"\x00\x00\x00\x00\x00\x00\x00\x00\x01",
+    "empty DATA": b"\x00\x00\x00\x00\x00\x00\x00\x00\x03",
+    "DATA of one byte": b"\x00\x00\x01\x00\x00\x00\x00\x00\x03x",
+}
+
+
+@pytest.mark.parametrize("frame", FLOODS)
+def test_every_frame_of_no_use_costs(frame: str) -> None:
+    """What an honest caller sends once or never ends the connection in the end, however small it is."""
+    caller = Caller()
+    taken_back = caller.ask()
+    caller.say()
+    caller.h2.reset_stream(taken_back)
+    caller.ask(ends=False)
+    caller.say()
+    caller.watch.left = 100
+    often = 100 if frame != "DATA of one byte" else 4900
+    assert not closes(caller.say(FLOODS[frame] * (often - 10))), "too soon"
+    caller.server.h2_conn._due = 0
+    done = [caller.layer.handle_event(events.DataReceived(caller.client, FLOODS[frame] * 200))]
+    assert closes(list(done[0]))
+
+
+def test_what_honest_callers_send_costs_nothing() -> None:
+    """Requests with a priority, as browsers send them, large DATA, a reset that comes after the answer."""
+    caller = Caller()
+    caller.watch.left = 10
+    for _ in range(100):
+        stream_id = caller.ask(
+            ("content-length", "3200"), ends=False, priority_weight=256, priority_depends_on=0, priority_exclusive=True
+        )
+        for _ in range(50):
+            caller.h2.send_data(stream_id, b"x" * 64)
+        caller.h2.end_stream(stream_id)
+        opening = opened(caller.say())
+        caller.event(events.OpenConnectionCompleted(opening, "refused"))
+        caller.say(b"\x00\x00\x04\x03\x00" + stream_id.to_bytes(4, "big") + b"\x00\x00\x00\x08")
+    assert caller.watch.left >= 8
+
+
+@pytest.mark.parametrize("trailers", [False, True])
+def test_a_body_that_is_shorter_than_it_says_is_no_request(trailers: bool) -> None:
+    """RFC 9113 §8.1.1: reset with PROTOCOL_ERROR; trailers that name a length change nothing."""
+    caller = Caller()
+    stream_id = caller.ask(("content-length", "5"), ends=not trailers)
+    if trailers:
+        caller.h2.send_data(stream_id, b"xy")
+        caller.h2.send_headers(stream_id, [("x", "y"), ("content-length", "2")], end_stream=True)
+    done = caller.say()
+    (event,) = [one for one in caller.got if isinstance(one, StreamReset)]
+    assert event.error_code == ErrorCodes.PROTOCOL_ERROR and not caller.layer.streams
+    assert not [one for one in done if isinstance(one, commands.OpenConnection)] and "request" not in caller.hooks

@@ -22,14 +22,33 @@ from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http, websocket
 from mitmproxy.proxy.layers.http import _http1, _http2
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
-from mitmproxy.proxy.layers.http._events import ErrorCode, HttpEvent, ResponseHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    HttpEvent,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+    ResponseTrailers,
+)
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
 from wsproto.events import CloseConnection as WebSocketClose
 from wsproto.events import Message
 
 from keyswap.refusals import Answer
 from keyswap.shell import inside_http2
-from keyswap.shell.inside_watch import Interjection, Watch, answer_to, event_for, flow_of, watch, watch_of, wrap
+from keyswap.shell.inside_watch import (
+    Interjection,
+    Watch,
+    answer_to,
+    event_for,
+    flow_of,
+    layer_of,
+    watch,
+    watch_of,
+    wrap,
+)
 
 __all__ = ["Interjection", "Phase", "Watch", "bound_body", "http_layer", "install", "interject", "interject_http1"]
 __all__ += ["is_full", "phase", "still_sends", "unread", "watch", "watch_of"]
@@ -72,6 +91,8 @@ def install(reasons: Mapping[int, str], shows: bool) -> None:
     wrap(_http1.Http1Client, "read_headers", _read_response_head)
     wrap(http.HttpStream, "handle_protocol_error", _end_stream)
     wrap(http.HttpStream, "check_body_size", _hold_body)
+    wrap(http.HttpLayer, "register_connection", _connect)
+    http.HttpStream.state_done = _say_more  # type: ignore[method-assign]
     inside_http2.install()
     wrap(websocket.WebsocketConnection, "events", _websocket_events)
     if not shows:
@@ -96,6 +117,7 @@ def _hold_body(original: Any, self: Any, request: bool) -> CommandGenerator[bool
     self.flow.error = Error("the body is too long")
     yield HttpErrorHook(self.flow)
     self.flow.live = False
+    yield http.DropStream(self.stream_id)
     return True
 
 
@@ -103,6 +125,51 @@ def _end_stream(original: Any, self: Any, event: ResponseProtocolError) -> Comma
     """An interjection that comes after the stream's end would answer the next request."""
     if not (isinstance(event, Interjection) and self.client_state == self.server_state == self.state_done):
         yield from original(self, event)
+
+
+def _say_more(self: Any, event: Event) -> CommandGenerator[None]:
+    """A backend that goes on after its answer is not listened to: mitmproxy's layers would crash."""
+    if isinstance(event, ResponseHeaders | ResponseData | ResponseTrailers | ResponseEndOfMessage):
+        yield CloseConnection(self.context.server)
+
+
+def _connect(original: Any, self: Any, command: http.RegisterHttpConnection) -> CommandGenerator[None]:
+    """A connection upstream stands, or could not be made. Requests that have ended meanwhile are not sent over it."""
+    server: Any = command.connection
+    _forget_servers(self)
+    if command.err:
+        server.error = None  # mitmproxy would give it as the answer to every later request
+        if server.timestamp_tcp_setup is None:
+            self.connections.pop(server, None)
+    waiting, self.waiting_for_establishment[server] = self.waiting_for_establishment[server], []
+    ended = {id(wanted): _ended(self.command_sources[wanted]) for wanted in waiting}
+    self.waiting_for_establishment[server] += [wanted for wanted in waiting if ended[id(wanted)] is None]
+    for wanted in waiting:
+        if (reason := ended[id(wanted)]) is not None:
+            stream = self.command_sources.pop(wanted)
+            yield from self.event_to_child(stream, http.GetHttpConnectionCompleted(wanted, (None, reason)))
+    if self.waiting_for_establishment[server] or command.err:
+        yield from original(self, command)
+    else:
+        del self.waiting_for_establishment[server]
+        yield CloseConnection(server)
+
+
+def _ended(stream: Any) -> str | None:
+    """How a request has ended that waits for its connection upstream."""
+    for event in stream._paused_event_queue:
+        if isinstance(event, RequestProtocolError | Interjection):
+            return event.message
+    return None
+
+
+def _forget_servers(layer: http.HttpLayer) -> None:
+    """Forget the connections upstream that are gone: mitmproxy looks at each of them for every request."""
+    if len(layer.connections) > 2:  # the caller's, and the one that was made just now
+        used = {stream.context.server for stream in layer.streams.values()}
+        gone = [one for one in layer.connections if isinstance(one, Server) and one.timestamp_end and one not in used]
+        for server in gone:
+            del layer.connections[server]
 
 
 # ---- HTTP/1 towards the caller
@@ -174,17 +241,32 @@ def _begin_upstream(original: Any, self: Any, *given: Any) -> None:
 
 def _send_http1(original: Any, self: Any, event: HttpEvent) -> CommandGenerator[None]:
     status = event.code.http_status_code() if isinstance(event, ResponseProtocolError) else None
+    if status is not None and self.response and _is_whole(self):
+        # It was answered before its request had ended: all that the answer lacks is its end.
+        for command in original(self, ResponseEndOfMessage(self.stream_id)):
+            if isinstance(command, SendData):
+                yield command
+        yield CloseConnection(self.conn)
+        return
     if status is None or self.response:
         for command in original(self, event):
             if isinstance(event, ResponseHeaders) and isinstance(command, SendData):
                 # The version is this hop's own (RFC 9110 §6.2); `writing` has said that the connection closes.
                 command.data = command.data.replace(b"HTTP/1.0 ", b"HTTP/1.1 ", 1)
+                if command.data.startswith(b"HTTP/1.1 100 "):
+                    self.response = None  # this was no response (RFC 9110 §15.2)
             yield command
         return
     assert isinstance(event, ResponseProtocolError)
     yield from _say(self, answer_to(self, event, status))
     if isinstance(event, Interjection) and self.request is None:
         self.state = self.done
+
+
+def _is_whole(server: Any) -> bool:
+    """Whether the backend's answer to the request of this connection has come whole."""
+    stream: Any = layer_of(server).streams.get(server.stream_id)
+    return stream is not None and bool(stream.server_state == stream.state_done)
 
 
 def _read_request_head(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
