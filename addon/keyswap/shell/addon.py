@@ -248,6 +248,7 @@ class KeyswapAddon:
             writing.show(flow, decision)
         if isinstance(decision, Admit):
             writing.admit(flow, decision, washed, line.request_id, loaded.keep_host, self._whole_up_to)
+            flow.request.headers.pop("expect", None)  # the body is here
             flow.request.stream = False
             return
         ticket.logged = True
