@@ -139,7 +139,9 @@ class Soak:
             assert heard and heard[0][0].startswith(b"HTTP/1.1 %d " % wanted), f"no {wanted}: {heard}"
             row.answered_s = heard[0][1] if wanted >= 400 else None
 
-    def upload(self, key: str | None, *fields: str) -> Callable[[Row], None]:
+    def upload(
+        self, key: str | None, *fields: str, path: str = "/up", wanted: int | None = None
+    ) -> Callable[[Row], None]:
         """An upload, refused without a key."""
         chunked = "Transfer-Encoding: chunked" in fields
         framing = () if chunked else (f"Content-Length: {self.mib * MIB}",)
@@ -150,7 +152,8 @@ class Soak:
             if chunked:
                 yield b"0\r\n\r\n"
 
-        return lambda row: self.send(row, head("POST", "/up", key, *fields, *framing), blocks(), 200 if key else 401)
+        status = wanted or (200 if key else 401)
+        return lambda row: self.send(row, head("POST", path, key, *fields, *framing), blocks(), status)
 
     def download(self, row: Row) -> None:
         """A download, read to its end."""
@@ -237,12 +240,12 @@ class Soak:
         authorization = [("authorization", f"Bearer {key}")] if key else []
         return [(":method", method), (":path", path), (":scheme", "https"), (":authority", "h"), *authorization]
 
-    def upload2(self, key: str | None) -> Callable[[Row], None]:
+    def upload2(self, key: str | None, *more: tuple[str, str]) -> Callable[[Row], None]:
         """An upload over HTTP/2, refused without a key: who is refused goes on until it is told to stop."""
 
         def act(row: Row) -> None:
             with self.caller() as (connection, speaker):
-                speaker.send_headers(1, self.fields("POST", "/up", key))
+                speaker.send_headers(1, [*self.fields("POST", "/up", key), *more])
                 connection.sendall(speaker.data_to_send())
                 began, status, ended = time.monotonic(), 0, False
 
@@ -302,6 +305,15 @@ class Soak:
         yield f"refused upload, {size}, chunked", self.plain, self.upload(None, "Transfer-Encoding: chunked")
         yield f"refused upload, {size}, Expect", self.plain, self.upload(None, "Expect: 100-continue")
         yield f"refused upload, {size}, HTTP/2", self.tls, self.upload2(None)
+        length = ("content-length", str(self.mib * MIB))
+        yield f"refused upload, {size}, HTTP/2, content-length", self.tls, self.upload2(None, length)
+        yield (
+            f"refused upload, {size}, HTTP/2, expect",
+            self.tls,
+            self.upload2(None, length, ("expect", "100-continue")),
+        )
+        own = self.upload(None, path="/.well-known/jwks.json", wanted=405)
+        yield f"upload to a path of the gateway's own, {size}", self.plain, own
         yield "a head without end", self.plain, self.headers
         yield "pipelined requests, answers unread", self.plain, self.pipelined(reads=False)
         yield "pipelined requests, answers read", self.plain, self.pipelined(reads=True)
