@@ -42,8 +42,8 @@ _STRIPPED = (
 _NOTED = {b"connection", b"upgrade", b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto"}
 _CHUNKED = (b"Transfer-Encoding", b"chunked")  # in whatever case it came: `wire` admits no other coding
 _FRAMING = {b"host", b"content-length", b"transfer-encoding"}
-_NAMES = 4096
-"""How many spellings of header names are remembered: callers choose them, so there is a bound."""
+_NAMES, _NAME = 1024, 64
+"""How many spellings of header names are remembered, and of how many bytes: callers choose them, admitted or not."""
 
 
 class Washing:
@@ -91,7 +91,9 @@ class Washing:
             act = _Act.DROP
         else:
             act = _Act.KEEP
-        if len(self._acts) < _NAMES:
+        if len(name) <= _NAME:
+            if len(self._acts) >= _NAMES:
+                self._acts.clear()  # what is asked for again is found again: nobody's names stay slow
             self._acts[name] = act
         return act
 
