@@ -26,7 +26,7 @@ from mitmproxy.tls import TlsData
 from keyswap.build import Built
 from keyswap.model import Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
-from keyswap.shell import inside, inside_http, options, own, wire, writing
+from keyswap.shell import inside, inside_flow, inside_http, options, own, wire, writing
 from keyswap.shell.bounds import Pending, Rules, Ticket, refusal
 from keyswap.shell.decisions import Line
 from keyswap.shell.guard import Guard, raise_file_limit
@@ -89,6 +89,7 @@ class KeyswapAddon:
         self._master = master
         self._shown = inside.keeps_flows(master)
         inside_http.install(writing.REASONS, self._shown)
+        inside_flow.install()
         self._whole_up_to = SHOWN_UP_TO if self._shown else WHOLE_UP_TO
         policy, state = master.options.keyswap_policy, master.options.keyswap_state
         self.service = Service(

@@ -16,21 +16,26 @@ from mitmproxy.http import HTTPFlow
 
 from keyswap.model import Code, Refuse
 from keyswap.refusals import Answer
-from keyswap.shell import inside, inside_http
+from keyswap.shell import inside, inside_flow, inside_http
 from keyswap.shell.bounds import Bounds, Rules, Ticket, refusal
+from keyswap.shell.metering import BODY_GRACE_S, Meters
 
 ENDING_S = 2.0
 """How long a connection that was told to end may take for it."""
 LINGER_S, LINGER_SILENT_S = 10.0, 2.0
 """How long a closed connection's peer may go on sending, and how long it may be silent."""
-BODY_GRACE_S = 5.0
-"""How long a body may fall behind its minimum rate, as Kestrel has it."""
 WAITING_UP_TO = 64 << 10
 """Bytes that wait to be written to a peer, before no more is read from the other."""
 SOCKET_READ = 4 << 10
 """Bytes read at once of a WebSocket."""
 UNREAD_UP_TO = 64 << 10
 """Bytes of a response that wait for an HTTP/2 caller to make room, before no more is read from the backend."""
+UNREAD_IN_ALL = 1 << 20
+"""Bytes of all its responses, before no more is read of those of which some wait."""
+UNREAD_ANYWAY = 128 << 10
+"""Bytes that may wait for any caller at all: what was read once, and what stopped reading."""
+STUCK_S = 1.0
+"""How long a caller has taken nothing when it counts as one that does not read."""
 STRIKES, STRIKES_PER_S = 1000.0, 33.0
 """Frames of no use (resets, pings, settings) that an HTTP/2 connection may send at once, and each second."""
 
@@ -78,8 +83,12 @@ class Watched:
         self.last = self._since = self._now()
         self._layer: Any = None
         self._phase: inside_http.Phase | None = None
-        self._received = self._counted = self._buffered = 0
+        self._received = self._counted = self._buffered = self._moved = 0
         self._credit_s = BODY_GRACE_S
+        self._meters = Meters()
+        self._took = self.last
+        self.excess = 0
+        """Bytes that wait for this caller, beyond what may wait for any, as of the last sweep."""
         self._strikes, self._struck = STRIKES, self.last
         self._reading = self._hung_up = self._closed = False
         self._ending: float | None = None
@@ -93,18 +102,22 @@ class Watched:
         if layer is None:
             layer = self._layer = inside_http.http_layer(self.handler)
         self.stir()
-        while layer is not None and inside_http.is_full(layer, self._rules.bounds().max_head):
-            if self._hung_up:
-                break
-            await self.change()
-        await taken(self, *self.upstreams.values())
+        if inside_flow.is_multiplexed(self.client):
+            await taken(self)  # each stream waits for its own backend alone: inside_flow
+        else:
+            while layer is not None and inside_http.is_full(layer, self._rules.bounds().max_head):
+                if self._hung_up:
+                    break
+                await self.change()
+            await taken(self, *self.upstreams.values())
         if self._hung_up:
             return b""
         self._reading = True
         data: bytes = await self.read_from(self._reader, n)
         self._reading = False
         self._received += len(data)
-        self.last = self._now()
+        if not inside_flow.is_multiplexed(self.client):
+            self.last = self._now()
         return b"" if self._hung_up else data
 
     async def read_from(self, reader: Any, n: int) -> bytes:
@@ -124,11 +137,33 @@ class Watched:
         """Let those look again who wait for a change."""
         self._changed.set()
 
-    def unread(self, server: Server) -> int:
-        """Bytes of the response over this upstream connection that the caller has not made room for."""
-        return inside_http.unread(self._layer, server) if self._layer is not None else 0
+    def has_no_room(self, server: Server) -> bool:
+        """Whether the caller has to read first what has come over this upstream connection."""
+        if self._layer is None:
+            return False
+        unread = inside_http.unread(self._layer, server)
+        return unread > UNREAD_UP_TO or (unread > 0 and inside_flow.unread(self._layer) > UNREAD_IN_ALL)
 
-    # ---- What mitmproxy's layers ask (inside_http.Watch)
+    # ---- What mitmproxy's layers ask (inside_http.Watch, inside_flow.FlowWatch)
+
+    def backlog(self, server: Server) -> int:
+        """Bytes that this backend has not taken; those for one that is being closed wait for nothing."""
+        upstream = self.upstreams.get(server.id)
+        if upstream is None or upstream.writer is None or upstream.writer.transport.is_closing():
+            return 0
+        return waiting(upstream)
+
+    def when_taken(self, server: Server, then: Callable[[], None]) -> None:
+        """Call `then` once this backend has taken all that was written to it, or is gone."""
+        upstream = self.upstreams.get(server.id)
+
+        async def wait() -> None:
+            if upstream is not None and upstream.writer is not None:
+                with contextlib.suppress(OSError):
+                    await upstream.writer.drain()
+            then()
+
+        self._spawn(wait())
 
     @property
     def max_head(self) -> int:
@@ -202,7 +237,7 @@ class Watched:
         if ticket.ended_by is not None:
             return
         ticket.ended_by = refused
-        multiplexed = self.client.alpn == b"h2"
+        multiplexed = inside_flow.is_multiplexed(self.client)
         if not multiplexed:
             self._ending = self._now()
         if ticket.begun:
@@ -252,20 +287,35 @@ class Watched:
     def sweep(self, now: float, bounds: Bounds, elapsed_s: float) -> None:
         """End what has taken too long."""
         self.stir()
+        if self._layer is not None:
+            inside_flow.forget_closed(self._layer)
+        self._weigh(now)
         if self._closed:
             return
         if self._ending is not None:
             if now - self._ending > ENDING_S:
                 self.abort()
             return
-        buffered = self.writer.transport.get_write_buffer_size()
-        if buffered != self._buffered:
-            self._buffered, self.last = buffered, now
         for ticket in list(self.open.values()):
             self._sweep_request(ticket, now, bounds)
         for upstream in list(self.upstreams.values()):
             upstream.sweep(now, bounds)
         self._sweep_caller(now, bounds, elapsed_s)
+
+    def _weigh(self, now: float) -> None:
+        """See what waits for the caller, and whether it takes any of it."""
+        buffered = int(self.writer.transport.get_write_buffer_size())
+        if self._layer is not None and inside_flow.is_multiplexed(self.client):
+            buffered += inside_flow.unread(self._layer)
+        if buffered < self._buffered or not buffered:
+            self._took = now
+        if buffered != self._buffered:
+            self._buffered, self.last = buffered, now
+        self.excess = max(0, buffered - UNREAD_ANYWAY)
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether something waits for the caller, and it has taken nothing for a while."""
+        return now - self._took > STUCK_S
 
     def _sweep_caller(self, now: float, bounds: Bounds, elapsed_s: float) -> None:
         if self._layer is None:
@@ -278,6 +328,8 @@ class Watched:
             self._credit_s, self._counted = BODY_GRACE_S, self._received
         if phase.name == "head" and now - self._since > bounds.head_s:
             self._give_up(Refuse(Code.INVALID_REQUEST, "the head took too long"), answers=self._received > 0)
+        elif inside_flow.is_multiplexed(self.client):
+            self._sweep_streams(now, bounds, elapsed_s)
         elif phase.name == "body" and self._too_slow(bounds, elapsed_s):
             self._give_up(Refuse(Code.INVALID_REQUEST, "the body came too slowly"), answers=True)
         elif now - self.last > bounds.idle_s:
@@ -285,6 +337,22 @@ class Watched:
                 self._give_up(Refuse(Code.INVALID_REQUEST, "the body did not go on"), answers=True)
             else:
                 self._idle()
+
+    def _sweep_streams(self, now: float, bounds: Bounds, elapsed_s: float) -> None:
+        """End the bodies that are late, each by itself, and a connection over which only frames without use come."""
+        if self._layer is None:
+            return
+        moved = inside_flow.moved(self._layer)
+        if moved != self._moved:
+            self._moved, self.last = moved, now
+        for body, refused in self._meters.late(inside_flow.bodies(self._layer), bounds, now, elapsed_s):
+            ticket = self.open.get(id(body.flow))
+            if ticket is not None:
+                self.end(ticket, refused)
+            else:
+                self.deny(body.flow, self._rules.answer(body.flow, refused))
+        if now - self.last > bounds.idle_s:
+            self._idle()
 
     def _too_slow(self, bounds: Bounds, elapsed_s: float) -> bool:
         came, self._counted = self._received - self._counted, self._received
@@ -347,6 +415,8 @@ class Watchpoint:
         transport = self.watched.handler.transports[self.server]
         self._reader, self.writer = transport.reader, transport.writer
         transport.reader = self
+        if inside_flow.is_multiplexed(self.watched.client):
+            self.writer.transport.set_write_buffer_limits(0)  # `drain` waits until all is taken
         self.last = asyncio.get_running_loop().time()
 
     @property
@@ -358,7 +428,7 @@ class Watchpoint:
         """As StreamReader's; waits while the caller has not made room for what came before."""
         watched = self.watched
         watched.stir()
-        while watched.unread(self.server) > UNREAD_UP_TO and not self._hung_up:
+        while watched.has_no_room(self.server) and not self._hung_up:
             await watched.change()
         await taken(watched)
         if self._hung_up:
