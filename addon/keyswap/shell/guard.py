@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 SWEEP_S, STOPPING_S = 0.25, 1.0
 MOST_PER_ADDRESS = 4096
+UNREAD_TOGETHER = 64 << 20
+"""Bytes that may wait for callers who do not read them, beyond what may wait for each."""
 
 
 @dataclass(slots=True)
@@ -49,10 +51,7 @@ class Guard:
             return
         if self._addresses[address] >= most_per_address():
             client.error = "too many connections"
-            now = time.monotonic()
-            if now - self._complained > 60:
-                self._complained = now
-                logger.warning("connections from %s are turned away: it has %d", address, self._addresses[address])
+            self._complain("connections from %s are turned away: it has %d", address, self._addresses[address])
             return
         handler = inside.handler_of(self.master, client)
         self.watched[client.id] = watched = Watched(self.rules, client, handler, self.spawn, self.forget)
@@ -60,6 +59,12 @@ class Guard:
         inside.lift_connection_limit(handler)
         inside.leave_draining(handler)
         self._addresses[address] += 1
+
+    def _complain(self, text: str, *given: object) -> None:
+        now = time.monotonic()
+        if now - self._complained > 60:
+            self._complained = now
+            logger.warning(text, *given)
 
     def disconnected(self, client: Client) -> None:
         """A connection's layers are gone: its socket goes too."""
@@ -102,6 +107,24 @@ class Guard:
                         watched.end(ticket, refused)
             except Exception as error:  # noqa: BLE001 (one connection's trouble must not end the watch over the others)
                 self.rules.report(error)
+                watched.abort()
+        self._relieve(now)
+
+    def _relieve(self, now: float) -> None:
+        """End connections whose callers do not read, the worst first, until less waits for all of them together.
+
+        Those who read, if slowly, are spared up to twice as much.
+        """
+        unread = sum(watched.excess for watched in self.watched.values())
+        if unread <= UNREAD_TOGETHER:
+            return
+        for watched in sorted(self.watched.values(), key=lambda one: one.excess, reverse=True):
+            if unread <= UNREAD_TOGETHER or not watched.excess:
+                break
+            if unread > 2 * UNREAD_TOGETHER or watched.is_stuck(now):
+                address = watched.client.peername[0]
+                self._complain("a connection from %s is ended: it does not read %d bytes", address, watched.excess)
+                unread, watched.excess = unread - watched.excess, 0
                 watched.abort()
 
     async def end(self) -> None:
