@@ -1,4 +1,4 @@
-"""The bodies of HTTP/2 requests, stream by stream: another half of `inside`, beside `inside_http`.
+"""The bodies of HTTP/2 requests, stream by stream: another part of `inside`, beside `inside_http`.
 
 Law: no stream's backend holds up another stream, nor what the caller says of its windows. What has come of a body and
 cannot be used yet waits here in one piece, behind it its end; it is acknowledged when it goes on, so that a caller has
@@ -22,6 +22,8 @@ from mitmproxy.proxy.layers.http import _http2
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestData
 
+from keyswap.shell import inside_hops
+from keyswap.shell.inside_hops import wrap
 from keyswap.shell.inside_http import watch_of
 
 WINDOW = 65_535
@@ -95,22 +97,11 @@ class GoOn(CommandCompleted):
 def install() -> None:
     """Change the layers of this process, after `inside_http`; doing it again changes nothing."""
     server = _http2.Http2Server
-    _wrap(server, "__init__", _begin)
-    _wrap(server, "handle_h2_event", _receive)
-    _wrap(server, "_handle_event", _handle)
-    _wrap(server, "done", _done)
-
-
-def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
-    original = getattr(owner, name)
-    if hasattr(original, "before_flow"):
-        return
-
-    def method(self: Any, *given: Any) -> Any:
-        return around(original, self, *given)
-
-    vars(method).update(vars(original), before_flow=original)  # and `inside_http` still sees that it has been here
-    setattr(owner, name, method)
+    wrap(server, "__init__", _begin)
+    wrap(server, "handle_h2_event", _receive)
+    wrap(server, "_handle_event", _handle)
+    wrap(server, "done", _done)
+    inside_hops.install()
 
 
 def _begin(original: Any, self: Any, *given: Any) -> None:

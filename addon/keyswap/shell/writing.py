@@ -14,6 +14,7 @@ from keyswap.limits.fields import NAMES as LIMITS
 from keyswap.model import Admit, Code, Decision, Refuse, Reply
 from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
+from keyswap.shell import inside_hops
 from keyswap.shell.washing import Washed
 
 
@@ -31,6 +32,9 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
         (b"X-Forwarded-Proto", proto.encode()),
         *washed.kept,
     ]
+    if request.data.http_version == b"HTTP/1.0":
+        # An upgrade is none there (RFC 9110 §7.8), nor is a WebSocket's handshake (RFC 6455 §4.1).
+        fields = [field for field in fields if field[0] not in _UPGRADE]
     if decision.token is not None:
         fields.insert(1, (b"Authorization", b"Bearer " + decision.token.encode()))
     declared = declared_length(request.headers) if washed.framed else 0
@@ -46,6 +50,10 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
     request.data.scheme = upstream.scheme.encode()
     request.data.port = upstream.port
     request.data.host = upstream.host
+
+
+_UPGRADE = (b"Connection", b"Upgrade")
+"""As `washing` writes them, and nobody else: it drops those that come from a caller."""
 
 
 def without_prefix(target: bytes, segments: int) -> bytes:
@@ -80,10 +88,10 @@ def declared_length(headers: Headers) -> int | None:
 
 def framing(fields: Fields) -> Fields:
     """The fields of a head that tell where its body ends, and whether it waits to be asked for."""
-    return tuple([field for field in fields if field[0].lower() in _FRAMING])
+    return tuple([field for field in fields if field[0].lower() in _FRAMED_BY])
 
 
-_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"expect"))
+_FRAMED_BY = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 
 
 def refuse(flow: HTTPFlow, refused: Refuse, request_id: str, closes: bool) -> None:
@@ -107,27 +115,62 @@ def respond(flow: HTTPFlow, told: Answer, closes: bool) -> None:
 
 
 def pass_on(response: Response, request_id: str, closes: bool, limits: Fields = ()) -> int | None:
-    """Put the request's id and its limits on a backend's response.
+    """Put the request's id and its limits on a backend's response, and leave out what is for this hop alone.
 
     Returns the length of its body in bytes, None when it is not declared.
     """
+    data = response.data
     declared: list[bytes] = []
+    options: list[bytes] = []
     fields = []
-    closes = closes or response.data.http_version == b"HTTP/1.0"
-    for field in response.data.headers.fields:
-        name = field[0].lower()
-        if name == b"content-length":
+    known = _KNOWN if data.status_code != 101 else _SWITCHING
+    for field in data.headers.fields:
+        name = field[0]
+        if len(name) in _LENGTHS and (name := name.lower()) in known:
+            if name == b"connection":
+                options.append(field[1].lower())
+            if name != b"content-length":
+                continue
             declared.append(field[1])
-        elif name == b"x-request-id" or (closes and name == b"connection") or (limits and name in LIMITS):
+        elif limits and field[0].lower() in LIMITS:
             continue
         fields.append(field)
-    if response.data.http_version not in {b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0"}:
-        response.data.http_version = b"HTTP/1.1"
+    closes = closes or data.http_version == b"HTTP/1.0"
+    if options and options != _KEPT:
+        fields, closes = _hop(response, fields, options, closes)
+    if data.http_version not in {b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0"}:
+        data.http_version = b"HTTP/1.1"
     fields += ((b"X-Request-Id", request_id.encode()), *limits)
     if closes:
         fields.append((b"Connection", b"close"))
-    response.data.headers.fields = tuple(fields)
+    data.headers.fields = tuple(fields)
     return int(declared[0]) if len(declared) == 1 and declared[0].isdigit() else None
+
+
+def _hop(
+    response: Response, fields: list[tuple[bytes, bytes]], options: list[bytes], closes: bool
+) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """Leave out what a backend's `Connection` names, but framing (RFC 9110 §7.6.1); whether the caller's closes too."""
+    named = {option.strip() for option in b",".join(options).split(b",")}
+    present = {field[0].lower() for field in fields}
+    if b"close" in named and not closes:
+        if present & _FRAMING or response.data.status_code in {204, 304}:
+            inside_hops.close_upstream(response)
+        else:
+            closes = True  # its body ends where the connection does
+    dropped = named & present - _FRAMING
+    return [field for field in fields if field[0].lower() not in dropped] if dropped else fields, closes
+
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+_SWITCHING = frozenset((b"content-length", b"x-request-id"))
+_KNOWN = _SWITCHING | {
+    *(b"connection", b"keep-alive", b"te", b"trailer", b"upgrade"),
+    *(b"proxy-authenticate", b"proxy-authentication-info", b"proxy-authorization", b"proxy-connection"),
+}
+"""What `pass_on` does not just copy; what opens a WebSocket stays on its 101."""
+_LENGTHS = frozenset(len(name) for name in _KNOWN)
+_KEPT = [b"keep-alive"]
 
 
 def withdraw(flow: HTTPFlow, code: Code, request_id: str, more: Fields = ()) -> list[bytes]:
