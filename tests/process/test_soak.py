@@ -17,5 +17,5 @@ def test_memory_is_bounded() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "soak.py"), "--quick", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) == 14 and not [row for row in rows if not row["good"]], done.stdout + done.stderr
+    assert len(rows) == 17 and not [row for row in rows if not row["good"]], done.stdout + done.stderr
     assert done.returncode == 0

@@ -1,6 +1,7 @@
 """What inside_http.py counts on in mitmproxy's HTTP layers, and what it makes of them, without a socket."""
 
 import struct
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +28,7 @@ from wsproto.connection import Connection as WebSocket
 from wsproto.events import BytesMessage, CloseConnection, Message
 
 from keyswap.refusals import Answer
-from keyswap.shell import inside_http
+from keyswap.shell import inside_flow, inside_http
 from keyswap.shell.inside_http2 import MAX_STREAMS
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -38,6 +39,18 @@ class Watch:
 
     max_head = 2048
     left = 100.0
+
+    def __init__(self) -> None:
+        self.delivered: list[events.Event] = []
+
+    def backlog(self, server: Server) -> int:
+        return 0
+
+    def when_taken(self, server: Server, then: Callable[[], None]) -> None:
+        then()
+
+    def deliver(self, event: events.Event) -> None:
+        self.delivered.append(event)
 
     def answer(self, flow: HTTPFlow | None, status: int) -> Answer:
         return Answer(status, ((b"Content-Length", b"4"),), b"ours")
@@ -50,6 +63,7 @@ class Watch:
 @pytest.fixture(autouse=True)
 def _changed() -> None:
     inside_http.install({400: "Bad Request", 431: "Too Large"}, shows=True)
+    inside_flow.install()
     inside_http.install({}, shows=True)
 
 
@@ -266,6 +280,8 @@ class Caller:
                 self.hooks.append(command.name)
                 if self.answers_hooks:
                     done += self.event(events.HookCompleted(command))
+        while self.watch.delivered and not isinstance(event, events.HookCompleted):
+            done += self.event(self.watch.delivered.pop(0))
         for command in done:
             if isinstance(command, commands.SendData) and command.connection is self.client:
                 self.got += self.h2.receive_data(command.data)
