@@ -29,6 +29,7 @@ from limits.strategies import MovingWindowRateLimiter
 from keyswap import policy
 from keyswap.build import Resources, build
 from keyswap.keys.ledger import Ledger
+from keyswap.limits.connection import packed
 from keyswap.limits.limit import Ask, Kind, Limit
 from keyswap.limits.local import LocalLimits
 from keyswap.limits.valkey import ValkeyLimits
@@ -41,6 +42,7 @@ upstream: http://127.0.0.1:9000
 log: {decisions: off}
 limits: [%s]
 """
+GET = packed(b"GET", b"x")
 BY = ("key", "org", "user", "ip", "agent", "session")
 LIMITS = [Limit(f"limit-{number}", Kind.RATE, 10**8, 10**8, 1) for number in range(6)]
 ASKS = tuple(
@@ -96,9 +98,9 @@ def buckets(folder: Path, count: int) -> None:
     gc.freeze()  # as the service does when a policy has been loaded
     for number in range(count):
         ask = (Ask(slow, f"per-key\x1fkey\x1fkey_01J0000000000000{number:010d}", 1),)
-        began = time.thread_time()
+        began = time.perf_counter()
         ran(store.pour(ask, 1e9))
-        took = time.thread_time() - began
+        took = time.perf_counter() - began
         times.append(took)
         worst = max(worst, took)
     grew = (resident() - before) - sys.getsizeof(times) - 24 * count
@@ -149,19 +151,23 @@ async def round_trips(port: int, count: int) -> None:
             return await store.pour(asks, time.time())  # noqa: B023
 
         async def bare() -> Any:
+            return await store._ask(GET)
+
+        async def library() -> Any:
             return await client.get("x")
 
-        times: dict[Callable[[], Any], list[float]] = {pour: [], bare: []}
+        times: dict[Callable[[], Any], list[float]] = {pour: [], bare: [], library: []}
         for turn in range(count):
             for act, found in times.items():
                 began = time.perf_counter()
                 await act()
                 if turn > count // 10:
                     found.append(time.perf_counter() - began)
-        ours, theirs = (median(found) * 1e6 for found in times.values())
-        ratio = ours / theirs
+        ours, same, theirs = (median(found) * 1e6 for found in times.values())
+        ratio = ours / same
         what = f"{number} limit{'s' * (number > 1)} of a request, Valkey on loopback"
-        tell(what, f"{ours:.0f} µs, a bare round trip {theirs:.0f} µs: {ratio:.2f} ×", "≤ 1.3 ×", ratio <= 1.3)
+        measured = f"{ours:.0f} µs, a bare GET {same:.0f} µs: {ratio:.2f} × (valkey.asyncio's GET {theirs:.0f} µs)"
+        tell(what, measured, "≤ 1.3 ×", ratio <= 1.3)
     await client.aclose()
     await store.close()
 

@@ -4,6 +4,8 @@ Law: what a gate needs is opened before the gate exists; what several gates shar
 database, signing keys, minted tokens) is opened once a process.
 """
 
+import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from keyswap.keys.verify import KeyVerifier
 from keyswap.limiting import findings, rules
 from keyswap.limits.limit import LimitStore
 from keyswap.limits.local import LocalLimits
-from keyswap.limits.step import Limits
+from keyswap.limits.step import Health, Limits
 from keyswap.limits.valkey import ValkeyLimits
 from keyswap.model import Claims, Damage, Operation, Principal, Refuse, Upstream
 from keyswap.operations.catalogue import Api, Catalogue, Mount, Rule
@@ -38,6 +40,11 @@ from keyswap.tokens.jwks import KeySet
 from keyswap.tokens.keyring import LEAD_S, Keyring
 from keyswap.tokens.mint import MintCache, Minter
 
+logger = logging.getLogger(__name__)
+
+UNUSED_TICKS = 60
+"""How often a limit store that no policy in force names is tended before it is closed: for half a minute."""
+
 PATIENCE_S = 10.0
 """How long a document's URL that was never good is asked again: gateway and backend may start together."""
 
@@ -53,21 +60,43 @@ class Resources:
         self.tokens = MintCache()
         self.documents = Documents(state, patience_s=PATIENCE_S)
         self._sqlite: dict[str, SqliteKeys] = {}
-        self._stores: dict[str, LocalLimits | ValkeyLimits] = {}
+        self._stores: dict[str, LimitStore] = {}
+        self._healths: dict[str, Health] = {}
+        self._tending: dict[str, asyncio.Task[None]] = {}
+        self._unused: dict[str, int] = {}
 
     def limit_store(self, url: str, wait_s: float) -> LimitStore:
-        """Where limits are counted: `local`, or the server at a URL; waited for at most so long."""
+        """Where limits are counted: `local`, or the server at a URL; a new one is waited for at most so long."""
+        self._unused[url] = 0
         store = self._stores.get(url)
         if store is None:
             store = LocalLimits(self.state, wait_s) if url == "local" else ValkeyLimits(url, wait_s)
             self._stores[url] = store
-        store.wait(wait_s)
         return store
 
-    async def tend(self, now: float) -> None:
-        """What is to be done twice a second, beside the requests."""
-        for store in list(self._stores.values()):
+    def health(self, url: str) -> Health:
+        """Whether a store answers, over reloads."""
+        return self._healths.setdefault(url, Health())
+
+    def tend(self, policy: Policy, now: float) -> None:
+        """What is to be done twice a second beside the requests, for each store by itself; `policy` is in force."""
+        for url, store in list(self._stores.items()):
+            task = self._tending.get(url)
+            if task is None or task.done():
+                in_force = bool(policy.limits) and policy.limit_store == url
+                self._tending[url] = asyncio.create_task(self._tend(url, store, in_force, policy, now))
+
+    async def _tend(self, url: str, store: LimitStore, in_force: bool, policy: Policy, now: float) -> None:
+        try:
+            if in_force:
+                store.wait(policy.limit_store_timeout)
             await store.tend(now)
+            self._unused[url] = 0 if in_force or store.status()["in_flight"] else self._unused[url] + 1
+            if self._unused[url] > UNUSED_TICKS:
+                self._stores.pop(url, None)
+                await store.close()
+        except Exception:
+            logger.exception("the limit store could not be tended; it will be tried again")
 
     def sqlite(self, prefix: str) -> SqliteKeys:
         """The key database, for keys that begin with `prefix`."""
@@ -84,6 +113,8 @@ class Resources:
 
     async def release(self) -> None:
         """Give the limit stores back: nothing is in flight any more."""
+        for task in self._tending.values():
+            task.cancel()
         while self._stores:
             await self._stores.popitem()[1].close()
 
@@ -218,7 +249,7 @@ def build(
     )
     checks = validations(policy, operations)
     store = resources.limit_store(policy.limit_store, policy.limit_store_timeout) if policy.limits else None
-    limits = Limits(rules(policy), store, policy.limit_store_down)
+    limits = Limits(rules(policy), store, policy.limit_store_down, resources.health(policy.limit_store))
     cors = Cors(policy.cors.preflight, policy.cors.origins)
     anything = Found(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
     gate = Gate(
@@ -234,6 +265,7 @@ def build(
         mint=minter,
         limits=limits,
         guesses=limits.guess,
+        preflights=limits.preflight,
         preflight=cors.preflight,
     )
     key_set = KeySet(resources.keyring, resources.epochs, policy.issuer)

@@ -12,7 +12,8 @@ from keyswap.model import METHODS, Headers, Preflight, Reply, Request
 MAX_AGE_S = 600
 _NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 _LONGEST = 4 << 10
-_EXPOSED = (b"Access-Control-Expose-Headers", b"X-Request-Id, WWW-Authenticate, Retry-After")
+_LIMITS = b"RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
+_EXPOSED = (b"Access-Control-Expose-Headers", b"X-Request-Id, WWW-Authenticate, Retry-After, " + _LIMITS)
 
 
 class Cors:

@@ -65,7 +65,8 @@ class _GivingBack:
 
 
 def _turned_back(admit: Admit, refused: Refuse) -> Refuse:
-    return replace(refused, principal=admit.principal, operation=admit.operation, levels=admit.counted.levels)
+    levels, shadow = admit.counted.levels, admit.shadow
+    return replace(refused, principal=admit.principal, operation=admit.operation, levels=levels, shadow=shadow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class Gate:
     limits: LimitStep = _uncounted
     guesses: LimitStep = _uncounted
     """The limits of credentials that are not valid."""
+    preflights: LimitStep = _uncounted
+    """The limits of browsers' questions that are forwarded."""
     preflight: Callable[[Request], Preflight | None] = lambda _request: None
     dry: bool = False
     """Nothing is counted: only an explanation is wanted."""
@@ -112,7 +115,7 @@ class Gate:
             return replace(forbidden, principal=principal, operation=found.operation)
         counted = await self.counted(request, principal, found.operation, now)
         if isinstance(counted, Refuse):
-            return counted
+            return counted if forbidden is None else replace(counted, shadow=(forbidden.code,))
         admit = Admit(principal, claims, None, found.operation, (), counted)
         admit = admit if forbidden is None else admit.but(forbidden)
         return self.validated(request, found, admit, now)
@@ -164,7 +167,7 @@ class Gate:
         found = self.operation(asked.method, request.target)
         if isinstance(found, Refuse):
             return _MISSING
-        counted = await self.counted(request, ANONYMOUS, found.operation, now)
+        counted = await self.preflights(ANONYMOUS, request, found.operation, now, self.dry)
         if isinstance(counted, Refuse):
             return counted
         admit = Admit(ANONYMOUS, None, None, found.operation, (), counted)
@@ -180,7 +183,8 @@ class Gate:
         operation = NOWHERE if isinstance(found, Refuse) else found.operation
         counted = await self.guesses(ANONYMOUS, request, operation, now, self.dry)
         if isinstance(counted, Counted):
-            return refused
+            shadow = tuple([noted.code for noted in counted.shadow])
+            return replace(refused, levels=counted.levels, shadow=shadow) if counted is not UNCOUNTED else refused
         return replace(counted, reason=f"{counted.reason}; {refused.reason}", key_id=refused.key_id)
 
     def found(self, request: Request, principal: Principal) -> Found[Operation] | Refuse:
@@ -330,7 +334,8 @@ def asked(operation: Operation) -> str:
 
 def counted(found: Counted) -> str:
     """How full limits are, in a few words."""
-    levels = ", ".join(f"{level.limit} {level.level} of {level.capacity}" for level in found.levels)
+    every = (*found.levels, *found.watched)
+    levels = ", ".join(f"{level.limit} {level.level} of {level.capacity}" for level in every)
     return levels or "none concerns this request"
 
 

@@ -30,7 +30,10 @@ def findings(policy: Policy, operations: Catalogue | None) -> Iterator[Finding]:
     for number, rule in enumerate(rules(policy)):
         said = policy.limits[number]
         concerned = [
-            entry.operation for entry in operations.entries if rule.matches(entry.operation, entry.operation.method)
+            entry.operation
+            for entry in operations.entries
+            if rule.matches(entry.operation, entry.operation.method)
+            or (entry.operation.method == "GET" and rule.matches(entry.operation, "HEAD"))
         ]
         if said.match is not None and not concerned and not _by_method(said):
             message = f"limit {said.name} concerns no operation of {known}"

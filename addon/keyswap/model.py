@@ -214,6 +214,8 @@ class Counted:
     levels: tuple[Level, ...] = ()
     shadow: "tuple[Refuse, ...]" = ()
     give_back: Callable[[], None] = nothing
+    watched: tuple[Level, ...] = ()
+    """The levels of limits that only look on: for the log, not for callers."""
 
 
 UNCOUNTED = Counted()
@@ -237,6 +239,8 @@ class Refuse:
     limit: str | None = None
     retry_after_s: float | None = None
     levels: tuple[Level, ...] = field(default=(), compare=False)
+    shadow: tuple[Code, ...] = field(default=(), compare=False)
+    """What would have refused it before, were its step enforced."""
     enforced: bool = True
     """False: the step is in shadow mode, so this is logged and counted, and the request goes on."""
     principal: Principal | None = field(default=None, compare=False)

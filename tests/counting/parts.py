@@ -103,7 +103,9 @@ class Driver:
         return None if state is None else self.store.level(ask.limit, state, self.now)
 
     def reset(self, *asks: Ask) -> int:
-        return self.runner.run(self.store.reset([ask.subject for ask in asks], self.now))
+        wanted = {ask.subject for ask in asks}
+        held = self.runner.run(self.store.held(self.now))
+        return self.runner.run(self.store.empty([one for one in held if one.subject in wanted], self.now))
 
     def tend(self) -> None:
         self.runner.run(self.store.tend(self.now))

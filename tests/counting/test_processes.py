@@ -160,7 +160,7 @@ def tally(path: Path, driver: Driver) -> None:
 def test_a_stopped_holder(tmp_path: Path, driver: Driver) -> None:
     """A process that is stopped while it holds the lock: others are told so within the wait, and go on after it."""
     ask, flying, wait_s = asking(plenty()), asking(places(9)), 0.1
-    driver.store.wait(wait_s)  # type: ignore[attr-defined]
+    driver.store.wait(wait_s)
     holder = spawn("killing.stopping", tmp_path)
     for _ in range(3):
         held = driver.pour(flying)

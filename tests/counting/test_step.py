@@ -242,6 +242,26 @@ def test_guesses_are_limited_and_good_keys_are_not(machine: Machine) -> None:
     assert codes(built, 1, "sk_wrong", client="10.0.0.2") == ["invalid-credential"]
 
 
+def test_a_shadowed_guess_is_noted(machine: Machine) -> None:
+    """A limit of guesses in shadow changes no answer, and says in the decision what would have been."""
+    built = machine.gate("limits: [{name: g, by: [ip], when: invalid-credential, rate: 1/m, burst: 1, mode: shadow}]\n")
+    told = [ask(built, "sk_wrong") for _ in range(2)]
+    shadows = [(one.code, one.shadow) for one in told if isinstance(one, Refuse)]
+    assert shadows == [(Code.INVALID_CREDENTIAL, ()), (Code.INVALID_CREDENTIAL, (Code.RATE_LIMITED,))]
+
+
+def test_a_preflight_takes_nothing_of_what_all_callers_share(machine: Machine) -> None:
+    """Questions of browsers that are forwarded are counted by address, never against an operation's own limit."""
+    text = "cors: {preflight: forward}\noperations: [{match: GET /pets, cost: 3}]\n"
+    limits = "limits: [{name: o, by: [operation], rate: 1/h, burst: 3}, {name: i, by: [ip], rate: 1/h, burst: 5}]\n"
+    built = machine.gate(text + limits)
+    asked = ((b"Origin", b"https://a.example"), (b"Access-Control-Request-Method", b"GET"))
+    request = Request("OPTIONS", b"/pets", asked, "10.0.0.9")
+    told = [ran(built.gate.decide(request, NOW)) for _ in range(6)]
+    assert [isinstance(one, Admit) for one in told] == [True] * 5 + [False]
+    assert codes(built, 1, machine.key()) == ["ok"]
+
+
 def test_places_in_flight_are_given_back(machine: Machine) -> None:
     """A place is held until its request has ended; one that is refused by a later step holds none."""
     built = machine.gate("limits: [{name: f, by: [key], concurrency: 2}]\n")

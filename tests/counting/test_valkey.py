@@ -402,7 +402,9 @@ def test_a_cluster_of_one_node(tmp_path: Path) -> None:
         poured = await pour(store, ask(RATE), ask(QUOTA), ask(PLACES))
         assert [level.level for level in poured.levels] == [1, 1, 1]
         assert len(await store.held(time.time())) == 3
-        assert await store.reset([ask(RATE).subject, ask(QUOTA).subject], time.time()) == 2
+        wanted = {ask(RATE).subject, ask(QUOTA).subject}
+        held = [one for one in await store.held(time.time()) if one.subject in wanted]
+        assert await store.empty(held, time.time()) == 2
         await store.close()
 
     with cluster(tmp_path, 1) as nodes:

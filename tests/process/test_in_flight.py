@@ -10,11 +10,14 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from h2.exceptions import StreamClosedError
 
+from certificates import self_signed
 from harness import Gateway, Home, eventually, free_port
-from raw import Got, Recorder, answer, connect, head, listen, say
+from raw import Got, Http2, Recorder, answer, connect, head, listen, say, tls
 
 Start = Callable[..., Gateway]
 LIMITS = "log: {decisions: off}\nlimits: [{name: in-flight, by: [key], concurrency: %d}]\n"
@@ -22,11 +25,17 @@ EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 
 class Slow(Recorder):
-    """A backend that answers at once (/), never (/never), by an endless stream (/events), or by half (/half)."""
+    """A backend that answers at once (/), never (/never), by an endless stream (/events), by half (/half), or before the
+    body has come (/early)."""
 
     def __init__(self) -> None:
         super().__init__(self._behave)
+        self.before_body = self._hasty
         self.keeps = False
+
+    def _hasty(self, got: Got, connection: socket.socket) -> None:
+        if got.target == b"/early":
+            connection.sendall(answer(b"done"))
 
     def _behave(self, got: Got, connection: socket.socket) -> None:
         if got.target.startswith(b"/events"):
@@ -34,6 +43,8 @@ class Slow(Recorder):
             connection.recv(1)
         elif got.target.startswith(b"/never"):
             connection.recv(1)
+        elif got.target == b"/early":
+            return
         elif got.target.startswith(b"/socket"):
             (key,) = got.values(b"sec-websocket-key")
             accept = b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
@@ -129,10 +140,54 @@ def test_whatever_ends_a_request_gives_its_place_back(start: Start, home: Home, 
     eventually("nothing is in flight", lambda: in_flight(home) == 0)
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 100000", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("politely", [True, False])
+def test_who_leaves_after_an_early_answer_holds_nothing(
+    start: Start, home: Home, slow: Slow, framing: str, politely: bool
+) -> None:
+    """A backend answers before the body has come, and the caller leaves without sending the rest: its place is free."""
+    home.write_policy(LIMITS % 50)
+    _, key = home.key()
+    gateway = start("serve").ready()
+    for _ in range(5):
+        with connect(gateway.port) as caller:
+            caller.sendall(
+                head("POST", "/early", key, framing) + (b"5\r\nhello\r\n" if "chunked" in framing else b"hello")
+            )
+            assert listen(caller, b"done").status == 200
+            if not politely:
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    eventually("nothing is in flight", lambda: in_flight(home) == 0)
+
+
+def test_a_stream_that_is_reset_after_an_early_answer_holds_nothing(
+    start: Start, home: Home, slow: Slow, tmp_path: Path
+) -> None:
+    """The same over HTTP/2, on a connection that stays open."""
+    home.write_policy(LIMITS % 50)
+    _, key = home.key()
+    certificate = self_signed(tmp_path, "gateway")
+    gateway = start("serve", "--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
+    eventually("it listens", lambda: '"ready"' in gateway.output)
+    with tls(gateway.port, certificate, "h2") as connection:
+        caller = Http2(connection)
+        for _ in range(3):
+            stream = caller.ask("POST", "/early", key, ends=False)
+            (number,) = [known for known, one in caller.streams.items() if one is stream]
+            caller.until(lambda: stream.ended)  # noqa: B023
+            with suppress(StreamClosedError):  # the gateway may have been first
+                caller.h2.reset_stream(number)
+            caller.flush()
+        eventually("nothing is in flight", lambda: in_flight(home) == 0)
+        later = caller.ask("GET", "/", key)
+        caller.until(lambda: later.ended)
+        assert later.status == 200
+
+
 def disconnecting(gateway: Gateway, key: str, number: int) -> None:
     """A caller that leaves at a random moment, politely or not."""
     chance = random.Random(number)
-    target = chance.choice(("/", "/", "/never", "/events", "/half"))
+    target = chance.choice(("/", "/early", "/never", "/events", "/half"))
     raw = head(chance.choice(("GET", "POST")), target, key, *(("Content-Length: 4000",) if number % 3 == 0 else ()))
     raw += b"x" * (chance.randrange(4000) if number % 3 == 0 else 0)
     with suppress(OSError), connect(gateway.port) as connection:

@@ -9,6 +9,7 @@ import pytest
 
 from hammering import hammered
 from harness import Backend, Client, Gateway, Home, Reply, eventually, free_port
+from raw import head, say
 
 Start = Callable[..., Gateway]
 LIMITS = """
@@ -144,6 +145,58 @@ def test_quotas_and_buckets_outlive_a_kill(start: Start, home: Home, backend: Ba
     assert statuses(gateway, two, 3) == [200, 200, 429]
     refused = gateway.get("/", two)
     assert refused.code == "quota-exhausted" and int(refused.header("retry-after") or 0) > 0
+
+
+def test_counters_that_are_gone_refuse(start: Start, home: Home, backend: Backend) -> None:
+    """When the counters' files are removed under a running gateway it refuses within a second, and says so once."""
+    home.write_policy("limits: [{name: rate, by: [key], rate: 1/h, burst: 1000}]\n")
+    _, key = home.key()
+    gateway = start("serve").ready()
+    assert gateway.get("/", key).status == 200
+    (home.state / "rates").unlink()
+    eventually("it refuses", lambda: gateway.get("/", key).status == 503, 1.5)
+    assert gateway.get("/", key).code == "store-unavailable"
+    assert home.json("status")["limits"]["healthy"] is False
+    assert gateway.stop().count("the limit store can't be asked") == 1
+
+
+def test_names_that_are_cut_are_reset_all_the_same(start: Start, home: Home, backend: Backend) -> None:
+    """A bucket whose name is longer than is kept is listed with a mark, and emptied by its key or organization."""
+    path = "/v1/organizations/{organizationId}/memberships/{membershipId}/roles"
+    (home.folder / "api.yaml").write_text(
+        f"openapi: 3.1.0\ninfo: {{title: x, version: '1'}}\npaths: {{'{path}': {{get: {{responses: {{}}}}}}}}\n"
+    )
+    limits = "limits: [{name: a, by: [operation, key], rate: 1/h, burst: 1}, {name: b, by: [org], quota: 9/hour}]\n"
+    home.write_policy("openapi: {spec: api.yaml}\n" + limits)
+    key, value = home.key()
+    gateway = start("serve").ready()
+    assert [gateway.get("/v1/organizations/1/memberships/2/roles", value).status for _ in range(2)] == [200, 429]
+    (row,) = home.json("limits", "list", "--key", key.id)["data"]
+    assert row["by"]["key"] == key.id and row["by"]["operation"].endswith("…")
+    assert home.json("limits", "reset", "--key", key.id, "--org", "org_1") == {"reset": 2}
+    assert gateway.get("/v1/organizations/1/memberships/2/roles", value).status == 200
+    home.write_policy("openapi: {spec: api.yaml}\n" + limits.replace("quota: 9/hour", "rate: 9/s"))
+    eventually("reloaded", lambda: gateway.get("/v1/organizations/1/memberships/2/roles", home.key()[1]).status == 200)
+    rows = home.json("limits", "list", "--org", "org_1")["data"]
+    assert all(0 <= row["level"] <= row["capacity"] and row["full_in_s"] >= 0 for row in rows)
+
+
+def test_limits_are_told_on_every_kind_of_answer(start: Start, home: Home, backend: Backend) -> None:
+    """HEAD, a 413 and a 502 of the gateway's own, and the 401 of a guess that is counted carry the fields."""
+    home.write_policy(
+        "max_body: 10B\nlimits: [{name: a, by: [key], rate: 9/s}, {name: g, by: [ip], when: invalid-credential, rate: 9/s}]\n"
+    )
+    _, key = home.key()
+    gateway = start("serve").ready()
+    with Client(gateway.port) as client:
+        told = [client.ask("HEAD", "/", key), client.ask("GET", "/", "sk_wrong")]
+    chunked = head("POST", "/", key, "Transfer-Encoding: chunked") + b"14\r\n" + b"x" * 20 + b"\r\n"
+    large = say(gateway.port, chunked)
+    assert large.status == 413 and b"RateLimit: " in large.data
+    backend.close()
+    with Client(gateway.port) as client:
+        told.append(client.ask("GET", "/", key))
+    assert [one.status for one in told] == [200, 401, 502] and all(one.header("ratelimit") for one in told)
 
 
 @pytest.mark.slow

@@ -99,6 +99,8 @@ def status(setting: Setting) -> None:
     if answer is None:
         answer = without_gateway(setting, lambda built, _resources: telling.standing(built, time.time()))
         answer = {"running": False, **answer, "policy": {"file": str(setting.policy)}}
+        if answer["limits"]["store"] != "local":
+            answer["limits"] |= {"healthy": None, "reason": "no gateway runs that would ask it"}
     keys, tokens = answer["keys"], answer["tokens"]
     running = f"running, pid {answer['pid']}, on {', '.join(answer['listen'])}" if answer["running"] else "not running"
     error = answer["policy"].get("reload_error")

@@ -87,11 +87,25 @@ class Poured(NamedTuple):
     place: Place | None = None
 
 
+CUT = "\x1e"
+"""Ends a subject that a store has not kept whole."""
+
+
 class Stored(NamedTuple):
-    """A bucket that a store holds and is not empty. `state` is as `LimitStore.level` reads it."""
+    """A bucket that a store holds and is not empty. `state` is as `LimitStore.level` reads it.
+
+    `window` is a quota's, or empty where it is not known; `handle` is what the store knows the bucket by.
+    """
 
     subject: str
     state: int
+    kind: Kind
+    window: str = ""
+    handle: bytes = b""
+
+    def is_of(self, limit: Limit) -> bool:
+        """Whether it is a bucket of this limit as it is now; an earlier policy's may have been of another kind."""
+        return self.kind is limit.kind and (not self.window or self.window == limit.window)
 
 
 class LimitStore(Protocol):
@@ -106,8 +120,11 @@ class LimitStore(Protocol):
     def level(self, limit: Limit, state: int, now: float) -> Level:
         """The level of a bucket of this limit with this state."""
 
-    async def reset(self, subjects: list[str], now: float) -> int:
-        """Empty these buckets; how many were not empty. Requests in flight keep their places."""
+    async def empty(self, buckets: list[Stored], now: float) -> int:
+        """Empty these; how many were not empty. Requests in flight keep their places."""
+
+    def wait(self, wait_s: float) -> None:
+        """Let a request wait so long for it from now on."""
 
     async def tend(self, now: float) -> None:
         """What is to be done twice a second, beside the requests."""

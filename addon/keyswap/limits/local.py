@@ -5,6 +5,7 @@ killed stays poured, what it held in flight is given back. Rates drain on the ma
 sets; quotas follow the calendar. The files outlive the processes, and rates a restart, but not the machine's.
 """
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -37,6 +38,8 @@ NS = 1_000_000_000
 _COUNT_BITS = 42
 _COUNT = (1 << _COUNT_BITS) - 1
 """A quota's number holds the hour at which its window ends, and below it how much of it is used."""
+_PAGES = 64
+"""Pages that are looked through at once when everything is listed: about 2,000 buckets, some milliseconds."""
 _NAMED_NS = 3600 * NS
 """How long the name of a place in flight is remembered, to be listed."""
 
@@ -77,6 +80,7 @@ class LocalLimits:
         self._lock = MachineLock(state.file("limits.lock"), wait_s)
         self._late: list[int] = []
         self._unwell: str | None = None
+        self._gone: str | None = None
         with ExitStack() as undo:
             undo.callback(self._lock.close)
             with self._held_lock():
@@ -105,6 +109,8 @@ class LocalLimits:
 
     async def pour(self, asks: tuple[Ask, ...], now: float, dry: bool = False) -> Poured:
         """Pour all asks or none; never waits for anything but the lock."""
+        if self._gone is not None:
+            raise Unavailable(self._gone)
         with self._lock:
             clock = self._clock()  # not before: whoever had the lock meanwhile has seen a later time
             try:
@@ -125,8 +131,7 @@ class LocalLimits:
     def _read(self, ask: Ask, clock: int, now: float) -> _Reading:
         kind = ask.limit.kind
         table = self._tables[kind]
-        # A quota of another window is another one: what is used of a month says nothing of an hour.
-        name = ask.subject if kind is not Kind.QUOTA else ask.subject + SEPARATOR + ask.limit.window
+        name = _name(ask) if kind is Kind.QUOTA else ask.subject
         fingerprint = table.known.get(name) or table.fingerprint(name)
         reading = _Reading(ask, table, fingerprint)
         reading.where = where = table.find(fingerprint)
@@ -171,7 +176,7 @@ class LocalLimits:
                 reading.where = table.find(reading.fingerprint)
                 if reading.where < 0:
                     dead = self._dead(table, clock, now)
-                    reading.where = table.make(reading.fingerprint, reading.ask.subject, dead, taken[table])
+                    reading.where = table.make(reading.fingerprint, _name(reading.ask), dead, taken[table])
                 taken[table].add(reading.where)
             moved = [table.pages for table in self._tables.values()] != before
 
@@ -233,40 +238,49 @@ class LocalLimits:
                 self._places.give_back(self._late.pop())
 
     async def held(self, now: float) -> list[Stored]:
-        """Every bucket that is not empty."""
-        found: list[Stored] = []
-        with self._lock:
-            clock = self._clock()
-            for table in (self._rates, self._quotas):
-                dead = self._dead(table, clock, now)
-                found += [Stored(name, state) for name, _, state in table.alive(dead)]
-            self._places.survey()
-            counts = self._places.counts()
-            names = [(name, counts.get(fingerprint, 0)) for name, fingerprint, _ in self._names.alive(clock)]
-        return found + [Stored(name, count) for name, count in names if count]
+        """Every bucket that is not empty, looked for a few pages at a time: others pour meanwhile."""
+        found: dict[tuple[Kind, bytes], Stored] = {}
+        for kind, table in self._tables.items():
+            first = 0
+            while first < table.pages:
+                with self._lock:
+                    pages = range(first, min(first + _PAGES, table.pages))
+                    found |= {(kind, one.handle): one for one in self._listed(kind, table, pages, now)}
+                first += _PAGES
+                await asyncio.sleep(0)
+        return list(found.values())
 
-    async def reset(self, subjects: list[str], now: float) -> int:
-        """Empty these buckets."""
+    def _listed(self, kind: Kind, table: Table, pages: range, now: float) -> list[Stored]:
+        dead = self._dead(table, self._clock(), now)
+        rows = table.alive(dead, pages)
+        if kind is Kind.RATE:
+            return [Stored(name, state, kind, "", fingerprint) for name, fingerprint, state in rows]
+        if kind is Kind.QUOTA:
+            return [Stored(*_without_window(name, state), fingerprint) for name, fingerprint, state in rows]
+        self._places.survey()
+        counted = [(name, fingerprint, self._places.count(fingerprint)) for name, fingerprint, _ in rows]
+        return [Stored(name, count, kind, "", fingerprint) for name, fingerprint, count in counted if count]
+
+    async def empty(self, buckets: list[Stored], now: float) -> int:
+        """Empty these."""
         emptied = 0
         with self._lock:
             clock = self._clock()
-            for table in (self._rates, self._quotas):
-                dead = self._dead(table, clock, now)
-                for subject in subjects:
-                    ends = ("",) if table is self._rates else [SEPARATOR + window for window in WINDOWS_S]
-                    found = [table.find(table.fingerprint(subject + end)) for end in ends]
-                    full = [where for where in found if where >= 0 and table.words[where] > dead]
-                    for where in full:
-                        table.words[where] = 0
-                    emptied += bool(full)
+            for bucket_ in buckets:
+                table = self._tables[bucket_.kind]
+                where = table.find(bucket_.handle) if bucket_.kind is not Kind.CONCURRENCY else -1
+                if where >= 0 and table.words[where] > self._dead(table, clock, now):
+                    table.words[where] = 0
+                    emptied += 1
         return emptied
 
     async def tend(self, now: float) -> None:  # noqa: ARG002, a store with a clock of its own
         """Give back the places of processes that have ended, and those that could not be given back before."""
-        self._unwell = None
-        if not all(table.in_place() for table in self._tables.values()):
-            self._unwell = "the counters' files were replaced or are gone: restart the gateway"
+        in_place = [table.in_place() for table in self._tables.values()]
+        if self._gone or not all((*in_place, self._places.in_place(), self._lock.in_place())):
+            self._gone = self._unwell = "the counters' files were replaced or are gone: restart the gateway"
             return
+        self._unwell = None
         try:
             with self._lock:
                 self._places.survey()
@@ -311,6 +325,16 @@ class LocalLimits:
         for table in self._tables.values():
             table.close()
         self._lock.close()
+
+
+def _name(ask: Ask) -> str:
+    """What an ask's bucket is called. A quota of another window is another one: a month's says nothing of an hour."""
+    return ask.subject + SEPARATOR + ask.limit.window if ask.limit.kind is Kind.QUOTA else ask.subject
+
+
+def _without_window(name: str, state: int) -> tuple[str, int, Kind, str]:
+    subject, _, window = name.rpartition(SEPARATOR)
+    return (subject, state, Kind.QUOTA, window) if window in WINDOWS_S else (name, state, Kind.QUOTA, "")
 
 
 def boot() -> int:

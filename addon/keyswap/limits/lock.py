@@ -63,6 +63,19 @@ class MachineLock:
             else:
                 time.sleep(_NAP_S)
 
+    def in_place(self) -> bool:
+        """Whether the file is still the one that other processes lock."""
+        return same_file(self._file, self._handle)
+
     def close(self) -> None:
         """Give it back."""
         os.close(self._handle)
+
+
+def same_file(path: Path, handle: int) -> bool:
+    """Whether an open file is still the one of this name."""
+    try:
+        there, here = path.stat(), os.fstat(handle)
+    except OSError:
+        return False
+    return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev)

@@ -13,6 +13,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from keyswap.limits.lock import same_file
 from keyswap.model import Damage
 
 MOST = 1 << 16
@@ -115,6 +116,10 @@ class Places:
     def own(self) -> set[bytes]:
         """The fingerprints of the places that this process holds."""
         return set(self._own.records())
+
+    def in_place(self) -> bool:
+        """Whether others still see this process's file."""
+        return same_file(self._own.path, self._own.handle)
 
     def full(self, wanted: int) -> bool:
         """Whether this process can't hold so many more."""

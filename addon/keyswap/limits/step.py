@@ -66,10 +66,10 @@ class Rule:
         """The limit's name and whom it counts."""
         parts = [self.limit.name]
         for dimension in self.by:
-            if dimension == "operation":
-                parts += (dimension, operation.name)
-            else:
+            if dimension != "operation":
                 parts += _whom(dimension, principal, client)
+        if "operation" in self.by:  # the longest comes last: where a name is cut, callers are still known
+            parts += ("operation", operation.name if operation.path else "undocumented")
         return SEPARATOR.join(parts)
 
 
@@ -100,16 +100,25 @@ def parts_of(subject: str) -> tuple[str, dict[str, str]]:
     return name, dict(zip(rest[::2], rest[1::2], strict=False))
 
 
-class Limits:
-    """The step `limits` of a gate, and the judgement of guesses."""
+@dataclass(slots=True)
+class Health:
+    """Whether a store answered when it was asked last; what several gates share over reloads."""
 
-    def __init__(self, rules: Sequence[Rule], store: LimitStore | None, down: str = "refuse") -> None:
+    unwell: bool = False
+
+
+class Limits:
+    """The step `limits` of a gate, and the judgement of guesses and of browsers' questions."""
+
+    def __init__(
+        self, rules: Sequence[Rule], store: LimitStore | None, down: str = "refuse", health: Health | None = None
+    ) -> None:
         self.rules = tuple(rule for rule in rules if rule.mode != "off")
         self.store = store
         self._down = down
         self._of: dict[tuple[str, Operation, str], tuple[Rule, ...]] = {}
         self._asks: dict[tuple[str | None, str, Operation, str], tuple[Principal, tuple[Ask, ...]]] = {}
-        self._unwell = False
+        self._health = health or Health()
 
     async def __call__(
         self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
@@ -123,6 +132,14 @@ class Limits:
     ) -> Counted | Refuse:
         """Count a credential that was not valid."""
         rules = self.applying("invalid-credential", operation, request.method)
+        return await self._ask(_asks(rules, principal, request.client, operation, 1), now, dry) if rules else UNCOUNTED
+
+    async def preflight(
+        self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
+    ) -> Counted | Refuse:
+        """Count a browser's question, for whoever asks: it takes nothing of what an operation has for all callers."""
+        rules = self.applying("admitted", operation, request.method)
+        rules = tuple([rule for rule in rules if rule.by != ("operation",)])
         return await self._ask(_asks(rules, principal, request.client, operation, 1), now, dry) if rules else UNCOUNTED
 
     def asks(self, principal: Principal, client: str, method: str, operation: Operation) -> tuple[Ask, ...]:
@@ -154,18 +171,18 @@ class Limits:
             poured = await self.store.pour(asks, now, dry)
         except Unavailable as error:
             return self._without(str(error), any(ask.enforced for ask in asks))
-        if self._unwell:
-            self._unwell = False
+        if self._health.unwell:
+            self._health.unwell = False
             logger.warning("the limit store answers again: limits are counted")
         return _counted(asks, poured)
 
     def _without(self, why: str, enforced: bool) -> Counted | Refuse:
-        refuses = self._down == "refuse"
-        if not self._unwell:
-            self._unwell = True
+        refuses = self._down == "refuse" and enforced
+        if not self._health.unwell:
+            self._health.unwell = True
             outcome = "refused" if refuses else "admitted uncounted"
             logger.error("the limit store can't be asked, requests are %s until it can: %s", outcome, why)
-        if refuses and enforced:
+        if refuses:
             return Refuse(Code.STORE_UNAVAILABLE, f"limit store: {why}")
         return UNCOUNTED
 
@@ -188,10 +205,11 @@ def _counted(asks: tuple[Ask, ...], poured: Poured) -> Counted | Refuse:
         if not ask.enforced:
             shown = _enforced(asks, levels)
             break
+    watched = () if shown is levels else tuple([one for one in levels if one not in shown])
     if poured.fits:
         give_back = poured.place.give_back if poured.place is not None else nothing
         noted = [one for one in zip(asks, levels, strict=True) if one[1].retry_after_s] if shown is not levels else ()
-        return Counted(shown, tuple([refusal(level, ask.subject, ()) for ask, level in noted]), give_back)
+        return Counted(shown, tuple([refusal(level, ask.subject, ()) for ask, level in noted]), give_back, watched)
     full = max(shown, key=lambda level: level.retry_after_s)
     subject = next(ask.subject for ask in asks if ask.limit.name == full.limit)
     return refusal(full, subject, shown)

@@ -20,6 +20,8 @@ from collections.abc import Container, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from keyswap.limits import limit
+from keyswap.limits.lock import same_file
 from keyswap.model import Damage
 
 PAGE, SLOTS, NAME = 4096, 42, 80
@@ -33,7 +35,7 @@ _FEWEST, _MOST = 16, 1024
 """Pages by which the file grows at once."""
 _DEEPEST = 40
 _KNOWN = 8192
-CUT = b"\x1e"
+CUT = limit.CUT.encode()
 """Ends a name that is longer than there is room for."""
 
 
@@ -235,28 +237,25 @@ class Table:
 
     # ---- The rest
 
-    def alive(self, dead: int) -> Iterator[tuple[str, bytes, int]]:
-        """Every entry above `dead`: its name, fingerprint and number."""
+    def alive(self, dead: int, pages: range | None = None) -> Iterator[tuple[str, bytes, int]]:
+        """Every entry above `dead`, of all pages or some: its name, fingerprint and number."""
         self._follow()
-        for page in range(self.pages):
+        for page in range(self.pages) if pages is None else pages:
             start = (page + 1) * PAGE
-            for slot in range(SLOTS):
+            first = (start + _VALUES) >> 3
+            for slot, number in enumerate(self.words[first : first + SLOTS].tolist()):
+                if number <= dead:
+                    continue
                 at = start + _HEAD + slot * 8
-                place = ((start + _VALUES) >> 3) + slot
                 fingerprint = bytes(self._map[at : at + 8])
-                number = self.words[place]
-                if fingerprint == _FREE or number <= dead or self.find(fingerprint) != place:
+                if fingerprint == _FREE or self.find(fingerprint) != first + slot:
                     continue
                 name = self._map[start + _NAMES + slot * NAME : start + _NAMES + (slot + 1) * NAME]
                 yield name.rstrip(b"\0").decode("utf-8", "replace"), fingerprint, number
 
     def in_place(self) -> bool:
         """Whether the file is still the one that other processes map."""
-        try:
-            there, here = self.file.stat(), os.fstat(self._handle)
-        except OSError:
-            return False
-        return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev)
+        return same_file(self.file, self._handle)
 
     def flush(self) -> None:
         """Let the disk have it."""

@@ -19,7 +19,7 @@ from valkey.exceptions import NoScriptError, ResponseError
 
 from keyswap.limits import bucket
 from keyswap.limits.connection import Address, Line, Link, Lost, bulk, packed, words
-from keyswap.limits.limit import WINDOWS_S, Ask, Kind, Limit, Poured, Stored, Unavailable, count_level, rate_level
+from keyswap.limits.limit import Ask, Kind, Limit, Poured, Stored, Unavailable, count_level, rate_level
 from keyswap.model import Level
 
 US = 1_000_000
@@ -235,7 +235,7 @@ class ValkeyLimits:
             self._ahead_us = int(now_us or 0) - int(now * US)
             found |= _states(keys, states, int(now_us or 0))
             if cursor == b"0":
-                return [Stored(_subject(key), state) for key, state in found.items()]
+                return [_stored(key, state) for key, state in found.items()]
 
     def level(self, limit: Limit, state: int, now: float) -> Level:
         """The level of a bucket with this state; of places in flight the state is how many there are."""
@@ -245,13 +245,11 @@ class ValkeyLimits:
         plan = _plan(limit, 0, True, self._lease_s)
         return _level(Ask(limit, "", 0), plan, 1, state, ends, int(now * US) + self._ahead_us, 0)
 
-    async def reset(self, subjects: list[str], now: float) -> int:  # noqa: ARG002, the server has a clock
-        """Empty these buckets."""
+    async def empty(self, buckets: list[Stored], now: float) -> int:  # noqa: ARG002, the server has a clock
+        """Empty these."""
         emptied = 0
-        for batch in batched(subjects, _BATCH):
-            kinds = [_prefix(Kind.RATE), *(_prefix(Kind.QUOTA, window) for window in WINDOWS_S)]
-            keys = [kind + _name(subject) for subject in batch for kind in kinds]
-            emptied += cast("int", await self._ask(packed(b"DEL", *keys)))
+        for batch in batched([one.handle for one in buckets if one.kind is not Kind.CONCURRENCY], _BATCH):
+            emptied += cast("int", await self._ask(packed(b"DEL", *batch)))
         return emptied
 
     async def tend(self, now: float) -> None:  # noqa: ARG002, the server has a clock
@@ -342,8 +340,10 @@ def _level(ask: Ask, plan: _Plan, fit: int, state: int, ends: int, now_us: int, 
     return count_level(limit, state + ask.cost * (poured & fit), left_s, 0.0 if fit else left_s)
 
 
-def _subject(key: bytes) -> str:
-    return key[len(PREFIX) :].partition(b":")[2].decode("utf-8", "replace")
+def _stored(key: bytes, state: int) -> Stored:
+    kind, _, subject = key[len(PREFIX) :].partition(b":")
+    word, _, window = kind.decode().partition(".")
+    return Stored(subject.decode("utf-8", "replace"), state, Kind(word), window, key)
 
 
 def _states(keys: list[bytes], states: Sequence[bytes | int | None], now_us: int) -> Iterator[tuple[bytes, int]]:

@@ -140,9 +140,9 @@ Place = tuple[str | int, ...]
 
 def effective(base: Numbers, override: Numbers) -> Numbers:
     """The numbers of a limit under a plan: what it does not say of a rate is the limit's own."""
-    if override.rate is None and override.burst is not None:
-        return override.model_copy(update={"rate": base.rate})
-    return override
+    if base.rate is None or override.kinds not in ([], ["rate"]) or (not override.kinds and override.burst is None):
+        return override
+    return override.model_copy(update={"rate": override.rate or base.rate, "burst": override.burst or base.burst})
 
 
 def contradictions(

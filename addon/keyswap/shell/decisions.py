@@ -57,7 +57,7 @@ class Line(NamedTuple):
                 "status": self.status,
                 "code": refused.code if refused else None,
                 "reason": refused.reason if refused else getattr(judged, "noted", None),
-                "shadow": judged.shadow if isinstance(judged, Admit) else (),
+                "shadow": judged.shadow if isinstance(judged, Admit | Refuse) else (),
                 "method": self.method,
                 "path": self.target.partition(b"?")[0].decode("latin-1"),
                 "operation": operation.name if operation and operation.path else None,
@@ -75,7 +75,7 @@ class Line(NamedTuple):
 
 
 def _levels(judged: Decision) -> tuple[Level, ...]:
-    return judged.counted.levels if isinstance(judged, Admit) else ()
+    return (*judged.counted.levels, *judged.counted.watched) if isinstance(judged, Admit) else ()
 
 
 class DecisionLog:

@@ -70,13 +70,12 @@ class Guard:
         """A connection's layers are gone: its socket goes too."""
         watched = self.watched.get(client.id)
         if watched is not None:
-            for ticket in watched.open.values():
-                ticket.counted.give_back()
-            watched.open.clear()
+            watched.forget_requests()
             watched.close()
 
     def forget(self, watched: Watched) -> None:
         """A connection is closed."""
+        watched.forget_requests()
         if self.watched.pop(watched.client.id, None) is not None:
             address = place(watched.client.peername[0])
             self._addresses[address] -= 1

@@ -156,7 +156,7 @@ class Service:
 
     async def _watch(self) -> None:
         await self._control.tend()
-        await self.resources.tend(time.time())
+        self.resources.tend(self.loaded.built.policy, time.time())
         if self._certificate is not None:
             self._certificate.renew()
         if self.files.due(self._changed):

@@ -13,7 +13,7 @@ from keyswap import __version__
 from keyswap.build import Built
 from keyswap.credentials import classify
 from keyswap.gate import STEPS, explain
-from keyswap.limits.limit import Limit
+from keyswap.limits.limit import CUT, Limit
 from keyswap.limits.step import Rule, parts_of
 from keyswap.model import (
     METHODS,
@@ -147,8 +147,13 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
 
 async def limits_listed(built: Built, asked: dict[str, Any], now: float) -> dict[str, Any]:
     """Every bucket that is not empty, or of a key or an organization alone (CONTRACT §2)."""
-    rows = [row for row in await _buckets(built, now) if _concerns(row["by"], asked)]
-    return {"object": "list", "data": rows, "list_metadata": {"before": None, "after": None}}
+    rows = await _buckets(built, asked, now)
+    after = "/".join((rows[-1]["limit"], *rows[-1]["by"].values())) if len(rows) == MOST_LISTED else None
+    return {"object": "list", "data": rows, "list_metadata": {"before": None, "after": after}}
+
+
+MOST_LISTED = 10_000
+"""Buckets of one answer; beyond it the list says after which one it ends."""
 
 
 async def limits_reset(built: Built, asked: dict[str, Any], now: float) -> dict[str, Any]:
@@ -156,27 +161,37 @@ async def limits_reset(built: Built, asked: dict[str, Any], now: float) -> dict[
     store = built.limits.store
     if store is None:
         return {"reset": 0}
-    subjects = [one.subject for one in await store.held(now) if _concerns(parts_of(one.subject)[1], asked)]
-    return {"reset": await store.reset(subjects, now)}
+    buckets = [one for one in await store.held(now) if _concerns(parts_of(one.subject)[1], asked)]
+    return {"reset": await store.empty(buckets, now)}
 
 
 def _concerns(by: dict[str, str], asked: dict[str, Any]) -> bool:
-    return all(by.get(name) == asked[name] for name in ("key", "org") if asked.get(name) is not None)
+    wanted = [(by.get(name), asked[name]) for name in ("key", "org") if asked.get(name) is not None]
+    return not wanted or any(_is(found, value) for found, value in wanted)
 
 
-async def _buckets(built: Built, now: float) -> list[dict[str, Any]]:
+def _is(found: str | None, value: str) -> bool:
+    """Whether a subject's value is this one, as far as it was kept."""
+    if found is not None and found.endswith(CUT):
+        return value.startswith(found.removesuffix(CUT))
+    return found == value
+
+
+async def _buckets(built: Built, asked: dict[str, Any], now: float) -> list[dict[str, Any]]:
     store = built.limits.store
     rules = {rule.limit.name: rule for rule in built.limits.rules}
     rows: list[dict[str, Any]] = []
     for held in sorted(await store.held(now)) if store is not None else ():
         name, by = parts_of(held.subject)
-        if name not in rules or store is None:
-            continue  # it was in an earlier policy
+        if name not in rules or store is None or not _concerns(by, asked) or not held.is_of(rules[name].limit):
+            continue  # somebody else's, or an earlier policy's
+        if len(rows) == MOST_LISTED:
+            break
         level = store.level(_numbers(built, rules[name], by, now), held.state, now)
         rows.append(
             {
                 "limit": name,
-                "by": by,
+                "by": {dimension: value.replace(CUT, "…") for dimension, value in by.items()},
                 "level": level.level,
                 "capacity": level.capacity,
                 "remaining": level.remaining,
@@ -266,7 +281,8 @@ _REMEDIES = {
     Code.BODY_TOO_LARGE: "Let the client send less, or raise `max_body` of the policy.",
     Code.UPSTREAM_TIMEOUT: "Look at the backend, or raise `timeouts.response` of the policy.",
     Code.UPSTREAM_UNAVAILABLE: "Look at the backend: `keyswap status` tells its address.",
-    Code.STORE_UNAVAILABLE: "`keyswap status` names the store; put it back, then restart the gateway.",
+    Code.STORE_UNAVAILABLE: "`keyswap status` names the store: let it answer again; where files were lost, put them "
+    "back and restart the gateway.",
     Code.RATE_LIMITED: "Wait as long as the reason says, `keyswap limits reset`, or raise the limit or its plan.",
     Code.TOO_MANY_IN_FLIGHT: "Let requests end, or raise the limit's `concurrency` or its plan's.",
     Code.QUOTA_EXHAUSTED: "Wait for the next window, `keyswap limits reset`, or raise the quota or its plan's.",

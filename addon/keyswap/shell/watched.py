@@ -384,10 +384,20 @@ class Watched:
             self._ending = self._now()
             self.deliver(event)
 
+    def forget_requests(self) -> None:
+        """Nothing of them is in flight any more."""
+        for ticket in self.open.values():
+            ticket.counted.give_back()
+        self.open.clear()
+
     def _sweep_request(self, ticket: Ticket, now: float, bounds: Bounds) -> None:
         flow = ticket.flow
         until = ticket.principal.not_after
-        if until is not None and time.time() >= until:
+        if ticket.answered and not self.still_sends(flow):
+            # Its stream was reset after its answer, of which nobody is told.
+            self.open.pop(id(flow), None)
+            ticket.counted.give_back()
+        elif until is not None and time.time() >= until:
             self.end(ticket, Refuse(Code.INVALID_CREDENTIAL, "the key has expired"))
         elif flow.response is None and flow.request.timestamp_end is not None:
             upstream = self.upstreams.get(flow.server_conn.id)
