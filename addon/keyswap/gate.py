@@ -113,21 +113,13 @@ class Gate:
         forbidden = self.permission(claims, found.operation) if not found.operation.public else None
         if forbidden is not None and forbidden.enforced:
             return replace(forbidden, principal=principal, operation=found.operation)
-        counted = await self.counted(request, principal, found.operation, now)
+        counted = await self.limits(principal, request, found.operation, now, self.dry)
         if isinstance(counted, Refuse):
-            return counted if forbidden is None else replace(counted, shadow=(forbidden.code,))
+            noted = () if forbidden is None else (forbidden.code,)
+            return replace(counted, principal=principal, operation=found.operation, shadow=noted)
         admit = Admit(principal, claims, None, found.operation, (), counted)
         admit = admit if forbidden is None else admit.but(forbidden)
         return self.validated(request, found, admit, now)
-
-    async def counted(
-        self, request: Request, principal: Principal, operation: Operation, now: float
-    ) -> Counted | Refuse:
-        """The limits of a request: all of them, or none."""
-        counted = await self.limits(principal, request, operation, now, self.dry)
-        if isinstance(counted, Refuse):
-            return replace(counted, principal=principal, operation=operation)
-        return counted
 
     def validated(self, request: Request, found: Found[Operation], admit: Admit, now: float) -> Decision:
         """What is judged once limits have poured. They stay poured, but a refused request is in flight no longer."""

@@ -204,8 +204,7 @@ def nothing() -> None:
     """What there is to give back when nothing was taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+class Counted(NamedTuple):
     """What limits said of a request that they let through: their levels, and what those would have said that look on.
 
     `give_back` returns its places in flight, when it has ended; doing it again changes nothing.

@@ -113,17 +113,23 @@ class LocalLimits:
             raise Unavailable(self._gone)
         with self._lock:
             clock = self._clock()  # not before: whoever had the lock meanwhile has seen a later time
-            try:
-                readings = [self._read(ask, clock, now) for ask in asks]
-                if not dry and -1 in [reading.where for reading in readings]:
-                    self._place(readings, clock, now)
-            except OSError as error:
-                raise Unavailable(f"counters cannot grow: {error.strerror or error}") from error
-            fits = not [reading for reading in readings if not reading.fits and reading.ask.enforced]
+            readings, fits, all_fit, all_there = [], True, True, True
+            for ask in asks:
+                reading = self._read(ask, clock, now)
+                readings.append(reading)
+                if not reading.fits:
+                    all_fit = False
+                    fits = fits and not ask.enforced
+                if reading.where < 0:
+                    all_there = False
             place = None
             if not dry:
-                place = self._write(readings, clock) if fits else None
-                self._mend(readings, clock)
+                if not all_there:
+                    self._place(readings, clock, now)
+                if fits:
+                    place = self._write(readings, clock)
+                if not all_fit:
+                    self._mend(readings, clock)
         return Poured(fits, tuple([self._level(reading, clock, now, fits) for reading in readings]), place)
 
     # ---- Under the lock
@@ -167,6 +173,12 @@ class LocalLimits:
 
     def _place(self, readings: list[_Reading], clock: int, now: float) -> None:
         """Make the entries that are missing, before anything is poured: making them may fail, and move others."""
+        try:
+            self._make(readings, clock, now)
+        except OSError as error:
+            raise Unavailable(f"counters cannot grow: {error.strerror or error}") from error
+
+    def _make(self, readings: list[_Reading], clock: int, now: float) -> None:
         moved = True
         while moved:
             before = [table.pages for table in self._tables.values()]
@@ -212,7 +224,7 @@ class LocalLimits:
         if limit.kind is Kind.RATE:
             interval = limit.interval_ns
             span = interval * limit.capacity
-            full_in = bucket.bounded(state, clock, span) - clock
+            full_in = (state if clock <= state <= clock + span else bucket.bounded(state, clock, span)) - clock
             wait = 0 if reading.fits else bucket.wait(state, clock, interval, span, ask.cost)
             return rate_level(limit, (span - full_in) // interval, full_in / NS, wait / NS)
         if limit.kind is Kind.CONCURRENCY:

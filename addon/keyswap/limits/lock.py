@@ -5,14 +5,15 @@ holder has been stopped; who could not have it in time does not try again for a 
 behind it.
 """
 
-import fcntl
 import os
 import time
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from pathlib import Path
 
 from keyswap.limits.limit import Unavailable
 from keyswap.model import Damage
 
+_TRY = LOCK_EX | LOCK_NB
 _TURNS = 20
 """How often the processor is given away before it is slept on: a holder is done after some microseconds, but a busy
 machine may take some milliseconds to come back."""
@@ -34,14 +35,14 @@ class MachineLock:
 
     def __enter__(self) -> None:
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(self._handle, _TRY)
         except OSError:
             self._wait()
         if self._given_up:
             self._given_up = 0.0
 
     def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._handle, fcntl.LOCK_UN)
+        flock(self._handle, LOCK_UN)
 
     def _wait(self) -> None:
         now = time.monotonic()
@@ -50,7 +51,7 @@ class MachineLock:
         until, turns = now + self.wait_s, 0
         while True:
             try:
-                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                flock(self._handle, _TRY)
             except OSError:
                 turns += 1
             else:

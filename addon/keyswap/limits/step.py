@@ -125,7 +125,12 @@ class Limits:
     ) -> Counted | Refuse:
         """Count a request that everything before has let through; `dry`: only say what would happen."""
         asks = self.asks(principal, request.client, request.method, operation)
-        return await self._ask(asks, now, dry) if asks else UNCOUNTED
+        if not asks or self.store is None:
+            return UNCOUNTED
+        try:  # as `_ask`, without another coroutine on the path of every request
+            return self._answered(asks, await self.store.pour(asks, now, dry))
+        except Unavailable as error:
+            return self._without(error, asks)
 
     async def guess(
         self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
@@ -168,16 +173,18 @@ class Limits:
     async def _ask(self, asks: tuple[Ask, ...], now: float, dry: bool) -> Counted | Refuse:
         assert self.store is not None
         try:
-            poured = await self.store.pour(asks, now, dry)
+            return self._answered(asks, await self.store.pour(asks, now, dry))
         except Unavailable as error:
-            return self._without(str(error), any(ask.enforced for ask in asks))
+            return self._without(error, asks)
+
+    def _answered(self, asks: tuple[Ask, ...], poured: Poured) -> Counted | Refuse:
         if self._health.unwell:
             self._health.unwell = False
             logger.warning("the limit store answers again: limits are counted")
         return _counted(asks, poured)
 
-    def _without(self, why: str, enforced: bool) -> Counted | Refuse:
-        refuses = self._down == "refuse" and enforced
+    def _without(self, why: Unavailable, asks: tuple[Ask, ...]) -> Counted | Refuse:
+        refuses = self._down == "refuse" and any(ask.enforced for ask in asks)
         if not self._health.unwell:
             self._health.unwell = True
             outcome = "refused" if refuses else "admitted uncounted"
