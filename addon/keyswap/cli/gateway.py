@@ -76,6 +76,13 @@ def explain(setting: Setting, method: str, path: str, key: str | None) -> None:
     sys.exit(0 if answer["decision"] == "admit" else 1)
 
 
+def _standing(limits: dict[str, Any]) -> str:
+    """How a limit store is, where there is something to say."""
+    if limits["healthy"]:
+        return ""
+    return f": {'' if limits['healthy'] is None else 'NOT ANSWERING, '}{printable(limits['reason'] or '')}"
+
+
 async def _explained(built: Built, resources: Resources, asked: dict[str, Any]) -> dict[str, Any]:
     try:
         return await telling.explained(built, asked, time.time())
@@ -114,8 +121,7 @@ def status(setting: Setting) -> None:
             + (f"\n          A KEPT COPY: {printable(one['stale'])}" if one["stale"] else "")
             for one in answer["documents"]
         ),
-        f"limits    {answer['limits']['store']}"
-        + ("" if answer["limits"]["healthy"] else f": NOT ANSWERING, {printable(answer['limits']['reason'])}"),
+        f"limits    {answer['limits']['store']}{_standing(answer['limits'])}",
         f"shadowed  {', '.join(answer['shadowed']) or '-'}; off: {', '.join(answer['off']) or '-'}",
         f"tokens    {tokens['algorithm']}, {tokens['profile']}, {tokens['ttl_s']:g} s, issuer {answer['issuer']}",
         f"keys      {keys['keys']} in {keys['database']}" + ("" if keys["healthy"] else f": {keys['reason']}"),
