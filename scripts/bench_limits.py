@@ -7,12 +7,14 @@ on its own, so neither exact over processes nor all-or-nothing. One JSON row a l
 import asyncio
 import gc
 import json
+import resource
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -93,20 +95,24 @@ def buckets(folder: Path, count: int) -> None:
     """So many live buckets: what each costs, and the worst pause while they are made."""
     store = LocalLimits(StateDirectory(folder / "many").open())
     slow = Limit("per-key", Kind.RATE, 10, 10, 86400)
-    before, worst, times = resident(), 0.0, []
+    before, worst, taken, times = resident(), 0.0, 0.0, array("d")
     gc.collect()
     gc.freeze()  # as the service does when a policy has been loaded
     for number in range(count):
         ask = (Ask(slow, f"per-key\x1fkey\x1fkey_01J0000000000000{number:010d}", 1),)
-        began = time.perf_counter()
+        switches, began = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()
         ran(store.pour(ask, 1e9))
         took = time.perf_counter() - began
         times.append(took)
-        worst = max(worst, took)
-    grew = (resident() - before) - sys.getsizeof(times) - 24 * count
+        if resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw == switches:
+            worst = max(worst, took)
+        else:
+            taken = max(taken, took)  # the system gave the processor to somebody else meanwhile
+    grew = (resident() - before) - sys.getsizeof(times)
     each, p999 = max(grew / count, store.status()["bytes"] / count), quantiles(times, n=1000)[-1] * 1e6  # type: ignore[operator]
     tell(f"{count:,} live buckets, local", f"{each:.0f} bytes each", "≤ 200", each <= 200)
-    tell("the worst pause while they are made", f"{worst * 1e3:.2f} ms (p99.9 {p999:.0f} µs)", "≤ 2 ms", worst <= 0.002)
+    measured = f"{worst * 1e3:.2f} ms (p99.9 {p999:.0f} µs; {taken * 1e3:.2f} ms where the processor was taken away)"
+    tell("the worst pause while they are made", measured, "≤ 2 ms", worst <= 0.002)
     ran(store.close())
 
 

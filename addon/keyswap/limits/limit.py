@@ -39,17 +39,18 @@ class Limit:
     """A quota's calendar window, in UTC: hour, day or month."""
     interval_ns: int = field(init=False, repr=False, compare=False)
     """How long one unit of cost takes to drain, in nanoseconds."""
+    window_s: int = field(init=False, repr=False, compare=False)
+    """How long a full one takes to become empty; 0 for what has no time of its own."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "interval_ns", self.interval(10**9))
+        object.__setattr__(self, "window_s", self._window_s())
 
     def interval(self, units_per_s: int) -> int:
         """How long one unit of cost takes to drain, in whole units of time, rounded up: never more than the rate."""
         return -(-self.period_s * units_per_s // self.number)
 
-    @property
-    def window_s(self) -> int:
-        """How long a full one takes to become empty; 0 for what has no time of its own."""
+    def _window_s(self) -> int:
         if self.kind is Kind.RATE:
             return -(-self.capacity * self.period_s // self.number)
         return WINDOWS_S[self.window] if self.kind is Kind.QUOTA else 0
