@@ -105,14 +105,6 @@ class Places:
         """How many places of this name are held."""
         return self._own.count(fingerprint) + sum([other.count(fingerprint) for other in self._others.values()])
 
-    def counts(self) -> dict[bytes, int]:
-        """How many places are held, by fingerprint."""
-        found: dict[bytes, int] = {}
-        for file in (self._own, *self._others.values()):
-            for record in file.records():
-                found[record] = found.get(record, 0) + 1
-        return found
-
     def own(self) -> set[bytes]:
         """The fingerprints of the places that this process holds."""
         return set(self._own.records())

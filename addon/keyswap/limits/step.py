@@ -24,7 +24,6 @@ _CHAINS: Mapping[str, tuple[str, ...]] = {
     "user": ("user", "key", "ip"),
     "ip": ("ip",),
 }
-DIMENSIONS = (*_CHAINS, "operation")
 CODES = {
     Kind.RATE: Code.RATE_LIMITED,
     Kind.CONCURRENCY: Code.TOO_MANY_IN_FLIGHT,
