@@ -15,7 +15,10 @@ from harness import ENTRY, ROOT, Backend, Client, Gateway, Home, eventually
 
 Start = Callable[..., Gateway]
 
-STEPS = ("path", "credential", "principal", "claims", "mint")
+STEPS = (
+    *("path", "credential", "principal", "operation", "claims", "permission"),
+    *("limits", "parameters", "body_limit", "mint"),
+)
 HOOKS = ("_judge", "_pass_on", "_finish", "server_connect")
 
 

@@ -45,12 +45,16 @@ def visit(gateway: Gateway, home: Home) -> list[str]:
 def test_mitmdump_with_a_flow_file(start: Start, home: Home, backend: Backend) -> None:
     """Neither the flow file that mitmdump saves, nor its output at its most talkative, nor the state holds a key."""
     flows = home.folder / "flows"
+    home.write_policy(
+        "limits: [{name: a, by: [key], rate: 1/h, burst: 9}, {name: f, by: [org], concurrency: 9}, "
+        "{name: g, by: [ip], when: invalid-credential, rate: 1/h, burst: 90}]\n"
+    )
     gateway = start("mitmdump", "-w", str(flows), "--set", "flow_detail=4", "-v").ready()
     sent = visit(gateway, home)
     gateway.stop()
     assert flows.stat().st_size > 1000 and b"/pets" in flows.read_bytes()
     files = [file for file in home.folder.rglob("*") if file.is_file()]
-    assert {flows, gateway._output, home.state / "keys.db"} <= set(files)
+    assert {flows, gateway._output, home.state / "keys.db", home.state / "rates"} <= set(files)
     for value in sent:
         assert [file for file in files if value.encode() in file.read_bytes()] == []
     assert all(value not in str(backend.seen) for value in sent)
