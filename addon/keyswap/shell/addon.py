@@ -218,7 +218,7 @@ class KeyswapAddon:
     def _refuse(self, flow: HTTPFlow, loaded: Loaded, washed: Washed, request: Request, line: Line) -> None:
         refused = line.decision
         assert isinstance(refused, Refuse)
-        loaded.log.write(line._replace(status=status_of(refused.code)))
+        self._write(line._replace(status=status_of(refused.code)))
         told = answer(refused, line.request_id, loaded.told(refused.levels, request.headers))
         self._respond(flow, told, washed.closes, washed.framed)
 
@@ -253,7 +253,7 @@ class KeyswapAddon:
             flow.request.stream = False
             return
         ticket.logged = True
-        loaded.log.write(line._replace(status=status_of(decision.code)))
+        self._write(line._replace(status=status_of(decision.code)))
         told = answer(decision, line.request_id, loaded.told(decision.levels, pending.need.request.headers))
         writing.respond(flow, told, washed.closes)
         self._forget(flow)
@@ -389,7 +389,7 @@ class KeyswapAddon:
 
     def _write(self, line: Line) -> None:
         if self.service is not None:
-            self.service.loaded.log.write(line)
+            self.service.record(line)
 
     # ---- What the guard asks
 

@@ -21,7 +21,7 @@ from keyswap.model import Damage, Headers, Level, Upstream
 from keyswap.operations.fetching import signature
 from keyswap.shell.bounds import Bounds
 from keyswap.shell.control import ControlSocket
-from keyswap.shell.decisions import DecisionLog
+from keyswap.shell.decisions import DecisionLog, Line
 from keyswap.shell.tls import Certificate
 from keyswap.shell.washing import Washing
 from keyswap.state import StateDirectory
@@ -190,6 +190,10 @@ class Service:
         if after.log is not before.log:
             before.log.close()
         logger.warning("policy %s is in force", self.file)
+
+    def record(self, line: Line) -> None:
+        """Keep a decision: the only place where one is written."""
+        self.loaded.log.write(line)
 
     def is_upstream(self, host: str, port: int) -> bool:
         """Whether the policy in force, or the one before it, sends requests to this address."""
