@@ -4,9 +4,10 @@ Law: what a running gateway can say is asked of it; without one these work on th
 """
 
 import asyncio
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from keyswap import policy as policies
 from keyswap.build import Built, Resources, build
 from keyswap.cli.output import Setting, common, from_stdin, printable
 from keyswap.model import Upstream
-from keyswap.policy import parse_upstream
+from keyswap.policy import parse_upstream, seconds
 from keyswap.shell import control, telling
+from keyswap.shell.start import Start
 from keyswap.state import StateDirectory
 
 
@@ -43,19 +45,58 @@ def _upstream(url: str | None) -> Upstream | None:
 @click.option("--tls-cert", metavar="FILE", help="Speak TLS only, HTTP/1.1 and HTTP/2: the certificate chain, PEM.")
 @click.option("--tls-key", metavar="FILE", help="The certificate's private key, PEM.")
 @click.option("--web", is_flag=True, help="Run mitmweb, to look at each decision in a browser.")
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes that answer. Default: the cores.")
+@click.option("--grace", default="30s", show_default=True, metavar="TIME", help="How long requests have at a stop.")
 @common
 def serve(
-    setting: Setting, upstream: str | None, listen: str, tls_cert: str | None, tls_key: str | None, web: bool
+    setting: Setting,
+    upstream: str | None,
+    listen: str,
+    tls_cert: str | None,
+    tls_key: str | None,
+    web: bool,
+    workers: int | None,
+    grace: str,
 ) -> None:
     """Run the gateway; one JSON line says when it is ready."""
-    from keyswap.shell import launcher  # mitmproxy takes half a second to import: only who needs it waits
-
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key belong together: give both, or neither")
-    tls = (Path(tls_cert), Path(tls_key)) if tls_cert and tls_key else None
-    state = StateDirectory(setting.state).open()
-    told = launcher.Start(setting.policy, state.path, _upstream(upstream), parse_listen(listen), web, tls)
-    asyncio.run(launcher.serve(told))
+    if web and workers not in {None, 1}:
+        raise click.UsageError("--web looks at one process: leave --workers out")
+    start = Start(
+        setting.policy.absolute(),
+        StateDirectory(setting.state).open().path.absolute(),
+        _upstream(upstream),
+        *parse_listen(listen),
+        Path(tls_cert).absolute() if tls_cert else None,
+        Path(tls_key).absolute() if tls_key else None,
+        1 if web else workers or cores(),
+        _grace(grace),
+    )
+    asyncio.run(serving(web)(start))
+
+
+def serving(web: bool) -> Callable[[Start], Coroutine[Any, Any, None]]:
+    """What serves. mitmproxy takes half a second to import: only who needs it waits."""
+    if web:
+        from keyswap.shell import launcher
+
+        return launcher.serve_web
+    from keyswap.shell import supervisor
+
+    return supervisor.serve
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _grace(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--grace") from error
 
 
 @click.command()

@@ -97,10 +97,14 @@ class Documents:
         self._good: dict[str, Parts] = {}
         self._asked: dict[str, dict[str, bytes | None]] = {}
         """What each URL of a document said when it was last loaded, as a digest; None: nothing."""
+        self.standing_in: Parts | None = None
+        """What is read in place of everything else, if not None."""
 
     def load(self, spec: str, folder: Path) -> Document:
         """The document that a policy in `folder` names. Raises DocumentError."""
         uri = uri_of(spec, folder)
+        if self.standing_in is not None:
+            return self._made(uri, spec, _among(self.standing_in, spec))
         if uri.startswith("file:"):
             return self._made(uri, spec, lambda one: Content(self._file(one, spec if one == uri else one)))
         good = self._good.get(uri) or self._kept(uri)
@@ -127,6 +131,13 @@ class Documents:
             self._asked[uri] = asked
         self.stale.pop(uri, None)
         return document
+
+    def parts_of(self, documents: Iterable[Document]) -> Parts:
+        """What documents that were read last were made from."""
+        parts: dict[str, Content] = {}
+        for document in documents:
+            parts |= self._read.get(document.library.uri, ({}, None))[0]
+        return parts
 
     def accepted(self, documents: Iterable[Document]) -> None:
         """Keep what these documents were made from: a catalogue with all of them is good."""

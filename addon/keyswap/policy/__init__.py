@@ -6,7 +6,7 @@ taken whole or not at all. Nothing is read after load, and no secret stands in a
 
 from keyswap.policy.fields import parse_upstream, seconds
 from keyswap.policy.limits import ByRequest, LimitRule, Numbers, effective
-from keyswap.policy.loading import PolicyError, line_at, load, parse, schema
+from keyswap.policy.loading import PolicyError, line_at, load, parse, read, schema
 from keyswap.policy.operations import OperationRule
 from keyswap.policy.sections import Policy
 
@@ -22,6 +22,7 @@ __all__ = [
     "load",
     "parse",
     "parse_upstream",
+    "read",
     "schema",
     "seconds",
 ]

@@ -27,6 +27,11 @@ class PolicyError(Damage):
 
 def load(path: Path) -> Policy:
     """Read a policy file. Raises PolicyError."""
+    return parse(read(path), str(path))
+
+
+def read(path: Path) -> bytes:
+    """A policy file's text. Raises PolicyError."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -36,7 +41,7 @@ def load(path: Path) -> Policy:
         ) from error
     if len(raw) > MAX_BYTES:
         raise PolicyError(f"{path}: the policy is larger than {MAX_BYTES >> 20} MiB: is this the right file?")
-    return parse(raw, str(path))
+    return raw
 
 
 def parse(raw: bytes, name: str) -> Policy:

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from mitmproxy import ctx
@@ -26,7 +27,7 @@ from mitmproxy.tls import TlsData
 from keyswap.build import Built
 from keyswap.model import Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
-from keyswap.shell import inside, inside_flow, inside_http, options, own, wire, writing
+from keyswap.shell import answering, inside, inside_flow, inside_http, options, own, wire, writing
 from keyswap.shell.bounds import Pending, Rules, Ticket, refusal
 from keyswap.shell.decisions import Line
 from keyswap.shell.guard import Guard, raise_file_limit
@@ -58,9 +59,17 @@ class KeyswapAddon:
 
     name = "keyswap"
 
-    def __init__(self, upstream: Upstream | None = None, certificate: Certificate | None = None) -> None:
+    def __init__(
+        self,
+        upstream: Upstream | None = None,
+        certificate: Certificate | None = None,
+        supervised: bool = False,
+        resumes: bool = False,
+    ) -> None:
+        """`supervised`: another process answers commands; `resumes`: this one takes the place of another."""
         self.service: Service | None = None
-        self._upstream, self._certificate = upstream, certificate
+        self._upstream, self._certificate, self._supervised = upstream, certificate, supervised
+        self._resumes = resumes
         self._shown, self._whole_up_to = False, WHOLE_UP_TO
         self._master: Master | None = None
         self._guard: Guard | None = None
@@ -68,6 +77,7 @@ class KeyswapAddon:
         self._judged: object = None
         self._looking = Looking()
         self._set = ("", "")
+        self._draining = False
 
     def load(self, loader: Loader) -> None:
         """Declare our options."""
@@ -98,6 +108,8 @@ class KeyswapAddon:
             upstream,
             terminal=not inside.owns_terminal(master),
             certificate=self._certificate,
+            keeps=self._supervised,
+            resumes=self._resumes,
         )
         service = self.service
         rules = Rules(lambda: service.loaded.bounds, self._answer, self._cut, self._refused_since, report)
@@ -114,12 +126,20 @@ class KeyswapAddon:
     async def running(self) -> None:
         """Begin what goes on beside the requests: reload, control socket, last use."""
         if self.service is not None and self._master is not None:
-            master = self._master
-            await self.service.begin(lambda: inside.listen_addresses(master))
+            master, service = self._master, self.service
+            answers = None if self._supervised else partial(answering.answer, service)
+            await service.begin(lambda: inside.listen_addresses(master), answers)
             if self._guard is not None:
                 self._sweeps = asyncio.create_task(self._guard.run(), name="keyswap guard")
             if url := inside.web_url(master):
                 print(f"look at decisions: {url}", file=sys.stderr, flush=True)
+
+    async def drain(self, grace_s: float) -> None:
+        """Let nobody in any more, and give those who are here so long to be done."""
+        self._draining = True
+        if self._guard is not None and self._master is not None:
+            await inside.stop_listening(self._master)
+            await self._guard.drain(grace_s)
 
     async def done(self) -> None:
         """End it, and keep what was gathered."""
@@ -162,6 +182,8 @@ class KeyswapAddon:
             return self._refuse_unjudged(flow, presented, _NO_GATE)
         peer = flow.client_conn.peername
         washed = loaded.washing(presented, peer[0] if peer else "", method)
+        if self._draining:
+            washed = washed._replace(closes=True)
         data.headers.fields = kept = tuple(washed.kept)
         request_id = washed.request_id.decode() if washed.request_id else writing.new_request_id()
         path = target.partition(b"?")[0]

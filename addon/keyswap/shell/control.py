@@ -11,21 +11,17 @@ import json
 import logging
 import os
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from keyswap.limits.limit import Unavailable
 from keyswap.model import Damage
-from keyswap.shell import telling
-
-if TYPE_CHECKING:
-    from keyswap.shell.service import Service
 
 logger = logging.getLogger(__name__)
 
+Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+"""What answers a question: a JSON object, which holds `error` when there is no answer."""
 MAX_QUESTION = 64 << 10
 PATIENCE_S = 5.0
 
@@ -33,9 +29,8 @@ PATIENCE_S = 5.0
 class ControlSocket:
     """The gateway's end."""
 
-    def __init__(self, service: "Service") -> None:
-        self._service = service
-        self._folder = service.resources.state.path
+    def __init__(self, folder: Path, answer: Answer) -> None:
+        self._folder, self._answer = folder, answer
         self._lock: int | None = None
         self._server: asyncio.Server | None = None
         self._inode = -1
@@ -81,46 +76,23 @@ class ControlSocket:
             os.close(self._lock)
             self._lock = None
 
+    async def _answer_to(self, question: bytes) -> dict[str, Any]:
+        try:
+            asked = json.loads(question)
+        except ValueError:
+            asked = None
+        return await self._answer(asked) if isinstance(asked, dict) else {"error": "this is no question"}
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(PATIENCE_S):
-                answer = await self._answer(await _line(reader))
+                answer = await self._answer_to(await _line(reader))
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         except (OSError, TimeoutError) as error:
             logger.warning("a question on the control socket was not answered: %s", type(error).__name__)
         finally:
             writer.close()
-
-    async def _answer(self, question: bytes) -> dict[str, Any]:
-        commands: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
-            "status": self._status,
-            "explain": self._explain,
-            "limits list": self._limits_list,
-            "limits reset": self._limits_reset,
-        }
-        try:
-            asked = json.loads(question)
-            command = commands.get(asked["command"])
-            if command is None:
-                return {"error": "this gateway does not know the command: is it of another version?"}
-            return await command(asked)
-        except (Damage, Unavailable) as error:
-            return {"error": str(error)}
-        except Exception as error:  # noqa: BLE001 (a question must not end in a traceback)
-            return {"error": f"this gateway could not answer the question ({type(error).__name__})"}
-
-    async def _status(self, _asked: dict[str, Any]) -> dict[str, Any]:
-        return telling.status(self._service, time.time())
-
-    async def _explain(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return await telling.explained(self._service.loaded.built, asked, time.time())
-
-    async def _limits_list(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return await telling.limits_listed(self._service.loaded.built, asked, time.time())
-
-    async def _limits_reset(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return await telling.limits_reset(self._service.loaded.built, asked, time.time())
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

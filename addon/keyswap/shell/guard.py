@@ -26,6 +26,7 @@ from keyswap.shell.watched import Watched
 logger = logging.getLogger(__name__)
 
 SWEEP_S, STOPPING_S = 0.25, 1.0
+DRAIN_S = 0.05
 MOST_PER_ADDRESS = 4096
 UNREAD_TOGETHER = 64 << 20
 """Bytes that may wait for callers who do not read them, beyond what may wait for each."""
@@ -125,6 +126,18 @@ class Guard:
                 self._complain("a connection from %s is ended: it does not read %d bytes", address, watched.excess)
                 unread, watched.excess = unread - watched.excess, 0
                 watched.abort()
+
+    async def drain(self, grace_s: float) -> None:
+        """Let every request end that has begun, and connections as soon as they are idle: for at most so long."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + grace_s
+        for watched in list(self.watched.values()):
+            watched.wind_up()
+        while self.watched and loop.time() < until:
+            for watched in list(self.watched.values()):
+                if watched.is_idle(loop.time()):
+                    watched.hang_up()
+            await asyncio.sleep(DRAIN_S)
 
     async def end(self) -> None:
         """Let nobody in any more, hang up on everyone, and give that a moment."""

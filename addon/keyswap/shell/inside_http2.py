@@ -242,3 +242,15 @@ def _overfull(self: Any) -> bool:
     held = sum(len(frame.data) for frame in buffer._headers_buffer)
     announced = int.from_bytes(buffer._data[:3]) if len(buffer._data) >= 3 else 0
     return bool(announced > buffer.max_frame_size or held > 2 * by.max_head)
+
+
+def say_farewell(writer: Any) -> None:
+    """Ask an HTTP/2 caller to begin no more streams; those that it has, also new ones on their way, go on.
+
+    This is the first of the two frames of RFC 9113 §6.8; the h2 library knows only the second, after which it sends
+    nothing any more. What mitmproxy writes are whole frames, so it stands between two of them.
+    """
+    farewell = frames.GoAwayFrame(0)
+    farewell.last_stream_id, farewell.error_code = 2**31 - 1, h2.errors.ErrorCodes.NO_ERROR
+    if not writer.is_closing():
+        writer.write(farewell.serialize())

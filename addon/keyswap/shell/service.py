@@ -20,8 +20,9 @@ from keyswap.limits.fields import fields
 from keyswap.model import Damage, Headers, Level, Upstream
 from keyswap.operations.fetching import signature
 from keyswap.shell.bounds import Bounds
-from keyswap.shell.control import ControlSocket
+from keyswap.shell.control import Answer, ControlSocket
 from keyswap.shell.decisions import DecisionLog, Line
+from keyswap.shell.kept import keep, kept
 from keyswap.shell.tls import Certificate
 from keyswap.shell.washing import Washing
 from keyswap.state import StateDirectory
@@ -86,23 +87,35 @@ class Service:
         upstream: Upstream | None,
         terminal: bool,
         certificate: Certificate | None = None,
+        keeps: bool = False,
+        resumes: bool = False,
     ) -> None:
+        """Load the policy. Raises Damage.
+
+        `keeps`: keep what is in force, for a process that takes the place of this one; `resumes`: it takes the place
+        of another, and what that kept stands in for a policy that is no good.
+        """
         self.file = file.absolute()
         self.upstream = upstream
         self.reload_error: str | None = None
         self.listening: Callable[[], list[str]] = list
         self._terminal, self._certificate = terminal, certificate
         before = signature(self.file)
-        policy = policies.load(self.file)
+        self._keeps = keeps
+        raw = None if resumes else policies.read(self.file)
+        policy = policies.parse(raw, str(self.file)) if raw is not None else None  # before anything is made
         self.resources = Resources(StateDirectory(state).open())
         self.files = self.resources.documents.files
         self.files.watch(self.file, before)
-        self.loaded = self._load(policy, None)
+        self.loaded = self._load(policy, None) if policy is not None else self._resumed()
+        if raw is not None:
+            self._keep(raw, self.loaded)
         self.previous = self.loaded
         self._changed = False
         settle()
         self._tasks: list[asyncio.Task[None]] = []
-        self._control = ControlSocket(self)
+        self.admin_address: str | None = None
+        self._control: ControlSocket | None = None
 
     def _load(self, policy: policies.Policy, before: Loaded | None) -> Loaded:
         built = build(policy, self.resources, self.upstream, time.time(), before is None, self.file)
@@ -119,15 +132,46 @@ class Service:
         keep = policy.forwarded_host == "keep"
         return Loaded(built, washing, log, keep, Bounds.of(policy), addresses, time.time())
 
-    async def begin(self, listening: Callable[[], list[str]]) -> None:
-        """Start what goes on beside the requests. `listening` tells the listener's addresses."""
+    def _resumed(self) -> Loaded:
+        """What is in force by the file; else what was."""
+        documents = self.resources.documents
+        try:
+            raw = policies.read(self.file)
+            loaded = self._load(policies.parse(raw, str(self.file)), None)
+            self._keep(raw, loaded)
+        except Damage as error:
+            found = kept(self.resources.state, self.file)
+            if found is None:
+                raise
+            raw, documents.standing_in = found
+            try:
+                loaded = self._load(policies.parse(raw, str(self.file)), None)
+            finally:
+                documents.standing_in = None
+            self.reload_error = str(error)
+            logger.error("the policy that was in force stays so: %s", error)
+        return loaded
+
+    def _keep(self, raw: bytes, loaded: Loaded) -> None:
+        if self._keeps:
+            operations = loaded.built.catalogue
+            parts = self.resources.documents.parts_of(api.document for api in (operations.apis if operations else ()))
+            keep(self.resources.state, self.file, raw, parts)
+
+    async def begin(self, listening: Callable[[], list[str]], answer: Answer | None) -> None:
+        """Start what goes on beside the requests.
+
+        `listening` tells the listener's addresses; `answer` answers commands, None where a supervisor does that.
+        """
         self.listening = listening
         self._tasks = [
             asyncio.create_task(self._every(WATCH_S, self._watch), name="keyswap watch"),
             asyncio.create_task(self._every(URLS_S, self._ask_urls), name="keyswap documents"),
             asyncio.create_task(self._every(LAST_USED_S, self._keep_last_used), name="keyswap last used"),
         ]
-        await self._control.tend()
+        if answer is not None:
+            self._control = ControlSocket(self.resources.state.path, answer)
+            await self._control.tend()
 
     async def end(self) -> None:
         """Stop it, and keep what was gathered."""
@@ -136,7 +180,8 @@ class Service:
         for task in self._tasks:
             with suppress(asyncio.CancelledError):
                 await task
-        await self._control.close()
+        if self._control is not None:
+            await self._control.close()
         self.loaded.log.close()
         await self.resources.release()
         self.resources.close()
@@ -155,7 +200,8 @@ class Service:
         await asyncio.to_thread(self.resources.flush)
 
     async def _watch(self) -> None:
-        await self._control.tend()
+        if self._control is not None:
+            await self._control.tend()
         self.resources.tend(self.loaded.built.policy, time.time())
         if self._certificate is not None:
             self._certificate.renew()
@@ -172,7 +218,8 @@ class Service:
         """Take the policy file's new content, or keep the old policy and say why."""
         before = self.loaded
         try:
-            policy = await asyncio.to_thread(policies.load, self.file)
+            raw = await asyncio.to_thread(policies.read, self.file)
+            policy = await asyncio.to_thread(policies.parse, raw, str(self.file))
             after = await asyncio.to_thread(self._load, policy, before)
         except Exception as error:  # noqa: BLE001 (whatever it is, the old policy stays, and says so)
             told = str(error) if isinstance(error, Damage) else f"{self.file}: {type(error).__name__} while reading it"
@@ -190,6 +237,7 @@ class Service:
         if after.log is not before.log:
             before.log.close()
         logger.warning("policy %s is in force", self.file)
+        await asyncio.to_thread(self._keep, raw, after)
 
     def record(self, line: Line) -> None:
         """Keep a decision: the only place where one is written."""

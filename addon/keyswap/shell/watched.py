@@ -16,7 +16,7 @@ from mitmproxy.http import HTTPFlow
 
 from keyswap.model import Code, Refuse
 from keyswap.refusals import Answer
-from keyswap.shell import inside, inside_flow, inside_http
+from keyswap.shell import inside, inside_flow, inside_http, inside_http2
 from keyswap.shell.bounds import Bounds, Rules, Ticket, refusal
 from keyswap.shell.metering import BODY_GRACE_S, Meters
 
@@ -34,6 +34,8 @@ UNREAD_IN_ALL = 1 << 20
 """Bytes of all its responses, before no more is read of those of which some wait."""
 UNREAD_ANYWAY = 128 << 10
 """Bytes that may wait for any caller at all: what was read once, and what stopped reading."""
+IDLE_S = 1.0
+"""How long a connection that is to end has been silent when it is closed: nothing seems to be on its way."""
 STUCK_S = 1.0
 """How long a caller has taken nothing when it counts as one that does not read."""
 STRIKES, STRIKES_PER_S = 1000.0, 33.0
@@ -231,6 +233,17 @@ class Watched:
             # The pending read ends as if the peer had ended the stream; nothing more is fed to it.
             self.writer.transport.pause_reading()
             self._reader.feed_eof()
+
+    def wind_up(self) -> None:
+        """Tell the caller that no new request is taken over this connection; those that it has go on."""
+        for ticket in self.open.values():
+            ticket.closes = True
+        if inside_flow.is_multiplexed(self.client):
+            inside_http2.say_farewell(self.writer)
+
+    def is_idle(self, now: float) -> bool:
+        """Whether nothing has been asked or said for a moment: a caller may just be sending its next request."""
+        return not self.open and now - self.last > IDLE_S
 
     def end(self, ticket: Ticket, refused: Refuse) -> None:
         """End one request: with this refusal if no response has begun, else by cutting its stream."""

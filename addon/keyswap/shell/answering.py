@@ -1,0 +1,50 @@
+"""The questions that commands ask of a running gateway, and what one process of it answers.
+
+Law: nothing is decided here that the gate would not decide; a question never ends in a traceback.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from keyswap.limits.limit import Unavailable
+from keyswap.model import Damage
+from keyswap.shell import telling
+from keyswap.shell.service import Service
+
+
+async def answer(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a question, or {"error": …}."""
+    try:
+        command = _COMMANDS.get(asked["command"])
+        if command is None:
+            return {"error": "this gateway does not know the command: is it of another version?"}
+        return await command(service, asked)
+    except (Damage, Unavailable) as error:
+        return {"error": str(error)}
+    except Exception as error:  # noqa: BLE001 (a question must not end in a traceback)
+        return {"error": f"this gateway could not answer the question ({type(error).__name__})"}
+
+
+async def _status(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
+    return telling.status(service, time.time())
+
+
+async def _explain(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
+    return await telling.explained(service.loaded.built, asked, time.time())
+
+
+async def _limits_list(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
+    return await telling.limits_listed(service.loaded.built, asked, time.time())
+
+
+async def _limits_reset(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
+    return await telling.limits_reset(service.loaded.built, asked, time.time())
+
+
+_COMMANDS: dict[str, Callable[[Service, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+    "status": _status,
+    "explain": _explain,
+    "limits list": _limits_list,
+    "limits reset": _limits_reset,
+}

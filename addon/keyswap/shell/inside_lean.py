@@ -1,0 +1,245 @@
+"""mitmproxy's master and connections without what a gateway does not need: `inside`'s part for `keyswap serve`.
+
+Law: as in `inside`. Events of a connection are taken one after another, in the order in which they came, as mitmproxy's
+lock would have it; a hook that need not wait is run where it stands, without a task. What an addon may do is the same,
+and what it raises is reported without being quoted. Measured on 12.2.3.
+"""
+
+import asyncio
+import inspect
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, cast
+
+from mitmproxy import http, log
+from mitmproxy.addonmanager import AddonManager
+from mitmproxy.addons import core, errorcheck, next_layer, proxyserver, tlsconfig
+from mitmproxy.addons.termlog import TermLog
+from mitmproxy.exceptions import AddonHalt, OptionsError
+from mitmproxy.hooks import Hook
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+from mitmproxy.proxy import commands, events, mode_servers
+from mitmproxy.proxy.commands import Log, SendData, StartHook
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.server import ConnectionIO
+
+Handler = Callable[[Any], Any]
+BACKLOG = 4096
+"""Connections that wait to be accepted; the system may hold fewer (net.core.somaxconn)."""
+
+
+class LeanAddons(AddonManager):
+    """Addons whose handlers are looked up once, not at every event."""
+
+    def __init__(self, master: Master, report: Callable[[Exception], None]) -> None:
+        cast("Any", super()).__init__(master)
+        self.report = report
+        self._of: dict[type[Hook], tuple[str, tuple[Handler, ...]]] = {}
+
+    def register(self, addon: Any) -> Any:
+        """As it was, and the look-ups begin anew."""
+        self._of.clear()
+        return cast("Any", super()).register(addon)
+
+    def remove(self, addon: Any) -> None:
+        """As it was, and the look-ups begin anew."""
+        cast("Any", super()).remove(addon)
+        self._of.clear()
+
+    def handlers(self, kind: type[Hook]) -> tuple[str, tuple[Handler, ...]]:
+        """What a hook's only field is called, and who wants to see it."""
+        found = self._of.get(kind)
+        if found is None:
+            named = [field.name for field in fields(cast("Any", kind))]
+            wanted = (getattr(addon, kind.name, None) for addon in self.chain)
+            found = named[0] if len(named) == 1 else "", tuple([func for func in wanted if callable(func)])
+            self._of[kind] = found
+        return found
+
+    async def trigger_event(self, event: Hook) -> None:
+        """Let every addon see an event."""
+        for handler in self.handlers(type(event))[1]:
+            try:
+                found = handler(*event.args())
+                if inspect.isawaitable(found):
+                    await found
+            except AddonHalt:
+                return
+            except OptionsError:
+                raise
+            except Exception as error:  # noqa: BLE001 (as mitmproxy does; its message may quote a caller)
+                self.report(error)
+
+
+class LeanMaster(Master):
+    """A master with the addons that carry requests and no others. Its addons are known when it starts."""
+
+    def __init__(self, options: Options, report: Callable[[Exception], None]) -> None:
+        super().__init__(options)
+        self.addons = addons = cast("Any", LeanAddons(self, report))
+        self._termlog_addon = TermLog()
+        addons.add(self._termlog_addon, core.Core(), proxyserver.Proxyserver(), next_layer.NextLayer())
+        addons.add(tlsconfig.TlsConfig(), errorcheck.ErrorCheck())
+        self._legacy_log_events.uninstall()  # nobody here has an `add_log`
+        self._legacy_log_events = log.LegacyLogEvents(self)
+
+
+class LeanConnection(mode_servers.ProxyConnectionHandler):
+    """A caller's connection, without a task or a lock for each event."""
+
+    def __init__(self, *given: Any) -> None:
+        cast("Any", super()).__init__(*given)
+        self._waiting: deque[tuple[Any, asyncio.Future[None] | None]] = deque()
+        self._busy = False
+
+    async def server_event(self, event: Any) -> None:
+        """Let the layers take an event, when they have taken those before it."""
+        if self._busy:
+            taken = asyncio.get_running_loop().create_future()
+            self._waiting.append((event, taken))
+            await taken
+            return
+        self._busy = True
+        try:
+            self._take(event)
+            while self._waiting:
+                event, turn = self._waiting.popleft()
+                if turn is None:
+                    self._take(event)
+                elif not turn.done():
+                    self._take(event)
+                    if not turn.done():
+                        turn.set_result(None)
+        finally:
+            self._busy = False
+
+    def _take(self, event: Any) -> None:
+        try:
+            for command in self.layer.handle_event(event):
+                if isinstance(command, SendData):
+                    transport = self.transports.get(command.connection)
+                    writer = cast("Any", transport.writer) if transport is not None else None
+                    if writer is not None and not writer.is_closing():
+                        writer.write(command.data)
+                elif isinstance(command, StartHook):
+                    self._hook(command)
+                elif not isinstance(command, Log):
+                    self._act(command)
+        except Exception:  # noqa: BLE001 (as mitmproxy does: the connection ends)
+            self.log("", logging.ERROR, exc_info=True)
+
+    def _act(self, command: Any) -> None:
+        """What happens to a connection as a whole."""
+        if isinstance(command, commands.OpenConnection):
+            task = asyncio.get_running_loop().create_task(self.open_connection(command))
+            self.transports[command.connection] = ConnectionIO(handler=task)
+        elif isinstance(command, commands.RequestWakeup):
+            self.wakeup_timer.add(asyncio.get_running_loop().create_task(self.wakeup(command)))
+        elif not isinstance(command, commands.CloseConnection):
+            raise TypeError(f"an unknown command: {type(command).__name__}")
+        elif command.connection in self.transports:
+            half = isinstance(command, commands.CloseTcpConnection) and command.half_close
+            self.close_connection(command.connection, half)
+
+    # ---- Hooks
+
+    def _hook(self, hook: StartHook) -> None:
+        """Let the addons see it; what they wait for, the stream waits for, and nothing else does."""
+        addons = cast("LeanAddons", self.master.addons)
+        name, handlers = addons.handlers(type(hook))
+        data = getattr(hook, name)
+        for number, handler in enumerate(handlers):
+            try:
+                found = handler(data)
+            except Exception as error:  # noqa: BLE001 (as mitmproxy does)
+                addons.report(error)
+                continue
+            if found is not None and inspect.iscoroutine(found):
+                task = asyncio.Task(found, loop=asyncio.get_running_loop(), eager_start=True)
+                if not task.done() or task.cancelled() or task.exception() is not None:
+                    self._later(hook, task, handlers[number + 1 :], data)
+                    return
+        if hook.blocking:
+            self._waiting.append((events.HookCompleted(hook), None))
+
+    def _later(self, hook: StartHook, task: asyncio.Task[Any], rest: tuple[Handler, ...], data: Any) -> None:
+        waits = asyncio.get_running_loop().create_task(self._finish(hook, task, rest, data))
+        if not waits.done():
+            _KEPT.add(waits)
+            waits.add_done_callback(_KEPT.discard)
+
+    async def _finish(self, hook: StartHook, task: asyncio.Task[Any], rest: tuple[Handler, ...], data: Any) -> None:
+        addons = cast("LeanAddons", self.master.addons)
+        works: list[Any] = [task, *rest]
+        for work in works:
+            try:
+                found = work if work is task else work(data)
+                if inspect.isawaitable(found):
+                    await found
+            except Exception as error:  # noqa: BLE001 (as mitmproxy does)
+                addons.report(error)
+        if hook.blocking:
+            await self.server_event(events.HookCompleted(hook))
+
+    async def handle_hook(self, hook: StartHook) -> None:
+        """The hooks of connections, which are waited for where they stand."""
+        await self.master.addons.trigger_event(hook)
+
+
+_KEPT: set[asyncio.Task[Any]] = set()
+"""The event loop alone would forget them."""
+
+
+class SharedListener:
+    """A listener on a socket that several processes share. It accepts nobody before `open`.
+
+    One connection is accepted a turn of the event loop: whoever has more to do takes fewer.
+    """
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._server: asyncio.Server | None = None
+        listener = self
+
+        async def listen(self: Any, _host: str, _port: int) -> list[asyncio.Server]:
+            return [await listener._made(self.handle_stream)]
+
+        instance: Any = mode_servers.ReverseInstance
+        instance.listen = listen
+
+    async def _made(self, handle: Any) -> asyncio.Server:
+        self._server = await asyncio.start_server(handle, sock=self._listening, backlog=1, start_serving=False)
+        return self._server
+
+    async def open(self) -> None:
+        """Accept connections, if it has not been closed meanwhile."""
+        if self._server is not None and self._server.sockets:
+            await self._server.start_serving()
+            self._listening.listen(BACKLOG)
+
+
+def lighten() -> None:
+    """Take work away from each request that nobody needs; doing it again changes nothing.
+
+    Connections are LeanConnection; a stream's context is made without a server that is thrown away at once; messages
+    are not looked through for fields of another type.
+    """
+    mode_servers.ProxyConnectionHandler = LeanConnection  # type: ignore[misc]
+    Context.fork = _fork  # type: ignore[method-assign]
+    message: Any = http.MessageData
+    message.__post_init__ = _as_it_is
+
+
+def _fork(self: Context) -> Context:
+    forked = Context.__new__(Context)
+    forked.client, forked.options, forked.server = self.client, self.options, self.server
+    forked.layers = self.layers.copy()
+    return forked
+
+
+def _as_it_is(_self: object) -> None:
+    return None

@@ -1,0 +1,57 @@
+"""The policy in force and the files it was made from, kept for a worker that is begun while they say something else.
+
+Law: it is only ever what was in force. A worker that takes the place of another would otherwise find a policy that is
+being edited, and the gateway would lose its workers one by one while its policy is no good (DESIGN §4, law 7).
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from keyswap.model import Damage
+from keyswap.operations.fetching import Content, Parts
+from keyswap.state import StateDirectory
+
+logger = logging.getLogger(__name__)
+
+
+def keep(state: StateDirectory, policy: Path, raw: bytes, parts: Parts) -> None:
+    """Keep a policy's text and its documents' content. What cannot be written is said, and changes nothing else."""
+    pieces = [raw, *(one.raw for one in parts.values())]
+    listed = [(uri, len(one.raw)) for uri, one in parts.items()]
+    digest = hashlib.sha256(b"".join(hashlib.sha256(piece).digest() for piece in pieces)).hexdigest()
+    head = json.dumps({"policy": str(policy), "size": len(raw), "parts": listed, "digest": digest}).encode() + b"\n"
+    try:
+        if _head_of(state.file(_name(policy))) != head:
+            state.replace(_name(policy), head + b"".join(pieces))
+    except (OSError, Damage) as error:
+        logger.warning("the policy in force could not be kept for a worker's restart: %s", error)
+
+
+def kept(state: StateDirectory, policy: Path) -> tuple[bytes, Parts] | None:
+    """The text and the documents of the policy that was in force last; None when there are none, or not whole."""
+    file = state.file(_name(policy))
+    try:
+        head, _, rest = file.read_bytes().partition(b"\n")
+        said = json.loads(head)
+        raw, at = rest[: said["size"]], said["size"]
+        parts: dict[str, Content] = {}
+        for uri, size in said["parts"]:
+            parts[uri] = Content(rest[at : at + size])
+            at += size
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (raw, parts) if said["policy"] == str(policy) and len(rest) == at else None
+
+
+def _name(policy: Path) -> str:
+    return f"in-force-{hashlib.sha256(str(policy).encode()).hexdigest()[:24]}"
+
+
+def _head_of(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.readline()
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,113 @@
+"""One worker of `keyswap serve`: a lean mitmproxy with the gate, on the listening socket of its supervisor.
+
+Law: it answers for itself alone. It ends when its supervisor has told it to, or is gone: not at once, but when the
+requests that it has are done, or their grace is over.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any, cast
+
+from keyswap.model import Damage
+from keyswap.shell import inside_lean, launcher
+from keyswap.shell.addon import KeyswapAddon, report
+from keyswap.shell.answering import answer
+from keyswap.shell.channel import Channel
+from keyswap.shell.service import Service
+from keyswap.shell.start import Start
+
+logger = logging.getLogger(__name__)
+
+
+async def work(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
+    """Run until told to stop. Raises Damage, before anything is accepted."""
+    inside_lean.lighten()
+    listener = inside_lean.SharedListener(listening)
+    master = inside_lean.LeanMaster(launcher.options_of(start), report)
+    addon = launcher.put_gate(master, start, supervised=True, resumes=resumes)
+    service = addon.service
+    assert service is not None
+
+    def tell(_listening: list[str]) -> None:
+        channel.tell({"event": "ready"})
+
+    master.addons.add(launcher.Running(tell, master))
+    loop = asyncio.get_running_loop()
+    stopping = _Stopping(master, addon, start.grace_s)
+    loop.add_signal_handler(signal.SIGTERM, stopping.begin)
+    serving = loop.create_task(_serve(channel, service, stopping, listener))
+    try:
+        await launcher.run_to_the_end(master, start)
+    finally:
+        serving.cancel()
+
+
+async def _serve(
+    channel: Channel, service: Service, stopping: "_Stopping", listener: inside_lean.SharedListener
+) -> None:
+    """Do what the supervisor says. Its end says that it is time to stop."""
+    tasks: set[asyncio.Task[None]] = set()
+    while (said := await channel.heard()) is not None:
+        if "stop" in said:
+            stopping.begin(said["stop"])
+        elif "go" in said:
+            await listener.open()
+        elif "asks" in said:
+            task = asyncio.get_running_loop().create_task(_answer(channel, service, said))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+    stopping.begin()
+
+
+async def _answer(channel: Channel, service: Service, said: dict[str, Any]) -> None:
+    channel.tell({"answers": said["asks"], "said": await answer(service, said["said"])})
+
+
+class _Stopping:
+    """A stop with grace; being told a second time changes nothing."""
+
+    def __init__(self, master: inside_lean.LeanMaster, addon: KeyswapAddon, grace_s: float) -> None:
+        self._master, self._addon, self._grace_s = master, addon, grace_s
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, grace_s: float | None = None) -> None:
+        """Accept nobody any more, let what was begun end, then stop."""
+        if grace_s is not None:
+            self._grace_s = grace_s
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._stop())
+
+    async def _stop(self) -> None:
+        try:
+            await self._addon.drain(self._grace_s)
+        finally:
+            cast("Any", self._master).shutdown()
+
+
+def main() -> int:
+    """`python -m keyswap.shell.worker START LISTENING CHANNEL fresh|again`, by the supervisor alone."""
+    told, listening, line, again = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches a whole terminal: the supervisor says what it means
+    channel = Channel(socket.socket(fileno=int(line)))
+    try:
+        asyncio.run(_connected(Start.of(told), socket.socket(fileno=int(listening)), channel, again == "again"))
+    except Damage as error:
+        channel.say_at_the_end({"event": "failed", "error": str(error)})
+        return 3
+    return 0
+
+
+async def _connected(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
+    await channel.open()
+    await work(start, listening, channel, resumes)
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)  # what is left are threads that wait for nothing
