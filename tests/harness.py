@@ -345,6 +345,19 @@ class Client:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         body: bytes | None = None,
     ) -> Reply:
+        response = self.begin(method, path, key, headers=headers, body=body)
+        return Reply(response.status, response.getheaders(), response.read())
+
+    def begin(
+        self,
+        method: str,
+        path: str,
+        key: str | None = None,
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        body: bytes | None = None,
+    ) -> http.client.HTTPResponse:
+        """A request's response, of which the head has come."""
         connection = self._connection
         connection.putrequest(method, path, skip_accept_encoding=True)
         for name, value in headers.items() if isinstance(headers, Mapping) else headers:
@@ -354,5 +367,4 @@ class Client:
         if body is not None:
             connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body)
-        response = connection.getresponse()
-        return Reply(response.status, response.getheaders(), response.read())
+        return connection.getresponse()

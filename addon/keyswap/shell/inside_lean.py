@@ -16,8 +16,7 @@ from typing import Any, cast
 
 from mitmproxy import http, log
 from mitmproxy.addonmanager import AddonManager
-from mitmproxy.addons import core, errorcheck, next_layer, proxyserver, tlsconfig
-from mitmproxy.addons.termlog import TermLog
+from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
 from mitmproxy.exceptions import AddonHalt, OptionsError
 from mitmproxy.hooks import Hook
 from mitmproxy.master import Master
@@ -75,15 +74,20 @@ class LeanAddons(AddonManager):
                 self.report(error)
 
 
+class _Tls(tlsconfig.TlsConfig):
+    """TLS without a list of revoked certificates, which mitmproxy answers whatever the gate has said."""
+
+    name = "tlsconfig"
+    request = None  # type: ignore[assignment]
+
+
 class LeanMaster(Master):
-    """A master with the addons that carry requests and no others. Its addons are known when it starts."""
+    """A master with the addons that carry requests and no others; what it logs, whoever runs it has to say."""
 
     def __init__(self, options: Options, report: Callable[[Exception], None]) -> None:
         super().__init__(options)
         self.addons = addons = cast("Any", LeanAddons(self, report))
-        self._termlog_addon = TermLog()
-        addons.add(self._termlog_addon, core.Core(), proxyserver.Proxyserver(), next_layer.NextLayer())
-        addons.add(tlsconfig.TlsConfig(), errorcheck.ErrorCheck())
+        addons.add(core.Core(), proxyserver.Proxyserver(), next_layer.NextLayer(), _Tls())
         self._legacy_log_events.uninstall()  # nobody here has an `add_log`
         self._legacy_log_events = log.LegacyLogEvents(self)
 

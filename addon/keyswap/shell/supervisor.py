@@ -14,10 +14,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from keyswap.model import Damage
 from keyswap.shell.channel import Channel
+from keyswap.shell.chorus import Chorus
 from keyswap.shell.control import ControlSocket
 from keyswap.shell.start import Start, address, ready_line
 from keyswap.shell.together import together
@@ -27,9 +29,10 @@ logger = logging.getLogger(__name__)
 ANSWER_S = 4.0
 """How long a worker may take for an answer, before it is left out."""
 YOUNG_S = 5.0
-"""A worker that ended so soon may do so again: the next one waits."""
 WAITS_S = (0.0, 0.5, 1.0, 2.0, 5.0)
+"""How long the place of a worker stays empty that has ended so young, for the first time, the second, …"""
 TEND_S = 0.5
+FORMAT = "[%(asctime)s.%(msecs)03d] %(message)s"
 EXTRA_S = 5.0
 """Beyond their grace, until workers that were told to stop are killed."""
 
@@ -37,8 +40,15 @@ EXTRA_S = 5.0
 class Worker:
     """One worker process, from its start to its end."""
 
-    def __init__(self, process: asyncio.subprocess.Process, channel: Channel, may_go: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        channel: Channel,
+        may_go: Callable[[], bool],
+        log: Callable[[int, str], None],
+    ) -> None:
         self.process, self.channel, self._may_go = process, channel, may_go
+        self._log = partial(log, process.pid)
         self.began = time.monotonic()
         self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.error: str | None = None
@@ -54,6 +64,8 @@ class Worker:
                     self.channel.tell({"go": True})
             elif said.get("event") == "failed":
                 self.error = str(said["error"])
+            elif said.get("event") == "log":
+                self._log(str(said["line"]))
             elif said.get("event") == "counts":
                 self.counts = said["counts"]
         await self.process.wait()
@@ -87,6 +99,7 @@ class Supervisor:
         self._first: list[asyncio.Future[bool]] = []
         self._grace_s = start.grace_s
         self._control = ControlSocket(start.state, self.answer)
+        self._chorus = Chorus(lambda line: logger.warning("%s", line))
 
     async def run(self) -> None:
         """Serve until SIGINT or SIGTERM. Raises Damage when the first worker cannot start."""
@@ -137,7 +150,7 @@ class Supervisor:
             if self._stop.is_set():
                 return
             failures = failures + 1 if time.monotonic() - worker.began < YOUNG_S else 0
-            wait_s = WAITS_S[min(failures, len(WAITS_S) - 1)]
+            wait_s = WAITS_S[min(max(failures - 1, 0), len(WAITS_S) - 1)]
             self.restarts += 1
             logger.error("worker %d ended (%s): another one takes its place%s", worker.pid, worker.how, _soon(wait_s))
             worker = heeding = None
@@ -156,7 +169,7 @@ class Supervisor:
             theirs.close()
         channel = Channel(ours)
         await channel.open()
-        worker = self.workers[place] = Worker(process, channel, lambda: self._begun)
+        worker = self.workers[place] = Worker(process, channel, lambda: self._begun, self._chorus.heard)
         return worker
 
     async def _tend(self) -> None:
@@ -237,5 +250,5 @@ def listen(start: Start) -> socket.socket:
 async def serve(start: Start) -> None:
     """Run the gateway until it is told to stop. Raises Damage, before anything is accepted."""
     os.umask(0o077)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=FORMAT, datefmt="%H:%M:%S")
     await Supervisor(start, listen(start)).run()

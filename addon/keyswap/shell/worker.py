@@ -17,6 +17,7 @@ from keyswap.shell import inside_lean, launcher
 from keyswap.shell.addon import KeyswapAddon, report
 from keyswap.shell.answering import answer
 from keyswap.shell.channel import Channel
+from keyswap.shell.chorus import Voice
 from keyswap.shell.service import Service
 from keyswap.shell.start import Start
 
@@ -32,8 +33,11 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
     service = addon.service
     assert service is not None
 
-    def tell(_listening: list[str]) -> None:
-        channel.tell({"event": "ready"})
+    def tell(listening: list[str]) -> None:
+        if listening:
+            return channel.tell({"event": "ready"})
+        channel.tell({"event": "failed", "error": f"{start.listen} cannot be listened on"})
+        return stopping.begin(0.0)
 
     master.addons.add(launcher.Running(tell, master))
     loop = asyncio.get_running_loop()
@@ -103,6 +107,7 @@ def main() -> int:
 
 async def _connected(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
     await channel.open()
+    logging.getLogger().addHandler(Voice(lambda line: channel.tell({"event": "log", "line": line})))
     await work(start, listening, channel, resumes)
 
 

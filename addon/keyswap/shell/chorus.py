@@ -1,0 +1,46 @@
+"""What workers say to people: one log, in which what all of them say at once is said once.
+
+Law: nothing is held back but the same words of another worker within some seconds.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+SAME_S = 5.0
+MOST = 1000
+
+
+class Voice(logging.Handler):
+    """A worker's end: hands its log lines to whoever says them."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a line over."""
+        try:
+            self._say(self.format(record))
+        except Exception:  # noqa: BLE001 (logging's own way with a handler that fails)
+            self.handleError(record)
+
+
+class Chorus:
+    """Says lines that several workers may have said. `clock` counts seconds."""
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._said: dict[str, tuple[float, set[int]]] = {}
+
+    def heard(self, worker: int, line: str) -> None:
+        """A worker says something."""
+        now = self._clock()
+        at, by = self._said.get(line, (0.0, set()))
+        if now - at < SAME_S and worker not in by:
+            by.add(worker)
+            return
+        if len(self._said) >= MOST:
+            self._said.clear()
+        self._said[line] = now, {worker}
+        self._say(line)

@@ -1,0 +1,72 @@
+"""What a supervisor and a worker tell each other."""
+
+import asyncio
+import socket
+from contextlib import suppress
+
+import pytest
+
+from keyswap.shell.channel import Channel
+
+
+async def pair() -> tuple[Channel, Channel]:
+    one, other = socket.socketpair()
+    ends = Channel(one), Channel(other)
+    for end in ends:
+        await end.open()
+    return ends
+
+
+def test_answers_find_their_questions() -> None:
+    """Several questions may be open at once, answered in any order; what is no answer is heard."""
+
+    async def run() -> None:
+        here, there = await pair()
+        heard = asyncio.ensure_future(here.heard())
+        asked = [asyncio.ensure_future(here.ask({"n": number})) for number in range(3)]
+        questions = [await there.heard() for _ in range(3)]
+        for question in reversed(questions):
+            assert question is not None
+            there.tell({"answers": question["asks"], "said": question["said"]})
+        there.tell({"event": "ready"})
+        assert [await one for one in asked] == [{"n": 0}, {"n": 1}, {"n": 2}]
+        assert await heard == {"event": "ready"}
+        here.close()
+        there.close()
+
+    asyncio.run(run())
+
+
+def test_the_other_ends_end_answers_every_question() -> None:
+    """A question whose answerer has died is not waited for."""
+
+    async def run() -> None:
+        here, there = await pair()
+        heard = asyncio.ensure_future(here.heard())
+        asked = asyncio.ensure_future(here.ask({}))
+        await there.heard()
+        there.close()
+        assert await heard is None
+        with pytest.raises(ConnectionError):
+            await asked
+        here.close()
+        with suppress(ConnectionError):
+            here.tell({"too": "late"})
+
+    asyncio.run(run())
+
+
+def test_a_last_word_needs_no_event_loop() -> None:
+    """What a worker says as it ends is heard before its end is."""
+
+    async def run() -> None:
+        one, other = socket.socketpair()
+        Channel(one).say_at_the_end({"event": "failed", "error": "why"})
+        one.close()
+        there = Channel(other)
+        await there.open()
+        assert await there.heard() == {"event": "failed", "error": "why"}
+        assert await there.heard() is None
+        there.close()
+
+    asyncio.run(run())
