@@ -36,9 +36,9 @@ class Chorus:
     def heard(self, worker: int, line: str) -> None:
         """A worker says something."""
         now = self._clock()
-        at, by = self._said.get(line, (0.0, set()))
-        if now - at < SAME_S and worker not in by:
-            by.add(worker)
+        before = self._said.get(line)
+        if before is not None and now - before[0] < SAME_S and worker not in before[1]:
+            before[1].add(worker)
             return
         if len(self._said) >= MOST:
             self._said.clear()
