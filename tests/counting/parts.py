@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, LimitStore, Poured
-from keyswap.limits.local import NS, LocalLimits
+from keyswap.limits.local import LocalLimits
+from keyswap.limits.reading import NS
 from keyswap.model import Level
 from keyswap.state import StateDirectory
 
@@ -66,12 +67,14 @@ class Driver:
 
     def __init__(self, store: LimitStore, runner: asyncio.Runner, clock: Clock | None = None) -> None:
         self.store, self.runner, self.clock = store, runner, clock
+        self._same: dict[tuple[Ask, ...], tuple[Ask, ...]] = {}
 
     @property
     def now(self) -> float:
         return self.clock.now if self.clock else time.time()
 
     def pour(self, *asks: Ask, dry: bool = False) -> Poured:
+        asks = self._same.setdefault(asks, asks)  # as the step does, which makes a caller's asks once
         poured = self.runner.run(self.store.pour(asks, self.now, dry))
         assert len(poured.levels) == len(asks)
         for ask, level in zip(asks, poured.levels, strict=True):

@@ -15,8 +15,9 @@ from counting.contract import LimitStoreContract
 from counting.contract_clocked import ClockedStoreContract
 from counting.parts import NOW, Clock, Driver, asking, back, closed, opened, places, quota, rate
 from keyswap.limits.limit import LimitStore, Unavailable
-from keyswap.limits.local import NS, LocalLimits
-from keyswap.limits.table import Table
+from keyswap.limits.local import LocalLimits
+from keyswap.limits.reading import NS
+from keyswap.limits.table import PAGE, SLOTS, Table
 from keyswap.model import Damage
 from keyswap.state import StateDirectory
 
@@ -89,6 +90,47 @@ def test_many_new_names_at_once(two: tuple[Driver, Driver], clock: Clock, lifeti
         assert [level.level for level in again.levels] == [2] * 6
         back(poured)
         clock.go(0.5)
+
+
+def test_callers_known_are_counted_where_they_are(two: tuple[Driver, Driver], clock: Clock) -> None:
+    """Callers who are known to both stores are counted exactly while others' new names move them, or take the places of
+    those that have run empty."""
+    lasting = [asking(rate(10**6, 1, 10**6)) for _ in range(60)]
+    passing = [asking(rate(5, 1, 1)) for _ in range(60)]
+    for turn in range(1, 12):
+        for ask in lasting:
+            assert two[turn % 2].pour(ask).levels[0].level == 2 * turn - 1
+            assert two[(turn + 1) % 2].pour(ask).levels[0].level == 2 * turn
+        for driver in two:
+            assert all(driver.fits(ask) for ask in passing)
+        clock.go(10)
+        others = [asking(rate(9, 1, 1 if turn % 2 else 10**6), 3) for _ in range(150)]
+        assert all(two[turn % 2].fits(ask) for ask in others)
+        assert [two[0].pour(ask).levels[0].level for ask in passing] == [1] * 60
+        assert [two[1].pour(ask, dry=True).levels[0].level for ask in others] == [6] * 150
+        clock.go(10)
+
+
+def test_what_a_killed_process_left_behind(two: tuple[Driver, Driver], tmp_path: Path, clock: Clock) -> None:
+    """Who is killed in the middle of a split leaves entries where they were: nobody who knew them there counts in them."""
+    asks = [asking(rate(10**6)) for _ in range(SLOTS)]
+    assert all(driver.fits(ask) for ask in asks for driver in two)
+    before = (tmp_path / "rates").read_bytes()
+    assert two[1].fits(asking(rate(9)))  # one more than a page holds
+    with open(tmp_path / "rates", "r+b") as file:
+        file.seek(PAGE)
+        file.write(before[PAGE : 2 * PAGE])
+    third = opened(tmp_path, two[0].runner, clock)
+    assert [driver.pour(ask).levels[0].level for ask in asks for driver in (two[0], third)] == [3, 4] * SLOTS
+    closed(third)
+
+
+def test_more_callers_than_are_remembered(two: tuple[Driver, Driver], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers who have been forgotten since are counted like any other."""
+    monkeypatch.setattr("keyswap.limits.local._MOST_KNOWN", 10)
+    asks = [asking(limit) for limit in (rate(9), quota(9), places(9)) for _ in range(10)]
+    for turn in range(1, 5):
+        assert [two[0].pour(ask).levels[0].level for ask in asks] == [turn] * 30
 
 
 def test_a_third_is_seen(two: tuple[Driver, Driver], tmp_path: Path, clock: Clock) -> None:

@@ -30,7 +30,7 @@ from counting.parts import (
     told,
 )
 from keyswap.limits.limit import Ask, Unavailable
-from keyswap.limits.local import NS
+from keyswap.limits.reading import NS
 
 SUBJECT = "shared"
 

@@ -20,7 +20,11 @@ def bounded(state: int, now: int, span: int) -> int:
 
 def pour(state: int, now: int, interval: int, span: int, cost: int) -> int | None:
     """The state after `cost` was poured at `now`; None: it does not fit, and nothing has changed."""
-    after = bounded(state, now, span) + cost * interval
+    if state < now:  # as `bounded`, without another call: this is asked for each limit of each request
+        state = now
+    elif state - now > span:
+        state = now + span
+    after = state + cost * interval
     return after if after - now <= span else None
 
 

@@ -10,38 +10,32 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-from keyswap.limits import bucket
-from keyswap.limits.limit import (
-    SEPARATOR,
-    WINDOWS_S,
-    Ask,
-    Kind,
-    Limit,
-    Poured,
-    Stored,
-    Unavailable,
-    count_level,
-    rate_level,
-)
+from keyswap.limits.limit import SEPARATOR, WINDOWS_S, Ask, Kind, Limit, Poured, Stored, Unavailable, new
 from keyswap.limits.lock import MachineLock
 from keyswap.limits.places import Places
+from keyswap.limits.reading import (
+    COUNT_BITS,
+    NAMED_NS,
+    PlaceReading,
+    QuotaReading,
+    RateReading,
+    Reading,
+    bucket_name,
+)
 from keyswap.limits.table import SHARED, Table
-from keyswap.limits.windows import HOUR_S, end_hour
+from keyswap.limits.windows import HOUR_S
 from keyswap.model import Damage, Level
 from keyswap.state import StateDirectory
 
-NS = 1_000_000_000
-_COUNT_BITS = 42
-_COUNT = (1 << _COUNT_BITS) - 1
-"""A quota's number holds the hour at which its window ends, and below it how much of it is used."""
 _PAGES = 64
 """Pages that are looked through at once when everything is listed: about 2,000 buckets, some milliseconds."""
-_NAMED_NS = 3600 * NS
-"""How long the name of a place in flight is remembered, to be listed."""
+_MOST_KNOWN = 4096
+"""Callers whose readings are remembered: some 3 MB."""
 
 
 class _Held:
@@ -59,16 +53,6 @@ class _Held:
             self._store.give_back(numbers)
 
 
-class _Reading:
-    """One ask, as it stands."""
-
-    __slots__ = ("after", "ask", "fingerprint", "fits", "state", "table", "where")
-
-    def __init__(self, ask: Ask, table: Table, fingerprint: bytes) -> None:
-        self.ask, self.table, self.fingerprint = ask, table, fingerprint
-        self.where, self.state, self.after, self.fits = -1, 0, 0, True
-
-
 class LocalLimits:
     """Counts in files of the state directory. `clock` counts nanoseconds, the same in every process."""
 
@@ -79,6 +63,8 @@ class LocalLimits:
         self._clock = clock
         self._lock = MachineLock(state.file("limits.lock"), wait_s)
         self._late: list[int] = []
+        self._known: OrderedDict[int, tuple[tuple[Ask, ...], list[Reading]]] = OrderedDict()
+        """By the identity of what is asked, which lives for as long as it stands here."""
         self._unwell: str | None = None
         self._gone: str | None = None
         with ExitStack() as undo:
@@ -111,15 +97,16 @@ class LocalLimits:
         """Pour all asks or none; never waits for anything but the lock."""
         if self._gone is not None:
             raise Unavailable(self._gone)
-        with self._lock:
+        known = self._known.get(id(asks))
+        readings = known[1] if known is not None and known[0] is asks else self._readings(asks)
+        self._lock.take()
+        try:
             clock = self._clock()  # not before: whoever had the lock meanwhile has seen a later time
-            readings, fits, all_fit, all_there = [], True, True, True
-            for ask in asks:
-                reading = self._read(ask, clock, now)
-                readings.append(reading)
-                if not reading.fits:
+            fits = all_fit = all_there = True
+            for reading in readings:
+                if not reading.read(clock, now):
                     all_fit = False
-                    fits = fits and not ask.enforced
+                    fits = fits and not reading.ask.enforced
                 if reading.where < 0:
                     all_there = False
             place = None
@@ -129,114 +116,80 @@ class LocalLimits:
                 if fits:
                     place = self._write(readings, clock)
                 if not all_fit:
-                    self._mend(readings, clock)
-        return Poured(fits, tuple([self._level(reading, clock, now, fits) for reading in readings]), place)
+                    for reading in readings:
+                        reading.mend(clock)
+        finally:
+            self._lock.release()
+        return new(Poured, (fits, tuple([reading.level(clock, now, fits) for reading in readings]), place))
+
+    def _readings(self, asks: tuple[Ask, ...]) -> list[Reading]:
+        """What is remembered for a caller who asks the same again, which is known by being the same value."""
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.popitem(last=False)  # one by one: letting go of all at once would take milliseconds
+        readings = [self._reading(ask) for ask in asks]
+        self._known[id(asks)] = asks, readings
+        return readings
+
+    def _reading(self, ask: Ask) -> Reading:
+        if ask.limit.kind is Kind.RATE:
+            return RateReading(ask, self._rates)
+        if ask.limit.kind is Kind.QUOTA:
+            return QuotaReading(ask, self._quotas)
+        return PlaceReading(ask, self._names, self._in_flight)
 
     # ---- Under the lock
 
-    def _read(self, ask: Ask, clock: int, now: float) -> _Reading:
-        kind = ask.limit.kind
-        table = self._tables[kind]
-        name = _name(ask) if kind is Kind.QUOTA else ask.subject
-        fingerprint = table.known.get(name) or table.fingerprint(name)
-        reading = _Reading(ask, table, fingerprint)
-        reading.where = where = table.find(fingerprint)
-        reading.state = table.words[where] if where >= 0 else 0
-        if kind is Kind.RATE:
-            interval = ask.limit.interval_ns
-            after = bucket.pour(reading.state, clock, interval, interval * ask.limit.capacity, ask.cost)
-        elif kind is Kind.QUOTA:
-            after = self._count(reading, now)
-        else:
-            after = self._in_flight(reading)
-        reading.fits = after is not None
-        reading.after = reading.state if after is None else after
-        return reading
-
-    def _in_flight(self, reading: _Reading) -> int | None:
-        """How many would be in flight with this one."""
+    def _in_flight(self, fingerprint: bytes) -> int:
+        """How many places of this name are taken."""
         if self._names.words[SHARED] != self._roster:
             self._places.survey()
             self._roster = self._names.words[SHARED]
         if self._places.full(8):
             raise Unavailable("this process holds as many places in flight as it can")
-        reading.state = self._places.count(reading.fingerprint)
-        return reading.state + 1 if reading.state < reading.ask.limit.capacity else None
+        return self._places.count(fingerprint)
 
-    def _count(self, reading: _Reading, now: float) -> int | None:
-        """The state of a quota after this ask. A window that is not over stays, also when the clock steps back."""
-        limit, cost = reading.ask.limit, reading.ask.cost
-        if reading.state >> _COUNT_BITS <= now // HOUR_S:
-            reading.state = end_hour(limit.window, now) << _COUNT_BITS
-        used = (reading.state & _COUNT) + cost
-        return reading.state + cost if used <= limit.capacity or not cost else None
-
-    def _place(self, readings: list[_Reading], clock: int, now: float) -> None:
+    def _place(self, readings: list[Reading], clock: int, now: float) -> None:
         """Make the entries that are missing, before anything is poured: making them may fail, and move others."""
         try:
             self._make(readings, clock, now)
         except OSError as error:
             raise Unavailable(f"counters cannot grow: {error.strerror or error}") from error
 
-    def _make(self, readings: list[_Reading], clock: int, now: float) -> None:
+    def _make(self, readings: list[Reading], clock: int, now: float) -> None:
         moved = True
         while moved:
             before = [table.pages for table in self._tables.values()]
             taken: dict[Table, set[int]] = {table: set() for table in self._tables.values()}
             for reading in readings:
                 table = reading.table
-                reading.where = table.find(reading.fingerprint)
-                if reading.where < 0:
+                where = table.find(reading.fingerprint)
+                if where < 0:
                     dead = self._dead(table, clock, now)
-                    reading.where = table.make(reading.fingerprint, _name(reading.ask), dead, taken[table])
-                taken[table].add(reading.where)
+                    where = table.make(reading.fingerprint, bucket_name(reading.ask), dead, taken[table])
+                reading.at(where)
+                taken[table].add(where)
             moved = [table.pages for table in self._tables.values()] != before
 
     def _dead(self, table: Table, clock: int, now: float) -> int:
         """Numbers of this table up to this one mean nothing any more."""
-        return ((int(now // HOUR_S) + 1) << _COUNT_BITS) - 1 if table is self._quotas else clock
+        return ((int(now // HOUR_S) + 1) << COUNT_BITS) - 1 if table is self._quotas else clock
 
-    def _write(self, readings: list[_Reading], clock: int) -> _Held | None:
+    def _write(self, readings: list[Reading], clock: int) -> _Held | None:
         numbers: list[int] = []
         for reading in readings:
-            if not reading.fits:
-                continue
-            if reading.ask.limit.kind is Kind.CONCURRENCY:
-                reading.table.words[reading.where] = clock + _NAMED_NS
-                numbers.append(self._places.take(reading.fingerprint))
-            elif reading.ask.cost:
-                reading.table.words[reading.where] = reading.after
+            if reading.fits:
+                place = reading.write(clock)
+                if place is not None:
+                    numbers.append(self._places.take(place))
         return _Held(self, numbers) if numbers else None
-
-    def _mend(self, readings: list[_Reading], clock: int) -> None:
-        """A bucket that is fuller than full, by a clock's step back or a smaller limit, begins to drain."""
-        for reading in readings:
-            if not reading.fits and reading.ask.limit.kind is Kind.RATE:
-                span = reading.ask.limit.interval_ns * reading.ask.limit.capacity
-                if reading.state > clock + span:
-                    reading.table.words[reading.where] = clock + span
 
     # ---- What it says
 
-    def _level(self, reading: _Reading, clock: int, now: float, poured: bool) -> Level:
-        ask, limit = reading.ask, reading.ask.limit
-        state = reading.after if poured and reading.fits else reading.state
-        if limit.kind is Kind.RATE:
-            interval = limit.interval_ns
-            span = interval * limit.capacity
-            full_in = (state if clock <= state <= clock + span else bucket.bounded(state, clock, span)) - clock
-            wait = 0 if reading.fits else bucket.wait(state, clock, interval, span, ask.cost)
-            return rate_level(limit, (span - full_in) // interval, full_in / NS, wait / NS)
-        if limit.kind is Kind.CONCURRENCY:
-            return count_level(limit, state, 0.0, 0.0 if reading.fits else 1.0)
-        ends = (state >> _COUNT_BITS) * HOUR_S - now
-        return count_level(limit, state & _COUNT, ends, 0.0 if reading.fits else ends)
-
     def level(self, limit: Limit, state: int, now: float) -> Level:
         """The level of a bucket with this state; of a place in flight the state is how many there are."""
-        reading = _Reading(Ask(limit, "", 0), self._rates, b"")
+        reading = self._reading(Ask(limit, "", 0))
         reading.state = state
-        return self._level(reading, self._clock(), now, False)
+        return reading.level(self._clock(), now, False)
 
     # ---- Beside the requests
 
@@ -305,13 +258,13 @@ class LocalLimits:
     def _name_held(self) -> None:
         """Let what lasts for long go on being listed."""
         clock = self._clock()
-        if clock - self._named < _NAMED_NS // 2:
+        if clock - self._named < NAMED_NS // 2:
             return
         self._named = clock
         for fingerprint in self._places.own():
             where = self._names.find(fingerprint)
             if where >= 0:
-                self._names.words[where] = clock + _NAMED_NS
+                self._names.words[where] = clock + NAMED_NS
 
     def flush(self) -> None:
         """Let the disk have what was counted, quotas above all."""
@@ -337,11 +290,6 @@ class LocalLimits:
         for table in self._tables.values():
             table.close()
         self._lock.close()
-
-
-def _name(ask: Ask) -> str:
-    """What an ask's bucket is called. A quota of another window is another one: a month's says nothing of an hour."""
-    return ask.subject + SEPARATOR + ask.limit.window if ask.limit.kind is Kind.QUOTA else ask.subject
 
 
 def _without_window(name: str, state: int) -> tuple[str, int, Kind, str]:

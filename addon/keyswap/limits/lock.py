@@ -8,6 +8,7 @@ behind it.
 import os
 import time
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
+from functools import partial
 from pathlib import Path
 
 from keyswap.limits.limit import Unavailable
@@ -32,17 +33,22 @@ class MachineLock:
         except OSError as error:
             raise Damage(f"{file} cannot be opened ({error.strerror}): give this user read and write") from error
         self._given_up = 0.0
+        self._try, self.release = partial(flock, self._handle, _TRY), partial(flock, self._handle, LOCK_UN)
 
-    def __enter__(self) -> None:
+    def take(self) -> None:
+        """Have it, until `release`: what `with` does, without its calls. Raises Unavailable."""
         try:
-            flock(self._handle, _TRY)
+            self._try()
         except OSError:
             self._wait()
         if self._given_up:
             self._given_up = 0.0
 
+    def __enter__(self) -> None:
+        self.take()
+
     def __exit__(self, *_: object) -> None:
-        flock(self._handle, LOCK_UN)
+        self.release()
 
     def _wait(self) -> None:
         now = time.monotonic()
@@ -51,7 +57,7 @@ class MachineLock:
         until, turns = now + self.wait_s, 0
         while True:
             try:
-                flock(self._handle, _TRY)
+                self._try()
             except OSError:
                 turns += 1
             else:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, LimitStore, Poured, Unavailable
+from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, LimitStore, Poured, Unavailable, new
 from keyswap.model import UNCOUNTED, Code, Counted, Level, Operation, Principal, Refuse, Request, nothing
 
 logger = logging.getLogger(__name__)
@@ -123,13 +123,18 @@ class Limits:
         self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
     ) -> Counted | Refuse:
         """Count a request that everything before has let through; `dry`: only say what would happen."""
-        asks = self.asks(principal, request.client, request.method, operation)
+        known = self._asks.get((principal.key_id or principal.session_id, request.client, operation, request.method))
+        if known is not None and known[0] is principal:  # as `asks`
+            asks = known[1]
+        else:
+            asks = self.asks(principal, request.client, request.method, operation)
         if not asks or self.store is None:
             return UNCOUNTED
         try:  # as `_ask`, without another coroutine on the path of every request
-            return self._answered(asks, await self.store.pour(asks, now, dry))
+            poured = await self.store.pour(asks, now, dry)
         except Unavailable as error:
             return self._without(error, asks)
+        return self._answered(asks, poured)
 
     async def guess(
         self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
@@ -205,24 +210,23 @@ def _asks(
 
 
 def _counted(asks: tuple[Ask, ...], poured: Poured) -> Counted | Refuse:
-    levels = poured.levels
-    shown = levels
+    fits, levels, place = poured
+    give_back = nothing if place is None else place.give_back
     for ask in asks:
         if not ask.enforced:
-            shown = _enforced(asks, levels)
             break
-    watched = () if shown is levels else tuple([one for one in levels if one not in shown])
-    if poured.fits:
-        give_back = poured.place.give_back if poured.place is not None else nothing
-        noted = [one for one in zip(asks, levels, strict=True) if one[1].retry_after_s] if shown is not levels else ()
-        return Counted(shown, tuple([refusal(level, ask.subject, ()) for ask, level in noted]), give_back, watched)
+    else:
+        if fits:
+            return new(Counted, (levels, (), give_back, ()))
+    shown = tuple([level for ask, level in zip(asks, levels, strict=True) if ask.enforced])
+    if fits:
+        noted = [
+            refusal(level, ask.subject, ()) for ask, level in zip(asks, levels, strict=True) if level.retry_after_s
+        ]
+        return Counted(shown, tuple(noted), give_back, tuple([one for one in levels if one not in shown]))
     full = max(shown, key=lambda level: level.retry_after_s)
     subject = next(ask.subject for ask in asks if ask.limit.name == full.limit)
     return refusal(full, subject, shown)
-
-
-def _enforced(asks: tuple[Ask, ...], levels: tuple[Level, ...]) -> tuple[Level, ...]:
-    return tuple([level for ask, level in zip(asks, levels, strict=True) if ask.enforced])
 
 
 def refusal(full: Level, subject: str, levels: tuple[Level, ...]) -> Refuse:

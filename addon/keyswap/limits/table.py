@@ -30,12 +30,11 @@ _HEAD = 64
 _VALUES, _NAMES = _HEAD + SLOTS * 8, _HEAD + SLOTS * 16
 _FREE = b"\0" * 8
 _MAGIC = 0x31_74_69_6D_69_6C_73_6B  # "kslimit1"
-_MAGIC_AT, _ERA_AT, _COUNT_AT, _SALT_AT, SHARED = 0, 1, 2, 3, 8
+_MAGIC_AT, _ERA_AT, COUNT_AT, _SALT_AT, SHARED = 0, 1, 2, 3, 8
 """Words of the file's first page; those from SHARED on are the store's."""
 _FEWEST, _MOST = 16, 1024
 """Pages by which the file grows at once."""
 _DEEPEST = 40
-_KNOWN = 8192
 CUT = limit.CUT.encode()
 """Ends a name that is longer than there is room for."""
 
@@ -46,8 +45,6 @@ class Table:
     def __init__(self, file: Path, era: int = 0) -> None:
         """Open it, making it on first use. Raises Damage."""
         self.file = file
-        self.known: dict[str, bytes] = {}
-        """Fingerprints that were asked for lately."""
         try:
             self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
@@ -86,7 +83,7 @@ class Table:
             raise self._damage("is damaged, or none of ours")
         if words[_MAGIC_AT] == 0 or words[_ERA_AT] != era:  # new, or half begun by a process that was killed
             self._begin(era)
-        if not 0 < words[_COUNT_AT] < len(self._map) // PAGE:
+        if not 0 < words[COUNT_AT] < len(self._map) // PAGE:
             raise self._damage("was cut short")
         self._salt = bytes(self._map[_SALT_AT * 8 : _SALT_AT * 8 + 16])
         self._follow()
@@ -97,7 +94,7 @@ class Table:
     def _begin(self, era: int) -> None:
         self._map[PAGE : 2 * PAGE] = bytes(PAGE)
         self._map[_SALT_AT * 8 : _SALT_AT * 8 + 16] = secrets.token_bytes(16)
-        self.words[_COUNT_AT] = 1
+        self.words[COUNT_AT] = 1
         self.words[_ERA_AT] = era
         self.words[_MAGIC_AT] = _MAGIC
 
@@ -106,15 +103,11 @@ class Table:
     def fingerprint(self, name: str) -> bytes:
         """Eight bytes by which a name is known; two names have the same one by a chance of 2^-64."""
         found = hashlib.sha256(self._salt + name.encode("utf-8", "surrogatepass")).digest()[:8]
-        found = found if found != _FREE else b"\1" * 8
-        if len(self.known) >= _KNOWN:
-            self.known.clear()
-        self.known[name] = found
-        return found
+        return found if found != _FREE else b"\1" * 8
 
     def find(self, fingerprint: bytes) -> int:
         """Where the number of an entry stands in `words`; -1: there is no such entry."""
-        if self.words[_COUNT_AT] != len(self._depths):
+        if self.words[COUNT_AT] != len(self._depths):
             self._follow()
         directory = self._directory
         start = (directory[int.from_bytes(fingerprint, "little") & (len(directory) - 1)] + 1) * PAGE + _HEAD
@@ -159,7 +152,7 @@ class Table:
         return None
 
     def _page_of(self, fingerprint: bytes) -> int:
-        if self.words[_COUNT_AT] != len(self._depths):
+        if self.words[COUNT_AT] != len(self._depths):
             self._follow()
         return self._directory[int.from_bytes(fingerprint, "little") & (len(self._directory) - 1)]
 
@@ -168,14 +161,14 @@ class Table:
     @property
     def pages(self) -> int:
         """How many pages there are; an entry stays where it is for as long as this does not change."""
-        return self.words[_COUNT_AT]
+        return self.words[COUNT_AT]
 
     def _split(self, page: int, hashed: int, dead: int) -> None:
         """Move those entries of a page that have its next bit set to a page of their own."""
         depth = self._depths[page]
         if depth >= _DEEPEST:
             raise OSError(None, f"{self.file.name} has too many names alike")
-        count = self.words[_COUNT_AT]
+        count = self.words[COUNT_AT]
         if (count + 2) * PAGE > len(self._map):
             self._allocate(count + 1 + min(max(count, _FEWEST), _MOST))
             self._remap()
@@ -195,14 +188,14 @@ class Table:
                 moved.append(at)
         struct.pack_into("<QQQ", fresh, 0, page, depth + 1, (hashed & (bit - 1)) | bit)
         self._map[(count + 1) * PAGE : (count + 2) * PAGE] = bytes(fresh)
-        self.words[_COUNT_AT] = count + 1  # from here on it is in use
+        self.words[COUNT_AT] = count + 1  # from here on it is in use
         for at in moved:  # nobody looks here for them any more
             self._map[start + at : start + at + 8] = _FREE
         self._follow()
 
     def _follow(self) -> None:
         """Take in the pages that have been split since the last time, by whichever process."""
-        count = self.words[_COUNT_AT]
+        count = self.words[COUNT_AT]
         if (count + 1) * PAGE > len(self._map):
             self._remap()
         for page in range(len(self._depths), count):
