@@ -127,7 +127,7 @@ def test_what_a_killed_process_left_behind(two: tuple[Driver, Driver], tmp_path:
 
 def test_more_callers_than_are_remembered(two: tuple[Driver, Driver], monkeypatch: pytest.MonkeyPatch) -> None:
     """Callers who have been forgotten since are counted like any other."""
-    monkeypatch.setattr("keyswap.limits.local._MOST_KNOWN", 10)
+    monkeypatch.setattr("keyswap.limits.limit.MOST_KNOWN", 10)
     asks = [asking(limit) for limit in (rate(9), quota(9), places(9)) for _ in range(10)]
     for turn in range(1, 5):
         assert [two[0].pour(ask).levels[0].level for ask in asks] == [turn] * 30

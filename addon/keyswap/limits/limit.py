@@ -3,6 +3,7 @@
 Law: frozen values with units in their names; what has to be parsed has been.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -140,6 +141,22 @@ class LimitStore(Protocol):
 
     async def close(self) -> None:
         """Give it back."""
+
+
+MOST_KNOWN = 4096
+"""Callers of whom a store remembers what it has made of their asks: some 3 MB."""
+
+
+def remember[T](known: OrderedDict[int, tuple[tuple[Ask, ...], T]], asks: tuple[Ask, ...], made: T) -> T:
+    """Keep what was made of a caller's asks, by their identity: they live for as long as they stand here.
+
+    A caller who asks again does so with the same value. Others are forgotten one by one: all at once would take
+    milliseconds.
+    """
+    if len(known) >= MOST_KNOWN:
+        known.popitem(last=False)
+    known[id(asks)] = asks, made
+    return made
 
 
 def rate_level(limit: Limit, left: int, full_in_s: float, wait_s: float) -> Level:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-from keyswap.limits.limit import SEPARATOR, WINDOWS_S, Ask, Kind, Limit, Poured, Stored, Unavailable, new
+from keyswap.limits.limit import SEPARATOR, WINDOWS_S, Ask, Kind, Limit, Poured, Stored, Unavailable, new, remember
 from keyswap.limits.lock import MachineLock
 from keyswap.limits.places import Places
 from keyswap.limits.reading import (
@@ -34,8 +34,6 @@ from keyswap.state import StateDirectory
 
 _PAGES = 64
 """Pages that are looked through at once when everything is listed: about 2,000 buckets, some milliseconds."""
-_MOST_KNOWN = 4096
-"""Callers whose readings are remembered: some 3 MB."""
 
 
 class _Held:
@@ -64,7 +62,6 @@ class LocalLimits:
         self._lock = MachineLock(state.file("limits.lock"), wait_s)
         self._late: list[int] = []
         self._known: OrderedDict[int, tuple[tuple[Ask, ...], list[Reading]]] = OrderedDict()
-        """By the identity of what is asked, which lives for as long as it stands here."""
         self._unwell: str | None = None
         self._gone: str | None = None
         with ExitStack() as undo:
@@ -123,12 +120,7 @@ class LocalLimits:
         return new(Poured, (fits, tuple([reading.level(clock, now, fits) for reading in readings]), place))
 
     def _readings(self, asks: tuple[Ask, ...]) -> list[Reading]:
-        """What is remembered for a caller who asks the same again, which is known by being the same value."""
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.popitem(last=False)  # one by one: letting go of all at once would take milliseconds
-        readings = [self._reading(ask) for ask in asks]
-        self._known[id(asks)] = asks, readings
-        return readings
+        return remember(self._known, asks, [self._reading(ask) for ask in asks])
 
     def _reading(self, ask: Ask) -> Reading:
         if ask.limit.kind is Kind.RATE:

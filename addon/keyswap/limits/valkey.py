@@ -6,30 +6,22 @@ taking was not answered is given back like any other, since it may have been tak
 """
 
 import asyncio
-import hashlib
 import secrets
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from itertools import batched, count
-from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 from valkey.exceptions import NoScriptError, ResponseError
 
-from keyswap.limits import bucket
 from keyswap.limits.connection import Address, Line, Link, Lost, bulk, packed, words
-from keyswap.limits.limit import Ask, Kind, Limit, Poured, Stored, Unavailable, count_level, rate_level
+from keyswap.limits.limit import Ask, Kind, Limit, Poured, Stored, Unavailable, remember
+from keyswap.limits.pouring import BY_DIGEST, BY_SOURCE, HOUR_US, PREFIX, US, Plan, asked, prefix
 from keyswap.model import Level
 
-US = 1_000_000
-HOUR_US = 3600 * US
 LEASE_S = 15.0
-PREFIX = b"{keyswap}:"
-"""What every key begins with. The braces are a hash tag: a cluster keeps all of them in one slot, so on one node."""
-SOURCE = Path(__file__).with_name("pour.lua").read_bytes()
-_BY_DIGEST = bulk(b"EVALSHA", hashlib.sha1(SOURCE, usedforsecurity=False).hexdigest().encode())
-_BY_SOURCE = bulk(b"EVAL", SOURCE)
 _RENEW = b"""
 local time = redis.call('TIME')
 local ends = time[1] * 1000000 + time[2] + ARGV[1]
@@ -59,15 +51,6 @@ _HOPS = 4
 """Answers that send a command elsewhere, or ask for the script, before it is given up."""
 
 
-class _Plan(NamedTuple):
-    """What is sent of one ask, and what is needed to read the answer."""
-
-    prefix: bytes
-    words: bytes
-    interval: int
-    span: int
-
-
 class _Place:
     """The places of one request."""
 
@@ -91,7 +74,8 @@ class ValkeyLimits:
         address = Address.of(url)
         self._url = address.url
         self._link = Link(address, timeout_s, self._opened)
-        self._lease_s = lease_s
+        self._lease_us = round(lease_s * US)
+        self._known: OrderedDict[int, tuple[tuple[Ask, ...], Plan]] = OrderedDict()
         self._token = secrets.token_hex(8).encode()
         self._numbers = count()
         self._held: dict[bytes, tuple[bytes, ...]] = {}
@@ -101,7 +85,7 @@ class ValkeyLimits:
         self._soon = False
         self._renew_at = 0.0
         self._complaint: str | None = None
-        self._ahead_us = 0
+        self._ahead_us = 0.0
 
     def wait(self, timeout_s: float) -> None:
         """Wait so long for the server from now on."""
@@ -113,28 +97,32 @@ class ValkeyLimits:
         """Pour all asks or none, in one round trip."""
         if not asks:
             return Poured(True, ())
-        plans = [_plan(ask.limit, ask.cost, ask.enforced, self._lease_s) for ask in asks]
-        keys = [plan.prefix + _name(ask.subject) for plan, ask in zip(plans, asks, strict=True)]
-        places = () if dry else tuple([key for key, ask in zip(keys, asks, strict=True) if _is_place(ask)])
-        member = b"%b.%d" % (self._token, next(self._numbers)) if places else b""
-        try:
-            answer = await self._ask(_command(plans, keys, member, dry))
-        except (Lost, asyncio.CancelledError):
-            if places:
-                self._return_later(member, places, 2)
-            raise
-        fits, now_us, *told = map(int, cast("bytes", answer).split())
-        self._ahead_us = now_us - int(now * US)
-        found = list(zip(asks, plans, told[::3], told[1::3], told[2::3], strict=True))
-        levels = tuple([_level(*one, now_us, fits) for one in found])
-        if not fits or not places:
-            return Poured(bool(fits), levels)
-        taken = [key for key, (ask, _, fit, *_) in zip(keys, found, strict=True) if fit and _is_place(ask)]
-        return Poured(True, levels, self._hold(member, tuple(taken)) if taken else None)
+        known = self._known.get(id(asks))
+        plan = known[1] if known is not None and known[0] is asks else self._plan(asks)
+        if dry or not plan.places:
+            now_us, poured = plan.told(await self._ask(plan.dry if dry else plan.pour))
+            self._ahead_us = now_us - now * US
+            return poured
+        return await self._hold(plan, now)
 
-    def _hold(self, member: bytes, keys: tuple[bytes, ...]) -> _Place:
+    def _plan(self, asks: tuple[Ask, ...]) -> Plan:
+        return remember(self._known, asks, Plan(asks, self._lease_us))
+
+    async def _hold(self, plan: Plan, now: float) -> Poured:
+        """Pour, and hold the places."""
+        member = b"%b.%d" % (self._token, next(self._numbers))
+        try:
+            answer = await self._ask(plan.pour + bulk(member))
+        except (Lost, asyncio.CancelledError):
+            self._return_later(member, plan.places, 2)
+            raise
+        now_us, poured = plan.told(answer)
+        self._ahead_us = now_us - now * US
+        keys = plan.taken(poured)
+        if not keys:
+            return poured
         self._held[member] = keys
-        return _Place(self, member, keys)
+        return Poured(True, poured.levels, _Place(self, member, keys))
 
     async def _ask(self, command: bytes) -> object:
         """The answer to a command. Raises Unavailable, or Lost."""
@@ -146,7 +134,7 @@ class ValkeyLimits:
             try:
                 answer = await line.ask(command, deadline)
             except NoScriptError:
-                command = command.replace(_BY_DIGEST, _BY_SOURCE, 1)
+                command = command.replace(BY_DIGEST, BY_SOURCE, 1)
             except ResponseError as error:
                 self._complaint = f"{self._url}: {words(error)}"
                 if not self._link.follow(line, error):
@@ -212,13 +200,13 @@ class ValkeyLimits:
         loop = asyncio.get_running_loop()
         if loop.time() < self._renew_at:
             return
-        began, lease = loop.time(), b"%d" % round(self._lease_s * US)
+        began, lease = loop.time(), b"%d" % self._lease_us
         for batch in batched(list(self._held), _BATCH):
             held = [(key, member) for member in batch for key in self._held.get(member, ())]
             if held:
                 keys, members = zip(*held, strict=True)
                 await self._ask(packed(b"EVAL", _RENEW, b"%d" % len(keys), *keys, lease, *members))
-        self._renew_at = began + self._lease_s / 3
+        self._renew_at = began + self._lease_us / US / 3
 
     # ---- Beside the requests
 
@@ -232,7 +220,7 @@ class ValkeyLimits:
             cursor, keys = cast("tuple[bytes, list[bytes]]", answer)
             told = await self._ask(packed(b"EVAL", _LOOK, b"%d" % len(keys), *keys))
             now_us, *states = cast("list[bytes | int | None]", told)
-            self._ahead_us = int(now_us or 0) - int(now * US)
+            self._ahead_us = int(now_us or 0) - now * US
             found |= _states(keys, states, int(now_us or 0))
             if cursor == b"0":
                 return [_stored(key, state) for key, state in found.items()]
@@ -242,8 +230,7 @@ class ValkeyLimits:
         ends = 0
         if limit.kind is Kind.QUOTA:
             ends, state = state >> _COUNT_BITS, state & _COUNT
-        plan = _plan(limit, 0, True, self._lease_s)
-        return _level(Ask(limit, "", 0), plan, 1, state, ends, int(now * US) + self._ahead_us, 0)
+        return asked(Ask(limit, "", 0)).level(round(now * US + self._ahead_us), 1, state, ends, False)
 
     async def empty(self, buckets: list[Stored], now: float) -> int:  # noqa: ARG002, the server has a clock
         """Empty these."""
@@ -278,68 +265,6 @@ class ValkeyLimits:
         await self._link.close()
 
 
-# ---- What is sent
-
-
-def _is_place(ask: Ask) -> bool:
-    return ask.limit.kind is Kind.CONCURRENCY
-
-
-def _name(subject: str) -> bytes:
-    return subject.encode("utf-8", "surrogatepass")
-
-
-def _prefix(kind: Kind, window: str = "") -> bytes:
-    """What keys of a kind begin with. A quota of another window is another one."""
-    return PREFIX + (f"{kind}.{window}" if kind is Kind.QUOTA else kind.value).encode() + b":"
-
-
-@lru_cache(4096)
-def _plan(limit: Limit, cost: int, enforced: bool, lease_s: float) -> _Plan:
-    interval, span = 1, limit.capacity
-    unit = b"%d" % round(lease_s * US)
-    if limit.kind is Kind.RATE:
-        interval = limit.interval(US)
-        span = interval * limit.capacity
-        unit = b"%d" % interval
-    elif limit.kind is Kind.QUOTA:
-        unit = limit.window.encode()
-    kind = limit.kind.value[:1].encode()
-    return _Plan(
-        _prefix(limit.kind, limit.window),
-        bulk(kind, b"%d" % enforced, b"%d" % cost, b"%d" % span, unit),
-        interval,
-        span,
-    )
-
-
-def _command(plans: list[_Plan], keys: list[bytes], member: bytes, dry: bool) -> bytes:
-    parts = [b"*%d\r\n" % (5 + 6 * len(keys)), _BY_DIGEST, bulk(b"%d" % len(keys), *keys, b"%d" % dry, member)]
-    return b"".join(parts + [plan.words for plan in plans])
-
-
-# ---- What is answered
-
-
-def _level(ask: Ask, plan: _Plan, fit: int, state: int, ends: int, now_us: int, poured: int) -> Level:
-    """The level after pouring, if the request was poured and this ask fit.
-
-    `state` is the one before, in µs or a count; `ends` the hour at which a quota's window does.
-    """
-    limit = ask.limit
-    if limit.kind is Kind.RATE:
-        state = bucket.bounded(state, now_us, plan.span)
-        if poured and fit:
-            state += ask.cost * plan.interval
-        wait = 0 if fit else bucket.wait(state, now_us, plan.interval, plan.span, ask.cost)
-        left = (plan.span - state + now_us) // plan.interval
-        return rate_level(limit, left, (state - now_us) / US, wait / US)
-    if limit.kind is Kind.CONCURRENCY:
-        return count_level(limit, state + (poured & fit), 0.0, 0.0 if fit else 1.0)
-    left_s = max(0, ends * HOUR_US - now_us) / US
-    return count_level(limit, state + ask.cost * (poured & fit), left_s, 0.0 if fit else left_s)
-
-
 def _stored(key: bytes, state: int) -> Stored:
     kind, _, subject = key[len(PREFIX) :].partition(b":")
     word, _, window = kind.decode().partition(".")
@@ -350,7 +275,7 @@ def _states(keys: list[bytes], states: Sequence[bytes | int | None], now_us: int
     """The buckets that are not empty, with their states as `level` reads them."""
     for key, raw in zip(keys, states, strict=True):
         state = 0 if raw is None else int(raw) if isinstance(raw, int) or raw.isdigit() else _quota(raw, now_us)
-        if state > (now_us if key.startswith(_prefix(Kind.RATE)) else 0):
+        if state > (now_us if key.startswith(prefix(Kind.RATE)) else 0):
             yield key, state
 
 

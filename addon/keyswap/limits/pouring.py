@@ -1,0 +1,149 @@
+"""What is sent to the script that pours in a Valkey or Redis server (pour.lua), and what its answer says.
+
+Law: a caller's command is made once and sent as it is for each of its requests; only the name of what a request holds
+in flight is added. Numbers travel as doubles, which are exact where pour.lua says so.
+"""
+
+import hashlib
+import struct
+from pathlib import Path
+from typing import cast
+
+from keyswap.limits.connection import bulk
+from keyswap.limits.limit import Ask, Kind, Poured, count_level, new
+from keyswap.model import Level
+
+US = 1_000_000
+HOUR_US = 3600 * US
+PREFIX = b"{keyswap}:"
+"""What every key begins with. The braces are a hash tag: a cluster keeps all of them in one slot, so on one node."""
+SOURCE = Path(__file__).with_name("pour.lua").read_bytes()
+BY_DIGEST = bulk(b"EVALSHA", hashlib.sha1(SOURCE, usedforsecurity=False).hexdigest().encode())
+BY_SOURCE = bulk(b"EVAL", SOURCE)
+_WINDOWS = ("", "hour", "day", "month")
+
+
+class Asked:
+    """One ask of a caller, of any kind."""
+
+    __slots__ = ("ask", "cost", "key", "limit")
+    is_place = False
+    number = 0
+    """What the script knows its kind by."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask, self.limit, self.cost = ask, ask.limit, ask.cost
+        self.key = prefix(ask.limit.kind, ask.limit.window) + ask.subject.encode("utf-8", "surrogatepass")
+
+    def room_and_unit(self, lease_us: int) -> tuple[int, int]:
+        """The two numbers that differ by kind."""
+        raise NotImplementedError
+
+    def words(self, lease_us: int) -> bytes:
+        """What the script is to know of it."""
+        return struct.pack("<5d", self.number, self.ask.enforced, self.cost, *self.room_and_unit(lease_us))
+
+    def level(self, now_us: float, fit: float, state: float, ends: float, poured: bool) -> Level:
+        """The level after pouring, if the request was `poured` and this ask fit (1, or 0).
+
+        `state` is the one before, in µs or a count; `ends` the hour at which a quota's window does.
+        """
+        raise NotImplementedError
+
+
+class _Rate(Asked):
+    __slots__ = ("_interval", "_poured", "_span")
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask)
+        self._interval = interval = ask.limit.interval(US)
+        self._span, self._poured = interval * ask.limit.capacity, interval * ask.cost
+
+    def room_and_unit(self, lease_us: int) -> tuple[int, int]:  # noqa: ARG002
+        return self._span, self._interval
+
+    def level(self, now_us: float, fit: float, state: float, ends: float, poured: bool) -> Level:  # noqa: ARG002
+        limit, span, full_in, wait_s = self.limit, self._span, 0, 0.0
+        if state > now_us:  # as `bucket.bounded`
+            full_in = int(state - now_us) if state - now_us < span else span
+        if not fit:
+            wait_s = (full_in + self._poured - span) / US
+        elif poured:
+            full_in += self._poured
+        capacity, left = limit.capacity, (span - full_in) // self._interval
+        said = limit.name, limit.kind, capacity - left, capacity, left, full_in / US, wait_s, limit.window_s
+        return new(Level, said)  # as `rate_level`, without another call
+
+
+class _Quota(Asked):
+    __slots__ = ()
+    number = 1
+
+    def room_and_unit(self, lease_us: int) -> tuple[int, int]:  # noqa: ARG002
+        return self.limit.capacity, _WINDOWS.index(self.limit.window)
+
+    def level(self, now_us: float, fit: float, state: float, ends: float, poured: bool) -> Level:
+        left_s = max(0.0, ends * HOUR_US - now_us) / US
+        count = int(state) + (self.cost if poured and fit else 0)
+        return count_level(self.limit, count, left_s, 0.0 if fit else left_s)
+
+
+class _Place(Asked):
+    __slots__ = ()
+    is_place = True
+    number = 2
+
+    def room_and_unit(self, lease_us: int) -> tuple[int, int]:
+        return self.limit.capacity, lease_us
+
+    def level(self, now_us: float, fit: float, state: float, ends: float, poured: bool) -> Level:  # noqa: ARG002
+        return count_level(self.limit, int(state) + (1 if poured and fit else 0), 0.0, 0.0 if fit else 1.0)
+
+
+def asked(ask: Ask) -> Asked:
+    """An ask, as what its kind makes of it."""
+    return {Kind.RATE: _Rate, Kind.QUOTA: _Quota, Kind.CONCURRENCY: _Place}[ask.limit.kind](ask)
+
+
+class Plan:
+    """All asks of a caller's request."""
+
+    __slots__ = ("_asked", "_numbers", "dry", "places", "pour")
+
+    def __init__(self, asks: tuple[Ask, ...], lease_us: int) -> None:
+        self._asked = [asked(ask) for ask in asks]
+        self.places = tuple([one.key for one in self._asked if one.is_place])
+        numbers = "<" + "d" * (1 + 3 * len(asks))
+        self._numbers = struct.Struct(numbers).unpack
+        keys = [one.key for one in self._asked]
+        packed = b"".join([one.words(lease_us) for one in self._asked])
+        words = bulk(b"%d" % len(keys), *keys, packed, numbers.encode())
+        self.pour = b"*%d\r\n" % (len(keys) + (6 if self.places else 5)) + BY_DIGEST + words
+        """The command; where there are `places`, the name of what the request holds follows."""
+        self.dry = b"*%d\r\n" % (len(keys) + 7) + BY_DIGEST + words + bulk(b"", b"1")
+        """The command that pours nothing."""
+
+    def told(self, answer: object) -> tuple[float, Poured]:
+        """What the script answers: its time in µs, and what was poured."""
+        numbers = self._numbers(cast("bytes", answer))
+        now_us, fits = numbers[0], 0.0 not in numbers[1::3] or self._fits(numbers)
+        levels, at = [], 1
+        for one in self._asked:
+            levels.append(one.level(now_us, numbers[at], numbers[at + 1], numbers[at + 2], fits))
+            at += 3
+        return now_us, new(Poured, (fits, tuple(levels), None))
+
+    def _fits(self, numbers: tuple[float, ...]) -> bool:
+        return all(fit or not one.ask.enforced for fit, one in zip(numbers[1::3], self._asked, strict=True))
+
+    def taken(self, poured: Poured) -> tuple[bytes, ...]:
+        """The keys of the places that are held now."""
+        if not poured.fits:
+            return ()
+        found = zip(self._asked, poured.levels, strict=True)
+        return tuple([one.key for one, level in found if one.is_place and not level.retry_after_s])
+
+
+def prefix(kind: Kind, window: str = "") -> bytes:
+    """What keys of a kind begin with. A quota of another window is another one."""
+    return PREFIX + (f"{kind}.{window}" if kind is Kind.QUOTA else kind.value).encode() + b":"
