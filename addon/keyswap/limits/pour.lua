@@ -61,12 +61,12 @@ end
 -- a closure, and what is written keeps the end of its life where that is the same as before: a rate's is the end of the
 -- ten seconds in which its bucket runs empty.
 
-local call, numbers = redis.call, struct.unpack
+local KEYS, call, numbers = KEYS, redis.call, struct.unpack
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local stored = call('MGET', unpack(KEYS)) -- places are sorted sets: of those it says nothing
 local asked, member, fits = ARGV[1], ARGV[3], true
-local answer, kinds, afters = { now }, {}, {}
+local answer, kinds, afters = { now, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, { 0, 0, 0, 0 }, { 0, 0, 0, 0 } -- room for four
 
 for i = 1, #KEYS do
   local kind, enforced, cost, room, unit = numbers('<ddddd', asked, 40 * i - 39)
@@ -125,4 +125,4 @@ for i = 1, ARGV[4] and 0 or #KEYS do
   end
 end
 
-return struct.pack(ARGV[2], unpack(answer))
+return struct.pack(ARGV[2], unpack(answer, 1, 3 * #KEYS + 1))
