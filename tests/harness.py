@@ -212,7 +212,7 @@ class Gateway:
         home = self.home
         if self.kind.startswith("serve"):
             words = ["serve", "--policy", str(home.policy), "--state", str(home.state)]
-            web = ["--web"] if self.kind == "serve-web" else ["--workers", "2"]
+            web = ["--web"] if self.kind == "serve-web" else ["--workers", "1"]
             web += ["--grace", "1s"]
             return [sys.executable, "-m", "keyswap", *words, "--listen", f"127.0.0.1:{self.port}", *web]
         tool, upstream = ("mitmweb" if self.kind == "mitmweb" else "mitmdump"), home.upstream

@@ -43,7 +43,7 @@ def test_a_signing_key_rotates_without_a_refused_token(
     """Before, during and after a rotation under load, two JWT libraries that cache the key set accept every token."""
     home.write_policy(f"tokens: {{algorithm: {algorithm}, ttl: 2s}}\n")
     _, value = home.key()
-    gateway = start("serve").ready()
+    gateway = start("serve", "--workers", "2").ready()
     caching = jwt.PyJWKClient(f"{home.issuer}/.well-known/jwks.json", lifespan=2)
     kids: list[str] = []
     checked = 0
@@ -84,7 +84,7 @@ def test_a_signing_key_rotates_without_a_refused_token(
 def test_a_policy_is_taken_without_a_failed_request(start: Start, home: Home, backend: Backend) -> None:
     """Good and bad policies alternate under load: no request fails, and each good policy takes effect."""
     _, value = home.key()
-    gateway = start("serve").ready()
+    gateway = start("serve", "--workers", "2").ready()
     with load(gateway, value) as statuses:
         for number in range(4):
             home.write_policy(f"audience: aud-{number}\n")
@@ -113,7 +113,7 @@ def test_a_half_written_file_is_not_taken(name: str, start: Start, home: Home) -
     _, value = home.key()
     (home.folder / "api.yaml").write_text("".join(WHOLE["api.yaml"] if name == "api.yaml" else WHOLE["api.yaml"][:1]))
     home.write_policy("".join(WHOLE["policy.yaml"]) if name == "policy.yaml" else "openapi: {spec: api.yaml}\n")
-    gateway = start("serve").ready()
+    gateway = start("serve", "--workers", "2").ready()
     file = home.folder / name if name == "api.yaml" else home.policy
     whole = file.read_text()
     at = whole.index(WHOLE[name][1])

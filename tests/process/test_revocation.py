@@ -49,7 +49,7 @@ def test_a_revoked_key_stops_at_the_next_request_in_every_gateway(start: Start, 
 def test_every_change_is_effective_at_the_next_request(start: Start, home: Home, backend: Backend) -> None:
     """Disable, enable, new permissions, block, unblock, rotation: each is seen by the request after the command."""
     key, value = home.key()
-    gateway = start("serve").ready()
+    gateway = start("serve", "--workers", "2").ready()
     with Client(gateway.port) as client:
 
         def status(presented: str = value) -> int:

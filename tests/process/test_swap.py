@@ -207,7 +207,7 @@ def test_decisions_are_one_json_line_each(start: Start, home: Home) -> None:
     refused = gateway.get("/pets", "ksw_live_nope")
     lines = [json.loads(line) for line in gateway.stop().splitlines() if line.startswith("{")]
     ready, *decisions = lines
-    assert ready == {"event": "ready", "listen": f"127.0.0.1:{gateway.port}", "admin": None, "workers": 2}
+    assert ready == {"event": "ready", "listen": f"127.0.0.1:{gateway.port}", "admin": None, "workers": 1}
     ours = [line for line in decisions if line["path"] == "/pets"]
     assert [line["decision"] for line in ours] == ["admit", "refuse"]
     assert ours[0]["key_id"] == key.id and ours[0]["user_id"] == "user_1" and ours[0]["status"] == 200

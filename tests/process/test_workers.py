@@ -71,7 +71,7 @@ def count_of_connections(pid: int) -> int:
 def test_a_killed_worker_is_replaced(start: Start, home: Home) -> None:
     """Another takes its place, which is logged; connections of the others go on, and status counts it."""
     _, value = home.key()
-    gateway = start("serve").ready()
+    gateway = start("serve", "--workers", "2").ready()
     with spread(gateway, value) as clients:
         killed = min(pids_of(home))
         lost = count_of_connections(killed)
@@ -90,7 +90,7 @@ def test_a_killed_worker_is_replaced(start: Start, home: Home) -> None:
 def test_a_policy_reaches_every_worker(start: Start, home: Home) -> None:
     """A new policy is soon in force in all of them, and a bad one in none; status says so."""
     _, value = home.key()
-    gateway = start("serve").ready()
+    gateway = start("serve", "--workers", "2").ready()
     with spread(gateway, value) as clients:
         policy_reaches(home, clients)
 
@@ -139,7 +139,7 @@ def test_a_replacement_takes_the_policy_that_was_in_force(start: Start, home: Ho
 
 def test_nothing_of_a_callers_is_in_what_is_kept(start: Start, home: Home) -> None:
     """What a replacement needs is the policy and its documents, readable by the owner alone."""
-    start("serve").ready()
+    start("serve", "--workers", "2").ready()
     (found,) = home.state.glob("in-force-*")
     assert found.stat().st_mode & 0o777 == 0o600
     head, _, rest = found.read_bytes().partition(b"\n")
@@ -150,7 +150,7 @@ def test_nothing_of_a_callers_is_in_what_is_kept(start: Start, home: Home) -> No
 def test_a_stop_lets_requests_end(how: int, start: Start, home: Home, backend: Backend) -> None:
     """A stream goes on to its end; its connection is the last; nobody new gets in; the exit code is 0."""
     _, value = home.key()
-    gateway = start("serve", "--grace", "20s").ready()
+    gateway = start("serve", "--workers", "2", "--grace", "20s").ready()
     stream = Client(gateway.port).begin("GET", "/events", value)
     backend.go_on.release()
     assert stream.readline() == b"data: 0\n"
@@ -175,7 +175,7 @@ def test_a_stop_lets_requests_end(how: int, start: Start, home: Home, backend: B
 def test_a_connection_that_stays_open_is_told_at_a_stop(start: Start, home: Home) -> None:
     """A caller that goes on to send requests over it gets its answer, which says that the connection closes."""
     _, value = home.key()
-    gateway = start("serve", "--grace", "20s").ready()
+    gateway = start("serve", "--workers", "2", "--grace", "20s").ready()
     with Client(gateway.port) as client:
         assert client.ask("GET", "/", value).header("connection") is None
         gateway.process.send_signal(signal.SIGTERM)
@@ -189,12 +189,12 @@ def test_a_connection_that_stays_open_is_told_at_a_stop(start: Start, home: Home
 def test_workers_end_with_their_supervisor(start: Start, home: Home) -> None:
     """However it ends; the address is free for another one at once."""
     _, value = home.key()
-    gateway = start("serve").ready()
+    gateway = start("serve", "--workers", "2").ready()
     pids = pids_of(home)
     gateway.process.kill()
     gateway.ended()
     eventually("the workers have ended", lambda: not [pid for pid in pids if is_alive(pid)])
-    assert start("serve").ready().get("/", value).status == 200
+    assert start("serve", "--workers", "2").ready().get("/", value).status == 200
 
 
 def test_a_bad_start_is_one_line(start: Start, home: Home) -> None:
@@ -209,9 +209,9 @@ def test_a_bad_start_is_one_line(start: Start, home: Home) -> None:
 def test_an_address_in_use_is_one_line(start: Start, home: Home) -> None:
     """The second gateway on an address ends with 3 and names it; the first is not disturbed."""
     _, value = home.key()
-    first = start("serve").ready()
+    first = start("serve", "--workers", "2").ready()
     (home.folder / "other").mkdir()
-    second = start("serve", home=Home(home.folder / "other", home.upstream, first.port))
+    second = start("serve", "--workers", "2", home=Home(home.folder / "other", home.upstream, first.port))
     assert second.ended() == 3
     (line,) = second.output.strip().splitlines()
     assert f"127.0.0.1:{first.port}" in line

@@ -1,0 +1,171 @@
+"""The table of ways to run it: requests a second and CPU time of a request, of each in turn, rounds interleaved.
+
+Direct to the backend; stock mitmdump without addons; mitmdump with the gate; `serve` with one worker and with two. The
+gate has everything on: two documents (one of them GitHub's), permissions, three limits, minting. nginx and wrk, as in
+bench_cpu.py. CPU time is that of the gateway's processes alone, supervisor and workers. One JSON row a line.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from urllib.request import urlopen
+
+import bench_cpu
+from bench_cpu import DOCUMENT, MITMDUMP, PATH, Bench, cpu_s, free_port, load, started, status_of
+
+POLICY = """version: 1
+issuer: http://127.0.0.1:8080
+upstream: http://127.0.0.1:{backend}
+log: {{decisions: off}}
+openapi:
+  - {{spec: pets.json}}
+{more}limits:
+  - {{name: per-key, by: [key], rate: 1000000/s, burst: 100000000}}
+  - {{name: per-org, by: [org], rate: 1000000/s, burst: 100000000}}
+  - {{name: in-flight, by: [key], concurrency: 10000}}
+"""
+STOCK, ONE, TWO = "stock mitmdump", "serve, 1 worker", "serve, 2 workers"
+KINDS = ("direct", STOCK, "mitmdump, keyswap", ONE, TWO)
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one way to run it gave, a number a round. RSS in MiB, of the largest worker, idle."""
+
+    rps: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
+    rss: list[float] = field(default_factory=list)
+
+
+def processes(pid: int) -> list[int]:
+    """A process and all that it started, and those too."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += processes(int(child))
+    return found
+
+
+def command(bench: Bench, kind: str, port: int) -> list[str]:
+    """The command line of a way to run it."""
+    policy, state = bench.folder / "everything.yaml", bench.folder / "state"
+    if kind.startswith("serve"):
+        words = ["serve", "--policy", str(policy), "--state", str(state), "--listen", f"127.0.0.1:{port}"]
+        return [sys.executable, "-m", "keyswap", *words, "--workers", "1" if kind == ONE else "2", "--grace", "1s"]
+    words = ["--listen-host", "127.0.0.1", "-p", str(port), "--mode", f"reverse:http://127.0.0.1:{bench.backend}"]
+    words += ["--set", "flow_detail=0", "--set", "termlog_verbosity=warn"]
+    if kind != STOCK:
+        words += ["--set", f"keyswap_policy={policy}", "--set", f"keyswap_state={state}"]
+        words += ["-s", str(bench_cpu.HERE.parent / "addon" / "gateway.py")]
+    return [str(MITMDUMP), *words]
+
+
+def run(bench: Bench, kind: str, into: Measured) -> None:
+    """One round of one way."""
+    if kind == "direct":
+        began, count = time.monotonic(), load(bench.backend, bench.seconds, bench.key)
+        into.rps.append(count / (time.monotonic() - began))
+        return
+    port = free_port()
+    env = {**os.environ, "HOME": str(bench.folder)}
+    with started(command(bench, kind, port), port, env, bench.folder / "gateway.log") as pid:
+        judged(bench, kind, port)
+        family = processes(pid)
+        into.rss.append(max(rss_mib(process) for process in family))
+        load(port, max(1.0, bench.seconds / 4), bench.key)
+        before, began = sum(map(cpu_s, family)), time.monotonic()
+        count = load(port, bench.seconds, bench.key)
+        took = time.monotonic() - began
+        into.rps.append(count / took)
+        into.cpu_us.append((sum(map(cpu_s, family)) - before) / count * 1e6)
+
+
+def rss_mib(pid: int) -> float:
+    """Resident memory (proc(5))."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def judged(bench: Bench, kind: str, port: int) -> None:
+    """Prove that what is measured decides: without a key 401, undocumented 404, with a key 200 and three limits."""
+    url = f"http://127.0.0.1:{port}"
+    told = status_of(url + PATH), status_of(url + "/v1/none", bench.key), status_of(url + PATH, bench.key)
+    if told != ((200, 200, 200) if kind == STOCK else (401, 404, 200)):
+        raise SystemExit(f"bench: {kind} answers {told}: this would measure nothing")
+
+
+def gate_p99(bench: Bench) -> str:
+    """Time in the gate of one worker with 100 warm keys, from its own histogram: the bucket that p99 falls in."""
+    port, admin = free_port(), free_port()
+    policy = bench.folder / "everything.yaml"
+    with_admin = bench.folder / "admin.yaml"
+    with_admin.write_text(policy.read_text() + f"admin: {{listen: 127.0.0.1:{admin}, token_env: BENCH_TOKEN}}\n")
+    keys = [bench_cpu.new_key(bench.folder) for _ in range(4)]
+    words = ["serve", "--policy", str(with_admin), "--state", str(bench.folder / "state")]
+    words += ["--listen", f"127.0.0.1:{port}", "--workers", "1"]
+    env = {**os.environ, "HOME": str(bench.folder), "BENCH_TOKEN": "0" * 40}
+    with started([sys.executable, "-m", "keyswap", *words], port, env, bench.folder / "gateway.log"):
+        for key in keys:
+            load(port, max(1.0, bench.seconds / 4), key)
+        with urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    return text
+
+
+def rows(of: dict[str, Measured]) -> list[list[object]]:
+    """The table, and what it has to show."""
+    told: list[list[object]] = []
+    stock = median(of[STOCK].cpu_us)
+    for kind in KINDS:
+        rps, cpu = of[kind].rps, of[kind].cpu_us
+        measured = f"{median(rps):,.0f} requests/s ({min(rps):,.0f}-{max(rps):,.0f})"
+        if cpu:
+            ratio = f"stock ÷ this {stock / median(cpu):.2f}"
+            measured += f", CPU {median(cpu):.0f} µs a request ({min(cpu):.0f}-{max(cpu):.0f}), {ratio}"
+        told.append([kind, measured, "", None])
+    one, two = median(of[ONE].cpu_us), median(of[TWO].cpu_us)
+    told.append(["serve, 1 worker: CPU, stock ÷ it", f"{stock / one:.2f}", "≥ 2.0", stock / one >= 2.0])
+    told.append(["CPU of a request, 2 workers ÷ 1", f"{two / one:.2f}", "≤ 1.15", two / one <= 1.15])
+    rss = max(of[ONE].rss + of[TWO].rss)
+    told.append(["RSS of a worker, idle, two documents", f"{rss:.0f} MiB", "≤ 150 MiB", rss <= 150])
+    return told
+
+
+def main() -> None:
+    """Measure, with everything in a folder that is gone afterwards."""
+    if not Path("/proc/self/stat").exists():
+        print(json.dumps(["the ways to run it", "not measured: no /proc", "≥ 2.0", None]))
+        return
+    quick = "--quick" in sys.argv[1:]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyswap-bench-")))
+        backend = free_port()
+        stack.enter_context(started(bench_cpu.backend_command(folder, backend), backend, os.environ, folder / "b.log"))
+        bench = Bench(folder, backend, bench_cpu.new_key(folder), 1.0 if quick else 4.0, bench_cpu.github())
+        (folder / "pets.json").write_text(json.dumps(DOCUMENT))
+        more = f"  - {{spec: {bench.github}, prefix: /github}}\n" if bench.github else ""
+        (folder / "everything.yaml").write_text(POLICY.format(backend=backend, more=more))
+        of = {kind: Measured() for kind in KINDS}
+        for number in range(2 if quick else 5):
+            for kind in KINDS if number % 2 == 0 else reversed(KINDS):
+                run(bench, kind, of[kind])
+            print("  " + ", ".join(f"{kind} {one.rps[-1]:.0f}/s" for kind, one in of.items()), file=sys.stderr)
+        for row in rows(of):
+            print(json.dumps(row), flush=True)
+        if shutil.which("wrk") is None:
+            print(json.dumps(["load", "a client of our own: wrk is not installed", "", None]), flush=True)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
