@@ -18,6 +18,7 @@ from mitmproxy.tools.web.master import WebMaster
 from keyswap.model import Damage
 from keyswap.shell import inside
 from keyswap.shell.addon import KeyswapAddon
+from keyswap.shell.notifying import READY, notify
 from keyswap.shell.start import Start, ready_line
 from keyswap.shell.tls import Certificate
 
@@ -75,6 +76,7 @@ async def serve_web(start: Start) -> None:
     def tell(listening: list[str]) -> None:
         admin = addon.service.admin_address if addon.service is not None else None
         print(ready_line(", ".join(listening), admin, 1), flush=True)
+        notify(READY)
 
     master.addons.add(Running(tell, master))
     for number in (signal.SIGINT, signal.SIGTERM):

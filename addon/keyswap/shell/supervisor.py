@@ -21,6 +21,7 @@ from keyswap.model import Damage
 from keyswap.shell.channel import Channel
 from keyswap.shell.chorus import Chorus
 from keyswap.shell.control import ControlSocket
+from keyswap.shell.notifying import READY, STOPPING, notify
 from keyswap.shell.start import Start, address, ready_line
 from keyswap.shell.together import together
 
@@ -33,6 +34,8 @@ WAITS_S = (0.0, 0.5, 1.0, 2.0, 5.0)
 """How long the place of a worker stays empty that has ended so young, for the first time, the second, …"""
 TEND_S = 0.5
 FORMAT = "[%(asctime)s.%(msecs)03d] %(message)s"
+QUEUE = 128
+"""Who comes as soon as it is said that requests can come waits for the first worker to open, and is not refused."""
 EXTRA_S = 5.0
 """Beyond their grace, until workers that were told to stop are killed."""
 
@@ -132,12 +135,14 @@ class Supervisor:
         ready = await asyncio.gather(*self._first)
         if self._stop.is_set():
             return
+        self._listening.listen(QUEUE)
         host, port, *_ = self._listening.getsockname()
         print(ready_line(address(host, port), None, sum(ready)), flush=True)
         self._begun = True
         for worker in self.workers.values():
             if worker.ready.done() and worker.ready.result():
                 worker.channel.tell({"go": True})
+        notify(READY)
 
     async def _keep(self, place: int, worker: Worker | None = None, heeding: asyncio.Task[None] | None = None) -> None:
         """Have a worker in this place for as long as the gateway runs."""
@@ -189,6 +194,7 @@ class Supervisor:
 
     async def _end(self, places: list[asyncio.Task[None]]) -> None:
         self._stop.set()
+        notify(STOPPING)
         for worker in self.workers.values():
             worker.channel.tell({"stop": self._grace_s})
         _done, late = await asyncio.wait(places, timeout=self._grace_s + EXTRA_S)
@@ -229,7 +235,7 @@ def _soon(wait_s: float) -> str:
 
 
 def listen(start: Start) -> socket.socket:
-    """The socket of the workers, bound: connections are refused until the first of them listens. Raises Damage."""
+    """The socket of the workers, bound: connections are refused until they are ready. Raises Damage."""
     try:
         found = socket.getaddrinfo(start.host, start.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         listening = socket.socket(found[0][0], socket.SOCK_STREAM)
