@@ -6,7 +6,7 @@ database, signing keys, minted tokens) is opened once a process.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +15,14 @@ from keyswap.cors import Cors
 from keyswap.credentials import CredentialReader, Place
 from keyswap.gate import Gate
 from keyswap.keys.pepper import Pepper
+from keyswap.keys.source import Lookups
 from keyswap.keys.sqlite import SqliteKeys
 from keyswap.keys.verify import KeyVerifier
 from keyswap.limiting import findings, rules
+from keyswap.limits.health import Health
 from keyswap.limits.limit import LimitStore
 from keyswap.limits.local import LocalLimits
-from keyswap.limits.step import Health, Limits
+from keyswap.limits.step import Limits
 from keyswap.limits.valkey import ValkeyLimits
 from keyswap.model import Claims, Damage, Operation, Principal, Refuse, Upstream
 from keyswap.operations.catalogue import Api, Catalogue, Mount, Rule
@@ -77,6 +79,16 @@ class Resources:
     def health(self, url: str) -> Health:
         """Whether a store answers, over reloads."""
         return self._healths.setdefault(url, Health())
+
+    @property
+    def healths(self) -> Collection[Health]:
+        """The health of every limit store that was ever asked."""
+        return list(self._healths.values())
+
+    @property
+    def lookups(self) -> Collection[Lookups]:
+        """The look-ups in every source of keys."""
+        return [keys.lookups for keys in list(self._sqlite.values())]
 
     def tend(self, policy: Policy, now: float) -> None:
         """What is to be done twice a second beside the requests, for each store by itself; `policy` is in force."""

@@ -5,6 +5,7 @@ a source remembers. A new source is one file and one parameter of the contract s
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from keyswap.keys.key import Key, why_not
@@ -20,6 +21,18 @@ class Found(NamedTuple):
     key: Key
     digest: bytes
     principal: Principal
+
+
+@dataclass(slots=True)
+class Lookups:
+    """How often a source was asked for a key, by what came of it; it outlives policies."""
+
+    remembered: int = 0
+    """The key was known since an earlier look-up."""
+    found: int = 0
+    unknown: int = 0
+    failed: int = 0
+    """The source could not answer."""
 
 
 class KeySource(Protocol):

@@ -11,7 +11,7 @@ from keyswap.keys.format import checksum_holds
 from keyswap.keys.key import principal
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.rows import SELECT, Row, key_of
-from keyswap.keys.source import Found, judge
+from keyswap.keys.source import Found, Lookups, judge
 from keyswap.keys.used import LastUsed
 from keyswap.keys.watch import Watch, unavailable
 from keyswap.model import Code, Principal, Refuse
@@ -34,21 +34,31 @@ class SqliteKeys:
         # popitem(last=False) takes constant time; a dict scans the places of what it dropped before.
         self._cache: OrderedDict[bytes, Found] = OrderedDict()
         self._generation = self.watch.generation
+        self.lookups = Lookups()
 
     def recall(self, digest: bytes, now: float) -> Found | None:  # noqa: ARG002, time is a remote source's concern
         """A key that was looked up since the last change."""
         if self._generation != self.watch.generation:
             self._generation = self.watch.generation
             self._cache = OrderedDict()
-        return self._cache.get(digest)
+        found = self._cache.get(digest)
+        if found is not None:
+            self.lookups.remembered += 1
+        return found
 
     async def find(self, value: str, digest: bytes, now: float) -> Found | Refuse | None:  # noqa: ARG002
         """Look a key up in the database; None: it is unknown."""
         if not checksum_holds(value, self._prefix):
+            self.lookups.unknown += 1
             return Refuse(Code.INVALID_CREDENTIAL, "the key's checksum is wrong: mistyped or made up")
         found = self._look_up(_BY_DIGEST, digest)
         if isinstance(found, Found):
             self._remember(found)
+            self.lookups.found += 1
+        elif found is None:
+            self.lookups.unknown += 1
+        else:
+            self.lookups.failed += 1
         return found
 
     def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse:

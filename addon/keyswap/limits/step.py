@@ -7,10 +7,12 @@ otherwise; each change of that is logged once.
 
 import ipaddress
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from keyswap.limits.health import Health
 from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, LimitStore, Poured, Unavailable, new
 from keyswap.model import UNCOUNTED, Code, Counted, Level, Operation, Principal, Refuse, Request, nothing
 
@@ -99,25 +101,25 @@ def parts_of(subject: str) -> tuple[str, dict[str, str]]:
     return name, dict(zip(rest[::2], rest[1::2], strict=False))
 
 
-@dataclass(slots=True)
-class Health:
-    """Whether a store answered when it was asked last; what several gates share over reloads."""
-
-    unwell: bool = False
-
-
 class Limits:
     """The step `limits` of a gate, and the judgement of guesses and of browsers' questions."""
 
     def __init__(
-        self, rules: Sequence[Rule], store: LimitStore | None, down: str = "refuse", health: Health | None = None
+        self,
+        rules: Sequence[Rule],
+        store: LimitStore | None,
+        down: str = "refuse",
+        health: Health | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """`clock` counts seconds: how long the store took."""
         self.rules = tuple(rule for rule in rules if rule.mode != "off")
         self.store = store
         self._down = down
         self._of: dict[tuple[str, Operation, str], tuple[Rule, ...]] = {}
         self._asks: dict[tuple[str | None, str, Operation, str], tuple[Principal, tuple[Ask, ...]]] = {}
         self._health = health or Health()
+        self._clock = clock
 
     async def __call__(
         self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
@@ -130,11 +132,12 @@ class Limits:
             asks = self.asks(principal, request.client, request.method, operation)
         if not asks or self.store is None:
             return UNCOUNTED
+        began = self._clock()
         try:  # as `_ask`, without another coroutine on the path of every request
             poured = await self.store.pour(asks, now, dry)
         except Unavailable as error:
-            return self._without(error, asks)
-        return self._answered(asks, poured)
+            return self._without(error, asks, began)
+        return self._answered(asks, poured, began)
 
     async def guess(
         self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
@@ -176,18 +179,27 @@ class Limits:
 
     async def _ask(self, asks: tuple[Ask, ...], now: float, dry: bool) -> Counted | Refuse:
         assert self.store is not None
+        began = self._clock()
         try:
-            return self._answered(asks, await self.store.pour(asks, now, dry))
+            return self._answered(asks, await self.store.pour(asks, now, dry), began)
         except Unavailable as error:
-            return self._without(error, asks)
+            return self._without(error, asks, began)
 
-    def _answered(self, asks: tuple[Ask, ...], poured: Poured) -> Counted | Refuse:
-        if self._health.unwell:
-            self._health.unwell = False
+    def _answered(self, asks: tuple[Ask, ...], poured: Poured, began: float) -> Counted | Refuse:
+        health = self._health
+        health.took.add(self._clock() - began)
+        if poured.fits:
+            health.poured += 1
+        else:
+            health.full += 1
+        if health.unwell:
+            health.unwell = False
             logger.warning("the limit store answers again: limits are counted")
         return _counted(asks, poured)
 
-    def _without(self, why: Unavailable, asks: tuple[Ask, ...]) -> Counted | Refuse:
+    def _without(self, why: Unavailable, asks: tuple[Ask, ...], began: float) -> Counted | Refuse:
+        self._health.took.add(self._clock() - began)
+        self._health.failed += 1
         refuses = self._down == "refuse" and any(ask.enforced for ask in asks)
         if not self._health.unwell:
             self._health.unwell = True

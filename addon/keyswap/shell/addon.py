@@ -29,7 +29,9 @@ from keyswap.model import Admit, Code, Decision, Headers, NeedBody, Refuse, Repl
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.shell import answering, inside, inside_flow, inside_http, options, own, wire, writing
 from keyswap.shell.bounds import Pending, Rules, Ticket, refusal
+from keyswap.shell.counts import EXCEPTIONS
 from keyswap.shell.decisions import Line
+from keyswap.shell.gathering import Traffic
 from keyswap.shell.guard import Guard, raise_file_limit
 from keyswap.shell.looking import Look, Looking
 from keyswap.shell.service import Loaded, Service, default_policy, default_state
@@ -112,8 +114,13 @@ class KeyswapAddon:
             resumes=self._resumes,
         )
         service = self.service
+        service.traffic = self._traffic
         rules = Rules(lambda: service.loaded.bounds, self._answer, self._cut, self._refused_since, report)
         self._guard = Guard(master, rules)
+
+    def _traffic(self) -> Traffic:
+        watched = self._guard.watched.values() if self._guard is not None else ()
+        return Traffic(len(watched), sum(len(one.open) for one in watched))
 
     def configure(self, _updated: set[str]) -> None:
         """Refuse options that would open the gate, also while it runs."""
@@ -557,7 +564,8 @@ def _still(built: Built, ticket: Ticket, now: float) -> Refuse | None:
 
 
 def report(error: Exception) -> None:
-    """Log where an exception came from, without its text: that may quote what the caller sent."""
+    """Count an exception and log where it came from, without its text: that may quote what the caller sent."""
+    EXCEPTIONS.caught += 1
     places = " < ".join(
         f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
         for frame in reversed(traceback.extract_tb(error.__traceback__)[-6:])

@@ -1,4 +1,4 @@
-"""What lives beside the requests: the policy in force and its reload, the state directory, the control socket.
+"""What lives beside the requests: the policy in force and its reload, the state directory, counts, the control socket.
 
 Law: a policy takes the place of another in one assignment, and only after everything that it needs has been built; a
 bad one never replaces a good one, and says so loudly.
@@ -19,9 +19,13 @@ from keyswap.build import Built, Resources, build
 from keyswap.limits.fields import fields
 from keyswap.model import Damage, Headers, Level, Upstream
 from keyswap.operations.fetching import signature
+from keyswap.shell import gathering
 from keyswap.shell.bounds import Bounds
 from keyswap.shell.control import Answer, ControlSocket
+from keyswap.shell.counts import Counts
 from keyswap.shell.decisions import DecisionLog, Line
+from keyswap.shell.exposition import exposition
+from keyswap.shell.families import Snapshot
 from keyswap.shell.kept import keep, kept
 from keyswap.shell.tls import Certificate
 from keyswap.shell.washing import Washing
@@ -99,6 +103,8 @@ class Service:
         self.upstream = upstream
         self.reload_error: str | None = None
         self.listening: Callable[[], list[str]] = list
+        self.traffic: Callable[[], gathering.Traffic] = lambda: gathering.Traffic(0, 0)
+        self.counts = Counts()
         self._terminal, self._certificate = terminal, certificate
         before = signature(self.file)
         self._keeps = keeps
@@ -116,6 +122,7 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self.admin_address: str | None = None
         self._control: ControlSocket | None = None
+        self._exposing = asyncio.Lock()
 
     def _load(self, policy: policies.Policy, before: Loaded | None) -> Loaded:
         built = build(policy, self.resources, self.upstream, time.time(), before is None, self.file)
@@ -224,6 +231,7 @@ class Service:
         except Exception as error:  # noqa: BLE001 (whatever it is, the old policy stays, and says so)
             told = str(error) if isinstance(error, Damage) else f"{self.file}: {type(error).__name__} while reading it"
             self.reload_error = told
+            self.counts.reloads_refused += 1
             logger.error("the old policy stays in force: %s", told)
             return
         if not self.files.unchanged():  # it may have been half written when it was read: soon it will be again
@@ -232,6 +240,7 @@ class Service:
                 after.log.close()
             return
         self.reload_error = None
+        self.counts.reloads_taken += 1
         self.previous, self.loaded = before, after
         settle()
         if after.log is not before.log:
@@ -240,8 +249,18 @@ class Service:
         await asyncio.to_thread(self._keep, raw, after)
 
     def record(self, line: Line) -> None:
-        """Keep a decision: the only place where one is written."""
+        """Keep a decision, and count it: the only place where that is done."""
+        self.counts.record(line)
         self.loaded.log.write(line)
+
+    async def snapshot(self) -> Snapshot:
+        """Everything that this process has counted: a JSON value, gathered beside the requests."""
+        return await asyncio.to_thread(gathering.snapshot, self, self.traffic(), time.time())
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The metrics of this process alone, one page at a time."""
+        async with self._exposing:
+            return await asyncio.to_thread(exposition, await self.snapshot(), accept)
 
     def is_upstream(self, host: str, port: int) -> bool:
         """Whether the policy in force, or the one before it, sends requests to this address."""

@@ -39,6 +39,8 @@ class MintCache:
         # A plain dict is read at the same price, but the first entry of one that loses its first again and again is
         # found by skipping the holes: 21 µs a token that is put into a full cache (p99 85 µs) instead of 0.5.
         self.minted: OrderedDict[_Key, Minted] = OrderedDict()
+        self.signed = self.reused = 0
+        """How many tokens were signed, and how often one was given out again."""
 
     def put(self, key: _Key, minted: Minted) -> None:
         """Remember a token."""
@@ -75,17 +77,17 @@ class Minter:
         self._reader = RingReader(keyring, epochs)
         self._changed: Callable[[float], bool] = self._reader.changed
         self._algorithm, self._ttl_s = algorithm, ttl_s
-        self._cache = cache
+        self.cache = cache
         self._signer: LoadedKey | None = None
         self._kid = ""
-        self.minted = 0
 
     def __call__(self, claims: Claims, now: float) -> str | Refuse:
         """A token for these claims at `now` (epoch seconds)."""
         if self._changed(now):
             self._choose(now)
-        found = self._cache.minted.get((claims, self._kid, self._ttl_s))
+        found = self.cache.minted.get((claims, self._kid, self._ttl_s))
         if found is not None and found.iat <= now <= found.fresh_until:
+            self.cache.reused += 1
             return found.token
         return self._mint(claims, int(now))
 
@@ -103,6 +105,6 @@ class Minter:
         headers = {"kid": signer.key.kid, "typ": "at+jwt" if claims.profile == "rfc9068" else "JWT"}
         body = payload(claims, iat, exp, uuid.uuid4().hex)
         token = jwt.encode(body, signer.private, algorithm=signer.key.alg, headers=headers)
-        self._cache.put((claims, signer.key.kid, self._ttl_s), Minted(token, iat, exp - (exp - iat) / 4))
-        self.minted += 1
+        self.cache.put((claims, signer.key.kid, self._ttl_s), Minted(token, iat, exp - (exp - iat) / 4))
+        self.cache.signed += 1
         return token

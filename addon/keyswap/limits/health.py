@@ -1,0 +1,23 @@
+"""How a limit store is doing.
+
+Law: it is kept for a store, not for a policy: what it has counted goes on over reloads.
+"""
+
+from dataclasses import dataclass, field
+
+from keyswap.histogram import Histogram
+
+CALL_S = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)
+
+
+@dataclass(slots=True)
+class Health:
+    """Whether a store answered when it was asked last, and how its calls went; several gates share it over reloads."""
+
+    unwell: bool = False
+    poured: int = 0
+    full: int = 0
+    """How often it said that a limit is full."""
+    failed: int = 0
+    took: Histogram = field(default_factory=lambda: Histogram(CALL_S))
+    """How long each call took, in seconds, those that failed too."""
