@@ -109,6 +109,32 @@ def test_a_password_in_a_policy_is_not_told() -> None:
     assert "secret" not in error_of(LEAST + "limit_store: valkey://u:secret@h/x\n")
 
 
+@pytest.mark.parametrize("listen", ["", "8089", ":8089", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "::1:80",
+                                    "[127.0.0.1]:80", "[::1]", "[::1:80", "http://h:80", "h/x:80", "a b:80", "h:8x", "h:\u0661"])  # fmt: skip
+def test_an_address_to_listen_on_has_one_form(listen: str) -> None:
+    """HOST:PORT, with brackets around IPv6 and nothing else; the error shows the form."""
+    told = error_of(f"{LEAST}admin: {{listen: {json.dumps(listen)}}}\n")
+    assert "admin.listen" in told and "127.0.0.1:8089 or [::1]:8089" in told
+
+
+@pytest.mark.parametrize(("listen", "means"), [("[::1]:1", ("::1", 1)), ("localhost:65535", ("localhost", 65535)), ("0.0.0.0:80", ("0.0.0.0", 80)), ("ops_1.example:80", ("ops_1.example", 80))])  # fmt: skip
+def test_an_address_to_listen_on(listen: str, means: tuple[str, int]) -> None:
+    """Names and addresses of both kinds; without a word the token's variable has its usual name."""
+    section = parse(f"{LEAST}admin: {{listen: '{listen}'}}\n".encode(), "p").admin
+    assert section is not None and section.token_env == "KEYSWAP_ADMIN_TOKEN"
+    assert policy.parse_listen(section.listen) == means
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["3f786850e387550fdab836ed7e6dc881de23001b", "12345678901234567890123456789012", "[s3cret]", "{a: s3cret}"],
+)
+def test_a_token_in_the_policy_is_not_told(written: str) -> None:
+    """Who writes the token itself where its variable's name belongs is told so, without the token."""
+    told = error_of(f"{LEAST}admin: {{token_env: {written}}}\n")
+    assert "admin.token_env" in told and written not in told and "s3cret" not in told
+
+
 def test_a_file_that_is_not_there_is_told_how_to_name_one(tmp_path: Path) -> None:
     """A missing policy says which file was looked for and how to name another."""
     with pytest.raises(PolicyError, match=r"nowhere\.yaml: the policy cannot be read.*--policy"):

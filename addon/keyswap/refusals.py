@@ -1,11 +1,13 @@
-"""Refuse → status, headers, problem+json (RFC 9457): the only place that knows status codes.
+"""Refuse → status, headers, problem+json (RFC 9457): the only place that knows the status codes of refusals.
 
 Law: refusals of one code look the same from outside, whatever their private reason; no answer says anything of the
 backend, the key, or the programs behind it.
 """
 
 import json
+from collections.abc import Mapping
 from math import ceil
+from types import MappingProxyType
 from typing import NamedTuple
 
 from keyswap.model import Code, Headers, Refuse
@@ -97,37 +99,44 @@ def status_of(code: Code) -> int:
 
 def answer(refused: Refuse, request_id: str, more: Headers = ()) -> Answer:
     """The response to a refused request; `more` are fields of its own beside the code's."""
-    problem = PROBLEMS[refused.code]
-    document = {
-        "type": f"urn:keyswap:problem:{refused.code}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": refused.code,
-        "request_id": request_id,
-    }
-    challenge = problem.headers
+    told = PROBLEMS[refused.code]
+    also: dict[str, object] = {}
     if refused.required:
-        document |= {"required_permissions": refused.required, "missing_permissions": refused.missing}
+        also |= {"required_permissions": refused.required, "missing_permissions": refused.missing}
         scope = f', scope="{" ".join(refused.required)}"'.encode()  # RFC 6750 §3.1
-        challenge = tuple((name, value + scope) for name, value in problem.headers)
+        told = told._replace(headers=tuple((name, value + scope) for name, value in told.headers))
     if refused.errors:
-        document["detail"] = "The request is not as this API is described; `errors` says where."
-        document["errors"] = [fault.as_json() for fault in refused.errors]
+        told = told._replace(detail="The request is not as this API is described; `errors` says where.")
+        also["errors"] = [fault.as_json() for fault in refused.errors]
     retry: Headers = ()
     if refused.retry_after_s is not None:
         retry_after_s = max(1, ceil(refused.retry_after_s))
-        document |= {"limit": refused.limit, "retry_after": retry_after_s}
+        also |= {"limit": refused.limit, "retry_after": retry_after_s}
         retry = ((b"Retry-After", b"%d" % retry_after_s),)
+    allow = ((b"Allow", ", ".join(refused.allow).encode()),) if refused.allow else ()
+    return problem(refused.code, told, request_id, (*retry, *allow, *more), also)
+
+
+def problem(
+    code: str, told: Problem, request_id: str, more: Headers = (), also: Mapping[str, object] = MappingProxyType({})
+) -> Answer:
+    """An answer in the shape of RFC 9457; `also` are members beside the usual ones, `more` fields beside its own."""
+    document = {
+        "type": f"urn:keyswap:problem:{code}",
+        "title": told.title,
+        "status": told.status,
+        "detail": told.detail,
+        "code": code,
+        "request_id": request_id,
+        **also,
+    }
     body = json.dumps(document).encode()
     headers = (
         (b"Content-Type", b"application/problem+json"),
         (b"Content-Length", b"%d" % len(body)),
         (b"Cache-Control", b"no-store"),
         (b"X-Request-Id", request_id.encode()),
-        *challenge,
-        *retry,
-        *(((b"Allow", ", ".join(refused.allow).encode()),) if refused.allow else ()),
+        *told.headers,
         *more,
     )
-    return Answer(problem.status, headers, body)
+    return Answer(told.status, headers, body)

@@ -151,10 +151,12 @@ def status(setting: Setting) -> None:
             answer["limits"] |= {"healthy": None, "reason": "no gateway runs that would ask it"}
     keys, tokens = answer["keys"], answer["tokens"]
     running = f"running, pid {answer['pid']}, on {', '.join(answer['listen'])}" if answer["running"] else "not running"
+    admin = [f"admin     on {answer['admin']}"] if answer.get("admin") else []
     error = answer["policy"].get("reload_error")
     setting.print(
         answer,
         f"gateway   {running}",
+        *admin,
         f"policy    {answer['policy']['file']}" + (f"\n          NOT RELOADED: {printable(error)}" if error else ""),
         f"upstream  {answer['upstream']}",
         *(

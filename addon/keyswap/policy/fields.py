@@ -16,6 +16,8 @@ from keyswap.model import Upstream
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME = r"\d+(?:ms|s|m|h|d)"
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 
 
 def seconds(text: object) -> float:
@@ -113,6 +115,40 @@ def _cidr(text: str) -> str:
     return text
 
 
+def parse_listen(text: str) -> tuple[str, int]:
+    """`HOST:PORT`, with brackets around an IPv6 address. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    inner = host[1:-1] if host.startswith("[") and host.endswith("]") else None
+    named = inner is None and _HOST.fullmatch(host) is not None
+    known = port.isascii() and port.isdecimal() and 0 < int(port) <= 65535
+    if not known or not (named or _is_ipv6(inner)):
+        raise ValueError("an address to listen on is HOST:PORT, like 127.0.0.1:8089 or [::1]:8089")
+    return inner or host, int(port)
+
+
+def _is_ipv6(text: str | None) -> bool:
+    try:
+        return text is not None and ipaddress.IPv6Address(text) is not None
+    except ValueError:
+        return False
+
+
+def _listen(text: str) -> str:
+    try:
+        parse_listen(text)
+    except ValueError as error:
+        raise PydanticCustomError("listen", "{why}", {"why": str(error)}) from error
+    return text
+
+
+def _variable(name: str) -> str:
+    if not _VARIABLE.fullmatch(name):
+        raise PydanticCustomError(
+            "variable", "this names an environment variable, in capitals; the secret itself stands in no policy"
+        )
+    return name
+
+
 def _header(name: str) -> str:
     if not _TOKEN.fullmatch(name):
         raise PydanticCustomError("header", "a header's name has no spaces, colons or control characters")
@@ -130,6 +166,10 @@ UpstreamUrl = Annotated[str, AfterValidator(_upstream)]
 Issuer = Annotated[str, AfterValidator(_issuer)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 Header = Annotated[str, AfterValidator(_header)]
+Listen = Annotated[str, AfterValidator(_listen)]
+Variable = Annotated[
+    str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})
+]
 
 
 class Section(BaseModel):

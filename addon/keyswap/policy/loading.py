@@ -123,7 +123,7 @@ def remedy(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return "this field is required: add it"
     given = error["input"]
-    secret = error["type"] == "limit_store"  # a password may stand in it
+    secret = error["type"] == "limit_store" or error["loc"][-1:] == ("token_env",)  # a password may stand in it
     shown = "" if secret or isinstance(given, Mapping | list) or given is None else f", not {given!r}"
     return f"{error['msg'].removeprefix('Value error, ')}{shown}"
 

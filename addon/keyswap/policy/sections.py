@@ -15,11 +15,13 @@ from keyswap.policy.fields import (
     Cidr,
     Header,
     Issuer,
+    Listen,
     MaxHead,
     Section,
     Size,
     TokenLife,
     UpstreamUrl,
+    Variable,
     Wait,
 )
 from keyswap.policy.limits import LimitRule, Orgs, Place, Plans, StoreUrl, contradictions
@@ -122,6 +124,15 @@ class Log(Section):
     )
 
 
+class Admin(Section):
+    """The listener for those who run the gateway."""
+
+    listen: Listen = Field(default="127.0.0.1:8089", description="HOST:PORT; it speaks plain HTTP.")
+    token_env: Variable = Field(
+        default="KEYSWAP_ADMIN_TOKEN", description="The environment variable that holds its bearer token."
+    )
+
+
 class Policy(Section):
     """Everything that an operator decides."""
 
@@ -175,6 +186,7 @@ class Policy(Section):
     orgs: Orgs = Field(default={}, description="The plans of organizations; a key's own plan is the key's.")
     mode: Mode = Mode()
     log: Log = Log()
+    admin: Admin | None = Field(default=None, description="Health, readiness, metrics; null: there is no listener.")
 
     def model_post_init(self, _context: object) -> None:
         """What two fields say together."""

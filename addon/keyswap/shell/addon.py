@@ -110,7 +110,7 @@ class KeyswapAddon:
             upstream,
             terminal=not inside.owns_terminal(master),
             certificate=self._certificate,
-            keeps=self._supervised,
+            alone=not self._supervised,
             resumes=self._resumes,
         )
         service = self.service
@@ -150,6 +150,8 @@ class KeyswapAddon:
 
     async def done(self) -> None:
         """End it, and keep what was gathered."""
+        if self.service is not None:
+            self.service.stopping = True
         if self._sweeps is not None:
             self._sweeps.cancel()
         if self._guard is not None and self._master is not None:

@@ -1,4 +1,4 @@
-"""What lives beside the requests: the policy in force and its reload, the state directory, counts, the control socket.
+"""What lives beside the requests: the policy in force and its reload, the state directory, counts, those who ask.
 
 Law: a policy takes the place of another in one assignment, and only after everything that it needs has been built; a
 bad one never replaces a good one, and says so loudly.
@@ -9,7 +9,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from keyswap.limits.fields import fields
 from keyswap.model import Damage, Headers, Level, Upstream
 from keyswap.operations.fetching import signature
 from keyswap.shell import gathering
+from keyswap.shell.admin import AdminListener, Settings
 from keyswap.shell.bounds import Bounds
 from keyswap.shell.control import Answer, ControlSocket
 from keyswap.shell.counts import Counts
@@ -60,6 +61,7 @@ class Loaded:
     bounds: Bounds
     addresses: frozenset[tuple[str, int]]
     """Host and port of every upstream."""
+    admin: Settings | None
     at: float
 
     def limit_fields(self, levels: tuple[Level, ...]) -> Headers:
@@ -91,13 +93,14 @@ class Service:
         upstream: Upstream | None,
         terminal: bool,
         certificate: Certificate | None = None,
-        keeps: bool = False,
+        alone: bool = True,
         resumes: bool = False,
     ) -> None:
         """Load the policy. Raises Damage.
 
-        `keeps`: keep what is in force, for a process that takes the place of this one; `resumes`: it takes the place
-        of another, and what that kept stands in for a policy that is no good.
+        `alone`: no other process answers commands and has the admin listener for this one. Else what is in force is
+        kept for whoever takes its place; `resumes`: it takes the place of another, and what that kept stands in for a
+        policy that is no good.
         """
         self.file = file.absolute()
         self.upstream = upstream
@@ -105,9 +108,10 @@ class Service:
         self.listening: Callable[[], list[str]] = list
         self.traffic: Callable[[], gathering.Traffic] = lambda: gathering.Traffic(0, 0)
         self.counts = Counts()
+        self.stopping = False
         self._terminal, self._certificate = terminal, certificate
         before = signature(self.file)
-        self._keeps = keeps
+        self._keeps = not alone
         raw = None if resumes else policies.read(self.file)
         policy = policies.parse(raw, str(self.file)) if raw is not None else None  # before anything is made
         self.resources = Resources(StateDirectory(state).open())
@@ -120,11 +124,12 @@ class Service:
         self._changed = False
         settle()
         self._tasks: list[asyncio.Task[None]] = []
-        self.admin_address: str | None = None
         self._control: ControlSocket | None = None
+        self._admin = AdminListener(self) if alone else None
         self._exposing = asyncio.Lock()
 
     def _load(self, policy: policies.Policy, before: Loaded | None) -> Loaded:
+        admin = Settings.of(policy, self.file)
         built = build(policy, self.resources, self.upstream, time.time(), before is None, self.file)
         places = (place.header for place in policy.api_keys.read_from)
         washing = Washing(places, policy.strip_headers, policy.trusted_proxies)
@@ -137,7 +142,7 @@ class Service:
             raise Damage(f"{self.file}: log.decisions: {wanted!r} cannot be written ({why})") from error
         addresses = frozenset((upstream.host, upstream.port) for upstream in built.upstreams)
         keep = policy.forwarded_host == "keep"
-        return Loaded(built, washing, log, keep, Bounds.of(policy), addresses, time.time())
+        return Loaded(built, washing, log, keep, Bounds.of(policy), addresses, admin, time.time())
 
     def _resumed(self) -> Loaded:
         """What is in force by the file; else what was."""
@@ -179,6 +184,16 @@ class Service:
         if answer is not None:
             self._control = ControlSocket(self.resources.state.path, answer)
             await self._control.tend()
+        await self._tend_admin()
+
+    async def _tend_admin(self) -> None:
+        if self._admin is not None:
+            await self._admin.tend(self.loaded.admin)
+
+    @property
+    def admin_address(self) -> str | None:
+        """HOST:PORT of this process's admin listener, while it listens."""
+        return self._admin.address if self._admin is not None else None
 
     async def end(self) -> None:
         """Stop it, and keep what was gathered."""
@@ -189,6 +204,8 @@ class Service:
                 await task
         if self._control is not None:
             await self._control.close()
+        if self._admin is not None:
+            await self._admin.close()
         self.loaded.log.close()
         await self.resources.release()
         self.resources.close()
@@ -215,6 +232,7 @@ class Service:
         if self.files.due(self._changed):
             self._changed = False
             await self.reload()
+        await self._tend_admin()
 
     async def _ask_urls(self) -> None:
         """Look whether documents that came from URLs say something else by now."""
@@ -261,6 +279,10 @@ class Service:
         """The metrics of this process alone, one page at a time."""
         async with self._exposing:
             return await asyncio.to_thread(exposition, await self.snapshot(), accept)
+
+    async def readiness(self) -> Mapping[str, str]:
+        """Why it is not ready, by what is amiss; nothing: it is."""
+        return gathering.not_ready(self.loaded.built, self.stopping, time.time())
 
     def is_upstream(self, host: str, port: int) -> bool:
         """Whether the policy in force, or the one before it, sends requests to this address."""

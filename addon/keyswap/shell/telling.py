@@ -42,6 +42,7 @@ def status(service: "Service", now: float) -> dict[str, Any]:
         "version": __version__,
         "pid": os.getpid(),
         "listen": service.listening(),
+        "admin": service.admin_address,
         **standing(loaded.built, now),
         "policy": {"file": str(service.file), "loaded_at": loaded.at, "reload_error": service.reload_error},
     }
