@@ -14,6 +14,7 @@ from harness import ROOT, SCRIPTS, Client, Home, eventually
 from keyswap.cli import cli
 from keyswap.model import Code
 from keyswap.refusals import status_of
+from keyswap.shell.families import FAMILIES
 from served import Application
 
 README = (ROOT / "README.md").read_text()
@@ -43,6 +44,12 @@ def test_every_refusal_code_is_in_the_readme() -> None:
     table = dict(re.findall(r"\| (?:\d{3}) \| `([a-z-]+)` ()", README))
     rows = {code: int(status) for status, code in re.findall(r"\| (\d{3}) \| `([a-z-]+)` \|", README)}
     assert rows == {code.value: status_of(code) for code in Code} and set(table) == set(rows)
+
+
+def test_every_metric_is_in_the_readme() -> None:
+    """Each metric stands in the table with its labels, and no other metric does."""
+    rows = re.findall(r"\| `(keyswap_\w+)` \| (?:`([\w, ]+)`)? ?\|", README)
+    assert dict(rows) == {name: ", ".join(family.labels) for name, family in FAMILIES.items()}
 
 
 def test_every_mitmproxy_option_of_ours_is_in_the_readme() -> None:

@@ -144,6 +144,8 @@ class KeyswapAddon:
     async def drain(self, grace_s: float) -> None:
         """Let nobody in any more, and give those who are here so long to be done."""
         self._draining = True
+        if self.service is not None:
+            self.service.stopping = True
         if self._guard is not None and self._master is not None:
             await inside.stop_listening(self._master)
             await self._guard.drain(grace_s)

@@ -9,6 +9,7 @@ from typing import Any
 
 from keyswap.limits.limit import Unavailable
 from keyswap.model import Damage
+from keyswap.policy import parse_listen
 from keyswap.shell import telling
 from keyswap.shell.service import Service
 
@@ -42,9 +43,23 @@ async def _limits_reset(service: Service, asked: dict[str, Any]) -> dict[str, An
     return await telling.limits_reset(service.loaded.built, asked, time.time())
 
 
+async def _pulse(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
+    """For the supervisor alone: what was counted, and the admin listener that is wanted, without its token."""
+    admin = service.loaded.built.policy.admin
+    host, port = parse_listen(admin.listen) if admin is not None else ("", 0)
+    wanted = {"host": host, "port": port, "token_env": admin.token_env} if admin is not None else None
+    return {"counts": await service.snapshot(), "admin": wanted}
+
+
+async def _readiness(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
+    return {"reasons": dict(await service.readiness())}
+
+
 _COMMANDS: dict[str, Callable[[Service, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
     "status": _status,
     "explain": _explain,
     "limits list": _limits_list,
     "limits reset": _limits_reset,
+    "pulse": _pulse,
+    "readiness": _readiness,
 }

@@ -198,13 +198,21 @@ _KEPT: set[asyncio.Task[Any]] = set()
 """The event loop alone would forget them."""
 
 
+class SharedSocket(socket.socket):
+    """A listening socket of several processes: its queue is never made shorter by one of them."""
+
+    def listen(self, _backlog: int = 0, /) -> None:
+        """Listen; asyncio would say how many connections it accepts a turn."""
+        super().listen(BACKLOG)
+
+
 class SharedListener:
     """A listener on a socket that several processes share. It accepts nobody before `open`.
 
     One connection is accepted a turn of the event loop: whoever has more to do takes fewer.
     """
 
-    def __init__(self, listening: socket.socket) -> None:
+    def __init__(self, listening: SharedSocket) -> None:
         self._listening = listening
         self._server: asyncio.Server | None = None
         listener = self
@@ -223,7 +231,6 @@ class SharedListener:
         """Accept connections, if it has not been closed meanwhile."""
         if self._server is not None and self._server.sockets:
             await self._server.start_serving()
-            self._listening.listen(BACKLOG)
 
 
 def lighten() -> None:

@@ -13,26 +13,22 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 from keyswap.model import Damage
 from keyswap.shell.channel import Channel
 from keyswap.shell.chorus import Chorus
 from keyswap.shell.control import ControlSocket
+from keyswap.shell.crew import Crew
 from keyswap.shell.notifying import READY, STOPPING, notify
 from keyswap.shell.start import Start, address, ready_line
-from keyswap.shell.together import together
+from keyswap.shell.workers import Worker
 
 logger = logging.getLogger(__name__)
 
-ANSWER_S = 4.0
-"""How long a worker may take for an answer, before it is left out."""
 YOUNG_S = 5.0
 WAITS_S = (0.0, 0.5, 1.0, 2.0, 5.0)
 """How long the place of a worker stays empty that has ended so young, for the first time, the second, …"""
-TEND_S = 0.5
+TEND_S = 1.0
 FORMAT = "[%(asctime)s.%(msecs)03d] %(message)s"
 QUEUE = 128
 """Who comes as soon as it is said that requests can come waits for the first worker to open, and is not refused."""
@@ -40,68 +36,18 @@ EXTRA_S = 5.0
 """Beyond their grace, until workers that were told to stop are killed."""
 
 
-class Worker:
-    """One worker process, from its start to its end."""
-
-    def __init__(
-        self,
-        process: asyncio.subprocess.Process,
-        channel: Channel,
-        may_go: Callable[[], bool],
-        log: Callable[[int, str], None],
-    ) -> None:
-        self.process, self.channel, self._may_go = process, channel, may_go
-        self._log = partial(log, process.pid)
-        self.began = time.monotonic()
-        self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.error: str | None = None
-        self.counts: dict[str, Any] | None = None
-        """What it has counted, as it said last."""
-
-    async def heed(self) -> None:
-        """Hear what it says until it has ended."""
-        while (said := await self.channel.heard()) is not None:
-            if said.get("event") == "ready" and not self.ready.done():
-                self.ready.set_result(True)
-                if self._may_go():
-                    self.channel.tell({"go": True})
-            elif said.get("event") == "failed":
-                self.error = str(said["error"])
-            elif said.get("event") == "log":
-                self._log(str(said["line"]))
-            elif said.get("event") == "counts":
-                self.counts = said["counts"]
-        await self.process.wait()
-        self.channel.close()
-        if not self.ready.done():
-            self.ready.set_result(False)
-
-    @property
-    def pid(self) -> int:
-        """Its process."""
-        return self.process.pid
-
-    @property
-    def how(self) -> str:
-        """How it has ended, in words."""
-        code = self.process.returncode or 0
-        return self.error or (f"signal {-code}" if code < 0 else f"exit code {code}")
-
-
 class Supervisor:
     """The workers of one gateway."""
 
     def __init__(self, start: Start, listening: socket.socket) -> None:
         self._start, self._listening = start, listening
-        self.workers: dict[int, Worker] = {}
-        """Those that run, by their places: 0, 1, …"""
-        self.restarts = 0
+        self._crew = Crew(start.workers)
         self._stop = asyncio.Event()
         self._begun = False
         """Requests may come."""
         self._first: list[asyncio.Future[bool]] = []
         self._grace_s = start.grace_s
-        self._control = ControlSocket(start.state, self.answer)
+        self._control = ControlSocket(start.state, self._crew.answer)
         self._chorus = Chorus(lambda line: logger.warning("%s", line))
 
     async def run(self) -> None:
@@ -135,11 +81,12 @@ class Supervisor:
         ready = await asyncio.gather(*self._first)
         if self._stop.is_set():
             return
+        await self._crew.tend()
         self._listening.listen(QUEUE)
         host, port, *_ = self._listening.getsockname()
-        print(ready_line(address(host, port), None, sum(ready)), flush=True)
+        print(ready_line(address(host, port), self._crew.admin.address, sum(ready)), flush=True)
         self._begun = True
-        for worker in self.workers.values():
+        for worker in self._crew.workers.values():
             if worker.ready.done() and worker.ready.result():
                 worker.channel.tell({"go": True})
         notify(READY)
@@ -151,12 +98,12 @@ class Supervisor:
             if worker is None:
                 worker = await self._spawn(place, again=True)
             await (heeding or worker.heed())
-            self.workers.pop(place, None)
+            self._crew.forget(place)
             if self._stop.is_set():
                 return
             failures = failures + 1 if time.monotonic() - worker.began < YOUNG_S else 0
             wait_s = WAITS_S[min(max(failures - 1, 0), len(WAITS_S) - 1)]
-            self.restarts += 1
+            self._crew.restarts += 1
             logger.error("worker %d ended (%s): another one takes its place%s", worker.pid, worker.how, _soon(wait_s))
             worker = heeding = None
             with contextlib.suppress(TimeoutError):
@@ -174,60 +121,44 @@ class Supervisor:
             theirs.close()
         channel = Channel(ours)
         await channel.open()
-        worker = self.workers[place] = Worker(process, channel, lambda: self._begun, self._chorus.heard)
+        worker = self._crew.workers[place] = Worker(process, channel, lambda: self._begun, self._chorus.heard)
         return worker
 
     async def _tend(self) -> None:
         while True:
             await asyncio.sleep(TEND_S)
-            await self._control.tend()
+            try:
+                await self._control.tend()
+                await self._crew.tend()
+            except Exception:
+                logger.exception("a look at the workers failed; it will be tried again")
 
     # ---- The end
 
     def stop(self) -> None:
         """Stop with grace; told again, at once."""
         if self._stop.is_set():
-            for worker in self.workers.values():
+            for worker in self._crew.workers.values():
                 with contextlib.suppress(ProcessLookupError):
                     worker.process.kill()
         self._stop.set()
 
     async def _end(self, places: list[asyncio.Task[None]]) -> None:
         self._stop.set()
+        self._crew.stopping = True
         notify(STOPPING)
-        for worker in self.workers.values():
+        for worker in self._crew.workers.values():
             worker.channel.tell({"stop": self._grace_s})
         _done, late = await asyncio.wait(places, timeout=self._grace_s + EXTRA_S)
-        for worker in self.workers.values() if late else ():
+        for worker in self._crew.workers.values() if late else ():
             logger.error("worker %d did not stop in time: it is killed", worker.pid)
             with contextlib.suppress(ProcessLookupError):
                 worker.process.kill()
         if late:
             await asyncio.wait(late)
         await self._control.close()
+        await self._crew.admin.close()
         self._listening.close()
-
-    # ---- Commands
-
-    async def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """What the gateway as a whole answers."""
-        workers = [self.workers[place] for place in sorted(self.workers)]
-        if asked.get("command") != "status":
-            workers = workers[:1]
-        answers = await asyncio.gather(*(self._ask(worker, asked) for worker in workers))
-        found = [one for one in answers if one is not None]
-        if not found:
-            return {"error": "no worker of this gateway answers: is it starting, overloaded or stopping?"}
-        if asked.get("command") != "status":
-            return found[0]
-        return together(found, os.getpid(), self._start.workers, self.restarts)
-
-    async def _ask(self, worker: Worker, asked: dict[str, Any]) -> dict[str, Any] | None:
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                return await worker.channel.ask(asked)
-        except (TimeoutError, ConnectionError):
-            return None
 
 
 def _soon(wait_s: float) -> str:

@@ -24,7 +24,7 @@ from keyswap.shell.start import Start
 logger = logging.getLogger(__name__)
 
 
-async def work(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
+async def work(start: Start, listening: inside_lean.SharedSocket, channel: Channel, resumes: bool) -> None:
     """Run until told to stop. Raises Damage, before anything is accepted."""
     inside_lean.lighten()
     listener = inside_lean.SharedListener(listening)
@@ -98,14 +98,16 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches a whole terminal: the supervisor says what it means
     channel = Channel(socket.socket(fileno=int(line)))
     try:
-        asyncio.run(_connected(Start.of(told), socket.socket(fileno=int(listening)), channel, again == "again"))
+        asyncio.run(
+            _connected(Start.of(told), inside_lean.SharedSocket(fileno=int(listening)), channel, again == "again")
+        )
     except Damage as error:
         channel.say_at_the_end({"event": "failed", "error": str(error)})
         return 3
     return 0
 
 
-async def _connected(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
+async def _connected(start: Start, listening: inside_lean.SharedSocket, channel: Channel, resumes: bool) -> None:
     await channel.open()
     logging.getLogger().addHandler(Voice(lambda line: channel.tell({"event": "log", "line": line})))
     await work(start, listening, channel, resumes)

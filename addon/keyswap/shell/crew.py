@@ -1,0 +1,96 @@
+"""The workers of a gateway, as one: what commands and the admin listener are answered.
+
+Law: counters of workers that have ended go on counting. What differs is told of each; the gateway is ready while any
+of its workers is.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from keyswap.model import Damage
+from keyswap.shell.admin import AdminListener, Settings
+from keyswap.shell.exposition import exposition
+from keyswap.shell.families import Snapshot, merged
+from keyswap.shell.together import together
+from keyswap.shell.workers import Worker
+
+_NOBODY = {"error": "no worker of this gateway answers: is it starting, overloaded or stopping?"}
+
+
+class Crew:
+    """All workers, by their places, and what is asked of them together."""
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted = wanted
+        self.workers: dict[int, Worker] = {}
+        self.restarts = 0
+        self.stopping = False
+        self.admin = AdminListener(self)
+        self._ended: Snapshot = {"values": {}}
+
+    async def tend(self) -> None:
+        """What is done about once a second: hear what was counted, and have the admin listener where it belongs."""
+        pulses = [one for one in await asyncio.gather(*(worker.feel() for worker in self._all())) if one]
+        if pulses and not self.stopping:
+            await self.admin.tend(_settings(pulses[0]["admin"]))
+
+    def forget(self, place: int) -> None:
+        """A worker has ended."""
+        worker = self.workers.pop(place, None)
+        if worker is not None and worker.pulse:
+            self._ended = merged([], [self._ended, worker.pulse["counts"]])
+
+    async def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """What the gateway as a whole answers a command."""
+        if asked.get("command") != "status":
+            return await self._first(asked)
+        answers = await asyncio.gather(*(worker.ask(asked) for worker in self._all()))
+        found = [one for one in answers if one is not None and "error" not in one]
+        if not found:
+            return next((one for one in answers if one is not None), _NOBODY)
+        whole = together(found, os.getpid(), self.wanted, self.restarts)
+        return {**whole, "admin": self.admin.address}
+
+    async def _first(self, asked: dict[str, Any]) -> dict[str, Any]:
+        for worker in self._all():
+            found = await worker.ask(asked)
+            if found is not None:
+                return found
+        return _NOBODY
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The metrics of all workers, added up."""
+        pulses = await asyncio.gather(*(worker.feel() for worker in self._all()))
+        ours: Snapshot = {
+            "values": {
+                "keyswap_workers": [([], len(self.workers))],
+                "keyswap_worker_restarts_total": [([], self.restarts)],
+            }
+        }
+        whole = merged([ours, *(pulse["counts"] for pulse in pulses if pulse)], [self._ended])
+        return await asyncio.to_thread(exposition, whole, accept)
+
+    async def readiness(self) -> Mapping[str, str]:
+        """Why no worker can serve; nothing: one can."""
+        if self.stopping:
+            return {"gateway": "it is stopping"}
+        answers = await asyncio.gather(*(worker.ask({"command": "readiness"}) for worker in self._all()))
+        reasons = [one["reasons"] for one in answers if one is not None and "reasons" in one]
+        if not reasons:
+            return {"workers": "no worker answers"}
+        return {} if {} in reasons else {name: why for one in reasons for name, why in one.items()}
+
+    def _all(self) -> list[Worker]:
+        return [self.workers[place] for place in sorted(self.workers)]
+
+
+def _settings(said: Mapping[str, Any] | None) -> Settings | None:
+    """The admin listener that a policy wants; its workers have judged the token before."""
+    if said is None:
+        return None
+    token = os.environ.get(said["token_env"])
+    if token is None:
+        raise Damage(f"the environment variable {said['token_env']} is not set")
+    return Settings(said["host"], said["port"], token.encode())
