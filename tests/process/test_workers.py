@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness import Backend, Client, Gateway, Home, eventually
+from keyswap.cli.gateway import cores
 
 Start = Callable[..., Gateway]
 
@@ -216,3 +217,13 @@ def test_an_address_in_use_is_one_line(start: Start, home: Home) -> None:
     (line,) = second.output.strip().splitlines()
     assert f"127.0.0.1:{first.port}" in line
     assert first.get("/", value).status == 200
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", None), ("x", None)]
+)
+def test_a_containers_share_is_heeded(said: str, expected: int | None, tmp_path: Path) -> None:
+    """There are as many workers as cores may be used, rounded up, and no more than there are."""
+    whole = cores(tmp_path / "none")
+    (tmp_path / "cpu.max").write_text(said)
+    assert cores(tmp_path / "cpu.max") == min(whole, expected or whole)

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,14 @@ def serving(web: bool) -> Callable[[Start], Coroutine[Any, Any, None]]:
     return supervisor.serve
 
 
-def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """The processors that this process may use, rounded up; `quota` is a container's share (cgroup v2's cpu.max)."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        allowed, period = quota.read_text().split()
+        if allowed != "max":
+            found = min(found, -(-int(allowed) // int(period)))
+    return max(1, found)
 
 
 def _grace(text: str) -> float:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.master import Master
 from mitmproxy.options import Options
-from mitmproxy.tools.web.master import WebMaster
 
 from keyswap.model import Damage
 from keyswap.shell import inside
@@ -69,6 +68,8 @@ async def run_to_the_end(master: Master, start: Start) -> None:
 
 async def serve_web(start: Start) -> None:
     """One process with mitmweb, until SIGINT or SIGTERM. Raises Damage, before anything listens."""
+    from mitmproxy.tools.web.master import WebMaster  # workers do without it, and the memory it takes
+
     master = WebMaster(options_of(start))
     addon = put_gate(master, start)
     master.options.update(web_open_browser=False)
