@@ -161,6 +161,7 @@ def status(setting: Setting) -> None:
     setting.print(
         answer,
         f"gateway   {running}",
+        *_workers(answer),
         *admin,
         f"policy    {answer['policy']['file']}" + (f"\n          NOT RELOADED: {printable(error)}" if error else ""),
         f"upstream  {answer['upstream']}",
@@ -175,6 +176,16 @@ def status(setting: Setting) -> None:
         f"keys      {keys['keys']} in {keys['database']}" + ("" if keys["healthy"] else f": {keys['reason']}"),
         *(f"signing   {key['kid']} {key['alg']} {key['state']}" for key in answer["signing"]),
     )
+
+
+def _workers(answer: dict[str, Any]) -> list[str]:
+    """The workers of a gateway that has some."""
+    told = answer.get("workers")
+    if told is None:
+        return []
+    pids = ", ".join(str(one["pid"]) for one in told["running"])
+    restarts = f"; {told['restarts']} replaced since the start" if told["restarts"] else ""
+    return [f"workers   {len(told['running'])} of {told['wanted']}: pid {pids}{restarts}"]
 
 
 def without_gateway(setting: Setting, use: Callable[[Built, Resources], dict[str, Any]]) -> dict[str, Any]:
