@@ -151,7 +151,7 @@ class Gate:
             return replace(admit, claims=None)
         token = self.mint(admit.claims, now)
         if isinstance(token, Refuse):
-            return replace(token, levels=admit.counted.levels)
+            return _turned_back(admit, token)
         return Admit(admit.principal, admit.claims, token, admit.operation, admit.shadow, admit.counted, admit.noted)
 
     async def forwarded(self, asked: Preflight, request: Request, now: float) -> Decision:
@@ -161,7 +161,7 @@ class Gate:
             return _MISSING
         counted = await self.preflights(ANONYMOUS, request, found.operation, now, self.dry)
         if isinstance(counted, Refuse):
-            return counted
+            return replace(counted, principal=ANONYMOUS, operation=found.operation)
         admit = Admit(ANONYMOUS, None, None, found.operation, (), counted)
         for noted in counted.shadow:
             admit = admit.but(noted)

@@ -301,16 +301,24 @@ Decision = Admit | NeedBody | Reply | Refuse
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of an explanation. `result` is pass, refuse, shadow or skip; `us` the time it took in microseconds."""
+    """One line of an explanation. `result` is pass, refuse, shadow or skip; `us` the time it took in microseconds.
+
+    Of a request that was served it is None: single steps are not measured there.
+    """
 
     step: str
     result: str
     detail: str
-    us: float
+    us: float | None
 
     def as_json(self) -> Mapping[str, object]:
         """The shape of CONTRACT §2."""
-        return {"step": self.step, "result": self.result, "detail": self.detail, "us": round(self.us, 1)}
+        return {
+            "step": self.step,
+            "result": self.result,
+            "detail": self.detail,
+            "us": None if self.us is None else round(self.us, 1),
+        }
 
 
 class Damage(Exception):

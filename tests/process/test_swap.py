@@ -215,7 +215,7 @@ def test_decisions_are_one_json_line_each(start: Start, home: Home) -> None:
     assert ours[1]["code"] == "invalid-credential" and ours[1]["request_id"] == refused.header("x-request-id")
     assert set(ours[0]) == {
         "at", "request_id", "decision", "status", "code", "reason", "shadow", "method", "path", "operation", "key_id",
-        "org_id", "user_id", "agent", "session_id", "client", "gate_us", "upstream_ms",
+        "org_id", "user_id", "agent", "session_id", "client", "gate_us", "upstream_ms", "trace_id",
     }  # fmt: skip
 
 

@@ -122,6 +122,10 @@ class Log(Section):
     decisions: Annotated[str, Field(min_length=1)] = Field(
         default="stdout", description="stdout, off, or a file (relative to this one): one JSON line a decision."
     )
+    retain: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        default=100_000,
+        description="So many of the last decisions are kept in the state directory, to be explained; 0: none.",
+    )
 
 
 class Admin(Section):

@@ -24,10 +24,13 @@ from keyswap.shell.admin import AdminListener, Settings
 from keyswap.shell.bounds import Bounds
 from keyswap.shell.control import Answer, ControlSocket
 from keyswap.shell.counts import Counts
-from keyswap.shell.decisions import DecisionLog, Line
+from keyswap.shell.decisions import DecisionLog, Line, Lines
+from keyswap.shell.encoding import Encoding
 from keyswap.shell.exposition import exposition
 from keyswap.shell.families import Snapshot
 from keyswap.shell.kept import keep, kept
+from keyswap.shell.segments import FOLDER, Kept
+from keyswap.shell.telling import modes_of
 from keyswap.shell.tls import Certificate
 from keyswap.shell.washing import Washing
 from keyswap.state import StateDirectory
@@ -57,6 +60,7 @@ class Loaded:
     built: Built
     washing: Washing
     log: DecisionLog
+    encoding: Encoding
     keep_host: bool
     bounds: Bounds
     addresses: frozenset[tuple[str, int]]
@@ -121,6 +125,8 @@ class Service:
         if raw is not None:
             self._keep(raw, self.loaded)
         self.previous = self.loaded
+        self._kept = Kept(self.resources.state.path, self.loaded.built.policy.log.retain)
+        self._keeping = Lines(str(self.resources.state.file(FOLDER)), self._kept, self._kept.close)
         self._changed = False
         settle()
         self._tasks: list[asyncio.Task[None]] = []
@@ -142,7 +148,9 @@ class Service:
             raise Damage(f"{self.file}: log.decisions: {wanted!r} cannot be written ({why})") from error
         addresses = frozenset((upstream.host, upstream.port) for upstream in built.upstreams)
         keep = policy.forwarded_host == "keep"
-        return Loaded(built, washing, log, keep, Bounds.of(policy), addresses, admin, time.time())
+        off = [step for step, mode in modes_of(built).items() if mode == "off"]
+        encoding = Encoding(off)
+        return Loaded(built, washing, log, encoding, keep, Bounds.of(policy), addresses, admin, time.time())
 
     def _resumed(self) -> Loaded:
         """What is in force by the file; else what was."""
@@ -181,6 +189,8 @@ class Service:
             asyncio.create_task(self._every(URLS_S, self._ask_urls), name="keyswap documents"),
             asyncio.create_task(self._every(LAST_USED_S, self._keep_last_used), name="keyswap last used"),
         ]
+        if not self._kept.retain:
+            self._keeping.nudge()  # what an earlier policy kept
         if answer is not None:
             self._control = ControlSocket(self.resources.state.path, answer)
             await self._control.tend()
@@ -207,6 +217,7 @@ class Service:
         if self._admin is not None:
             await self._admin.close()
         self.loaded.log.close()
+        self._keeping.close()
         await self.resources.release()
         self.resources.close()
 
@@ -263,13 +274,25 @@ class Service:
         settle()
         if after.log is not before.log:
             before.log.close()
+        if self._kept.retain != policy.log.retain:
+            self._kept.retain = policy.log.retain
+            self._keeping.nudge()
         logger.warning("policy %s is in force", self.file)
         await asyncio.to_thread(self._keep, raw, after)
 
     def record(self, line: Line) -> None:
-        """Keep a decision, and count it: the only place where that is done."""
+        """Keep a decision, and count it: the only place where that is done.
+
+        It is encoded once, and not at all for nobody.
+        """
         self.counts.record(line)
-        self.loaded.log.write(line)
+        loaded = self.loaded
+        log, text = loaded.log.lines, None
+        if log is not None:
+            text = loaded.encoding.line(line)
+            log.write(text)
+        if self._kept.retain:
+            self._keeping.write(loaded.encoding.record(line, text))
 
     async def snapshot(self) -> Snapshot:
         """Everything that this process has counted: a JSON value, gathered beside the requests."""

@@ -65,6 +65,7 @@ def standing(built: Built, now: float) -> dict[str, Any]:
         "tokens": {"algorithm": policy.tokens.algorithm, "profile": policy.tokens.profile, "ttl_s": policy.tokens.ttl},
         "keys": built.keys.status(now),
         "signing": signing,
+        "log": policy.log.model_dump(),
     }
 
 
