@@ -98,6 +98,7 @@ def test_only_the_gate_speaks_for_the_caller(start: Start, home: Home, backend: 
     (seen,) = backend.seen
     names = sorted(name.lower() for name, _ in seen.headers)
     ours = ["authorization", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"]
+    ours.append("traceparent")
     assert names == sorted([*ours, "x-fine", "cookie"])
     assert seen.values("x-forwarded-for") == ["127.0.0.1"] and seen.values("x-forwarded-proto") == ["http"]
     assert seen.values("x-forwarded-host") == [f"127.0.0.1:{gateway.port}"]

@@ -18,7 +18,9 @@ HANDSHAKE: Headers = (
 
 
 def names(fields: Headers, method: str = "GET", wash: Washing = WASH) -> list[bytes]:
-    return [name.lower() for name, _ in wash(fields, "10.0.0.1", method).kept]
+    kept = [name.lower() for name, _ in wash(fields, "10.0.0.1", method).kept]
+    kept.remove(b"traceparent")  # a trace begins here
+    return kept
 
 
 @given(st.sampled_from([b"X-User-Id", b"X-Api-Key", b"Authorization", b"X-Forwarded-For", b"X-Real-IP"]), st.data())
@@ -97,3 +99,56 @@ def test_addresses_have_one_form() -> None:
     """IPv4 wrapped in IPv6 is IPv4; a zone is no part of an address."""
     assert plain_address("::ffff:1.2.3.4") == "1.2.3.4"
     assert plain_address("fe80::1%eth0") == "fe80::1"
+
+
+PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def traced(*fields: tuple[bytes, bytes], wash: Washing = WASH) -> tuple[str, list[tuple[bytes, bytes]]]:
+    washed = wash(fields, "10.0.0.1")
+    return washed.trace_id, [field for field in washed.kept if field[0].lower() in {b"traceparent", b"tracestate"}]
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [PARENT, PARENT[:-2] + b"00", PARENT[:-2] + b"ff", b"cc" + PARENT[2:], b"01" + PARENT[2:] + b"-what-comes"],
+)
+def test_a_valid_trace_goes_on_as_it_is(parent: bytes) -> None:
+    """One valid traceparent is forwarded byte for byte, with every tracestate, and its trace is the request's."""
+    came = [(b"Traceparent", parent), (b"tracestate", b"a=1"), (b"TraceState", b"b=2")]
+    assert traced(*came) == (parent[3:35].decode(), came)
+
+
+@pytest.mark.parametrize(
+    "came",
+    [
+        [],
+        [(b"tracestate", b"a=1")],
+        [(b"traceparent", PARENT), (b"Traceparent", PARENT)],
+        *(
+            [(b"traceparent", bad), (b"tracestate", b"a=1")]
+            for bad in (
+                *(b"", b"x", PARENT[:-1], PARENT + b"0", PARENT + b"-x", PARENT + b"\n", b" " + PARENT, PARENT.upper()),
+                *(b"ff" + PARENT[2:], b"01" + PARENT[2:] + b"x", PARENT.replace(b"-", b"_"), PARENT + b"," + PARENT),
+                b"00-" + b"0" * 32 + PARENT[35:],
+                PARENT[:36] + b"0" * 16 + PARENT[52:],
+            )
+        ),
+        [(b"traceparent", PARENT), (b"tracestate", b"a=1"), (b"Connection", b"traceparent")],
+    ],
+    ids=range(18),
+)
+def test_any_other_trace_is_begun_anew(came: list[tuple[bytes, bytes]]) -> None:
+    """Without one valid traceparent nothing of what came goes on: exactly one new one does, sampled, never the same."""
+    trace_id, fields = traced(*came)
+    ((name, value),) = fields
+    assert name == b"traceparent" and value.startswith(b"00-" + trace_id.encode()) and value.endswith(b"-01")
+    assert traced(fields[0]) == (trace_id, fields) and traced(*came)[0] != trace_id != PARENT[3:35].decode()
+
+
+def test_a_policy_may_trust_no_trace() -> None:
+    """Where strip_headers names them, every trace begins at the gateway."""
+    wash = Washing([], ["traceparent", "tracestate"], [])
+    trace_id, fields = traced((b"Traceparent", PARENT), (b"Tracestate", b"a=1"), wash=wash)
+    assert len(fields) == 1 and trace_id != PARENT[3:35].decode()
+    assert traced((b"traceparent", PARENT), (b"Connection", b"tracestate"))[1] != [(b"traceparent", PARENT)]

@@ -204,7 +204,8 @@ class KeyswapAddon:
             return self._respond(flow, reply, washed.closes, washed.framed)
         request = Request(method, target, presented, washed.client, (*kept, (b"X-Request-Id", request_id.encode())))
         decision = refused or await self._decide(flow, loaded, request, now)
-        line = Line(now, request_id, decision, None, method, path, washed.client, time.perf_counter() - began)
+        gate_s = time.perf_counter() - began
+        line = Line(now, request_id, decision, None, method, path, washed.client, gate_s, trace_id=washed.trace_id)
         try:
             return self._write_decision(flow, loaded, washed, request, line)
         except Exception:

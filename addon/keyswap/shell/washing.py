@@ -3,6 +3,7 @@
 Law: after washing no header is left that speaks for the caller, for a proxy in front, or for the next hop alone
 (CONTRACT §5), however it is spelled: `-`, `_` and `.` are the same. Framing headers (Host, Content-Length,
 Transfer-Encoding) are never removed, whatever `Connection` names: a body without framing would be a second request.
+Which trace the request belongs to is settled here as well, so that what is judged of it is what is forwarded.
 """
 
 import ipaddress
@@ -11,12 +12,13 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from keyswap.model import Headers
+from keyswap.shell import tracing
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class _Act(IntEnum):
-    KEEP, DROP, NOTE, FRAME = range(4)
+    KEEP, DROP, NOTE, FRAME, TRACE = range(5)
 
 
 class Washed(NamedTuple):
@@ -31,6 +33,8 @@ class Washed(NamedTuple):
     """The caller asked for its connection to be closed: mitmproxy forgets that once `Connection` is gone."""
     framed: bool
     """The head says something of a body: Content-Length or Transfer-Encoding is in `kept`."""
+    trace_id: str
+    """The trace of the `traceparent` that is in `kept`."""
 
 
 _STRIPPED = (
@@ -61,6 +65,7 @@ class Washing:
         acts = self._acts
         kept: list[tuple[bytes, bytes]] = []
         noted: dict[bytes, list[bytes]] = {}
+        traced: list[tuple[bytes, bytes]] = []
         host, framed = b"", False
         for field in fields:
             name, value = field
@@ -71,13 +76,17 @@ class Washing:
                 kept.append(field)
             elif act is _Act.NOTE:
                 noted.setdefault(name.lower(), []).append(value)
+            elif act is _Act.TRACE:
+                traced.append(field)
             elif act is _Act.FRAME:
                 if name.lower() == b"host":
                     host = value
                 else:
                     framed = True
                     kept.append(field if len(name) == 14 else _CHUNKED)
-        washed = Washed(kept, host, plain_address(peer), None, None, False, framed)
+        trace_id, traced = tracing.continued(traced)
+        kept += traced
+        washed = Washed(kept, host, plain_address(peer), None, None, False, framed, trace_id)
         return self._finish(washed, noted, method) if noted or self._trusted else washed
 
     def _act(self, name: bytes) -> _Act:
@@ -90,7 +99,7 @@ class Washing:
         elif plain in self._exact or plain.startswith(self._prefixes):
             act = _Act.DROP
         else:
-            act = _Act.KEEP
+            act = _Act.TRACE if lower in tracing.NAMES else _Act.KEEP
         if len(name) <= _NAME:
             if len(self._acts) >= _NAMES:
                 self._acts.clear()  # what is asked for again is found again: nobody's names stay slow
@@ -102,6 +111,10 @@ class Washing:
         options = {option.strip().lower() for option in b",".join(noted.get(b"connection", [])).split(b",")} - {b""}
         named = options - _FRAMING
         upgrades = is_handshake(method, kept, noted.get(b"upgrade", []), options)
+        if named & tracing.NAMES:
+            trace_id, begun = tracing.begun()
+            kept = [*(field for field in kept if field[0].lower() not in tracing.NAMES), *begun]
+            washed, named = washed._replace(trace_id=trace_id), named - tracing.NAMES
         if named:
             kept = [field for field in kept if field[0].lower() not in named]
         if upgrades:
