@@ -9,7 +9,7 @@ import sys
 import click
 
 from keyswap import __version__
-from keyswap.cli import gateway, keys, limits, signing
+from keyswap.cli import gateway, keys, limits, seeing, signing
 from keyswap.cli.check import check
 from keyswap.cli.init import init
 from keyswap.cli.output import printable
@@ -28,6 +28,7 @@ for command in (
     check,
     gateway.explain,
     gateway.status,
+    seeing.tail,
     keys.keys,
     signing.signing,
     limits.limits,

@@ -17,6 +17,7 @@ import click
 from keyswap import policy as policies
 from keyswap.build import Built, Resources, build
 from keyswap.cli.output import Setting, common, from_stdin, printable
+from keyswap.cli.seeing import recalled
 from keyswap.model import Upstream
 from keyswap.policy import parse_upstream, seconds
 from keyswap.shell import control, telling
@@ -105,12 +106,27 @@ def _grace(text: str) -> float:
 
 
 @click.command()
-@click.argument("method")
-@click.argument("path")
+@click.argument("method", required=False)
+@click.argument("path", required=False)
 @click.option("--key", metavar="ID|-", help="As the caller with this key; - reads its value from standard input.")
+@click.option("--request-id", metavar="ID", help="The decision that was made on this request.")
 @common
-def explain(setting: Setting, method: str, path: str, key: str | None) -> None:
-    """The decision on METHOD PATH, step by step; exits with 1 when it is no."""
+def explain(setting: Setting, method: str | None, path: str | None, key: str | None, request_id: str | None) -> None:
+    """The decision on METHOD PATH, or on a request that was made, step by step; exits with 1 when it is no."""
+    if request_id is not None and (method or path or key):
+        raise click.UsageError("--request-id stands alone: what was asked, and by whom, is recorded")
+    if request_id is not None:
+        answer = recalled(setting, request_id)
+    elif method and path:
+        answer = _decided(setting, method, path, key)
+    else:
+        raise click.UsageError("give METHOD and PATH, or --request-id ID")
+    _print_explanation(setting, answer)
+    sys.exit(0 if answer["decision"] == "admit" else 1)
+
+
+def _decided(setting: Setting, method: str, path: str, key: str | None) -> dict[str, Any]:
+    """What the running gateway would decide now, or what one would."""
     asked: dict[str, Any] = {"command": "explain", "method": method.upper(), "path": path}
     if key is not None:
         asked |= {"key": from_stdin()} if key == "-" else {"key_id": key}
@@ -118,8 +134,7 @@ def explain(setting: Setting, method: str, path: str, key: str | None) -> None:
     if answer is None:
         answer = without_gateway(setting, lambda built, resources: asyncio.run(_explained(built, resources, asked)))
         click.echo("no gateway runs on this state directory: this is what one would decide", err=True)
-    _print_explanation(setting, answer)
-    sys.exit(0 if answer["decision"] == "admit" else 1)
+    return answer
 
 
 def _standing(limits: dict[str, Any]) -> str:
