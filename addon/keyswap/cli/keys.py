@@ -20,6 +20,7 @@ from keyswap.keys.ledger import Ledger
 from keyswap.keys.pepper import Pepper
 from keyswap.model import Damage
 from keyswap.policy import seconds
+from keyswap.shell import audit
 from keyswap.state import Epochs, StateDirectory
 
 
@@ -39,6 +40,27 @@ def opened(setting: Setting) -> Iterator[Ledger]:
             yield ledger
     finally:
         epochs.close()
+
+
+def audited(setting: Setting, action: str, target: str | None, **detail: object) -> None:
+    """Write down what this command has changed."""
+    audit.changed(setting.state, "cli", action, target, **detail)
+
+
+def said(key: Key) -> dict[str, object]:
+    """What was said of a key when it was made."""
+    told = {
+        "name": key.name,
+        "org_id": key.org_id,
+        "user_id": key.user_id,
+        "env": key.env,
+        "permissions": key.permissions,
+        "roles": key.roles,
+        "plan": key.plan,
+        "expires_at": key.expires_at,
+        "allow_ip": key.allow_ip,
+    }
+    return {name: value for name, value in told.items() if value}
 
 
 def as_json(ledger: Ledger, found: Sequence[Key], value: str | None = None) -> list[dict[str, Any]]:
@@ -152,6 +174,7 @@ def create(setting: Setting, /, env: str, **given: Any) -> None:
     now = time.time()
     with opened(setting) as ledger:
         key, value = ledger.create(now=now, env=env, **changes(now, **given))
+        audited(setting, "key.created", key.id, **said(key))
         show_one(setting, ledger, key, value)
 
 
@@ -186,8 +209,11 @@ def update(setting: Setting, /, key_id: str, enable: bool | None, **given: Any) 
         if not wanted and enable is None:
             raise click.UsageError("nothing to change was given")
         key = ledger.update(key_id, now=now, **wanted) if wanted else ledger.get(key_id)
+        if wanted:
+            audited(setting, "key.updated", key_id, **{name: getattr(key, name) for name in wanted})
         if enable is not None:
             key = (ledger.enable if enable else ledger.disable)(key_id, now)
+            audited(setting, "key.updated", key_id, disabled=not enable)
         show_one(setting, ledger, key)
 
 
@@ -202,9 +228,16 @@ def revoke(setting: Setting, key_id: str | None, org: str | None, reason: str | 
         raise click.UsageError("give the key's ID, or --org ORG")
     with opened(setting) as ledger:
         if key_id is not None:
-            show_one(setting, ledger, ledger.revoke(key_id, reason, time.time()))
-        elif org is not None:
-            show_list(setting, ledger, ledger.revoke_org(org, reason, time.time()))
+            known = ledger.get(key_id).revoked_at is not None
+            ended = [ledger.revoke(key_id, reason, time.time())]
+        else:
+            known, ended = False, list(ledger.revoke_org(org or "", reason, time.time()))
+        for key in ended if not known else ():
+            audited(setting, "key.revoked", key.id, org_id=key.org_id, reason=key.revoked_reason)
+        if key_id is not None:
+            show_one(setting, ledger, ended[0])
+        else:
+            show_list(setting, ledger, ended)
 
 
 @keys.command()
@@ -214,7 +247,8 @@ def revoke(setting: Setting, key_id: str | None, org: str | None, reason: str | 
 def rotate(setting: Setting, key_id: str, grace: float) -> None:
     """Make a new key in place of one, which ends after the grace period."""
     with opened(setting) as ledger:
-        key, value, _old = ledger.rotate(key_id, grace, time.time())
+        key, value, old = ledger.rotate(key_id, grace, time.time())
+        audited(setting, "key.rotated", key_id, new=key.id, old_expires_at=old.expires_at)
         show_one(setting, ledger, key, value)
 
 
@@ -228,7 +262,9 @@ def import_(setting: Setting, file: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise Damage(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8'})") from error
     with opened(setting) as ledger:
-        show_list(setting, ledger, ledger.import_rows(parse_import(text, file.name), time.time()))
+        found = ledger.import_rows(parse_import(text, file.name), time.time())
+        audited(setting, "keys.imported", str(file.absolute()), count=len(found))
+        show_list(setting, ledger, found)
 
 
 @keys.command()
@@ -254,9 +290,11 @@ def block(setting: Setting, subject: str, reason: str | None) -> None:
         if subject == "-":
             key = ledger.block_value(from_stdin(), reason, time.time())
             blocked = key.id if key else "a key that is not in this database"
+            audited(setting, "key.blocked", key.id if key else None, reason=reason)
         else:
             ledger.block(subject, reason, time.time())
             blocked = subject
+            audited(setting, "key.blocked", subject, reason=reason)
         setting.print({"blocked": blocked, "reason": reason}, f"blocked {blocked}")
 
 
@@ -269,4 +307,5 @@ def unblock(setting: Setting, subject: str) -> None:
         if not ledger.unblock(subject):
             click.echo(f"{printable(subject)} is not blocked", err=True)
             sys.exit(1)
+        audited(setting, "key.unblocked", subject)
         setting.print({"unblocked": subject}, f"unblocked {subject}")

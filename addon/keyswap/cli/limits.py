@@ -15,7 +15,7 @@ from keyswap.cli.gateway import without_gateway
 from keyswap.cli.output import Setting, common
 from keyswap.limits.limit import Unavailable
 from keyswap.model import Damage
-from keyswap.shell import control, telling
+from keyswap.shell import audit, control, telling
 
 Told = Callable[[Built, dict[str, Any], float], Awaitable[dict[str, Any]]]
 
@@ -54,6 +54,7 @@ def reset(setting: Setting, key: str | None, org: str | None) -> None:
     if key is None and org is None:
         raise click.UsageError("say whose: --key ID or --org ORG")
     answer = _asked(setting, "limits reset", {"key": key, "org": org}, telling.limits_reset)
+    audit.changed(setting.state, "cli", "limits.reset", key or org, key=key, org=org, count=answer["reset"])
     setting.print(answer, f"{answer['reset']} emptied")
 
 

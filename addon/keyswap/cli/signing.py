@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from keyswap import policy as policies
-from keyswap.cli.keys import Span
+from keyswap.cli.keys import Span, audited
 from keyswap.cli.output import Setting, common, iso
 from keyswap.model import Damage
 from keyswap.state import Epochs, StateDirectory
@@ -75,12 +75,10 @@ def rotate(setting: Setting, at_once: bool, lead: float, algorithm: str | None) 
     alg = algorithm or (policies.load(setting.policy).tokens.algorithm if setting.policy.exists() else "RS256")
     now = int(time.time())
     with opened(setting) as keyring:
-        if at_once:
-            keyring.rotate_now(alg, now)
-        else:
-            keyring.rotate(alg, now, int(lead), KEEP_S)
-            if lead < MAX_AGE_S:
-                click.echo(f"backends may cache the key set for {MAX_AGE_S} s, and refuse tokens until then", err=True)
+        fresh = keyring.rotate_now(alg, now) if at_once else keyring.rotate(alg, now, int(lead), KEEP_S)
+        audited(setting, "signing.rotated", fresh.kid, alg=alg, signs_from=fresh.signs_from, others_dropped=at_once)
+        if not at_once and lead < MAX_AGE_S:
+            click.echo(f"backends may cache the key set for {MAX_AGE_S} s, and refuse tokens until then", err=True)
         show(setting, keyring.current(now), now)
 
 
@@ -97,6 +95,7 @@ def export(setting: Setting, file: Path) -> None:
         raise Damage(f"{file} cannot be written ({error.strerror}): name a file that is not there yet") from error
     with open(handle, "w", encoding="utf-8") as out:
         out.write(text)
+    audited(setting, "signing.exported", str(file.absolute()))
     setting.print({"exported": str(file)}, f"wrote {file}: whoever has it can sign; remove it once it is imported")
 
 
@@ -117,5 +116,6 @@ def import_(setting: Setting, file: Path, at_once: bool) -> None:
         raise Damage(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8'})") from error
     now = int(time.time())
     with opened(setting) as keyring:
-        keyring.import_text(text, now, 0 if at_once else LEAD_S)
+        taken = keyring.import_text(text, now, 0 if at_once else LEAD_S)
+        audited(setting, "signing.imported", str(file.absolute()), kids=[key.kid for key in taken])
         show(setting, keyring.current(now), now)

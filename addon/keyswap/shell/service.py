@@ -19,7 +19,7 @@ from keyswap.build import Built, Resources, build
 from keyswap.limits.fields import fields
 from keyswap.model import Damage, Headers, Level, Upstream
 from keyswap.operations.fetching import signature
-from keyswap.shell import gathering
+from keyswap.shell import audit, gathering
 from keyswap.shell.admin import AdminListener, Settings
 from keyswap.shell.bounds import Bounds
 from keyswap.shell.control import Answer, ControlSocket
@@ -116,12 +116,18 @@ class Service:
         self._terminal, self._certificate = terminal, certificate
         before = signature(self.file)
         self._keeps = not alone
-        raw = None if resumes else policies.read(self.file)
-        policy = policies.parse(raw, str(self.file)) if raw is not None else None  # before anything is made
-        self.resources = Resources(StateDirectory(state).open())
-        self.files = self.resources.documents.files
-        self.files.watch(self.file, before)
-        self.loaded = self._load(policy, None) if policy is not None else self._resumed()
+        try:
+            raw = None if resumes else policies.read(self.file)
+            policy = policies.parse(raw, str(self.file)) if raw is not None else None  # before anything is made
+            self.resources = Resources(StateDirectory(state).open())
+            self.files = self.resources.documents.files
+            self.files.watch(self.file, before)
+            self.loaded = self._load(policy, None) if policy is not None else self._resumed()
+        except Damage as error:
+            if state.is_dir():
+                audit.policy(state, self.file, str(error))
+            raise
+        audit.policy(self.resources.state.path, self.file, self.reload_error)
         if raw is not None:
             self._keep(raw, self.loaded)
         self.previous = self.loaded
@@ -262,6 +268,7 @@ class Service:
             self.reload_error = told
             self.counts.reloads_refused += 1
             logger.error("the old policy stays in force: %s", told)
+            await asyncio.to_thread(audit.policy, self.resources.state.path, self.file, told)
             return
         if not self.files.unchanged():  # it may have been half written when it was read: soon it will be again
             self._changed = True
@@ -279,6 +286,7 @@ class Service:
             self._keeping.nudge()
         logger.warning("policy %s is in force", self.file)
         await asyncio.to_thread(self._keep, raw, after)
+        await asyncio.to_thread(audit.policy, self.resources.state.path, self.file, None)
 
     def record(self, line: Line) -> None:
         """Keep a decision, and count it: the only place where that is done.
