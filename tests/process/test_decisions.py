@@ -62,7 +62,8 @@ def documented(home: Home) -> Home:
 def explained(home: Home, request_id: str | None) -> Any:
     """The explanation of a decision, which can be had within a second of it; without a process for each."""
     assert request_id is not None
-    return retold(eventually("the decision is kept", lambda: recorded(home.state, request_id), 1.0))
+    assert request_id is not None
+    return retold(eventually(f"{request_id} is kept", lambda: recorded(home.state, request_id), 1.0))
 
 
 def outcomes(told: Any) -> dict[str, str]:

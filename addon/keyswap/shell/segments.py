@@ -118,7 +118,8 @@ class Kept:
         self._current = fresh
         if before is not None:
             before.end(fresh.number)
-        age(self._folder, self.retain)
+        with suppress(OSError):  # what could not be removed is removed when the next one is begun
+            age(self._folder, self.retain)
         return fresh
 
 
