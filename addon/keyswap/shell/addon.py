@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -449,7 +450,9 @@ class KeyswapAddon:
         return self.service.loaded.told(levels, flow.request.data.headers.fields)
 
     def _cut(self, ticket: Ticket, refused: Refuse) -> None:
-        self._write(ticket.line._replace(decision=refused))
+        decision = ticket.line.decision
+        operation = decision.operation if isinstance(decision, Admit) else None
+        self._write(ticket.line._replace(decision=replace(refused, principal=ticket.principal, operation=operation)))
 
     def _refused_since(self) -> Callable[[Ticket], Refuse | None] | None:
         """What judges the keys of open requests again, when any key has changed since the last time."""
