@@ -179,7 +179,7 @@ def test_a_reload_changes_how_much_is_kept(start: Start, home: Home) -> None:
         return sum(file.read_bytes().count(b"\n") for file in files if file.exists())
 
     eventually("the bound is reached", lambda: kept() >= 200)
-    assert max(kept() for _ in range(20)) <= 200 + 2 * (200 // 16 + 40)
+    assert max(kept() for _ in range(20)) <= 2 * 200
     for retain, most in ((20, 120), (0, 0)):
         home.write_policy(f"log: {{decisions: off, retain: {retain}}}\n")
         eventually(f"{retain} are kept", lambda most=most: kept() <= most)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keyswap.model import Decision, Refuse
+from keyswap.shell.destinations import LogFile, Stream
 
 logger = logging.getLogger(__name__)
 
@@ -119,16 +120,10 @@ class DecisionLog:
         """None: decisions are not logged."""
         if destination == "off":
             return
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        out = os.dup(sys.stdout.fileno()) if destination == "stdout" else os.open(folder / destination, flags, 0o600)
-        self.lines = Lines(destination, lambda chunk: _append(out, chunk), lambda: os.close(out))
+        out = Stream(os.dup(sys.stdout.fileno())) if destination == "stdout" else LogFile(folder / destination)
+        self.lines = Lines(destination, out.write, out.close)
 
     def close(self) -> None:
         """Write what was gathered, and let the file go."""
         if self.lines is not None:
             self.lines.close()
-
-
-def _append(out: int, chunk: bytes) -> None:
-    while chunk:
-        chunk = chunk[os.write(out, chunk) :]

@@ -15,7 +15,7 @@ from keyswap.shell.decisions import Line
 
 MAX_RECORD = 16 << 10
 MAX_PATH = 2 << 10
-"""Characters of a path in a record."""
+"""Characters of a path, encoded."""
 CUT = "…"
 """Ends a path that was cut: none that came over the wire can hold it, since those are read byte by byte."""
 MAX_PART, MAX_PARTS = 4 << 10, 2048
@@ -56,17 +56,14 @@ class Encoding:
 
     def line(self, line: Line) -> str:
         """The decision line, without its end."""
-        return self._line(line, path_of(line))
+        return self._line(line)
 
     def record(self, line: Line, encoded: str | None) -> str:
         """The record, without its end; `encoded` is the decision's line where there is one already."""
-        path = path_of(line)
-        if len(path) > MAX_PATH:
-            encoded = self._line(line, path[:MAX_PATH] + CUT)
-        whole = f'{(encoded or self._line(line, path))[:-1]},"more":{{{self._more(line.decision)}}}}}'
-        return whole if len(whole) <= MAX_RECORD else _short(line, path)
+        whole = f'{(encoded or self._line(line))[:-1]},"more":{{{self._more(line.decision)}}}}}'
+        return whole if len(whole) <= MAX_RECORD else _short(line, path_of(line))
 
-    def _line(self, line: Line, path: str) -> str:
+    def _line(self, line: Line) -> str:
         decision = line.decision
         judged = (
             decision.admit if isinstance(decision, NeedBody) else _REPLIED if isinstance(decision, Reply) else decision
@@ -81,7 +78,7 @@ class Encoding:
             f'"code":{quoted(refused.code) if refused else "null"},'
             f'"reason":{_text(refused.reason if refused else noted)},'
             f'"shadow":{_encode(judged.shadow) if judged.shadow else "[]"},'
-            f'"method":{quoted(line.method)},"path":{quoted(path)},'
+            f'"method":{quoted(line.method)},"path":{_path(line)},'
             f"{self._operations[judged.operation].line if judged.operation else _NO_OPERATION},{who},"
             f'"client":{quoted(line.client)},"gate_us":{line.gate_s * 1e6:.1f},'
             f'"upstream_ms":{"null" if line.upstream_s is None else f"{line.upstream_s * 1e3:.2f}"},'
@@ -108,6 +105,15 @@ class Encoding:
 def path_of(line: Line) -> str:
     """The path of a decision, without its query."""
     return line.target.partition(b"?")[0].decode("latin-1")
+
+
+def _path(line: Line) -> str:
+    """The path as JSON, of about MAX_PATH characters at most: a line has to fit into one write to a pipe."""
+    path = path_of(line)
+    shown = quoted(path)
+    if len(shown) <= MAX_PATH + 2:
+        return shown
+    return quoted(path[: MAX_PATH if path.isascii() and path.isprintable() else MAX_PATH // 6] + CUT)
 
 
 _REPLIED = Refuse(Code.GATEWAY_UNAVAILABLE, "")
