@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from harness import Backend, Client, Gateway, Home, eventually
 from keyswap.cli.gateway import cores
+from keyswap.shell.recalling import recorded
 
 Start = Callable[..., Gateway]
 
@@ -227,3 +230,18 @@ def test_a_containers_share_is_heeded(said: str, expected: int | None, tmp_path:
     whole = cores(tmp_path / "none")
     (tmp_path / "cpu.max").write_text(said)
     assert cores(tmp_path / "cpu.max") == min(whole, expected or whole)
+
+
+def test_a_decision_of_any_worker_can_be_explained(start: Start, home: Home) -> None:
+    """Within a second of it, by the id that the caller quotes."""
+    _, value = home.key()
+    gateway = start("serve", "--workers", "2").ready()
+    with spread(gateway, value, 6) as clients:
+        for client in clients:
+            reply = client.ask("GET", "/pets/1", value)
+            request_id = str(reply.header("x-request-id"))
+            answered = time.monotonic()
+            kept = eventually("it is kept", partial(recorded, home.state, request_id), 5)
+            assert time.monotonic() - answered < 1.0 and kept["decision"] == "admit"
+        told = home.json("explain", "--request-id", request_id)
+    assert (told["decision"], told["request_id"]) == ("admit", request_id)
