@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mitmproxy import connection, http
 from mitmproxy.exceptions import AddonHalt
 from mitmproxy.hooks import Hook
@@ -20,6 +22,8 @@ from mitmproxy.proxy.server_hooks import ClientConnectedHook
 from mitmproxy.test import tflow
 
 from keyswap.shell import inside_lean
+
+THEIRS: dict[str, Any] = {name: getattr(http.Headers, name) for name in ("get_all", "get", "__contains__")}
 
 
 def in_master(test: Callable[[Any, list[Exception]], Awaitable[None]]) -> list[Exception]:
@@ -315,3 +319,19 @@ def test_the_commands_of_a_layer_are_those_that_are_known() -> None:
     }  # fmt: skip
     found = {name for name, one in vars(commands).items() if inspect.isclass(one) and issubclass(one, commands.Command)}
     assert found == known
+
+
+NAMES = st.sampled_from(
+    ["Host", "host", "Content-Length", "content-length", "X-A", "x-a", "x_a", "Transfer-Encoding", ""]
+)
+FIELDS = st.lists(st.tuples(NAMES.map(str.encode), st.binary(max_size=8)), max_size=8)
+
+
+@given(FIELDS, st.one_of(NAMES, NAMES.map(str.encode)))
+def test_headers_are_found_as_mitmproxy_finds_them(fields: list[tuple[bytes, bytes]], name: str | bytes) -> None:
+    """All values, the folded one, the default and whether there is any: the same for whatever fields and name."""
+    headers = http.Headers(fields)
+    theirs = THEIRS["get_all"](headers, name)
+    assert inside_lean._get_all(headers, name) == theirs
+    assert inside_lean._get(headers, name, "none") == THEIRS["get"](headers, name, "none")
+    assert inside_lean._contains(headers, name) == THEIRS["__contains__"](headers, name) == bool(theirs)

@@ -237,12 +237,15 @@ def lighten() -> None:
     """Take work away from each request that nobody needs; doing it again changes nothing.
 
     Connections are LeanConnection; a stream's context is made without a server that is thrown away at once; messages
-    are not looked through for fields of another type.
+    are not looked through for fields of another type; a header is looked for in one pass, without an exception where
+    it is missing.
     """
     mode_servers.ProxyConnectionHandler = LeanConnection  # type: ignore[misc]
     Context.fork = _fork  # type: ignore[method-assign]
     message: Any = http.MessageData
     message.__post_init__ = _as_it_is
+    headers: Any = http.Headers
+    headers.get_all, headers.get, headers.__contains__ = _get_all, _get, _contains
 
 
 def _fork(self: Context) -> Context:
@@ -254,3 +257,22 @@ def _fork(self: Context) -> Context:
 
 def _as_it_is(_self: object) -> None:
     return None
+
+
+def _get_all(self: http.Headers, name: str | bytes) -> list[str]:
+    wanted = (name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")).lower()
+    size = len(wanted)
+    return [
+        value.decode("utf-8", "surrogateescape")
+        for known, value in self.fields
+        if len(known) == size and known.lower() == wanted
+    ]
+
+
+def _get(self: http.Headers, name: str | bytes, default: Any = None) -> Any:
+    found = _get_all(self, name)
+    return ", ".join(found) if found else default
+
+
+def _contains(self: http.Headers, name: object) -> bool:
+    return isinstance(name, str | bytes) and bool(_get_all(self, name))
