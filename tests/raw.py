@@ -275,6 +275,7 @@ class Http2:
         self.streams: dict[int, Stream] = {}
         self.goaway: int | None = None
         self.closed = False
+        self._came = b""
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self.h2.initiate_connection()
         self.flush()
@@ -305,14 +306,24 @@ class Http2:
             except TimeoutError:
                 continue
             self.closed = not data
-            for event in self.h2.receive_data(data):
+            for event in self.h2.receive_data(self._without_goaway(data)):
                 self._take(event)
             self.flush()
         return time.monotonic() - began
 
+    def _without_goaway(self, data: bytes) -> bytes:
+        """Whole frames, but GOAWAY: after it h2 would take no more of the streams that go on (RFC 9113 §6.8)."""
+        self._came += data
+        whole = b""
+        while len(self._came) >= 9 and len(self._came) >= (size := 9 + int.from_bytes(self._came[:3])):
+            frame, self._came = self._came[:size], self._came[size:]
+            if frame[3] == 7:
+                self.goaway = int.from_bytes(frame[13:17])
+            else:
+                whole += frame
+        return whole
+
     def _take(self, event: h2.events.Event) -> None:
-        if isinstance(event, h2.events.ConnectionTerminated):
-            self.goaway = int(event.error_code or 0)
         stream = self.streams.get(getattr(event, "stream_id", None) or 0)
         if stream is None:
             return

@@ -5,6 +5,7 @@ all frames of a segment before mitmproxy sees the first event: what h2 says of a
 Measured on mitmproxy 12.2.3 and h2 4.3.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import h2.errors
@@ -12,10 +13,10 @@ import h2.events
 import h2.exceptions
 import h2.settings
 from hyperframe import frame as frames
-from mitmproxy.proxy.commands import SendData
-from mitmproxy.proxy.events import DataReceived, Event
+from mitmproxy.proxy.commands import Command, SendData
+from mitmproxy.proxy.events import CommandCompleted, DataReceived, Event
 from mitmproxy.proxy.layer import CommandGenerator
-from mitmproxy.proxy.layers.http import _http2
+from mitmproxy.proxy.layers.http import HttpLayer, _http2
 from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
@@ -198,6 +199,9 @@ def _handle(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
     if isinstance(event, ResponseProtocolError):
         yield from _fail(original, self, event)
         return
+    if isinstance(event, FarewellDue):
+        yield SendData(self.conn, _goaway())  # what h2 writes are whole frames: it stands between two of them
+        return
     yield from original(self, event)
     if isinstance(event, DataReceived) and _overfull(self):
         yield from self.protocol_error("a frame or header block is too long", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
@@ -244,13 +248,39 @@ def _overfull(self: Any) -> bool:
     return bool(announced > buffer.max_frame_size or held > 2 * by.max_head)
 
 
-def say_farewell(writer: Any) -> None:
-    """Ask an HTTP/2 caller to begin no more streams; those that it has, also new ones on their way, go on.
+# ---- The end of a gateway
 
-    This is the first of the two frames of RFC 9113 §6.8; the h2 library knows only the second, after which it sends
-    nothing any more. What mitmproxy writes are whole frames, so it stands between two of them.
-    """
-    farewell = frames.GoAwayFrame(0)
-    farewell.last_stream_id, farewell.error_code = 2**31 - 1, h2.errors.ErrorCodes.NO_ERROR
-    if not writer.is_closing():
-        writer.write(farewell.serialize())
+
+@dataclass
+class Farewell(Command):
+    """Nothing is done for this command: it marks where its completion goes."""
+
+    blocking = False
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+@dataclass(repr=False)
+class FarewellDue(CommandCompleted):
+    """From outside: the caller is to begin no more streams; those that it has, also those on their way, go on."""
+
+    command: Farewell
+    reply: None = None
+
+
+def farewell(layer: HttpLayer) -> FarewellDue | None:
+    """The event that says farewell to a caller; None: it does not speak HTTP/2."""
+    connection: Any = layer.connections.get(layer.context.client)
+    if not isinstance(connection, _http2.Http2Server) or connection._handle_event == connection.done:
+        return None
+    event = FarewellDue(Farewell())
+    layer.command_sources[event.command] = connection
+    return event
+
+
+def _goaway() -> bytes:
+    """The first of the two frames of RFC 9113 §6.8: h2 knows only the second, after which it sends nothing any more."""
+    frame = frames.GoAwayFrame(0)
+    frame.last_stream_id, frame.error_code = 2**31 - 1, h2.errors.ErrorCodes.NO_ERROR
+    return bytes(frame.serialize())

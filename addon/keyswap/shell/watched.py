@@ -238,8 +238,10 @@ class Watched:
         """Tell the caller that no new request is taken over this connection; those that it has go on."""
         for ticket in self.open.values():
             ticket.closes = True
-        if inside_flow.is_multiplexed(self.client):
-            inside_http2.say_farewell(self.writer)
+        layer = self._layer or inside_http.http_layer(self.handler)
+        event = inside_http2.farewell(layer) if layer is not None else None
+        if event is not None:
+            self.deliver(event)
 
     def is_idle(self, now: float) -> bool:
         """Whether nothing has been asked or said for a moment: a caller may just be sending its next request."""
