@@ -303,7 +303,7 @@ class Absent:
 def test_a_store_that_is_down_refuses_or_admits(
     machine: Machine, caplog: pytest.LogCaptureFixture, down: str, told: Code | None
 ) -> None:
-    """As limit_store_down says, and each change is logged once."""
+    """As limit_store_down says, and each change is logged once; one that is undone within a moment is none."""
     built = machine.gate("limits: [{name: a, by: [key], rate: 1/s}]\n")
     store = Absent()
     step = Limits(built.limits.rules, store, down)  # type: ignore[arg-type]
@@ -313,10 +313,16 @@ def test_a_store_that_is_down_refuses_or_admits(
     async def asked() -> list[Decision]:
         found = [await gate.decide(request, NOW) for _ in range(3)]
         store.answers = True
-        return [*found, await gate.decide(request, NOW), await gate.decide(request, NOW)]
+        found.append(await gate.decide(request, NOW + 0.5))
+        store.answers = False
+        found.append(await gate.decide(request, NOW + 0.6))
+        store.answers = True
+        return [*found, await gate.decide(request, NOW + 1), await gate.decide(request, NOW + 2)]
 
     decisions = asyncio.run(asked())
-    assert [one.code if isinstance(one, Refuse) else None for one in decisions] == [told] * 3 + [None] * 2
+    assert [one.code if isinstance(one, Refuse) else None for one in decisions] == [told] * 3 + [None, told] + [
+        None
+    ] * 2
     lines = [record.getMessage() for record in caplog.records if "limit store" in record.getMessage()]
     assert len(lines) == 2 and "can't be asked" in lines[0] and "answers again" in lines[1]
 

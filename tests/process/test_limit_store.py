@@ -103,6 +103,7 @@ def test_a_failing_store_refuses_or_admits_and_comes_back(
         again = time.monotonic()
         eventually("requests are counted", lambda: load.since(again)[200] > 50)
         assert set(load.since(again)) == {200}
+        eventually("it is told", lambda: "answers again" in gateway.output)
     assert load.longest() < 1.0
     counted = {row["limit"]: row["level"] for row in home.json("limits", "list")["data"]}
     assert counted["other"] > 50

@@ -12,9 +12,11 @@ CALL_S = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2
 
 @dataclass(slots=True)
 class Health:
-    """Whether a store answered when it was asked last, and how its calls went; several gates share it over reloads."""
+    """Whether a store answers, as it was told last, and how its calls went; several gates share it over reloads."""
 
     unwell: bool = False
+    failed_at: float = 0.0
+    """When it did not answer last."""
     poured: int = 0
     full: int = 0
     """How often it said that a limit is full."""

@@ -2,7 +2,8 @@
 
 Law: a dimension that the caller lacks is replaced by the next one it has, never skipped, and never by one bucket for
 all. All enforced limits of a request are poured, or none. A store that can't be asked refuses, unless the policy says
-otherwise; each change of that is logged once.
+otherwise; each change of that is logged once, and many within a moment as one: on a full disk who is counted already
+still is.
 """
 
 import ipaddress
@@ -39,6 +40,8 @@ _OF: Mapping[str, Callable[[Principal], str | None]] = {
     "user": lambda principal: principal.user_id,
 }
 MAX_REMEMBERED = 10_000
+WELL_AGAIN_S = 1.0
+"""For how long a store that did not answer has to answer everybody, before that is told."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,8 +139,8 @@ class Limits:
         try:  # as `_ask`, without another coroutine on the path of every request
             poured = await self.store.pour(asks, now, dry)
         except Unavailable as error:
-            return self._without(error, asks, began)
-        return self._answered(asks, poured, began)
+            return self._without(error, asks, began, now)
+        return self._answered(asks, poured, began, now)
 
     async def guess(
         self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
@@ -181,26 +184,27 @@ class Limits:
         assert self.store is not None
         began = self._clock()
         try:
-            return self._answered(asks, await self.store.pour(asks, now, dry), began)
+            return self._answered(asks, await self.store.pour(asks, now, dry), began, now)
         except Unavailable as error:
-            return self._without(error, asks, began)
+            return self._without(error, asks, began, now)
 
-    def _answered(self, asks: tuple[Ask, ...], poured: Poured, began: float) -> Counted | Refuse:
+    def _answered(self, asks: tuple[Ask, ...], poured: Poured, began: float, now: float) -> Counted | Refuse:
         health = self._health
         health.took.add(self._clock() - began)
         if poured.fits:
             health.poured += 1
         else:
             health.full += 1
-        if health.unwell:
+        if health.unwell and not 0 <= now - health.failed_at < WELL_AGAIN_S:
             health.unwell = False
             logger.warning("the limit store answers again: limits are counted")
         return _counted(asks, poured)
 
-    def _without(self, why: Unavailable, asks: tuple[Ask, ...], began: float) -> Counted | Refuse:
+    def _without(self, why: Unavailable, asks: tuple[Ask, ...], began: float, now: float) -> Counted | Refuse:
         self._health.took.add(self._clock() - began)
         self._health.failed += 1
         refuses = self._down == "refuse" and any(ask.enforced for ask in asks)
+        self._health.failed_at = now
         if not self._health.unwell:
             self._health.unwell = True
             outcome = "refused" if refuses else "admitted uncounted"
