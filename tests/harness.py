@@ -194,8 +194,15 @@ class Gateway:
     KINDS = ("mitmdump", "mitmdump-dead", "mitmweb", "serve", "serve-web")
 
     def __init__(
-        self, home: Home, kind: str = "mitmdump", *extra: str, entry: Path = ENTRY, port: int | None = None
+        self,
+        home: Home,
+        kind: str = "mitmdump",
+        *extra: str,
+        entry: Path = ENTRY,
+        port: int | None = None,
+        before: tuple[str, ...] = (),
     ) -> None:
+        """`before`: a command that becomes the gateway, whose words follow its own."""
         self.home, self.kind = home, kind
         self.port = port or home.port
         self.url = f"http://127.0.0.1:{self.port}"
@@ -205,7 +212,7 @@ class Gateway:
         environment = {**os.environ, "HOME": str(home.folder), "PYTHONUNBUFFERED": "1"}
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*self._command(entry), *extra], stdout=output, stderr=output, env=environment, cwd=home.folder
+                [*before, *self._command(entry), *extra], stdout=output, stderr=output, env=environment, cwd=home.folder
             )
 
     def _command(self, entry: Path) -> list[str]:
@@ -225,6 +232,22 @@ class Gateway:
         if self.kind == "mitmweb":
             command += ["--web-port", str(self.web_port), "--no-web-open-browser", "--set", "web_password=look"]
         return [*command, "--mode", f"reverse:{upstream}"]
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that answer: those that it has begun, else its own. Linux alone."""
+        pid = self.process.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()] or [pid]
+
+    def memory(self, name: str = "VmRSS") -> int:
+        """Bytes that they have, by a line of their status."""
+        found = [Path(f"/proc/{pid}/status").read_text().partition(f"{name}:")[2] for pid in self.workers]
+        return sum(int(rest.split()[0]) for rest in found) << 10
+
+    @property
+    def files(self) -> int:
+        """How many files they have open."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.workers)
 
     @property
     def output(self) -> str:

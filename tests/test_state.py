@@ -56,3 +56,10 @@ def test_epochs_are_seen_by_other_processes(tmp_path: Path) -> None:
     (tmp_path / "epoch").unlink()
     assert not epochs.in_place()
     epochs.close()
+
+
+def test_epochs_have_their_space_from_the_start(tmp_path: Path) -> None:
+    """The file is no hole: writing into one on a full disk would end the process (SIGBUS)."""
+    epochs = Epochs(StateDirectory(tmp_path))
+    assert epochs.path.stat().st_blocks > 0
+    epochs.close()

@@ -99,7 +99,10 @@ class Epochs:
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             if os.fstat(self._file).st_size < _EPOCHS * _WORD:
-                os.ftruncate(self._file, _EPOCHS * _WORD)
+                if hasattr(os, "posix_fallocate"):  # on a full disk a hole would be the end of who writes into it
+                    os.posix_fallocate(self._file, 0, _EPOCHS * _WORD)
+                else:
+                    os.ftruncate(self._file, _EPOCHS * _WORD)
         except OSError as error:
             raise Damage(f"{self.path} cannot be opened ({error.strerror}): give this user read and write") from error
         self._map = mmap.mmap(self._file, _EPOCHS * _WORD)

@@ -70,3 +70,23 @@ def test_a_last_word_needs_no_event_loop() -> None:
         there.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("last", [b"", b'{"answers": 0, "said": {"ru', b'{"event": "ready"}'])
+def test_an_end_within_a_line_is_an_end(last: bytes) -> None:
+    """Who is killed while it speaks has ended: what it was about to say is not taken, and who waits for it is told."""
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        channel = Channel(ours)
+        await channel.open()
+        waits = asyncio.create_task(channel.ask({"command": "status"}))
+        await asyncio.sleep(0)
+        theirs.sendall(last)
+        theirs.close()
+        assert await channel.heard() is None
+        with pytest.raises(ConnectionError):
+            await waits
+        channel.close()
+
+    asyncio.run(main())

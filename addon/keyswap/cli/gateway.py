@@ -137,6 +137,18 @@ def _decided(setting: Setting, method: str, path: str, key: str | None) -> dict[
     return answer
 
 
+def _workers(told: dict[str, Any] | None) -> list[str]:
+    """How many answer, of a gateway that has several, and those that do not serve the policy on disk."""
+    if told is None:
+        return []
+    running = told["running"]
+    behind = [str(one["pid"]) for one in running if one["error"]]
+    return [
+        f"workers   {len(running)} of {told['wanted']}, {told['restarts']} restarts"
+        + (f"; NOT RELOADED: {', '.join(behind)}" if behind else "")
+    ]
+
+
 def _standing(limits: dict[str, Any]) -> str:
     """How a limit store is, where there is something to say."""
     if limits["healthy"]:
@@ -176,7 +188,7 @@ def status(setting: Setting) -> None:
     setting.print(
         answer,
         f"gateway   {running}",
-        *_workers(answer),
+        *_workers(answer.get("workers")),
         *admin,
         f"policy    {answer['policy']['file']}" + (f"\n          NOT RELOADED: {printable(error)}" if error else ""),
         f"upstream  {answer['upstream']}",
@@ -191,16 +203,6 @@ def status(setting: Setting) -> None:
         f"keys      {keys['keys']} in {keys['database']}" + ("" if keys["healthy"] else f": {keys['reason']}"),
         *(f"signing   {key['kid']} {key['alg']} {key['state']}" for key in answer["signing"]),
     )
-
-
-def _workers(answer: dict[str, Any]) -> list[str]:
-    """The workers of a gateway that has some."""
-    told = answer.get("workers")
-    if told is None:
-        return []
-    pids = ", ".join(str(one["pid"]) for one in told["running"])
-    restarts = f"; {told['restarts']} replaced since the start" if told["restarts"] else ""
-    return [f"workers   {len(told['running'])} of {told['wanted']}: pid {pids}{restarts}"]
 
 
 def without_gateway(setting: Setting, use: Callable[[Built, Resources], dict[str, Any]]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Channel:
                 line = await self._reader.readline()
             except (OSError, ValueError):
                 line = b""
-            if not line:
+            if not line.endswith(b"\n"):  # the other end may have been killed while it spoke
                 self._give_up()
                 return None
             said: dict[str, Any] = json.loads(line)

@@ -83,7 +83,7 @@ class Crew:
         return {} if {} in reasons else {name: why for one in reasons for name, why in one.items()}
 
     def _all(self) -> list[Worker]:
-        return [self.workers[place] for place in sorted(self.workers)]
+        return [worker for _, worker in sorted(self.workers.items()) if worker.answers]
 
 
 def _settings(said: Mapping[str, Any] | None) -> Settings | None:

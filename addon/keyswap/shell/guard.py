@@ -131,6 +131,7 @@ class Guard:
         """Let every request end that has begun, and connections as soon as they are idle: for at most so long."""
         loop = asyncio.get_running_loop()
         until = loop.time() + grace_s
+        await asyncio.sleep(min(DRAIN_S, grace_s))  # who was accepted last is watched over only a moment later
         for watched in list(self.watched.values()):
             watched.wind_up()
         while self.watched and loop.time() < until:

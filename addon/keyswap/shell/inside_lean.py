@@ -8,7 +8,9 @@ and what it raises is reported without being quoted. Measured on 12.2.3.
 import asyncio
 import inspect
 import logging
+import select
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
@@ -27,8 +29,8 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.server import ConnectionIO
 
 Handler = Callable[[Any], Any]
-BACKLOG = 4096
-"""Connections that wait to be accepted; the system may hold fewer (net.core.somaxconn)."""
+CLEARING_S = 1.0
+"""How long those are taken in who wait to be accepted when a listener closes."""
 
 
 class LeanAddons(AddonManager):
@@ -198,22 +200,14 @@ _KEPT: set[asyncio.Task[Any]] = set()
 """The event loop alone would forget them."""
 
 
-class SharedSocket(socket.socket):
-    """A listening socket of several processes: its queue is never made shorter by one of them."""
-
-    def listen(self, _backlog: int = 0, /) -> None:
-        """Listen; asyncio would say how many connections it accepts a turn."""
-        super().listen(BACKLOG)
-
-
 class SharedListener:
     """A listener on a socket that several processes share. It accepts nobody before `open`.
 
     One connection is accepted a turn of the event loop: whoever has more to do takes fewer.
     """
 
-    def __init__(self, listening: SharedSocket) -> None:
-        self._listening = listening
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = _Bound(fileno=listening.detach())
         self._server: asyncio.Server | None = None
         listener = self
 
@@ -231,6 +225,23 @@ class SharedListener:
         """Accept connections, if it has not been closed meanwhile."""
         if self._server is not None and self._server.sockets:
             await self._server.start_serving()
+
+    async def clear(self) -> None:
+        """Take in those who wait to be accepted: to close the socket before would reset their connections."""
+        waits = select.poll()
+        waits.register(self._listening, select.POLLIN)
+        until = time.monotonic() + CLEARING_S
+        while self._server is not None and self._server.is_serving() and waits.poll(0):
+            if time.monotonic() > until:
+                return
+            await asyncio.sleep(0)  # the event loop accepts one
+
+
+class _Bound(socket.socket):
+    """A socket on which its owner listens: how many may wait there is not for those to say who share it."""
+
+    def listen(self, _backlog: int = 0, /) -> None:
+        """Nothing, as it is done."""
 
 
 def lighten() -> None:

@@ -28,10 +28,12 @@ logger = logging.getLogger(__name__)
 YOUNG_S = 5.0
 WAITS_S = (0.0, 0.5, 1.0, 2.0, 5.0)
 """How long the place of a worker stays empty that has ended so young, for the first time, the second, …"""
+AGAIN_S = 1.0
+"""Until a worker that could not even be begun is tried again."""
 TEND_S = 1.0
 FORMAT = "[%(asctime)s.%(msecs)03d] %(message)s"
-QUEUE = 128
-"""Who comes as soon as it is said that requests can come waits for the first worker to open, and is not refused."""
+BACKLOG = 4096
+"""Connections that wait to be accepted; the system may hold fewer (net.core.somaxconn)."""
 EXTRA_S = 5.0
 """Beyond their grace, until workers that were told to stop are killed."""
 
@@ -77,17 +79,20 @@ class Supervisor:
             await self._end(places)
 
     async def _begin(self) -> None:
-        """When each worker is ready, or has failed once, let requests come, and say so."""
+        """When each worker is ready, or has failed once, let requests come, and say so. Raises Damage."""
         ready = await asyncio.gather(*self._first)
         if self._stop.is_set():
             return
         await self._crew.tend()
-        self._listening.listen(QUEUE)
+        try:
+            self._listening.listen(BACKLOG)  # here and not in a worker: who reads the line below may come at once
+        except OSError as error:  # another program was begun at the same time: both could be bound
+            raise taken(self._start, error) from error
         host, port, *_ = self._listening.getsockname()
         print(ready_line(address(host, port), self._crew.admin.address, sum(ready)), flush=True)
         self._begun = True
         for worker in self._crew.workers.values():
-            if worker.ready.done() and worker.ready.result():
+            if worker.answers:
                 worker.channel.tell({"go": True})
         notify(READY)
 
@@ -95,8 +100,9 @@ class Supervisor:
         """Have a worker in this place for as long as the gateway runs."""
         failures = 0
         while not self._stop.is_set():
+            worker = worker or await self._again(place)
             if worker is None:
-                worker = await self._spawn(place, again=True)
+                continue
             await (heeding or worker.heed())
             self._crew.forget(place)
             if self._stop.is_set():
@@ -106,17 +112,38 @@ class Supervisor:
             self._crew.restarts += 1
             logger.error("worker %d ended (%s): another one takes its place%s", worker.pid, worker.how, _soon(wait_s))
             worker = heeding = None
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), wait_s)
+            await self._pause(wait_s)
+
+    async def _again(self, place: int) -> Worker | None:
+        """Another worker; None, after a while, when the machine does not let there be one now."""
+        try:
+            worker = await self._spawn(place, again=True)
+        except OSError as error:
+            logger.error("no worker can be started (%s): it is tried again in %g s", error.strerror, AGAIN_S)
+            await self._pause(AGAIN_S)
+            return None
+        if self._stop.is_set():  # everyone else has been told to stop
+            worker.process.kill()
+        return worker
+
+    async def _pause(self, wait_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), wait_s)
 
     async def _spawn(self, place: int, again: bool) -> Worker:
         ours, theirs = socket.socketpair()
         handles = self._listening.fileno(), theirs.fileno()
         words = [self._start.as_json(), *map(str, handles), "again" if again else "fresh"]
+        # -P, and our own places to look for modules: what lies in the working folder is none of ours.
+        command = [sys.executable, "-P", "-m", "keyswap.shell.worker", *words]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "keyswap.shell.worker", *words, pass_fds=handles, stdin=asyncio.subprocess.DEVNULL
+                *command, pass_fds=handles, stdin=asyncio.subprocess.DEVNULL, env=environment
             )
+        except OSError:
+            ours.close()
+            raise
         finally:
             theirs.close()
         channel = Channel(ours)
@@ -145,6 +172,7 @@ class Supervisor:
 
     async def _end(self, places: list[asyncio.Task[None]]) -> None:
         self._stop.set()
+        self._listening.close()  # with the last worker's it is closed for good: connections are refused, not kept
         self._crew.stopping = True
         notify(STOPPING)
         for worker in self._crew.workers.values():
@@ -158,7 +186,6 @@ class Supervisor:
             await asyncio.wait(late)
         await self._control.close()
         await self._crew.admin.close()
-        self._listening.close()
 
 
 def _soon(wait_s: float) -> str:
@@ -175,13 +202,17 @@ def listen(start: Start) -> socket.socket:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind(found[0][4])
     except OSError as error:
-        why = error.strerror or error
-        told = (
-            f"{start.listen} cannot be listened on ({why}): is another program using it, or is it not this machine's?"
-        )
-        raise Damage(told) from error
+        raise taken(start, error) from error
     listening.setblocking(False)
     return listening
+
+
+def taken(start: Start, error: OSError) -> Damage:
+    """What is said when nobody can listen."""
+    why = error.strerror or error
+    return Damage(
+        f"{start.listen} cannot be listened on ({why}): is another program using it, or is it not this machine's?"
+    )
 
 
 async def serve(start: Start) -> None:

@@ -24,7 +24,7 @@ from keyswap.shell.start import Start
 logger = logging.getLogger(__name__)
 
 
-async def work(start: Start, listening: inside_lean.SharedSocket, channel: Channel, resumes: bool) -> None:
+async def work(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
     """Run until told to stop. Raises Damage, before anything is accepted."""
     inside_lean.lighten()
     listener = inside_lean.SharedListener(listening)
@@ -33,15 +33,16 @@ async def work(start: Start, listening: inside_lean.SharedSocket, channel: Chann
     service = addon.service
     assert service is not None
 
-    def tell(listening: list[str]) -> None:
-        if listening:
-            return channel.tell({"event": "ready"})
-        channel.tell({"event": "failed", "error": f"{start.listen} cannot be listened on"})
-        return stopping.begin(0.0)
+    def tell(listens: list[str]) -> None:
+        if listens:
+            channel.tell({"event": "ready"})
+        else:
+            channel.tell({"event": "failed", "error": f"{start.listen} cannot be listened on"})
+            cast("Any", master).shutdown()
 
     master.addons.add(launcher.Running(tell, master))
     loop = asyncio.get_running_loop()
-    stopping = _Stopping(master, addon, start.grace_s)
+    stopping = _Stopping(master, addon, listener, start.grace_s)
     loop.add_signal_handler(signal.SIGTERM, stopping.begin)
     serving = loop.create_task(_serve(channel, service, stopping, listener))
     try:
@@ -74,8 +75,10 @@ async def _answer(channel: Channel, service: Service, said: dict[str, Any]) -> N
 class _Stopping:
     """A stop with grace; being told a second time changes nothing."""
 
-    def __init__(self, master: inside_lean.LeanMaster, addon: KeyswapAddon, grace_s: float) -> None:
-        self._master, self._addon, self._grace_s = master, addon, grace_s
+    def __init__(
+        self, master: inside_lean.LeanMaster, addon: KeyswapAddon, listener: inside_lean.SharedListener, grace_s: float
+    ) -> None:
+        self._master, self._addon, self._listener, self._grace_s = master, addon, listener, grace_s
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, grace_s: float | None = None) -> None:
@@ -87,6 +90,7 @@ class _Stopping:
 
     async def _stop(self) -> None:
         try:
+            await self._listener.clear()
             await self._addon.drain(self._grace_s)
         finally:
             cast("Any", self._master).shutdown()
@@ -98,16 +102,14 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches a whole terminal: the supervisor says what it means
     channel = Channel(socket.socket(fileno=int(line)))
     try:
-        asyncio.run(
-            _connected(Start.of(told), inside_lean.SharedSocket(fileno=int(listening)), channel, again == "again")
-        )
+        asyncio.run(_connected(Start.of(told), socket.socket(fileno=int(listening)), channel, again == "again"))
     except Damage as error:
         channel.say_at_the_end({"event": "failed", "error": str(error)})
         return 3
     return 0
 
 
-async def _connected(start: Start, listening: inside_lean.SharedSocket, channel: Channel, resumes: bool) -> None:
+async def _connected(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
     await channel.open()
     logging.getLogger().addHandler(Voice(lambda line: channel.tell({"event": "log", "line": line})))
     await work(start, listening, channel, resumes)

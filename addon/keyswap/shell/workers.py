@@ -59,7 +59,7 @@ class Worker:
 
     async def feel(self) -> dict[str, Any]:
         """What it says of itself now; where it does not answer, what it said last."""
-        if self.ready.done():
+        if self.answers:
             self.pulse = await self.ask({"command": "pulse"}) or self.pulse
         return self.pulse
 
@@ -67,6 +67,11 @@ class Worker:
     def pid(self) -> int:
         """Its process."""
         return self.process.pid
+
+    @property
+    def answers(self) -> bool:
+        """Whether it can be asked something: one that is starting would be waited for."""
+        return self.ready.done() and self.ready.result()
 
     @property
     def how(self) -> str:
