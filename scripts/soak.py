@@ -27,6 +27,8 @@ from wsproto.events import AcceptConnection, BytesMessage, Request
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+import soak_long
+
 from certificates import self_signed
 from harness import Gateway, Home, eventually, free_port
 from raw import Got, Recorder, connect, head, listen, ok, tls
@@ -78,12 +80,6 @@ class Backend(Recorder):
             ok(got, connection)
 
 
-def memory_mib(gateway: Gateway, name: str) -> float:
-    """A line of the process's status, in MiB."""
-    status = Path(f"/proc/{gateway.process.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(name)) / 1024
-
-
 class Soak:
     """A backend, a plain gateway, one that speaks TLS, and what goes through them."""
 
@@ -94,8 +90,9 @@ class Soak:
         self.key = self.home.key()[1]
         self.certificate = self_signed(folder, "gateway")
         words = ("--tls-cert", str(self.certificate), "--tls-key", str(self.certificate.with_suffix(".key")))
-        self.plain = Gateway(self.home, "serve").ready()
-        self.tls = Gateway(self.home, "serve", *words, port=free_port())
+        one = ("--workers", "1")
+        self.plain = Gateway(self.home, "serve", *one).ready()
+        self.tls = Gateway(self.home, "serve", *one, *words, port=free_port())
         eventually("the gateway with TLS is ready", lambda: '"ready"' in self.tls.output)
 
     def close(self) -> None:
@@ -107,13 +104,13 @@ class Soak:
     def measure(self, what: str, gateway: Gateway, act: Callable[[Row], None]) -> Row:
         """Do it, and see what it took."""
         row = Row(what)
-        before = memory_mib(gateway, "VmRSS")
-        Path(f"/proc/{gateway.process.pid}/clear_refs").write_text("5")  # the peak begins anew
+        before = gateway.memory() / MIB
+        Path(f"/proc/{gateway.workers[0]}/clear_refs").write_text("5")  # the peak begins anew
         try:
             act(row)
         except (OSError, AssertionError) as error:
             row.wrong = f"{type(error).__name__}: {error}"
-        row.grew_mib = memory_mib(gateway, "VmHWM") - before
+        row.grew_mib = gateway.memory("VmHWM") / MIB - before
         if gateway.process.poll() is not None:
             row.wrong = "the gateway has ended"
         return row
@@ -343,7 +340,11 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of the bytes")
     parser.add_argument("--only", default="", metavar="WORD", help="only rows whose name holds this")
     parser.add_argument("--json", action="store_true", help="one JSON line a row")
+    parser.add_argument("--minutes", type=float, help="instead: mixed traffic for so long, and what it leaves behind")
     told = parser.parse_args()
+    if told.minutes is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            return 0 if soak_long.run(Path(folder), told.minutes, told.json) else 1
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(Path(folder), 100 if told.quick else 1000)

@@ -1,4 +1,4 @@
-"""Memory stays bounded: a tenth of what `./scripts/soak` measures, on every run of the tests."""
+"""Memory stays bounded: a tenth of what `./scripts/soak` measures, and half a minute of its long one, on every run."""
 
 import json
 import subprocess
@@ -19,3 +19,15 @@ def test_memory_is_bounded() -> None:
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 17 and not [row for row in rows if not row["good"]], done.stdout + done.stderr
     assert done.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="processes are looked at through Linux's /proc")
+def test_mixed_traffic_leaves_nothing_behind() -> None:
+    """Half a minute of everything at once: no wrong answer, no worker lost, no open file or task left in any of them."""
+    command = [sys.executable, str(ROOT / "scripts" / "soak.py"), "--minutes", "0.4", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["requests"] > 100 and len(found["workers"]) == 4 and not found["wrong"] and not found["restarts"]
+    assert all(found[kind] > 0 for kind in ("stream", "socket", "upload", "leave", "http2", "reload")), found

@@ -3,6 +3,7 @@
 Law: nothing is decided here that the gate would not decide; a question never ends in a traceback.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -28,7 +29,7 @@ async def answer(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _status(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
-    return telling.status(service, time.time())
+    return {**telling.status(service, time.time()), "tasks": len(asyncio.all_tasks())}
 
 
 async def _explain(service: Service, asked: dict[str, Any]) -> dict[str, Any]:

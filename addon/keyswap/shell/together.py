@@ -18,12 +18,18 @@ def together(answers: list[dict[str, Any]], pid: int, wanted: int, restarts: int
     }
     unhealthy = [one["keys"] for one in answers if not one["keys"]["healthy"]]
     whole["keys"] = unhealthy[0] if unhealthy else whole["keys"]
+    del whole["tasks"]
     whole["pid"] = pid
     whole["workers"] = {
         "wanted": wanted,
         "restarts": restarts,
         "running": [
-            {"pid": one["pid"], "policy_loaded_at": one["policy"]["loaded_at"], "error": one["policy"]["reload_error"]}
+            {
+                "pid": one["pid"],
+                "policy_loaded_at": one["policy"]["loaded_at"],
+                "error": one["policy"]["reload_error"],
+                "tasks": one["tasks"],
+            }
             for one in answers
         ],
     }
