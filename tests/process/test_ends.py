@@ -43,17 +43,11 @@ def hasty(home: Home) -> Iterator[Hasty]:
     made.close()
 
 
-def resident_mib(gateway: Gateway) -> float:
-    """Its resident memory."""
-    with open(f"/proc/{gateway.process.pid}/statm") as statm:
-        return int(statm.read().split()[1]) * 4096 / (1 << 20)
-
-
 @pytest.mark.parametrize("path", ["/.well-known/jwks.json", "/.well-known/keyswap/health"])
 def test_a_body_to_an_own_path_is_not_kept(start: Start, hasty: Hasty, path: str) -> None:
     """Whoever uploads to a path that the gateway answers itself gets its answer at once, and none of it is kept."""
     gateway = start("serve").ready()
-    before = resident_mib(gateway)
+    before = gateway.memory()
     with connect(gateway.port) as caller:
         began = time.monotonic()
         caller.sendall(head("POST", path, None, "Content-Length: 200000000"))
@@ -61,7 +55,7 @@ def test_a_body_to_an_own_path_is_not_kept(start: Start, hasty: Hasty, path: str
         with suppress(OSError):  # it is not listened to for long
             for _ in range(3000):
                 caller.sendall(BLOCK)
-    assert resident_mib(gateway) - before < 20
+    assert gateway.memory() - before < 20 << 20
 
 
 def test_an_upload_that_was_answered_early_ends_with_its_key(start: Start, home: Home, hasty: Hasty) -> None:

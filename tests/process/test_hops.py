@@ -134,8 +134,8 @@ def test_a_large_message_costs_what_it_weighs(gateway: Gateway, key: str, record
                 size = 0
 
     def cpu_s() -> float:
-        told = Path(f"/proc/{gateway.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(told[11]) + int(told[12])) / 100
+        told = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in gateway.workers]
+        return sum(int(one[11]) + int(one[12]) for one in told) / 100
 
     recorder.behave = socket_of
     caller = WSConnection(ConnectionType.CLIENT)

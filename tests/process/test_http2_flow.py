@@ -186,13 +186,8 @@ def test_a_backend_that_does_not_read_holds_up_its_own_stream_alone(caller: Http
 def test_small_frames_wait_in_one_piece(gateway: Gateway, wire: Wire, key: str, backend: Backend) -> None:
     """Bodies of one byte a frame that no backend reads take about as much memory as they have bytes: as many as
     do not yet end the connection as frames of no use."""
-
-    def resident() -> int:
-        status = Path(f"/proc/{gateway.process.pid}/status").read_text()
-        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS"))
-
     backend.go_on.clear()
-    before, filler, crumbs = resident(), b"x" * 16_000, data(1, b"x", end=False) * 8_000
+    before, filler, crumbs = gateway.memory(), b"x" * 16_000, data(1, b"x", end=False) * 8_000
     for number in range(1, 9, 2):
         wire.send(headers(number, fields(b"/stall/%d" % number, key), end=False))
         for _ in range(400):  # until the backend's sockets are full: what is beyond the window is lost with the stream
@@ -204,7 +199,7 @@ def test_small_frames_wait_in_one_piece(gateway: Gateway, wire: Wire, key: str, 
         wire.send(crumbs.replace(b"\0\0\0\1x", number.to_bytes(4) + b"x"))
     wire.pinged(5)
     assert not wire.closed and wire.goaway is None
-    assert resident() - before < 24 * MIB
+    assert gateway.memory() - before < 24 * MIB
 
 
 def test_an_empty_frame_ends_no_body(wire: Wire, key: str, backend: Backend) -> None:

@@ -35,16 +35,10 @@ def certificate(home: Home) -> Path:
 @pytest.fixture
 def gateway(home: Home, certificate: Path) -> Iterator[Gateway]:
     words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    made = Gateway(home, "serve", *words)
+    made = Gateway(home, "serve", "--workers", "1", *words)  # what all callers share is a worker's
     eventually("it is ready", lambda: '"ready"' in made.output)
     yield made
     assert "Traceback" not in made.stop()
-
-
-def resident(gateway: Gateway) -> int:
-    """Bytes of memory that the process has now."""
-    status = Path(f"/proc/{gateway.process.pid}/status").read_text()
-    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS"))
 
 
 def test_header_names_leave_nothing_behind(home: Home) -> None:
@@ -54,10 +48,10 @@ def test_header_names_leave_nothing_behind(home: Home) -> None:
         with connect(gateway.port) as connection:
             for number in range(820):
                 if number == 20:
-                    before = resident(gateway)
+                    before = gateway.memory()
                 connection.sendall(head("GET", "/", None, f"X{number:05}{'x' * 60_000}: 1"))
                 assert listen(connection, b"}").status == 401
-        assert resident(gateway) - before < 16 * MIB
+        assert gateway.memory() - before < 16 * MIB
     finally:
         assert "Traceback" not in gateway.stop()
 
@@ -82,14 +76,14 @@ def test_callers_that_do_not_read_share_a_budget(gateway: Gateway, home: Home, c
         modest = callers.pop()
         kept = modest.ask("GET", "/", key)
         modest.until(lambda: kept.status == 200)
-        before = resident(gateway)
+        before = gateway.memory()
         for caller in callers:
             for _ in range(10):
                 with suppress(OSError):
                     asked = [caller.ask("GET", "/", key) for _ in range(10)]
                     caller.until(lambda asked=asked: all(stream.status for stream in asked))  # type: ignore[misc]
         eventually("some have ended", lambda: sum(map(has_ended, callers)) >= 7)
-        assert resident(gateway) - before < 160 * MIB
+        assert gateway.memory() - before < 160 * MIB
         assert sum(map(has_ended, callers)) <= 12
         modest.h2.increment_flow_control_window(65_535, 1)
         modest.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 65_535})
@@ -105,9 +99,9 @@ def test_answered_requests_leave_nothing_behind(gateway: Gateway, home: Home, ce
         caller = Http2(connection)
         for number in range(90):
             if number == 10:
-                before = resident(gateway)
+                before = gateway.memory()
             asked = [caller.ask("GET", "/", key) for _ in range(10)]
             caller.until(lambda asked=asked: all(stream.ended for stream in asked))  # type: ignore[misc]
             assert {stream.status for stream in asked} == {200}
             caller.streams.clear()
-        assert resident(gateway) - before < 40 * MIB
+        assert gateway.memory() - before < 40 * MIB

@@ -225,10 +225,6 @@ def test_too_large_a_body(slow: Slow, tmp_path: Path) -> None:
         gateway.stop()
 
 
-def open_files(gateway: Gateway) -> int:
-    return len(list(Path(f"/proc/{gateway.process.pid}/fd").iterdir()))
-
-
 @pytest.mark.slow
 def test_no_socket_is_leaked(gateway: Gateway, key: str) -> None:
     """After 1,000 connections of every unfinished kind, some reset, the gateway has as many open files as before."""
@@ -245,7 +241,7 @@ def test_no_socket_is_leaked(gateway: Gateway, key: str) -> None:
         head("GET", "/half-body", key),
         head("GET", "/", key, *handshake, f"Sec-WebSocket-Key: {'A' * 22}=="),
     ]  # fmt: skip
-    before = open_files(gateway)
+    before = gateway.files
     for batch in range(10):
         open_now = []
         for number in range(100):
@@ -267,16 +263,17 @@ def test_no_socket_is_leaked(gateway: Gateway, key: str) -> None:
                 if over:
                     open_now.remove(connection)
                     connection.close()
-    eventually("all sockets are closed", lambda: open_files(gateway) <= before + 2)
+    eventually("all sockets are closed", lambda: gateway.files <= before + 2)
 
 
 def test_one_address_cannot_take_all_connections(slow: Slow, tmp_path: Path) -> None:
     """Beyond a quarter of its open files the gateway turns an address away; who is in goes on, a leaver makes room."""
     home = Home(tmp_path, slow.url)
     _, key = home.key()
-    gateway = Gateway(home, "serve").ready()
-    _, hard = resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (240, hard))
+    gateway = Gateway(home, "serve", "--workers", "1").ready()
+    (worker,) = gateway.workers
+    _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (240, hard))
     with ExitStack() as opened:
         connections = [opened.enter_context(connect(gateway.port)) for _ in range(70)]
         eventually("some are turned away", lambda: len(select.select(connections, [], [], 0)[0]) == 10)
