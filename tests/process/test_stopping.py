@@ -184,6 +184,19 @@ def test_a_stop_finds_workers_that_have_just_begun(start: Start, home: Home) -> 
     assert time.monotonic() - began < 6
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("begun", [1, 2])
+def test_a_stop_while_it_begins(start: Start, home: Home, how: signal.Signals, begun: int) -> None:
+    """Told to stop while its first or its other workers are being begun, also by Ctrl-C, which reaches a whole terminal:
+    it ends in silence, and nothing is left."""
+    gateway = start("serve", "--grace", "30s", before=("setsid",))
+    eventually("workers begin", lambda: len(processes(gateway)) == begun)
+    children = processes(gateway)
+    os.killpg(gateway.process.pid, how)
+    assert gateway.ended() == 0 and not gateway.output, gateway.output
+    assert are_gone(children)
+
+
 # ---- Not told
 
 
@@ -202,7 +215,8 @@ def test_workers_end_with_their_supervisor(start: Start, home: Home, noting: Not
             eventually("it is accepted", lambda caller=caller: held_by(caller, children))
         gateway.process.kill()
         gateway.process.wait()
-        second = start("serve").ready()
+        second = start("serve")
+        eventually("the second one is ready", lambda: '"ready"' in second.output)  # those of the first might answer too
         for number, caller in enumerate(slow):
             heard = listen(caller, b"\r\n\r\ns%d" % number)
             assert heard.status == 200, heard

@@ -99,7 +99,7 @@ class Supervisor:
     async def _keep(self, place: int, worker: Worker | None = None, heeding: asyncio.Task[None] | None = None) -> None:
         """Have a worker in this place for as long as the gateway runs."""
         failures = 0
-        while not self._stop.is_set():
+        while worker is not None or not self._stop.is_set():  # one that was begun is heard to its end
             worker = worker or await self._again(place)
             if worker is None:
                 continue
@@ -117,14 +117,11 @@ class Supervisor:
     async def _again(self, place: int) -> Worker | None:
         """Another worker; None, after a while, when the machine does not let there be one now."""
         try:
-            worker = await self._spawn(place, again=True)
+            return await self._spawn(place, again=True)
         except OSError as error:
             logger.error("no worker can be started (%s): it is tried again in %g s", error.strerror, AGAIN_S)
             await self._pause(AGAIN_S)
             return None
-        if self._stop.is_set():  # everyone else has been told to stop
-            worker.process.kill()
-        return worker
 
     async def _pause(self, wait_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -139,7 +136,11 @@ class Supervisor:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
             process = await asyncio.create_subprocess_exec(
-                *command, pass_fds=handles, stdin=asyncio.subprocess.DEVNULL, env=environment
+                *command,
+                pass_fds=handles,
+                stdin=asyncio.subprocess.DEVNULL,
+                env=environment,
+                process_group=0,  # Ctrl-C reaches a whole group: what it means is said here
             )
         except OSError:
             ours.close()
@@ -149,6 +150,8 @@ class Supervisor:
         channel = Channel(ours)
         await channel.open()
         worker = self._crew.workers[place] = Worker(process, channel, lambda: self._begun, self._chorus.heard)
+        if self._stop.is_set():  # everyone else has been told
+            _kill(worker)
         return worker
 
     async def _tend(self) -> None:
@@ -163,11 +166,10 @@ class Supervisor:
     # ---- The end
 
     def stop(self) -> None:
-        """Stop with grace; told again, at once."""
-        if self._stop.is_set():
+        """Stop with grace; at once when told again, or when nobody has been let in yet."""
+        if self._stop.is_set() or not self._begun:
             for worker in self._crew.workers.values():
-                with contextlib.suppress(ProcessLookupError):
-                    worker.process.kill()
+                _kill(worker)
         self._stop.set()
 
     async def _end(self, places: list[asyncio.Task[None]]) -> None:
@@ -180,12 +182,16 @@ class Supervisor:
         _done, late = await asyncio.wait(places, timeout=self._grace_s + EXTRA_S)
         for worker in self._crew.workers.values() if late else ():
             logger.error("worker %d did not stop in time: it is killed", worker.pid)
-            with contextlib.suppress(ProcessLookupError):
-                worker.process.kill()
+            _kill(worker)
         if late:
             await asyncio.wait(late)
         await self._control.close()
         await self._crew.admin.close()
+
+
+def _kill(worker: Worker) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        worker.process.kill()
 
 
 def _soon(wait_s: float) -> str:

@@ -99,7 +99,7 @@ class _Stopping:
 def main() -> int:
     """`python -m keyswap.shell.worker START LISTENING CHANNEL fresh|again`, by the supervisor alone."""
     told, listening, line, again = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches a whole terminal: the supervisor says what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(line)))
     try:
         asyncio.run(_connected(Start.of(told), socket.socket(fileno=int(listening)), channel, again == "again"))
