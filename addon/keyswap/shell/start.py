@@ -1,4 +1,7 @@
-"""What `keyswap serve` was told, as it is handed from process to process."""
+"""What `keyswap serve` was told, as it is handed from process to process.
+
+Law: it holds no secret, since a command line can be read by every user of the machine.
+"""
 
 import json
 import os
