@@ -103,10 +103,10 @@ def test_a_failing_store_refuses_or_admits_and_comes_back(
         again = time.monotonic()
         eventually("requests are counted", lambda: load.since(again)[200] > 50)
         assert set(load.since(again)) == {200}
-        eventually("each worker tells", lambda: gateway.output.count("answers again") == len(gateway.workers))
+        eventually("it tells", lambda: "answers again" in gateway.output)
     assert load.longest() < 1.0
     counted = {row["limit"]: row["level"] for row in home.json("limits", "list")["data"]}
     assert counted["other"] > 50
     lines = [line for line in gateway.stop().splitlines() if "limit store" in line]
     told_of = ["can't be asked" if "can't be asked" in line else line.partition(": ")[0][-13:] for line in lines]
-    assert told_of == ["can't be asked"] * 2 + ["answers again"] * 2, lines
+    assert told_of == ["can't be asked", "answers again"], lines

@@ -71,7 +71,7 @@ def test_a_stop_under_load_loses_nothing(start: Start, home: Home, noting: Notin
     """SIGTERM under load: every request that was accepted is answered rightly, slow ones and streams too; then nobody is
     let in, and the exit code is 0."""
     _, key = home.key()
-    gateway = start("serve", "--grace", "15s").ready()
+    gateway = start("serve", "--workers", "2", "--grace", "15s").ready()
     children = processes(gateway)
     assert len(children) == 2
     with connect(gateway.port) as stream, loaded(gateway.port, key, mixed, callers=12) as load:
@@ -97,7 +97,7 @@ def test_a_stop_under_load_loses_nothing(start: Start, home: Home, noting: Notin
 def test_a_second_signal_ends_at_once(start: Start, home: Home, second: signal.Signals) -> None:
     """Who is told twice to stop does not wait for anybody."""
     _, key = home.key()
-    gateway = start("serve", "--grace", "30s").ready()
+    gateway = start("serve", "--workers", "2", "--grace", "30s").ready()
     children = processes(gateway)
     with connect(gateway.port) as caller:
         caller.sendall(head("GET", "/slow?ms=20000", key))
@@ -124,7 +124,7 @@ def refuses(port: int) -> bool:
 def test_what_goes_on_is_cut_after_the_grace(start: Start, home: Home) -> None:
     """A stream and a WebSocket go on until the grace is over, and are cut then; new connections are refused meanwhile."""
     _, key = home.key()
-    gateway = start("serve", "--grace", "2s").ready()
+    gateway = start("serve", "--workers", "2", "--grace", "2s").ready()
     children = processes(gateway)
     with connect(gateway.port) as stream, connect(gateway.port) as plain:
         stream.sendall(head("GET", "/events?n=1000&ms=50", key, "X-Unique: e"))
@@ -154,7 +154,7 @@ def test_a_stop_says_goodbye_to_http2(start: Start, home: Home) -> None:
     _, key = home.key()
     certificate = self_signed(home.folder, "gateway")
     words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")), "--grace", "10s")
-    gateway = start("serve", *words)
+    gateway = start("serve", "--workers", "2", *words)
     eventually("it is ready", lambda: '"ready"' in gateway.output)
     with tls(gateway.port, certificate, "h2") as connection:
         caller = Http2(connection)
@@ -174,7 +174,7 @@ def test_a_stop_says_goodbye_to_http2(start: Start, home: Home) -> None:
 
 def test_a_stop_finds_workers_that_have_just_begun(start: Start, home: Home) -> None:
     """A stop while a worker is being replaced does not wait for it until the grace is over."""
-    gateway = start("serve", "--grace", "30s").ready()
+    gateway = start("serve", "--workers", "2", "--grace", "30s").ready()
     for child in processes(gateway):
         os.kill(child, signal.SIGKILL)
     eventually("they are gone", lambda: "takes its place" in gateway.output)
@@ -189,7 +189,7 @@ def test_a_stop_finds_workers_that_have_just_begun(start: Start, home: Home) -> 
 def test_a_stop_while_it_begins(start: Start, home: Home, how: signal.Signals, begun: int) -> None:
     """Told to stop while its first or its other workers are being begun, also by Ctrl-C, which reaches a whole terminal:
     it ends in silence, and nothing is left."""
-    gateway = start("serve", "--grace", "30s", before=("setsid",))
+    gateway = start("serve", "--workers", "2", "--grace", "30s", before=("setsid",))
     eventually("workers begin", lambda: len(processes(gateway)) == begun)
     children = processes(gateway)
     os.killpg(gateway.process.pid, how)
@@ -205,7 +205,7 @@ def test_workers_end_with_their_supervisor(start: Start, home: Home, noting: Not
     """The supervisor is killed: what was accepted is answered all the same, its workers end by themselves, and another
     gateway can begin at once on the same port and state."""
     _, key = home.key()
-    gateway = start("serve", "--grace", "8s").ready()
+    gateway = start("serve", "--workers", "2", "--grace", "8s").ready()
     children = processes(gateway)
     with ExitStack() as stack:
         slow = [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port))) for _ in range(6)]
@@ -215,7 +215,7 @@ def test_workers_end_with_their_supervisor(start: Start, home: Home, noting: Not
             eventually("it is accepted", lambda caller=caller: held_by(caller, children))
         gateway.process.kill()
         gateway.process.wait()
-        second = start("serve")
+        second = start("serve", "--workers", "2")
         eventually("the second one is ready", lambda: '"ready"' in second.output)  # those of the first might answer too
         for number, caller in enumerate(slow):
             heard = listen(caller, b"\r\n\r\ns%d" % number)
@@ -240,7 +240,7 @@ def test_a_port_in_use_stops_the_start(start: Start, home: Home) -> None:
 
 def test_of_two_starts_at_once_one_listens(start: Start, home: Home) -> None:
     """Two gateways that begin on one port at the same moment: one is ready, and the other ends with exit code 3."""
-    both = [start("serve") for _ in range(2)]
+    both = [start("serve", "--workers", "2") for _ in range(2)]
     lost = eventually("one has ended", lambda: next((one for one in both if one.process.poll() is not None), None))
     assert lost.process.returncode == 3 and "cannot be listened on" in lost.output and '"ready"' not in lost.output
     winner = next(one for one in both if one is not lost)
@@ -298,7 +298,7 @@ def test_modules_in_the_working_folder_are_not_taken(home: Home) -> None:
 def test_sockets_close_with_a_reason(start: Start, home: Home) -> None:
     """A WebSocket without traffic is closed when the grace is over, and the gateway ends."""
     _, key = home.key()
-    gateway = start("serve", "--grace", "1s").ready()
+    gateway = start("serve", "--workers", "2", "--grace", "1s").ready()
     with connect(gateway.port) as plain:
         caller = WSConnection(ConnectionType.CLIENT)
         credential = [(b"Authorization", b"Bearer " + key.encode())]
