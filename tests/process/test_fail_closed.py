@@ -10,6 +10,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from harness import ENTRY, ROOT, Backend, Client, Gateway, Home, eventually
 
@@ -206,3 +207,16 @@ def test_a_locked_key_database_admits_nobody_unproven(start: Start, home: Home, 
         other.close()
         eventually("it recovers", lambda: gateway.get("/", unseen).status == 200)
     assert backend.count <= 4
+
+
+@pytest.mark.parametrize("kind", ["mitmdump", "serve"])
+def test_mitmproxy_answers_nothing_itself(kind: str, start: Start, home: Home, backend: Backend) -> None:
+    """Its list of revoked certificates is at a path of the backend's: an admitted request for that goes there."""
+    _, value = home.key()
+    gateway = start(kind).ready()
+    folder = home.folder / ".mitmproxy" if kind == "mitmdump" else home.state / "mitmproxy"
+    authority = x509.load_pem_x509_certificate((folder / "mitmproxy-ca-cert.pem").read_bytes())
+    path = f"/mitmproxy-{authority.serial_number}.crl"
+    assert gateway.get(path).status == 401
+    assert gateway.get(path, value).body == backend.answer
+    assert backend.seen[-1].path == path

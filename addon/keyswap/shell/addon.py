@@ -92,6 +92,7 @@ class KeyswapAddon:
         inside.quieten_wire_logs()
         inside.log_without_quoting(report)
         inside.drop_replays(master)
+        inside.drop_revocation_list(master)
         raise_file_limit()
         mode = list(master.options.mode)
         inside.close_direct_path(master)

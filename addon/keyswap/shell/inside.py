@@ -58,6 +58,13 @@ def drop_replays(master: Master) -> None:
         master.commands.commands.pop(name, None)
 
 
+def drop_revocation_list(master: Master) -> None:
+    """Take away mitmproxy's answer to every admitted request whose path ends with that of its own authority's CRL."""
+    tlsconfig: Any = master.addons.get("tlsconfig")
+    if tlsconfig is not None:
+        tlsconfig.request = None
+
+
 def web_url(master: Master) -> str | None:
     """Where mitmweb shows flows, with the token that lets a browser in; None for the others."""
     return getattr(master, "web_url", None)
