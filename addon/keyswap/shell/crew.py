@@ -5,6 +5,7 @@ of its workers is.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,8 @@ from keyswap.shell.exposition import exposition
 from keyswap.shell.families import Snapshot, merged
 from keyswap.shell.together import together
 from keyswap.shell.workers import Worker
+
+logger = logging.getLogger(__name__)
 
 _NOBODY = {"error": "no worker of this gateway answers: is it starting, overloaded or stopping?"}
 
@@ -40,7 +43,10 @@ class Crew:
         """A worker has ended."""
         worker = self.workers.pop(place, None)
         if worker is not None and worker.pulse:
-            self._ended = merged([], [self._ended, worker.pulse["counts"]])
+            try:
+                self._ended = merged([], [self._ended, worker.pulse["counts"]])
+            except (LookupError, ValueError):
+                logger.warning("what worker %d had counted is lost: it was of another version", worker.pid)
 
     async def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What the gateway as a whole answers a command."""
