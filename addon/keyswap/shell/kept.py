@@ -7,6 +7,7 @@ being edited, and the gateway would lose its workers one by one while its policy
 import hashlib
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from keyswap.model import Damage
@@ -20,8 +21,8 @@ def keep(state: StateDirectory, policy: Path, raw: bytes, parts: Parts) -> None:
     """Keep a policy's text and its documents' content. What cannot be written is said, and changes nothing else."""
     pieces = [raw, *(one.raw for one in parts.values())]
     listed = [(uri, len(one.raw)) for uri, one in parts.items()]
-    digest = hashlib.sha256(b"".join(hashlib.sha256(piece).digest() for piece in pieces)).hexdigest()
-    head = json.dumps({"policy": str(policy), "size": len(raw), "parts": listed, "digest": digest}).encode() + b"\n"
+    said = {"policy": str(policy), "size": len(raw), "parts": listed, "digest": _digest(pieces)}
+    head = json.dumps(said).encode() + b"\n"
     try:
         if _head_of(state.file(_name(policy))) != head:
             state.replace(_name(policy), head + b"".join(pieces))
@@ -40,9 +41,15 @@ def kept(state: StateDirectory, policy: Path) -> tuple[bytes, Parts] | None:
         for uri, size in said["parts"]:
             parts[uri] = Content(rest[at : at + size])
             at += size
+        whole = said["policy"] == str(policy) and len(rest) == at
+        same = said["digest"] == _digest([raw, *(one.raw for one in parts.values())])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return (raw, parts) if said["policy"] == str(policy) and len(rest) == at else None
+    return (raw, parts) if whole and same else None
+
+
+def _digest(pieces: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(hashlib.sha256(piece).digest() for piece in pieces)).hexdigest()
 
 
 def _name(policy: Path) -> str:

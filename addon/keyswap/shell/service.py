@@ -165,7 +165,7 @@ class Service:
             raw = policies.read(self.file)
             loaded = self._load(policies.parse(raw, str(self.file)), None)
             self._keep(raw, loaded)
-        except Damage as error:
+        except Exception as error:
             found = kept(self.resources.state, self.file)
             if found is None:
                 raise
@@ -174,9 +174,12 @@ class Service:
                 loaded = self._load(policies.parse(raw, str(self.file)), None)
             finally:
                 documents.standing_in = None
-            self.reload_error = str(error)
-            logger.error("the policy that was in force stays so: %s", error)
+            self.reload_error = self._told(error)
+            logger.error("the policy that was in force stays so: %s", self.reload_error)
         return loaded
+
+    def _told(self, error: Exception) -> str:
+        return str(error) if isinstance(error, Damage) else f"{self.file}: {type(error).__name__} while reading it"
 
     def _keep(self, raw: bytes, loaded: Loaded) -> None:
         if self._keeps:
@@ -264,11 +267,10 @@ class Service:
             policy = await asyncio.to_thread(policies.parse, raw, str(self.file))
             after = await asyncio.to_thread(self._load, policy, before)
         except Exception as error:  # noqa: BLE001 (whatever it is, the old policy stays, and says so)
-            told = str(error) if isinstance(error, Damage) else f"{self.file}: {type(error).__name__} while reading it"
-            self.reload_error = told
+            self.reload_error = self._told(error)
             self.counts.reloads_refused += 1
-            logger.error("the old policy stays in force: %s", told)
-            await asyncio.to_thread(audit.policy, self.resources.state.path, self.file, told)
+            logger.error("the old policy stays in force: %s", self.reload_error)
+            await asyncio.to_thread(audit.policy, self.resources.state.path, self.file, self.reload_error)
             return
         if not self.files.unchanged():  # it may have been half written when it was read: soon it will be again
             self._changed = True
