@@ -245,7 +245,8 @@ class Watched:
 
     def is_idle(self, now: float) -> bool:
         """Whether nothing has been asked or said for a moment: a caller may just be sending its next request."""
-        return not self.open and now - self.last > IDLE_S
+        layer = self._layer or inside_http.http_layer(self.handler)
+        return not self.open and not (layer and layer.streams) and now - self.last > IDLE_S
 
     def end(self, ticket: Ticket, refused: Refuse) -> None:
         """End one request: with this refusal if no response has begun, else by cutting its stream."""
