@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 
+from keyswap.shell import channel as channels
 from keyswap.shell.channel import Channel
 
 
@@ -90,3 +91,23 @@ def test_an_end_within_a_line_is_an_end(last: bytes) -> None:
         channel.close()
 
     asyncio.run(main())
+
+
+def test_an_answer_that_is_too_long_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked is told so, and the next question is answered."""
+    monkeypatch.setattr(channels, "MAX_LINE", 1000)
+
+    async def run() -> None:
+        here, there = await pair()
+        heard = asyncio.ensure_future(here.heard())
+        for said, expected in (({"long": "x" * 1000}, "error"), ({"short": 1}, "short")):
+            asked = asyncio.ensure_future(here.ask({}))
+            question = await there.heard()
+            assert question is not None
+            there.answer(question["asks"], said)
+            assert expected in await asked
+        there.close()
+        assert await heard is None
+        here.close()
+
+    asyncio.run(run())

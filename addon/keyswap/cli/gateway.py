@@ -74,7 +74,15 @@ def serve(
         1 if web else workers or cores(),
         _grace(grace),
     )
+    _open_standard_streams()
     asyncio.run(serving(web)(start))
+
+
+def _open_standard_streams() -> None:
+    """Whoever starts a daemon may have closed them: nothing else is to get their numbers, and lines meant for them."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(handle, True)
+    os.close(handle)
 
 
 def serving(web: bool) -> Callable[[Start], Coroutine[Any, Any, None]]:

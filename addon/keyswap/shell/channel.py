@@ -30,8 +30,19 @@ class Channel:
 
     def tell(self, said: dict[str, Any]) -> None:
         """Say something that is not answered."""
+        self._write(json.dumps(said))
+
+    def answer(self, number: int, said: dict[str, Any]) -> None:
+        """Answer a question; with an error where the answer is longer than the other end reads."""
+        line = json.dumps({"answers": number, "said": said})
+        if len(line) < MAX_LINE:
+            self._write(line)
+        else:
+            self.tell({"answers": number, "said": {"error": "the answer is too long: ask for less of it"}})
+
+    def _write(self, line: str) -> None:
         if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(json.dumps(said).encode() + b"\n")
+            self._writer.write(line.encode() + b"\n")
 
     def say_at_the_end(self, said: dict[str, Any]) -> None:
         """The same without an event loop."""

@@ -39,6 +39,11 @@ class Crew:
         if pulses and not self.stopping:
             await self.admin.tend(_settings(pulses[0]["admin"]))
 
+    def end_the_silent(self) -> None:
+        """Kill workers that have hung for long."""
+        for worker in self._all():
+            worker.end_when_silent()
+
     def forget(self, place: int) -> None:
         """A worker has ended."""
         worker = self.workers.pop(place, None)
@@ -52,7 +57,7 @@ class Crew:
         """What the gateway as a whole answers a command."""
         if asked.get("command") != "status":
             return await self._first(asked)
-        answers = await asyncio.gather(*(worker.ask(asked) for worker in self._all()))
+        answers = await asyncio.gather(*(worker.ask(asked) for worker in self._awake()))
         found = [one for one in answers if one is not None and "error" not in one]
         if not found:
             return next((one for one in answers if one is not None), _NOBODY)
@@ -60,7 +65,7 @@ class Crew:
         return {**whole, "admin": self.admin.address}
 
     async def _first(self, asked: dict[str, Any]) -> dict[str, Any]:
-        for worker in self._all():
+        for worker in self._awake():
             found = await worker.ask(asked)
             if found is not None:
                 return found
@@ -68,25 +73,30 @@ class Crew:
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics of all workers, added up."""
-        pulses = await asyncio.gather(*(worker.feel() for worker in self._all()))
+        await asyncio.gather(*(worker.feel() for worker in self._awake()))
         ours: Snapshot = {
             "values": {
                 "keyswap_workers": [([], len(self.workers))],
                 "keyswap_worker_restarts_total": [([], self.restarts)],
             }
         }
-        whole = merged([ours, *(pulse["counts"] for pulse in pulses if pulse)], [self._ended])
+        pulses = [worker.pulse["counts"] for worker in self._all() if worker.pulse]
+        whole = merged([ours, *pulses], [self._ended])
         return await asyncio.to_thread(exposition, whole, accept)
 
     async def readiness(self) -> Mapping[str, str]:
         """Why no worker can serve; nothing: one can."""
         if self.stopping:
             return {"gateway": "it is stopping"}
-        answers = await asyncio.gather(*(worker.ask({"command": "readiness"}) for worker in self._all()))
+        answers = await asyncio.gather(*(worker.ask({"command": "readiness"}) for worker in self._awake()))
         reasons = [one["reasons"] for one in answers if one is not None and "reasons" in one]
         if not reasons:
             return {"workers": "no worker answers"}
         return {} if {} in reasons else {name: why for one in reasons for name, why in one.items()}
+
+    def _awake(self) -> list[Worker]:
+        """Nobody is to wait for one that hangs."""
+        return [worker for worker in self._all() if worker.silent_since is None]
 
     def _all(self) -> list[Worker]:
         return [worker for _, worker in sorted(self.workers.items()) if worker.answers]

@@ -34,6 +34,8 @@ TEND_S = 1.0
 FORMAT = "[%(asctime)s.%(msecs)03d] %(message)s"
 BACKLOG = 4096
 """Connections that wait to be accepted; the system may hold fewer (net.core.somaxconn)."""
+START_S = 300.0
+"""Until a worker that is not ready is killed, and another one takes its place."""
 EXTRA_S = 5.0
 """Beyond their grace, until workers that were told to stop are killed."""
 
@@ -53,10 +55,11 @@ class Supervisor:
         self._chorus = Chorus(lambda line: logger.warning("%s", line))
 
     async def run(self) -> None:
-        """Serve until SIGINT or SIGTERM. Raises Damage when the first worker cannot start."""
+        """Serve until SIGINT, SIGTERM or SIGHUP. Raises Damage when the first worker cannot start."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup
+                loop.add_signal_handler(number, self.stop)
         await self._control.tend()
         first = await self._spawn(0, again=False)  # it makes what is missing in the state directory: the others find it
         heeding = loop.create_task(first.heed())
@@ -89,7 +92,7 @@ class Supervisor:
         except OSError as error:  # another program was begun at the same time: both could be bound
             raise taken(self._start, error) from error
         host, port, *_ = self._listening.getsockname()
-        print(ready_line(address(host, port), self._crew.admin.address, sum(ready)), flush=True)
+        _say(ready_line(address(host, port), self._crew.admin.address, sum(ready)))
         self._begun = True
         for worker in self._crew.workers.values():
             if worker.answers:
@@ -149,10 +152,15 @@ class Supervisor:
             theirs.close()
         channel = Channel(ours)
         await channel.open()
-        worker = self._crew.workers[place] = Worker(process, channel, lambda: self._begun, self._chorus.heard)
+        worker = self._crew.workers[place] = Worker(process, channel, self._may_go, self._chorus.heard)
+        asyncio.get_running_loop().call_later(START_S, worker.give_up_unless_ready, f"not ready in {START_S:g} s")
         if self._stop.is_set():  # everyone else has been told
-            _kill(worker)
+            worker.kill()
         return worker
+
+    def _may_go(self) -> bool:
+        """Whether a worker that is ready may accept callers."""
+        return self._begun and not self._stop.is_set()
 
     async def _tend(self) -> None:
         while True:
@@ -160,6 +168,7 @@ class Supervisor:
             try:
                 await self._control.tend()
                 await self._crew.tend()
+                self._crew.end_the_silent()
             except Exception:
                 logger.exception("a look at the workers failed; it will be tried again")
 
@@ -169,7 +178,7 @@ class Supervisor:
         """Stop with grace; at once when told again, or when nobody has been let in yet."""
         if self._stop.is_set() or not self._begun:
             for worker in self._crew.workers.values():
-                _kill(worker)
+                worker.kill()
         self._stop.set()
 
     async def _end(self, places: list[asyncio.Task[None]]) -> None:
@@ -182,16 +191,19 @@ class Supervisor:
         _done, late = await asyncio.wait(places, timeout=self._grace_s + EXTRA_S)
         for worker in self._crew.workers.values() if late else ():
             logger.error("worker %d did not stop in time: it is killed", worker.pid)
-            _kill(worker)
+            worker.kill()
         if late:
             await asyncio.wait(late)
         await self._control.close()
         await self._crew.admin.close()
 
 
-def _kill(worker: Worker) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        worker.process.kill()
+def _say(line: str) -> None:
+    """Say a line on standard output; nobody has to listen."""
+    try:
+        os.write(1, line.encode() + b"\n")
+    except OSError as error:
+        logger.warning("standard output cannot be written (%s): it would have said %s", error.strerror, line)
 
 
 def _soon(wait_s: float) -> str:

@@ -69,7 +69,7 @@ async def _serve(
 
 
 async def _answer(channel: Channel, service: Service, said: dict[str, Any]) -> None:
-    channel.tell({"answers": said["asks"], "said": await answer(service, said["said"])})
+    channel.answer(said["asks"], await answer(service, said["said"]))
 
 
 class _Stopping:
@@ -99,7 +99,8 @@ class _Stopping:
 def main() -> int:
     """`python -m keyswap.shell.worker START LISTENING CHANNEL fresh|again`, by the supervisor alone."""
     told, listening, line, again = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):  # what they mean, the supervisor says
+        signal.signal(number, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(line)))
     try:
         asyncio.run(_connected(Start.of(told), socket.socket(fileno=int(listening)), channel, again == "again"))

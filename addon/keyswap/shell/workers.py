@@ -1,11 +1,13 @@
 """A worker process as its supervisor sees it.
 
-Law: its end is noticed at once, however it came; what it had counted until about a second before is kept.
+Law: its end is noticed at once, however it came; what it had counted until about a second before is kept. One that
+hangs is ended.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,8 @@ from keyswap.shell.channel import Channel
 
 ANSWER_S = 4.0
 """How long a worker may take for an answer, before it is left out."""
+SILENT_S = 30.0
+"""How long a worker may answer nothing at all, before it is killed."""
 
 
 class Worker:
@@ -30,6 +34,8 @@ class Worker:
         self.began = time.monotonic()
         self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.error: str | None = None
+        self.silent_since: float | None = None
+        """It owes an answer since about then; None: it gives them."""
         self.pulse: dict[str, Any] = {}
         """What it said last of itself: its counts, and the admin listener that its policy wants."""
 
@@ -53,15 +59,38 @@ class Worker:
         """Its answer to a question; None: it has none, or ends."""
         try:
             async with asyncio.timeout(ANSWER_S):
-                return await self.channel.ask(asked)
-        except (TimeoutError, ConnectionError):
+                answer = await self.channel.ask(asked)
+        except TimeoutError:
+            if self.answers:
+                self.silent_since = self.silent_since or time.monotonic()
             return None
+        except ConnectionError:
+            return None
+        self.silent_since = None
+        return answer
 
     async def feel(self) -> dict[str, Any]:
         """What it says of itself now; where it does not answer, what it said last."""
         if self.answers:
             self.pulse = await self.ask({"command": "pulse"}) or self.pulse
         return self.pulse
+
+    def end_when_silent(self) -> None:
+        """Kill it when it has hung for long: requests that it has would wait for ever."""
+        if self.silent_since is not None and time.monotonic() - self.silent_since > SILENT_S:
+            self.error = f"it hung for {SILENT_S:g} s, and was killed"
+            self.kill()
+
+    def give_up_unless_ready(self, why: str) -> None:
+        """Kill it if it never became ready."""
+        if not self.ready.done():
+            self.error = why
+            self.kill()
+
+    def kill(self) -> None:
+        """End it now."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
 
     @property
     def pid(self) -> int:
