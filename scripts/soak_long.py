@@ -110,7 +110,9 @@ class Traffic:
         words = ("--tls-cert", str(self.certificate), "--tls-key", str(self.certificate.with_suffix(".key")))
         self.homes = [self._home(folder / "plain"), self._home(folder / "tls")]
         self.keys = [home.key()[1] for home in self.homes]
-        self.gateways = [Gateway(home, "serve", *more) for home, more in zip(self.homes, ((), words), strict=True)]
+        self.gateways = [
+            Gateway(home, "serve", "--workers", "2", *more) for home, more in zip(self.homes, ((), words), strict=True)
+        ]
         self.stop = threading.Event()
         self.tally, self.failed, self.done = Tally(), list[str](), dict[str, int]()
         self.watches: list[Watch] = []

@@ -26,6 +26,8 @@ from keyswap.shell.watched import Watched
 logger = logging.getLogger(__name__)
 
 SWEEP_S, STOPPING_S = 0.25, 1.0
+HASTE_S = 0.05
+"""How often all is looked at while much waits that nobody reads."""
 DRAIN_S = 0.05
 MOST_PER_ADDRESS = 4096
 UNREAD_TOGETHER = 64 << 20
@@ -43,6 +45,7 @@ class Guard:
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _complained: float = 0.0
     _ended: bool = False
+    _unread: int = 0
 
     def connected(self, client: Client) -> None:
         """Watch over a new connection, or turn it away."""
@@ -115,7 +118,7 @@ class Guard:
 
         Those who read, if slowly, are spared up to twice as much.
         """
-        unread = sum(watched.excess for watched in self.watched.values())
+        unread = self._unread = sum(watched.excess for watched in self.watched.values())
         if unread <= UNREAD_TOGETHER:
             return
         for watched in sorted(self.watched.values(), key=lambda one: one.excess, reverse=True):
@@ -156,7 +159,7 @@ class Guard:
         """Sweep until cancelled."""
         before = asyncio.get_running_loop().time()
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(SWEEP_S if self._unread < UNREAD_TOGETHER // 4 else HASTE_S)
             now = asyncio.get_running_loop().time()
             try:
                 self.sweep(now - before)
