@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHook, HttpResponseHook
 from mitmproxy.proxy.server_hooks import ClientConnectedHook
 from mitmproxy.test import tflow
 
-from keyswap.shell import inside_lean
+from keyswap.shell import inside, inside_lean
 
 THEIRS: dict[str, Any] = {name: getattr(http.Headers, name) for name in ("get_all", "get", "__contains__")}
 
@@ -271,6 +272,34 @@ def test_data_is_written_where_a_connection_stands() -> None:
         await handler.server_event(events.Start())
         assert writer.written == b"here"
 
+    in_master(run)
+
+
+def test_a_peer_that_vanishes_at_once_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection upstream that is reset before it has an address fails like one that could not be made."""
+    aborted: list[bool] = []
+
+    class Vanished(Writer):
+        transport = SimpleNamespace(abort=lambda: aborted.append(True))
+
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return None
+
+    async def opened(*_given: Any, **_more: Any) -> tuple[None, Vanished]:
+        return None, Vanished()
+
+    async def run(master: Any, _reported: list[Exception]) -> None:
+        handler, layer, _ = connected(master, {})
+        upstream = connection.Server(address=("127.0.0.1", 9))
+        layer.script[events.Start] = [commands.OpenConnection(upstream)]
+        monkeypatch.setattr(asyncio, "open_connection", opened)
+        await handler.server_event(events.Start())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert "OpenConnectionCompleted" in layer.took or "after OpenConnection" in layer.took
+        assert aborted and upstream not in handler.transports and not upstream.connected
+
+    inside.survive_vanished_peers()
     in_master(run)
 
 

@@ -91,6 +91,7 @@ class KeyswapAddon:
         """Take hold of mitmproxy, then load the policy. Raises OptionsError or Damage, with the way upstream closed."""
         inside.quieten_wire_logs()
         inside.log_without_quoting(report)
+        inside.survive_vanished_peers()
         inside.drop_replays(master)
         inside.drop_revocation_list(master)
         raise_file_limit()

@@ -6,20 +6,22 @@ underscore, or counts on an order of events that its documentation does not prom
 
 import asyncio
 import contextlib
+import functools
 import logging
 import sys
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, cast
 
-from mitmproxy.connection import Client, Connection
+from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.http import HTTPFlow
 from mitmproxy.master import Master
 from mitmproxy.proxy import server
-from mitmproxy.proxy.commands import CloseConnection
-from mitmproxy.proxy.events import Event
+from mitmproxy.proxy.commands import CloseConnection, OpenConnection
+from mitmproxy.proxy.events import Event, OpenConnectionCompleted
 from mitmproxy.proxy.layer import CommandGenerator, Layer
 from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.proxy.server_hooks import ServerConnectErrorHook, ServerConnectionHookData
 
 DEAD = "reverse:http://127.0.0.1:9"
 """The upstream of mitmproxy itself: the discard port, where nothing listens. Only an Admit writes a real one."""
@@ -134,6 +136,38 @@ def cancel_transport(handler: Any, connection: Connection) -> None:
     transport = handler.transports.get(connection)
     if transport is not None and transport.handler is not None:
         transport.handler.cancel("not in time")
+
+
+def survive_vanished_peers() -> None:
+    """Let a connection upstream whose peer is gone as soon as it stands be one that could not be made.
+
+    mitmproxy asserts that the peer has an address; without one its task ended, and the request waited for ever. Doing
+    it again changes nothing.
+    """
+    handler: Any = server.ConnectionHandler
+    if not hasattr(handler.open_connection, "keyswap"):
+        original = handler.open_connection
+
+        @functools.wraps(original)
+        async def open_connection(self: Any, command: OpenConnection) -> None:
+            try:
+                await original(self, command)
+            except AssertionError:
+                await _say_it_vanished(self, command)
+
+        open_connection.keyswap = True  # type: ignore[attr-defined]
+        handler.open_connection = open_connection
+
+
+async def _say_it_vanished(handler: Any, command: OpenConnection) -> None:
+    connection = command.connection
+    transport = handler.transports.pop(connection, None)
+    if transport is not None and transport.writer is not None:
+        transport.writer.transport.abort()
+    connection.state, connection.timestamp_tcp_setup = ConnectionState.CLOSED, None
+    connection.error = "it was closed at once"
+    await handler.handle_hook(ServerConnectErrorHook(ServerConnectionHookData(handler.client, cast("Any", connection))))
+    await handler.server_event(OpenConnectionCompleted(command, connection.error))
 
 
 def log_without_quoting(report: Callable[[Exception], None]) -> None:

@@ -142,7 +142,8 @@ class LeanConnection(mode_servers.ProxyConnectionHandler):
         """What happens to a connection as a whole."""
         if isinstance(command, commands.OpenConnection):
             task = asyncio.get_running_loop().create_task(self.open_connection(command))
-            self.transports[command.connection] = ConnectionIO(handler=task)
+            if command.connection.error is None:  # else it has failed already, and was forgotten
+                self.transports[command.connection] = ConnectionIO(handler=task)
         elif isinstance(command, commands.RequestWakeup):
             self.wakeup_timer.add(asyncio.get_running_loop().create_task(self.wakeup(command)))
         elif not isinstance(command, commands.CloseConnection):
