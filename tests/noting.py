@@ -55,11 +55,15 @@ class Noting:
 
     def counts(self) -> Counter[str]:
         """How often it has seen each request, by its `X-Unique`."""
-        return Counter(line.split(" ")[0] for line in self._file.read_text().splitlines())
+        return Counter(line.split(" ")[0] for line in self._lines())
+
+    def _lines(self) -> list[str]:
+        """Whole lines: the last one may just be being written."""
+        return self._file.read_text().rpartition("\n")[0].splitlines()
 
     def tokens(self, since: int = 0) -> list[str]:
         """The tokens that it has received, in their order, from one of them on."""
-        return [line.split(" ")[1] for line in self._file.read_text().splitlines()[since:]]
+        return [line.split(" ")[1] for line in self._lines()[since:]]
 
 
 class Application:
