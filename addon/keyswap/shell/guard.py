@@ -21,7 +21,7 @@ from mitmproxy.master import Master
 from keyswap.limits.step import place
 from keyswap.shell import inside, inside_http
 from keyswap.shell.bounds import Rules
-from keyswap.shell.watched import Watched
+from keyswap.shell.watched import STUCK_S, Watched
 
 logger = logging.getLogger(__name__)
 
@@ -116,15 +116,16 @@ class Guard:
     def _relieve(self, now: float) -> None:
         """End connections whose callers do not read, the worst first, until less waits for all of them together.
 
-        Those who read, if slowly, are spared up to twice as much.
+        Those who read, if slowly, are spared up to twice as much; the more waits, the shorter a caller may pause.
         """
         unread = self._unread = sum(watched.excess for watched in self.watched.values())
         if unread <= UNREAD_TOGETHER:
             return
+        patience_s = STUCK_S * (2 - unread / UNREAD_TOGETHER)
         for watched in sorted(self.watched.values(), key=lambda one: one.excess, reverse=True):
             if unread <= UNREAD_TOGETHER or not watched.excess:
                 break
-            if unread > 2 * UNREAD_TOGETHER or watched.is_stuck(now):
+            if watched.paused_s(now) > patience_s:
                 address = watched.client.peername[0]
                 self._complain("a connection from %s is ended: it does not read %d bytes", address, watched.excess)
                 unread, watched.excess = unread - watched.excess, 0

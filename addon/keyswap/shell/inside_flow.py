@@ -303,6 +303,13 @@ def unread(layer: http.HttpLayer) -> int:
     return sum(len(chunk.data) for waiting in server.h2_conn.stream_buffers.values() for chunk in waiting)
 
 
+def let_go(layer: http.HttpLayer) -> None:
+    """Forget what waits for an HTTP/2 caller that is gone: its layers refer to each other, and may live for long."""
+    server: Any = layer.connections.get(layer.context.client)
+    if isinstance(server, _http2.Http2Server):
+        server.h2_conn.stream_buffers.clear()
+
+
 def forget_closed(layer: http.HttpLayer) -> None:
     """Let go of connections upstream that have ended.
 

@@ -209,6 +209,8 @@ class Watched:
 
     def _finish(self) -> None:
         """Close for good; what the peer has not taken by now it does not get."""
+        if self._layer is not None:
+            inside_flow.let_go(self._layer)
         if self.writer.transport.get_write_buffer_size():
             self.writer.transport.abort()
         self._close()
@@ -329,9 +331,9 @@ class Watched:
             self._buffered, self.last = buffered, now
         self.excess = max(0, buffered - UNREAD_ANYWAY)
 
-    def is_stuck(self, now: float) -> bool:
-        """Whether something waits for the caller, and it has taken nothing for a while."""
-        return now - self._took > STUCK_S
+    def paused_s(self, now: float) -> float:
+        """For how long something has waited for the caller, of which it took nothing."""
+        return now - self._took
 
     def _sweep_caller(self, now: float, bounds: Bounds, elapsed_s: float) -> None:
         if self._layer is None:
