@@ -77,6 +77,15 @@ class Credential:
     value: str = field(repr=False)
 
 
+class Secret(NamedTuple):
+    """A text that nothing shows."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
 class Principal(NamedTuple):
     """Who is calling. `not_after` is the epoch second at which the credential itself ends; None: it has no end."""
 
@@ -89,7 +98,16 @@ class Principal(NamedTuple):
     session_id: str | None = None
     agent: str | None = None
     actor: str | None = None
+    """Who acts in the user's place: of a user's session, its impersonator."""
     not_after: int | None = None
+    kind: str = "key"
+    """What was presented: key, or the token of a user, a client (an OAuth application) or an agent."""
+    since: int | None = None
+    """Epoch second at which a session's token was issued; None: a key."""
+    copied: str | None = None
+    """A JSON object: the claims of a session's token that a token made for it repeats; None: none was presented."""
+    passed: Secret | None = None
+    """The session's token, where the policy wants it to reach the backend as it is."""
 
 
 ANONYMOUS = Principal(None, None)
