@@ -5,7 +5,7 @@ from base64 import urlsafe_b64encode
 
 import pytest
 
-from keyswap.credentials import CredentialReader, Place
+from keyswap.credentials import Cookie, CredentialReader, Place
 from keyswap.model import Code, Credential, Headers, Refuse
 
 READ = CredentialReader([Place("Authorization", "Bearer"), Place("X-Api-Key")])
@@ -74,3 +74,76 @@ def test_a_session_is_told_from_a_key_by_its_form(value: str, kind: str) -> None
 def test_a_credential_does_not_show_itself() -> None:
     """A credential's repr, which may end in a log, holds no secret."""
     assert "k1" not in repr(READ(((b"X-Api-Key", b"k1"),)))
+
+
+BROWSER = CredentialReader([Place("Authorization", "Bearer"), Cookie("session")], ["https://app.example.com"])
+TOKEN = jose({"alg": "RS256"})
+HOST = (b"Host", b"api.example.com")
+
+
+def cookie(text: str) -> tuple[bytes, bytes]:
+    return b"Cookie", text.encode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ([], None),
+        ([cookie("other=1; session2=x; xsession=y")], None),
+        ([cookie("session=")], None),
+        ([cookie(f"session={TOKEN}")], TOKEN),
+        ([cookie(f"a=1;session = {TOKEN} ;b=2")], TOKEN),
+        ([cookie("a=1"), cookie(f"session={TOKEN}")], TOKEN),
+        ([cookie("session=no-token")], "no-token"),
+        ([cookie("session=ksw_live_x")], "ksw_live_x"),
+        ([cookie(f"session={TOKEN}"), (b"Authorization", f"Bearer {TOKEN}".encode())], TOKEN),
+    ],
+)
+def test_a_session_may_sit_in_a_cookie(headers: Headers, found: str | None) -> None:
+    """A cookie of the policy's name is found among others, and holds a session's token alone: never a key."""
+    assert BROWSER(tuple(headers)) == (None if found is None else Credential("session", found))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [cookie("session=a; session=b")],
+        [cookie("session=a; session=a")],
+        [cookie("session=a"), cookie("session=a")],
+        [cookie("session=a"), (b"Authorization", b"Bearer b")],
+        [cookie("session=a;session =a")],
+    ],
+)
+def test_two_sessions_are_refused(headers: Headers) -> None:
+    """A session's cookie that is sent twice, or beside another credential, is refused."""
+    refused = BROWSER(tuple(headers))
+    assert isinstance(refused, Refuse) and refused.code is Code.MULTIPLE_CREDENTIALS
+
+
+@pytest.mark.parametrize(
+    ("method", "sent", "counts"),
+    [
+        ("POST", [], True),
+        ("POST", [(b"Origin", b"https://api.example.com")], True),
+        ("POST", [(b"Origin", b"https://app.example.com")], True),
+        ("POST", [(b"Sec-Fetch-Site", b"same-origin")], True),
+        ("GET", [(b"Origin", b"https://evil.example")], True),
+        ("POST", [(b"Origin", b"https://evil.example")], False),
+        ("POST", [(b"Origin", b"null")], False),
+        ("POST", [(b"Origin", b"https://api.example.com.evil.example")], False),
+        ("DELETE", [(b"Sec-Fetch-Site", b"cross-site")], False),
+        ("PUT", [(b"Sec-Fetch-Site", b"same-site")], False),
+        ("GET", [(b"Upgrade", b"websocket"), (b"Origin", b"https://evil.example")], False),
+        ("GET", [(b"Upgrade", b"websocket"), (b"Origin", b"https://api.example.com")], True),
+    ],
+)
+def test_another_sites_page_cannot_use_a_cookie(method: str, sent: list[tuple[bytes, bytes]], counts: bool) -> None:
+    """Where something may change, or a WebSocket begins, a cookie counts only from our own pages, or listed ones."""
+    for host in (HOST, (b":authority", HOST[1])):
+        found = BROWSER((host, cookie(f"session={TOKEN}"), *sent), method)
+        if counts:
+            assert found == Credential("session", TOKEN)
+        else:
+            assert isinstance(found, Refuse) and found.code is Code.MISSING_CREDENTIAL
+        header = BROWSER((host, (b"Authorization", f"Bearer {TOKEN}".encode()), *sent), method)
+        assert header == Credential("session", TOKEN), "a header is sent by nobody but whoever wrote it"

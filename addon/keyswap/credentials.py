@@ -2,13 +2,15 @@
 
 Law: every place that the policy names is looked at; two different credentials, or a credential's header given twice,
 are refused, so that no two programs on the path can take two callers for the same request. Nothing here knows whether
-a credential is good.
+a credential is good. A cookie is sent by a browser whoever wrote the page that made it: where a request may change
+something, a cookie counts only if the page was ours (Fetch §3.1, `Origin`).
 """
 
 import binascii
 import json
 from base64 import urlsafe_b64decode
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from keyswap.model import Code, Credential, Headers, Refuse
@@ -21,17 +23,34 @@ class Place(NamedTuple):
     scheme: str | None = None
 
 
-class CredentialReader:
-    """Finds the credential of a request."""
+class Cookie(NamedTuple):
+    """A cookie that may hold a session's token."""
 
-    def __init__(self, places: Iterable[Place]) -> None:
+    name: str
+
+
+_SAFE = {"GET", "HEAD", "OPTIONS"}
+MAX_PART = 1024
+"""Characters of a JOSE header that is remembered."""
+
+
+class CredentialReader:
+    """Finds the credential of a request. `origins` are those whose pages may send cookies, besides the API's own."""
+
+    def __init__(self, places: Iterable[Place | Cookie], origins: Collection[str] = ()) -> None:
         schemes: dict[bytes, set[bytes | None]] = {}
+        cookies: set[bytes] = set()
         for place in places:
+            if isinstance(place, Cookie):
+                cookies.add(place.name.encode())
+                continue
             scheme = place.scheme.lower().encode() if place.scheme else None
             schemes.setdefault(place.header.lower().encode(), set()).add(scheme)
         self._schemes = {header: frozenset(found) for header, found in schemes.items()}
+        self._cookies = frozenset(cookies)
+        self._origins = frozenset(origin.encode() for origin in origins if origin != "*")
 
-    def __call__(self, headers: Headers) -> Credential | Refuse | None:
+    def __call__(self, headers: Headers, method: str = "GET") -> Credential | Refuse | None:
         """The one credential; None when nothing was presented; a refusal when there is more than one."""
         schemes = self._schemes
         seen: list[bytes] = []
@@ -49,7 +68,42 @@ class CredentialReader:
             if value is not None and value != found:
                 return Refuse(Code.MULTIPLE_CREDENTIALS, "two different credentials were sent")
             value = found
+        if self._cookies:
+            return self._with_cookies(headers, method, value)
         return None if value is None else classify(value)
+
+    def _with_cookies(self, headers: Headers, method: str, value: bytes | None) -> Credential | Refuse | None:
+        found = [crumb for name, content in headers if name.lower() == b"cookie" for crumb in self._among(content)]
+        if not found:
+            return None if value is None else classify(value)
+        if len(found) > 1:
+            return Refuse(Code.MULTIPLE_CREDENTIALS, "a session's cookie was sent more than once")
+        if value is not None and value != found[0]:
+            return Refuse(Code.MULTIPLE_CREDENTIALS, "two different credentials were sent, one of them as a cookie")
+        if value is None and self._is_foreign(headers, method):
+            return Refuse(
+                Code.MISSING_CREDENTIAL,
+                "a session's cookie came with a request of another site's page: it counts only from pages of this host "
+                "or of one in cors.origins",
+            )
+        return Credential("session", found[0].decode("latin-1"))
+
+    def _among(self, content: bytes) -> Iterable[bytes]:
+        """The values of our cookies in a Cookie header (RFC 6265 §4.2.1); an empty one is none."""
+        for crumb in content.split(b";"):
+            name, _, value = crumb.partition(b"=")
+            if name.strip() in self._cookies and value.strip():
+                yield value.strip()
+
+    def _is_foreign(self, headers: Headers, method: str) -> bool:
+        """Whether a browser made this request, which may change something, for another site's page."""
+        said = {name.lower(): value for name, value in headers}
+        if method in _SAFE and b"upgrade" not in said:
+            return False
+        origin = said.get(b"origin")
+        if origin is None:
+            return said.get(b"sec-fetch-site", b"none") not in {b"none", b"same-origin"}
+        return origin not in self._origins and origin.partition(b"://")[2] != said.get(b"host", said.get(b":authority"))
 
 
 def presented(content: bytes, schemes: frozenset[bytes | None]) -> bytes | None:
@@ -63,7 +117,17 @@ def presented(content: bytes, schemes: frozenset[bytes | None]) -> bytes | None:
 def classify(value: bytes) -> Credential:
     """A session's token is three base64url parts of which the first is a JSON object with `alg`; all else is a key."""
     text = value.decode("latin-1")
-    return Credential("session" if text.count(".") == 2 and is_jose_header(text.partition(".")[0]) else "key", text)
+    if text.count(".") != 2:
+        return Credential("key", text)
+    part = text.partition(".")[0]
+    is_token = _is_known_header(part) if len(part) <= MAX_PART else is_jose_header(part)
+    return Credential("session" if is_token else "key", text)
+
+
+@lru_cache(1024)
+def _is_known_header(part: str) -> bool:
+    """The tokens of a signing key all begin with the same part: it is read once."""
+    return is_jose_header(part)
 
 
 def is_jose_header(part: str) -> bool:

@@ -74,7 +74,7 @@ class Gate:
     """The steps, in the order in which `decide` asks them."""
 
     path: Callable[[str, bytes], Refuse | None]
-    credential: Callable[[Headers], Credential | Refuse | None]
+    credential: Callable[[Headers, str], Credential | Refuse | None]
     verifiers: Mapping[str, Verifier]
     operation: Callable[[str, bytes], Found[Operation] | Refuse]
     claims: Callable[[Principal, Operation], Claims]
@@ -100,7 +100,7 @@ class Gate:
             return refused
         if asked is not None:
             return asked.reply or await self.forwarded(asked, request, now)
-        credential = self.credential(request.headers)
+        credential = self.credential(request.headers, request.method)
         if isinstance(credential, Refuse):
             return credential
         principal = await self.principal(credential, request, now) if credential is not None else ANONYMOUS
@@ -149,7 +149,8 @@ class Gate:
         """The signature comes last; who presented nothing gets none."""
         if admit.principal is ANONYMOUS or admit.claims is None:
             return replace(admit, claims=None)
-        token = self.mint(admit.claims, now)
+        passed = admit.principal.passed
+        token = self.mint(admit.claims, now) if passed is None else passed.value
         if isinstance(token, Refuse):
             return _turned_back(admit, token)
         return Admit(admit.principal, admit.claims, token, admit.operation, admit.shadow, admit.counted, admit.noted)
@@ -215,7 +216,9 @@ async def explain(
     timed = replace(
         gate,
         path=trace.of("path", gate.path, lambda _: "it has exactly one reading"),
-        credential=trace.of("credential", lambda headers: presented or gate.credential(headers), _presented),
+        credential=trace.of(
+            "credential", lambda headers, method: presented or gate.credential(headers, method), _presented
+        ),
         verifiers=dict.fromkeys({*gate.verifiers, "session"}, trace.waiting("principal", gate.principal, describe)),
         operation=trace.of("operation", gate.operation, lambda found: located(found.operation)),
         permission=trace.of("permission", gate.permission, lambda _: "held", lambda _, operation: asked(operation)),
@@ -336,6 +339,10 @@ def describe(principal: Principal) -> str:
     if principal is ANONYMOUS:
         return "nobody in particular"
     who = f"user {principal.user_id}" if principal.user_id else "the organization itself"
-    return (
-        f"{who} of {principal.org_id}, key {principal.key_id}, permissions: {', '.join(principal.permissions) or '-'}"
-    )
+    what = f"key {principal.key_id}"
+    if principal.kind != "key":
+        who = who if principal.user_id else "an application"
+        by = f" by agent {principal.agent}" if principal.agent else ""
+        acts = f", in whose place {principal.actor} acts" if principal.actor else ""
+        what = f"a {principal.kind}'s token{by}, session {principal.session_id}{acts}"
+    return f"{who} of {principal.org_id}, {what}, permissions: {', '.join(principal.permissions) or '-'}"

@@ -133,6 +133,8 @@ class Claims(NamedTuple):
     api_key_id: str | None
     not_after: int | None
     """Epoch second that no token made from these claims outlives; None: only the token's own life bounds it."""
+    copied: str | None = None
+    """A JSON object: what the token of a session said, which is said again."""
 
 
 Requirement = tuple[tuple[str, ...], ...]

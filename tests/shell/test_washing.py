@@ -152,3 +152,20 @@ def test_a_policy_may_trust_no_trace() -> None:
     trace_id, fields = traced((b"Traceparent", PARENT), (b"Tracestate", b"a=1"), wash=wash)
     assert len(fields) == 1 and trace_id != PARENT[3:35].decode()
     assert traced((b"traceparent", PARENT), (b"Connection", b"tracestate"))[1] != [(b"traceparent", PARENT)]
+
+
+def test_a_sessions_cookie_goes_no_further() -> None:
+    """Cookies that may hold a session's token are taken out, however they are spelled; the others stay as they are."""
+    washing = Washing([], [], [], ["session"])
+
+    def kept(*fields: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        return washing(fields, "192.0.2.1").kept[: len(fields)]
+
+    def cookies(text: bytes) -> list[bytes]:
+        return [value for name, value in kept((b"Cookie", text)) if name == b"Cookie"]
+
+    assert cookies(b"a=1; b=2") == [b"a=1; b=2"]
+    assert cookies(b"a=1; session=x; b=2") == [b"a=1; b=2"]
+    assert cookies(b"session=x") == cookies(b"session =x;session=") == cookies(b"session") == []
+    assert cookies(b"Session=x; sessions=y") == [b"Session=x; sessions=y"]
+    assert (b"Cookie", b"session=x") in Washing([], [], [])(((b"Cookie", b"session=x"),), "192.0.2.1").kept

@@ -1,5 +1,6 @@
 """What a token says: the tables of the contract's §4."""
 
+import json
 from typing import Any
 
 import pytest
@@ -69,6 +70,8 @@ texts = st.text("abc:_", min_size=1, max_size=5)
 several = st.lists(texts, max_size=3).map(tuple)
 principals = st.builds(
     Principal,
+    kind=st.just("key"),
+    copied=st.none(),
     org_id=st.none() | texts,
     user_id=st.none() | texts,
     key_id=texts,
@@ -99,7 +102,44 @@ def test_nothing_that_is_said_is_missing_from_claims(one: Principal, other: Prin
         assert said(one) == said(other)
 
 
-@pytest.mark.parametrize("name", [name for name in Claims._fields if name != "not_after"])
+def of_session(**claims: object) -> Principal:
+    """A signed-in user whose token said these claims."""
+    source = {"sub": "user_1", "sid": "session_1", "org_id": "org_1", "auth_time": NOW - 60, **claims}
+    return Principal(
+        "org_1", "user_1", None, ("pets:read",), session_id="session_1", kind="user", copied=json.dumps(source)
+    )
+
+
+def test_a_sessions_claims_are_said_again() -> None:
+    """Everything that a session's token said is said again, custom claims too; what is ours to say is ours."""
+    custom = {
+        "urn:acme:tier": {"level": 3, "of": [1.5, None, True]},
+        "big": 2**70,
+        "role": "admin",
+        "feature_flags": [],
+    }
+    found = said(of_session(**custom, permissions=["pets:read"]))
+    base = {"sub": "user_1", "sid": "session_1", "org_id": "org_1", "auth_time": NOW - 60}
+    assert found == {"iss": ISSUER, **base, **custom, "permissions": ["pets:read"], **TIMES}
+    assert said(of_session(), TokenShape("authkit", ISSUER, "api"))["aud"] == "api"
+
+
+def test_an_applications_own_token() -> None:
+    """A machine-to-machine client is its own subject, and says that it is no user."""
+    client = Principal("org_1", None, None, agent="client_1", kind="client", copied='{"sub":"client_1"}')
+    found = said(client)
+    assert (found["sub"], found["sub_type"], found["permissions"]) == ("client_1", "client", [])
+    assert claims_of(client, AUTHKIT).sub == "client_1"
+
+
+def test_a_session_in_the_shape_of_rfc9068() -> None:
+    """The profile's claims are there whatever the session's token said."""
+    found = said(of_session(scope="openid"), RFC9068)
+    assert (found["client_id"], found["aud"], found["scope"]) == ("user_1", "api", "pets:read")
+    assert "permissions" not in found
+
+
+@pytest.mark.parametrize("name", [name for name in Claims._fields if name not in {"not_after", "copied"}])
 def test_every_claim_is_said(name: str) -> None:
     """A change of any claim changes what the token says."""
     base = Claims("rfc9068", "i", "s", "t", "a", "o", ("r",), ("p",), "d", "c", "k", None)

@@ -92,6 +92,7 @@ anything = st.builds(
     *[st.sampled_from(["authkit", "rfc9068"]), texts, texts, st.none() | texts, st.none() | texts, st.none() | texts],
     *[st.lists(texts, max_size=2).map(tuple), st.lists(texts, max_size=2).map(tuple)],
     *[st.none() | texts, st.none() | texts, st.none() | texts, st.none() | st.integers(NOW + 1, NOW + 3)],
+    copied=st.none() | st.sampled_from(['{"custom": 1}', '{"custom": 2}']),
 )
 
 

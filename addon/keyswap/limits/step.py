@@ -128,7 +128,8 @@ class Limits:
         self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
     ) -> Counted | Refuse:
         """Count a request that everything before has let through; `dry`: only say what would happen."""
-        known = self._asks.get((principal.key_id or principal.session_id, request.client, operation, request.method))
+        who = principal.key_id or principal.session_id or principal.agent
+        known = self._asks.get((who, request.client, operation, request.method))
         if known is not None and known[0] is principal:  # as `asks`
             asks = known[1]
         else:
@@ -159,7 +160,7 @@ class Limits:
 
     def asks(self, principal: Principal, client: str, method: str, operation: Operation) -> tuple[Ask, ...]:
         """What is asked of the store for a request, made once for a caller as it is now."""
-        key = principal.key_id or principal.session_id, client, operation, method
+        key = principal.key_id or principal.session_id or principal.agent, client, operation, method
         known = self._asks.get(key)
         if known is not None and known[0] is principal:
             return known[1]

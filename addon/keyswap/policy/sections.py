@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from keyswap.policy.callers import ApiKeys, SessionRule, WorkOS, of_sessions
 from keyswap.policy.fields import (
     ByteRate,
     Cidr,
@@ -26,26 +27,6 @@ from keyswap.policy.fields import (
 )
 from keyswap.policy.limits import LimitRule, Orgs, Place, Plans, StoreUrl, contradictions
 from keyswap.policy.operations import OpenApi, OperationRule, distinct
-
-
-class ReadFrom(Section):
-    """A place where a credential may sit."""
-
-    header: Header = Field(description="The header's name, in any case.")
-    scheme: Header | None = Field(default=None, description="The authentication scheme before the credential, or none.")
-
-
-class ApiKeys(Section):
-    """Where API keys are read from and what knows them."""
-
-    prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}$")] = Field(
-        default="ksw", description="What our keys begin with."
-    )
-    read_from: Annotated[list[ReadFrom], Field(min_length=1)] = Field(
-        default=[ReadFrom(header="authorization", scheme="Bearer"), ReadFrom(header="x-api-key", scheme=None)],
-        description="All are looked at; two different credentials are refused.",
-    )
-    source: Literal["sqlite"] = Field(default="sqlite", description="What knows the keys.")
 
 
 class Tokens(Section):
@@ -167,6 +148,10 @@ class Policy(Section):
         default=500, description="A caller that sends its body more slowly, after 5 s, is cut off; 0B/s: never."
     )
     api_keys: ApiKeys = ApiKeys()
+    workos: WorkOS = WorkOS()
+    sessions: list[SessionRule] = Field(
+        default=[], description="Tokens of users and OAuth clients that are taken beside API keys."
+    )
     tokens: Tokens = Tokens()
     openapi: OpenApi | Annotated[list[OpenApi], Field(min_length=1)] | None = Field(
         default=None, description="The API's document, or a list of several; null: every path needs a credential alone."
@@ -203,6 +188,7 @@ class Policy(Section):
                     "operations.{number}: `{field}` is said of an operation of a document: name that one in `openapi`",
                     {"field": rule.needs_document, "number": number},
                 )
+        of_sessions(self.sessions, self.issuer, self.workos.client_id)
         said: dict[str, str] = {}
         for api in self.apis:
             if said.setdefault(api.prefix, api.undocumented) != api.undocumented:

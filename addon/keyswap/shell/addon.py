@@ -205,6 +205,8 @@ class KeyswapAddon:
         if refused is None and path in own.PATHS:
             reply = own.respond(loaded.built, method, path, presented, request_id, now)
             return self._respond(flow, reply, washed.closes, washed.framed)
+        if data.authority:  # HTTP/2 names the host there alone
+            presented = (*presented, (b":authority", data.authority))
         request = Request(method, target, presented, washed.client, (*kept, (b"X-Request-Id", request_id.encode())))
         decision = refused or await self._decide(flow, loaded, request, now)
         gate_s = time.perf_counter() - began

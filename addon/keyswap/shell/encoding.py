@@ -181,12 +181,14 @@ def _principal(principal: Principal) -> _Part:
         "roles": principal.roles,
         "plan": principal.plan,
         "actor": principal.actor,
+        **({"kind": principal.kind} if principal.kind != "key" else {}),
     }
     return _Part(_members(line), _bounded("principal", more, {**more, "permissions": None, "roles": None}))
 
 
 def _claims(claims: Claims) -> str:
-    more = {name: value for name, value in claims._asdict().items() if value is not None}
+    said = claims._replace(copied=None)._asdict()  # what a session's token says of its user is not kept
+    more = {name: value for name, value in said.items() if value is not None}
     return _bounded("claims", more, {**more, "permissions": None, "roles": None})
 
 

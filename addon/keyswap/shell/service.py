@@ -77,6 +77,14 @@ class Loaded:
         return (*self.limit_fields(levels), *self.built.cors.exposed(asked))
 
 
+def _washing(policy: policies.Policy) -> Washing:
+    sessions = [place for rule in policy.sessions for place in rule.read_from]
+    headers = [place.header for place in policy.api_keys.read_from]
+    headers += [place.header for place in sessions if place.header is not None]
+    cookies = [place.cookie for place in sessions if place.cookie is not None]
+    return Washing(headers, policy.strip_headers, policy.trusted_proxies, cookies)
+
+
 def settle() -> None:
     """Spare the garbage collector what was loaded: with a large document in it, a full collection takes 40 ms.
 
@@ -143,8 +151,7 @@ class Service:
     def _load(self, policy: policies.Policy, before: Loaded | None) -> Loaded:
         admin = Settings.of(policy, self.file)
         built = build(policy, self.resources, self.upstream, time.time(), before is None, self.file)
-        places = (place.header for place in policy.api_keys.read_from)
-        washing = Washing(places, policy.strip_headers, policy.trusted_proxies)
+        washing = _washing(policy)
         wanted = policy.log.decisions if self._terminal or policy.log.decisions != "stdout" else "off"
         same = before is not None and before.log.destination == wanted
         try:

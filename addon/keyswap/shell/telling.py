@@ -29,6 +29,7 @@ from keyswap.model import (
     Step,
 )
 from keyswap.refusals import status_of
+from keyswap.tokens.claims import told
 
 if TYPE_CHECKING:
     from keyswap.shell.service import Service
@@ -214,7 +215,7 @@ def explanation(decision: Decision, steps: list[Step]) -> dict[str, Any]:
     """A decision and its steps."""
     admitted = decision if isinstance(decision, Admit) else None
     refused = decision if isinstance(decision, Refuse) else None
-    claims = admitted.claims._asdict() if admitted and admitted.claims else {}
+    claims = told(admitted.claims) if admitted and admitted.claims else {}
     principal = None if isinstance(decision, NeedBody | Reply) else decision.principal
     return {
         "decision": "admit" if admitted else "refuse",
@@ -255,6 +256,7 @@ def principal_json(principal: Principal) -> dict[str, Any]:
         "session_id": principal.session_id,
         "agent": principal.agent,
         "actor": principal.actor,
+        "kind": principal.kind,
     }
 
 

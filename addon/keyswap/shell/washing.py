@@ -18,7 +18,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class _Act(IntEnum):
-    KEEP, DROP, NOTE, FRAME, TRACE = range(5)
+    KEEP, DROP, NOTE, FRAME, TRACE, COOKIE = range(6)
 
 
 class Washed(NamedTuple):
@@ -53,11 +53,15 @@ _NAMES, _NAME = 1024, 64
 class Washing:
     """Made once from the policy, asked for each request."""
 
-    def __init__(self, credentials: Iterable[str], strip: Iterable[str], trusted: Iterable[str]) -> None:
+    def __init__(
+        self, credentials: Iterable[str], strip: Iterable[str], trusted: Iterable[str], cookies: Iterable[str] = ()
+    ) -> None:
+        """`credentials` are headers, `cookies` names of cookies, that may hold one."""
         patterns = [canonical(name.encode()) for name in (*_STRIPPED, *credentials, *strip)]
         self._exact = {name for name in patterns if not name.endswith(b"*")}
         self._prefixes = tuple(name[:-1] for name in patterns if name.endswith(b"*"))
         self._trusted = tuple(ipaddress.ip_network(cidr) for cidr in trusted)
+        self._cookies = frozenset(name.encode() for name in cookies)
         self._acts: dict[bytes, _Act] = {}
 
     def __call__(self, fields: Headers, peer: str, method: str = "GET") -> Washed:
@@ -78,6 +82,8 @@ class Washing:
                 noted.setdefault(name.lower(), []).append(value)
             elif act is _Act.TRACE:
                 traced.append(field)
+            elif act is _Act.COOKIE:
+                kept += self._other_cookies(name, value)
             elif act is _Act.FRAME:
                 if name.lower() == b"host":
                     host = value
@@ -89,6 +95,14 @@ class Washing:
         washed = Washed(kept, host, plain_address(peer), None, None, False, framed, trace_id)
         return self._finish(washed, noted, method) if noted or self._trusted else washed
 
+    def _other_cookies(self, name: bytes, value: bytes) -> Headers:
+        """A Cookie header without credentials (RFC 6265 §4.2.1)."""
+        crumbs = value.split(b";")
+        others = [crumb for crumb in crumbs if crumb.partition(b"=")[0].strip() not in self._cookies]
+        if len(others) == len(crumbs):
+            return ((name, value),)
+        return ((name, b";".join(others).strip()),) if others else ()
+
     def _act(self, name: bytes) -> _Act:
         lower, plain = name.lower(), canonical(name)
         if plain in _FRAMING:
@@ -98,6 +112,8 @@ class Washing:
             act = _Act.NOTE
         elif plain in self._exact or plain.startswith(self._prefixes):
             act = _Act.DROP
+        elif self._cookies and lower == b"cookie":
+            act = _Act.COOKIE
         else:
             act = _Act.TRACE if lower in tracing.NAMES else _Act.KEEP
         if len(name) <= _NAME:

@@ -1,9 +1,12 @@
 """Principal → claims → the payload of a token, in both profiles (CONTRACT §4).
 
 Law: what a token says is decided here and nowhere else; absent claims are left out; a token for an organization's own
-key says so (`sub_type`), and no token has `auth_time`, so that nobody takes it for a signed-in user.
+key says so (`sub_type`), and so does one for an application's. `auth_time` is in no token but that of a session which
+had it: nobody takes another for a signed-in user. What a session's token said is said again, unchanged, but for what
+is ours to say.
 """
 
+import json
 from typing import NamedTuple
 
 from keyswap.model import Claims, Principal
@@ -20,11 +23,16 @@ class TokenShape(NamedTuple):
 def claims_of(principal: Principal, shape: TokenShape) -> Claims:
     """Everything that a token for this principal says."""
     user = principal.user_id
+    if principal.kind == "key":
+        subject, kind = user or principal.key_id or "", None if user else "organization"
+    else:
+        of_agent = user is None or principal.kind == "agent"
+        subject, kind = (principal.agent if of_agent else user) or "", None if user else principal.kind
     return Claims(
         shape.profile,
         shape.issuer,
-        user or principal.key_id or "",
-        None if user else "organization",
+        subject,
+        kind,
         shape.audience,
         principal.org_id,
         principal.roles,
@@ -33,11 +41,14 @@ def claims_of(principal: Principal, shape: TokenShape) -> Claims:
         principal.actor,
         principal.key_id,
         principal.not_after,
+        principal.copied,
     )
 
 
 def payload(claims: Claims, iat: int, exp: int, jti: str) -> dict[str, object]:
     """A token's payload (RFC 7519 §4.1). `iat` and `exp` are epoch seconds."""
+    if claims.copied is not None:
+        return _again(claims, iat, exp, jti)
     said: dict[str, object | None] = {
         "iss": claims.iss,
         "sub": claims.sub,
@@ -62,3 +73,26 @@ def payload(claims: Claims, iat: int, exp: int, jti: str) -> dict[str, object]:
             "permissions": None,
         }
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _again(claims: Claims, iat: int, exp: int, jti: str) -> dict[str, object]:
+    """The payload for a session: everything that its token said, but for what is ours to say (CONTRACT §4)."""
+    source: dict[str, object] = json.loads(claims.copied or "{}")
+    said = {**source, "iss": claims.iss, "jti": jti, "iat": iat, "exp": exp, "permissions": list(claims.permissions)}
+    if claims.aud is not None:
+        said["aud"] = claims.aud
+    if claims.sub_type is not None:
+        said.setdefault("sub_type", claims.sub_type)
+    if claims.profile == "rfc9068":
+        said.setdefault("client_id", claims.sub)
+        said["scope"] = " ".join(claims.permissions)
+        del said["permissions"]
+        if not claims.permissions:
+            del said["scope"]
+    return said
+
+
+def told(claims: Claims) -> dict[str, object]:
+    """What is shown of claims to whoever asks for an explanation."""
+    source: dict[str, object] = json.loads(claims.copied) if claims.copied is not None else {}
+    return {**source, **claims._replace(copied=None)._asdict()}
