@@ -14,8 +14,8 @@ from pathlib import Path
 
 from keyswap.model import Damage
 
-KEYS, SIGNING = 0, 1
-"""The epochs: key database (with the block list), signing keys."""
+KEYS, SIGNING, REMOTE = 0, 1, 2
+"""The epochs: key database (with the block list), signing keys, what WorkOS said has changed."""
 
 _EPOCHS = 8
 _WORD = struct.calcsize("Q")
