@@ -1,0 +1,175 @@
+"""What the gate asks of a session's token: whose is it, if it is good now.
+
+Law: a token that was verified is remembered by its digest, with the version of the key set that proved it; its times,
+and whether what it stands for has ended, are judged at every call. The caller learns nothing from the reason, and no
+reason quotes more of a token than a short piece that could be no secret.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from keyswap.model import Code, Credential, Damage, Principal, Refuse, Request, Secret
+from keyswap.sessions.claims import checked
+from keyswap.sessions.jwks import Jwks, KeySets
+from keyswap.sessions.kinds import Issuer, check_audience, kind_of, principal_of
+from keyswap.sessions.token import MAX_BYTES, NotAToken, Token, read, shown
+
+_PADDING, _HASH = PKCS1v15(), SHA256()  # RS256 (RFC 7518 §3.3)
+
+
+class Endings(Protocol):
+    """What has ended before its time, as events told (`keyswap.workos.changes`)."""
+
+    @property
+    def generation(self) -> int:
+        """Rises whenever something new was taken in."""
+
+    def take_in(self, now: float) -> None:
+        """Take in what is new."""
+
+    def ended(self, kind: str, id: str, since: float) -> bool:  # noqa: A002 (as it is there)
+        """Whether it was ended by an event at or after `since`."""
+
+
+class _Known:
+    """A token that was verified with what `jwks` said at `version`, good in [starts_at, ends_at)."""
+
+    __slots__ = ("ends_at", "generation", "jwks", "principal", "starts_at", "version")
+
+    def __init__(self, principal: Principal, jwks: Jwks, starts_at: float, ends_at: float) -> None:
+        self.principal, self.jwks, self.version = principal, jwks, jwks.version
+        self.starts_at, self.ends_at = starts_at, ends_at
+        self.generation = -1
+        """When it was last found that nothing of it has ended."""
+
+
+class SessionVerifier:
+    """The verifier of the credential kind `session`, for the entries of one policy."""
+
+    def __init__(
+        self, issuers: Sequence[Issuer], own_issuer: str, keysets: KeySets, changes: Endings, size: int = 50_000
+    ) -> None:
+        """Raises Damage when two entries ask for the same tokens."""
+        self._own = own_issuer
+        self._entries = _by_issuer(issuers, keysets)
+        self._changes = changes
+        self._size = size
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+
+    async def __call__(self, credential: Credential, _request: Request, now: float) -> Principal | Refuse:
+        """The principal whose token this is, at `now` (epoch seconds)."""
+        text = credential.value
+        if len(text) > MAX_BYTES:
+            return _refuse(f"the token is longer than {MAX_BYTES} bytes")
+        changes = self._changes
+        changes.take_in(now)
+        digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
+        known = self._known.get(digest)
+        if known is None or known.version != known.jwks.version:
+            found = await self._verified(text, now)
+            if isinstance(found, Refuse):
+                return found
+            self._remember(digest, found)
+            known = found
+        if not known.starts_at <= now < known.ends_at:
+            self._known.pop(digest, None)
+            return _untimely(known.starts_at, now)
+        if known.generation != changes.generation:
+            generation = changes.generation
+            refused = self.still(known.principal, now)
+            if refused is not None:
+                return refused
+            known.generation = generation
+        return known.principal
+
+    def still(self, principal: Principal, now: float) -> Refuse | None:
+        """Refuse when what a token stands for has ended since it was issued; asked of open streams too."""
+        since = principal.since
+        if since is None:
+            return None
+        self._changes.take_in(now)
+        ended = self._changes.ended
+        for kind, named, at in (
+            ("session", principal.session_id, 0),  # an id of its own, never used again
+            ("user", principal.user_id, since),
+            ("org", principal.org_id, since),
+            ("agent", principal.agent, since),
+        ):
+            if named is not None and ended(kind, named, at):
+                what = "the session" if kind == "session" else f"the session's {kind}"
+                return _refuse(f"{what} has ended")
+        return None
+
+    async def _verified(self, text: str, now: float) -> _Known | Refuse:
+        """What is proven by a token's signature, or why nothing is."""
+        try:
+            token = read(text)
+            claims = checked(token.claims)
+            entry, jwks = self._entry(claims)
+            check_audience(entry, claims)
+        except NotAToken as error:
+            return _refuse(str(error))
+        starts_at = max(claims["iat"], claims.get("nbf", 0)) - entry.leeway_s
+        ends_at = claims["exp"] + entry.leeway_s
+        if not starts_at <= now < ends_at:
+            return _untimely(starts_at, now)  # no reason to look for its key
+        key = await jwks.key(token.kid, now)
+        if isinstance(key, Refuse):
+            return key
+        if not _is_signed(token, key):
+            return _refuse(f"the signature is not by the issuer's key {shown(token.kid)}")
+        principal = principal_of(entry, claims)
+        if entry.passes:
+            principal = principal._replace(passed=Secret(text))
+        return _Known(principal, jwks, starts_at, ends_at)
+
+    def _entry(self, claims: Mapping[str, Any]) -> tuple[Issuer, Jwks]:
+        """The entry of the policy that judges a token. Raises NotAToken."""
+        iss = claims["iss"]
+        if iss == self._own:
+            raise NotAToken("the token is one of ours: it is for backends, and is nobody's credential here")
+        entries = self._entries.get(iss)
+        if entries is None:
+            raise NotAToken(f"the policy lists no issuer {shown(iss)}")
+        kind = kind_of(claims)
+        if kind not in entries:
+            raise NotAToken(f"the policy lists no sessions of kind {kind} of the issuer {shown(iss)}")
+        return entries[kind]
+
+    def _remember(self, digest: bytes, known: _Known) -> None:
+        self._known.pop(digest, None)
+        if len(self._known) >= self._size:
+            self._known.popitem(last=False)
+        self._known[digest] = known
+
+
+def _by_issuer(issuers: Iterable[Issuer], keysets: KeySets) -> Mapping[str, Mapping[str, tuple[Issuer, Jwks]]]:
+    found: dict[str, dict[str, tuple[Issuer, Jwks]]] = {}
+    for entry in issuers:
+        for iss in entry.issuers:
+            if entry.kind in found.setdefault(iss, {}):
+                raise Damage(f"sessions: two entries of kind {entry.kind} list the issuer {iss}: make them one")
+            found[iss][entry.kind] = (entry, keysets.of(entry.jwks_url))
+    return found
+
+
+def _is_signed(token: Token, key: Any) -> bool:
+    try:
+        key.verify(token.signature, token.signed, _PADDING, _HASH)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _untimely(starts_at: float, now: float) -> Refuse:
+    return _refuse("the token is not valid yet" if now < starts_at else "the token has expired")
+
+
+def _refuse(reason: str) -> Refuse:
+    return Refuse(Code.INVALID_CREDENTIAL, reason)
