@@ -6,7 +6,7 @@ a source remembers. A new source is one file and one parameter of the contract s
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from keyswap.keys.key import Key, why_not
 from keyswap.model import Code, Principal, Refuse
@@ -43,6 +43,20 @@ class KeySource(Protocol):
 
     async def find(self, value: str, digest: bytes, now: float) -> Found | Refuse | None:
         """Look a well-formed key up; None: it is unknown. Refuses when it is malformed or the source cannot answer."""
+
+
+@runtime_checkable
+class RemoteSource(KeySource, Protocol):
+    """A source that is far away: what it said counts for a time, and is asked for again ahead of its end."""
+
+    due: bool
+    """Whether the key that was recalled last is to be asked about again."""
+
+    def refresh(self, value: str, digest: bytes, now: float) -> None:
+        """Ask about a remembered key again, beside the requests; never waits."""
+
+    def knows(self, digest: bytes) -> bool:
+        """Whether this was a good key not long ago, so that presenting it is no guess."""
 
 
 def judge(found: Found, blocked: Blocks, now: float, client: str) -> Principal | Refuse:

@@ -1,12 +1,15 @@
 """What the gate asks of a key: who is it, if it is good now.
 
 Law: the database is watched before anything is believed, whatever the source; the value is digested once and never
-kept; the caller learns nothing from the reason. A key that a source remembers costs no system call.
+kept; the caller learns nothing from the reason. A key that a source remembers costs no system call. Whoever may be
+guessing can be refused before a source is asked, never a caller with a key that was good not long ago.
 """
+
+from collections.abc import Awaitable, Callable
 
 from keyswap.keys.format import well_formed
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.source import KeySource, block_reason, judge
+from keyswap.keys.source import KeySource, RemoteSource, block_reason, judge
 from keyswap.keys.used import LastUsed
 from keyswap.keys.watch import Watch
 from keyswap.model import Code, Credential, Principal, Refuse, Request
@@ -14,12 +17,24 @@ from keyswap.model import Code, Credential, Principal, Refuse, Request
 _MALFORMED = Refuse(Code.INVALID_CREDENTIAL, "the key is not 1 to 512 characters of printable ASCII")
 _UNKNOWN = Refuse(Code.INVALID_CREDENTIAL, "the key is unknown")
 
+Before = Callable[[Request, float], Awaitable[Refuse | None]]
+"""What may refuse a request, at a time, before the look-up of a key that is not known yet."""
+
 
 class KeyVerifier:
     """The verifier of the credential kind `key`, over any source."""
 
-    def __init__(self, source: KeySource, watch: Watch, pepper: Pepper, used: LastUsed | None = None) -> None:
+    def __init__(
+        self,
+        source: KeySource,
+        watch: Watch,
+        pepper: Pepper,
+        used: LastUsed | None = None,
+        before: Before | None = None,
+    ) -> None:
         self._recall, self._find = source.recall, source.find
+        self._remote = source if isinstance(source, RemoteSource) else None
+        self._before = before
         self._watch = watch
         self._digest = pepper.digest
         self._used = used
@@ -38,10 +53,16 @@ class KeyVerifier:
             blocked = self._watch.blocked
             if digest in blocked:
                 return Refuse(Code.INVALID_CREDENTIAL, block_reason(blocked[digest]))
+            if self._before is not None and not (self._remote is not None and self._remote.knows(digest)):
+                refused = await self._before(request, now)
+                if refused is not None:
+                    return refused
             answer = await self._find(value, digest, now)
             if answer is None or isinstance(answer, Refuse):
                 return answer or _UNKNOWN
             found = answer
+        elif self._remote is not None and self._remote.due:
+            self._remote.refresh(value, digest, now)
         result = judge(found, self._watch.blocked, now, request.client)
         if self._used is not None and isinstance(result, Principal):
             self._used(found.key.id, now)

@@ -1,0 +1,187 @@
+"""What a remote source of keys said, for as long as it counts.
+
+Law: by digest, never by value. Known keys and what is not a key are bounded in number, each by itself, so that guesses
+push out no known key. What ended stays so in memory: a key that was revoked is never good again, whatever is said of it
+later; what else ended (an owner, an agent, a membership) holds until a later answer says otherwise.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+from keyswap.keys.source import Found
+from keyswap.model import Principal, Refuse
+
+UNKNOWN = 10_000
+"""How many refused digests are remembered: together about 3 MiB."""
+ENDED = 10_000
+FAMILIAR_S = 3600.0
+"""For how long a digest counts as known that was good once, when nothing else is remembered of it."""
+
+
+class Change(Protocol):
+    """What an event says: `ends` it is over; else what is remembered is to be asked for again."""
+
+    @property
+    def kind(self) -> str:
+        """One of key, user, org, agent, session, membership (by its user's id), all."""
+
+    @property
+    def id(self) -> str:
+        """WorkOS' id."""
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is over."""
+
+
+class Entry:
+    """A key that was good when it was asked about, at `since`; times are epoch seconds."""
+
+    __slots__ = ("due_at", "found", "since", "stale_until", "until")
+
+    def __init__(self, found: Found, since: float, due_at: float, until: float, stale_until: float) -> None:
+        self.found, self.since, self.due_at, self.until, self.stale_until = found, since, due_at, until, stale_until
+
+
+def concerns(change: Change, key_id: str, principal: Principal) -> bool:
+    """Whether a change is about this key: the key itself, or whose it is."""
+    match change.kind:
+        case "key":
+            return change.id == key_id
+        case "org":
+            return change.id == principal.org_id
+        case "user" | "membership":
+            return change.id == principal.user_id
+        case "agent":
+            return change.id == principal.agent
+    return False
+
+
+class _Names(NamedTuple):
+    kind: str
+    id: str
+
+
+class Remembered:
+    """Known keys, found by digest and by the ids of whatever an event may name."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.known: OrderedDict[bytes, Entry] = OrderedDict()
+        """In the order in which they were asked about."""
+        self.unknown: OrderedDict[bytes, tuple[float, Refuse]] = OrderedDict()
+        self.familiar: OrderedDict[bytes, float] = OrderedDict()
+        self._named: dict[_Names, set[bytes]] = {}
+        self._revoked: OrderedDict[str, None] = OrderedDict()
+        self._ended: OrderedDict[str, str] = OrderedDict()
+
+    def keep(self, entry: Entry) -> None:
+        """Remember a key as the newest; what was remembered of its digest, or is too much, is dropped."""
+        digest = entry.found.digest
+        self.drop(digest)
+        while len(self.known) >= self._size:
+            self.drop(next(iter(self.known)))
+        self.known[digest] = entry
+        for name in _names(entry.found):
+            self._named.setdefault(name, set()).add(digest)
+        self.unknown.pop(digest, None)
+        self.familiar.pop(digest, None)
+        self._ended.pop(entry.found.key.id, None)
+
+    def drop(self, digest: bytes) -> Entry | None:
+        """Forget a key, and all the ids by which it is found."""
+        entry = self.known.pop(digest, None)
+        for name in _names(entry.found) if entry is not None else ():
+            digests = self._named[name]
+            digests.discard(digest)
+            if not digests:
+                del self._named[name]
+        return entry
+
+    def refuse(self, digest: bytes, refused: Refuse, until: float) -> None:
+        """Remember that a digest is no good key."""
+        self.unknown.pop(digest, None)
+        while len(self.unknown) >= UNKNOWN:
+            self.unknown.popitem(last=False)
+        self.unknown[digest] = until, refused
+
+    def refused(self, digest: bytes, now: float) -> Refuse | None:
+        """The refusal that is remembered of a digest."""
+        until, refused = self.unknown.get(digest, (0.0, None))
+        return refused if now < until else None
+
+    def familiarise(self, digest: bytes, now: float) -> None:
+        """Remember only that a digest was a good key not long ago."""
+        while len(self.familiar) >= self._size:
+            self.familiar.popitem(last=False)
+        self.familiar[digest] = now + FAMILIAR_S
+
+    def with_id(self, key_id: str) -> Entry | None:
+        """The key of an id."""
+        for digest in self._named.get(_Names("key", key_id), ()):
+            return self.known[digest]
+        return None
+
+    def named_by(self, change: Change) -> list[bytes]:
+        """The digests of the keys that a change is about."""
+        kind = "user" if change.kind == "membership" else change.kind
+        return list(self._named.get(_Names(kind, change.id), ()))
+
+    def revoke(self, key_id: str) -> None:
+        """A key is over for good."""
+        _bounded(self._revoked)
+        self._revoked[key_id] = None
+
+    def end(self, key_id: str, why: str) -> None:
+        """A key is over until it is found to be good again."""
+        _bounded(self._ended)
+        self._ended[key_id] = why
+
+    def ended(self, key_id: str) -> str | None:
+        """Why a key is over; None: nothing says so."""
+        return REVOKED if key_id in self._revoked else self._ended.get(key_id)
+
+    def is_revoked(self, key_id: str) -> bool:
+        """Whether a key is over for good."""
+        return key_id in self._revoked
+
+    def tidy(self, now: float) -> None:
+        """Forget what has no use any more; what is looked at is what was asked about first."""
+        for digest in _leading(((digest, entry.stale_until) for digest, entry in self.known.items()), now):
+            self.drop(digest)
+            self.familiarise(digest, now)
+        for digest in _leading(((digest, until) for digest, (until, _) in self.unknown.items()), now):
+            del self.unknown[digest]
+        for digest in _leading(self.familiar.items(), now):
+            del self.familiar[digest]
+
+
+REVOKED = "the key was revoked at WorkOS"
+_TIDIED = 1000
+"""How much is forgotten at once: a millisecond's worth."""
+
+
+def _leading(ends: Iterable[tuple[bytes, float]], now: float) -> list[bytes]:
+    """The digests in front whose time is over."""
+
+    def over() -> Iterator[bytes]:
+        for digest, until in ends:
+            if until > now:
+                return
+            yield digest
+
+    return [digest for digest, _ in zip(over(), range(_TIDIED), strict=False)]
+
+
+def _bounded[T](some: OrderedDict[str, T]) -> None:
+    while len(some) >= ENDED:
+        some.popitem(last=False)
+
+
+def _names(found: Found) -> Iterator[_Names]:
+    principal = found.principal
+    yield _Names("key", found.key.id)
+    for kind, named in (("org", principal.org_id), ("user", principal.user_id), ("agent", principal.agent)):
+        if named is not None:
+            yield _Names(kind, named)

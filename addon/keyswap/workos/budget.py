@@ -1,0 +1,64 @@
+"""How many calls WorkOS gets: what is known comes before what may be a guess.
+
+Law: within any span of t seconds at most `rate` × t + burst calls are let through, and of guesses at most half of that,
+so that whoever guesses can never take what known keys need. The time comes in as an argument.
+"""
+
+from typing import Protocol
+
+
+class Budget(Protocol):
+    """Whether a call may be made at `now` (seconds of the client's clock); if so, it has been counted.
+
+    `known`: it is not about a key that nobody has seen to be good.
+    """
+
+    async def may_call(self, known: bool, now: float) -> bool:
+        """Count a call, or say that it does not fit."""
+
+
+class Bucket:
+    """A leaky bucket as one number: when it will have run empty. `rate` is in calls a second, `burst` in calls."""
+
+    __slots__ = ("_empty_at", "_interval_s", "_span_s")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._interval_s, self._span_s = 1 / rate, burst / rate
+        self._empty_at = float("-inf")
+
+    def fits(self, now: float) -> bool:
+        """Whether one more call fits at `now`."""
+        return self._after(now) - now <= self._span_s + 1e-9
+
+    def pour(self, now: float) -> None:
+        """Count a call."""
+        self._empty_at = self._after(now)
+
+    def _after(self, now: float) -> float:
+        # A clock that steps back locks nobody out for longer than a full bucket takes to drain.
+        return min(max(self._empty_at, now), now + self._span_s) + self._interval_s
+
+
+class OwnBudget:
+    """A budget of this process alone: `rate` calls a second, as many at once. Half of both is for guesses."""
+
+    def __init__(self, rate: float, burst: float | None = None) -> None:
+        burst = max(2.0, rate if burst is None else burst)
+        self._all, self._guesses = Bucket(rate, burst), Bucket(rate / 2, burst / 2)
+
+    async def may_call(self, known: bool, now: float) -> bool:
+        """Count a call, or say that it does not fit."""
+        if not self._all.fits(now) or not (known or self._guesses.fits(now)):
+            return False
+        self._all.pour(now)
+        if not known:
+            self._guesses.pour(now)
+        return True
+
+
+class Unlimited:
+    """No budget: of a command that makes a handful of calls."""
+
+    async def may_call(self, known: bool, now: float) -> bool:  # noqa: ARG002
+        """Let it through."""
+        return True

@@ -1,0 +1,236 @@
+"""The one HTTP client for WorkOS' API.
+
+Law: a call ends within its deadline, retries and waiting included, with parsed JSON, `Unreachable` or `Rejected`. A
+server that throttles us is left alone for as long as it says, one that fails for as long as the breaker says. No
+exception, log line or status holds a key, our secret or a body; libraries' own lines about requests are off.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+import httpx
+
+from keyswap import __version__
+from keyswap.workos.answers import TOO_MUCH, Again, Answer, Done, bounded, read
+from keyswap.workos.answers import Rejected as Rejected
+from keyswap.workos.breaker import Breaker
+from keyswap.workos.budget import Budget, Unlimited
+from keyswap.workos.condition import WELL, Condition
+
+for _library in ("httpx", "httpcore"):
+    logging.getLogger(_library).setLevel(logging.WARNING)
+
+MAX_PAUSE_S = 60.0
+"""For how long WorkOS can tell us to stay away."""
+FIRST_BACK_OFF_S, MOST_BACK_OFF_S = 0.05, 1.0
+TURN_S = 0.02
+"""How often a call that may wait looks whether the budget has room."""
+CONNECTIONS, KEPT_ALIVE, KEPT_ALIVE_S = 64, 16, 30.0
+
+Params = Mapping[str, str]
+
+
+class Unreachable(Exception):
+    """There is no answer that can be used. `why` is for the log."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Spent(Unreachable):
+    """The budget of calls has no room."""
+
+
+class _Call(NamedTuple):
+    """A call and its bounds. `ends` is a time of the client's clock."""
+
+    method: str
+    path: str
+    params: Params | None
+    content: bytes | None
+    ends: float
+    known: bool
+    patient: bool
+    repeat: bool
+
+
+class WorkOS:
+    """WorkOS' API at `base_url`, with one secret key. For one event loop, on which it has to be closed.
+
+    `api_key_env` names the environment variable that the key came from; `clock` counts seconds and never goes back.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        timeout_s: float = 2.0,
+        api_key_env: str = "WORKOS_API_KEY",
+        budget: Budget | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._url, self._timeout_s, self._budget = base_url.rstrip("/"), timeout_s, budget or Unlimited()
+        self._clock, self._sleep = clock, sleep
+        self._headers = {
+            "authorization": f"Bearer {api_key}",
+            "accept": "application/json",
+            "accept-encoding": "identity",  # a few bytes cannot become many
+            "user-agent": f"keyswap/{__version__}",
+        }
+        # Reading the system's authorities takes tens of milliseconds: here, not within the first request.
+        encrypted = base_url.startswith("https:")
+        self._verify = httpx.create_ssl_context() if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._http: httpx.AsyncClient | None = None
+        self._breaker = Breaker()
+        self._condition = Condition(self._url, api_key_env)
+        self._paused_until = float("-inf")
+        self.calls = self.failures = 0
+        """Requests that were sent, those again included; and how many of them were of no use."""
+
+    @property
+    def down(self) -> bool:
+        """Whether the last answer could not be used: who has something older to stand on need not wait."""
+        return self._condition.state != WELL
+
+    async def post(
+        self,
+        path: str,
+        body: object,
+        *,
+        deadline_s: float | None = None,
+        known: bool = True,
+        patient: bool = True,
+        repeat: bool = True,
+    ) -> Any:
+        """The parsed answer to a POST, within `deadline_s` seconds. Raises Unreachable or Rejected.
+
+        Of the budget, what is not `known` may take half; who is `patient` waits for room in it. Without `repeat` what
+        may have had its effect is not sent again.
+        """
+        content = json.dumps(body).encode()
+        ends = self._clock() + (self._timeout_s if deadline_s is None else deadline_s)
+        return await self._made(_Call("POST", path, None, content, ends, known, patient, repeat))
+
+    async def get(self, path: str, params: Params | None = None, *, deadline_s: float | None = None) -> Any:
+        """The parsed answer to a GET, within `deadline_s` seconds. Raises Unreachable or Rejected."""
+        ends = self._clock() + (self._timeout_s if deadline_s is None else deadline_s)
+        return await self._made(_Call("GET", path, params, None, ends, known=True, patient=True, repeat=True))
+
+    def state(self) -> Mapping[str, object]:
+        """What `keyswap status` says of it."""
+        now = self._clock()
+        return {
+            "base_url": self._url,
+            **self._condition.as_json(),
+            "breaker_open_s": round(self._breaker.open_for_s(now), 1),
+            "paused_s": round(max(0.0, self._paused_until - now), 1),
+            "calls": self.calls,
+            "failures": self.failures,
+        }
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        http, self._http = self._http, None
+        if http is not None:
+            await http.aclose()
+
+    async def _made(self, call: _Call) -> Any:
+        back_off_s = FIRST_BACK_OFF_S
+        while True:
+            probe = await self._let_through(call)
+            outcome = await self._attempt(call, probe)
+            result = self._judged(outcome, probe)
+            if not isinstance(result, Again):
+                return result.data
+            wait_s = back_off_s * random.uniform(0.5, 1) if result.after_s is None else result.after_s  # noqa: S311
+            back_off_s = min(MOST_BACK_OFF_S, back_off_s * 2)
+            if not (call.repeat or result.unseen) or self._clock() + wait_s >= call.ends:
+                self._condition.down(result.why, self._clock())
+                raise Unreachable(result.why)
+            await self._sleep(wait_s)
+
+    async def _let_through(self, call: _Call) -> bool:
+        """Wait until the call may be made; whether it is the breaker's probe. Raises Unreachable if not in time."""
+        pause_s = self._paused_until - self._clock()
+        if pause_s > 0:
+            if self._clock() + pause_s >= call.ends:
+                raise Unreachable(f"WorkOS throttles us (429), for another {pause_s:.0f} s")
+            await self._sleep(pause_s)
+        now = self._clock()
+        probe = self._breaker.admits(now)
+        if probe is None:
+            left_s = self._breaker.open_for_s(now)
+            raise Unreachable(f"{self._condition.reason or 'it failed'}; it is asked again in {left_s:.0f} s")
+        try:
+            while not await self._budget.may_call(call.known, self._clock()):
+                if not call.patient or self._clock() + TURN_S >= call.ends:
+                    raise Spent("workos.max_rate is used up")
+                await self._sleep(TURN_S)
+        except BaseException:
+            self._breaker.abandoned(probe)
+            raise
+        return probe
+
+    async def _attempt(self, call: _Call, probe: bool) -> Answer | Again:
+        """One request; it tells the breaker when it has no outcome at all."""
+        self.calls += 1
+        outcome: Answer | Again | None = None
+        try:
+            outcome = await self._sent(call)
+        finally:
+            if outcome is None:
+                self._breaker.abandoned(probe)
+        return outcome
+
+    async def _sent(self, call: _Call) -> Answer | Again:
+        if self._http is None:
+            limits = httpx.Limits(
+                max_connections=CONNECTIONS, max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_ALIVE_S
+            )
+            self._http = httpx.AsyncClient(headers=self._headers, verify=self._verify, limits=limits, timeout=None)  # noqa: S113, bounded below
+        left_s = max(0.0, call.ends - self._clock())
+        more = {} if call.content is None else {"content-type": "application/json"}
+        try:
+            async with (
+                asyncio.timeout(left_s),
+                self._http.stream(
+                    call.method, self._url + call.path, params=call.params, content=call.content, headers=more
+                ) as response,
+            ):
+                raw = await bounded(response)
+        except TimeoutError:
+            return Again("no answer in time")
+        except httpx.ConnectError as error:
+            return Again(f"it cannot be connected to ({error})", unseen=True)
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
+            return Again(f"the connection broke off ({type(error).__name__})")  # its text may repeat what was sent
+        return Answer(response.status_code, response.headers, raw) if raw is not None else Again(TOO_MUCH)
+
+    def _judged(self, outcome: Answer | Again, probe: bool) -> Done | Again:
+        """What an outcome means, having told breaker and condition. Raises Rejected."""
+        result = outcome if isinstance(outcome, Again) else read(outcome)
+        if isinstance(result, Done):
+            self._breaker.succeeded()
+            if result.rejected is not None and result.rejected.status in {401, 403}:
+                self._condition.refused(result.rejected.status, self._clock())
+            else:
+                self._condition.answered()
+            if result.rejected is not None:
+                raise result.rejected
+        elif isinstance(outcome, Answer) and outcome.status == 429:
+            self._breaker.abandoned(probe)  # it is there, and says how long it wants to be left alone
+            pause_s = min(MAX_PAUSE_S, result.after_s or 0.0)
+            self._paused_until = max(self._paused_until, self._clock() + pause_s)
+            self.failures += 1
+        else:
+            self._breaker.failed(self._clock(), probe)
+            self.failures += 1
+        return result
