@@ -1,0 +1,229 @@
+"""Asking WorkOS for its events: no inbound port, and every machine asks for itself.
+
+Law: of the processes that share a state directory one asks; when it ends, however it ends, another goes on where it
+was. The place in the list is kept only after everything before it was recorded. A place that WorkOS no longer knows
+means that something was missed: everything remembered is asked for again. Whatever goes wrong is said once, and tried
+again within 30 s.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+
+from keyswap.model import Damage
+from keyswap.state import StateDirectory
+from keyswap.workos.changes import Change, Changes
+from keyswap.workos.client import Rejected, Unreachable
+from keyswap.workos.events import OLDER_TYPES, TYPES, Event, read
+
+logger = logging.getLogger(__name__)
+
+LOCK = "events.lock"
+PAGE = 100
+IDLE_S, MOST_S = 1.0, 30.0
+"""How long nothing is asked when there is nothing new, and when it fails, at most."""
+BACK_S = 3600.0
+"""How far back it begins when no place is known."""
+DEADLINE_S = 10.0
+_PLACE_REFUSED = {400, 404, 422}
+
+
+class Client(Protocol):
+    """What asks; see workos/client.py."""
+
+    async def get(self, path: str, params: Mapping[str, str] = ..., *, deadline_s: float | None = ...) -> Any:
+        """The parsed answer."""
+
+
+class _Garbage(Exception):
+    """An answer that is none."""
+
+
+class _Trouble(NamedTuple):
+    kind: str
+    why: str
+
+
+class _Page(NamedTuple):
+    events: list[Event]
+    last: str | None
+    """Where to go on; None: it was empty."""
+    full: bool
+
+
+def environment(base_url: str, api_key: str, client_id: str | None) -> str:
+    """A name for whose events they are, which tells nothing of the secret."""
+    whose = client_id or hashlib.sha256(api_key.encode()).hexdigest()
+    return hashlib.sha256(f"{base_url.rstrip('/')}\n{whose}".encode()).hexdigest()[:32]
+
+
+class Poller:
+    """Asks for the events of one environment. For one event loop."""
+
+    def __init__(
+        self,
+        state: StateDirectory,
+        changes: Changes,
+        client: Client,
+        environment: str,
+        clock: Callable[[], float] = time.time,
+        wait: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._path, self._changes, self._client, self._environment = state.file(LOCK), changes, client, environment
+        self._clock, self._wait = clock, wait
+        self._lock: int | None = None
+        self._place: str | None = None
+        self._since = 0.0
+        self._types = TYPES
+        self._told_of_types = False
+        self._trouble: _Trouble | None = None
+        self._pause_s = IDLE_S
+        self._answered_at: float | None = None
+        self.recorded = 0
+        """Events that were new."""
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            try:
+                pause_s = await self.turn(self._clock())
+            except Exception:
+                logger.exception("asking WorkOS for events failed; it will be tried again")
+                pause_s = MOST_S
+            await self._wait(pause_s)
+
+    async def turn(self, now: float) -> float:
+        """Ask once, if no other process does; in how many seconds the next turn is due. `now`: epoch seconds."""
+        try:
+            if not await self._holds(now):
+                return IDLE_S
+            page = await self._page(now)
+            if page is None:
+                return 0.0
+            await self._record(page, now)
+        except (Rejected, Unreachable) as error:
+            kind = f"rejected {error.status}" if isinstance(error, Rejected) else "unreachable"
+            return self._troubled(_Trouble(kind, error.why))
+        except (Damage, OSError) as error:
+            return self._troubled(_Trouble("state", str(error)))
+        except _Garbage as error:
+            return self._troubled(_Trouble("garbage", str(error)))
+        self._well(now)
+        return 0.0 if page.full else IDLE_S
+
+    def status(self, now: float) -> Mapping[str, object]:
+        """What `keyswap status` says of it. `now`: epoch seconds."""
+        return {
+            "asks": self._lock is not None,
+            "healthy": self._trouble is None,
+            "reason": self._trouble and self._trouble.why,
+            "answered_s_ago": None if self._answered_at is None else round(now - self._answered_at, 1),
+            "place": self._place,
+            "recorded": self.recorded,
+            "all_types": self._types is TYPES,
+        }
+
+    def close(self) -> None:
+        """Let another process ask."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def _holds(self, now: float) -> bool:
+        """Whether this is the process that asks; the place is read when it becomes so. Raises OSError, Damage."""
+        if self._lock is not None:
+            return True
+        lock = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._place = await asyncio.to_thread(self._changes.cursor, self._environment)
+        except BlockingIOError:
+            os.close(lock)
+            self._trouble = None
+            return False
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock, self._since = lock, now - BACK_S
+        return True
+
+    async def _page(self, now: float) -> _Page | None:
+        """The next page; None: it was refused, and is to be asked for otherwise. Raises Rejected, Unreachable."""
+        params = {"events": ",".join(self._types), "limit": str(PAGE), "order": "asc"}
+        params |= {"range_start": _iso(self._since)} if self._place is None else {"after": self._place}
+        try:
+            answer = await self._client.get("/events", params, deadline_s=DEADLINE_S)
+        except Rejected as error:
+            if error.status not in _PLACE_REFUSED:
+                raise
+            if error.status != 404 and self._types is TYPES:
+                self._types = OLDER_TYPES  # perhaps it is the newer names that it does not know
+            elif self._place is not None:
+                await self._begin_anew(now)
+            else:
+                raise
+            return None
+        return _parsed(answer, now)
+
+    async def _begin_anew(self, now: float) -> None:
+        logger.warning(
+            "WorkOS no longer knows the event %s that was the last: everything remembered is asked for again, and "
+            "events begin an hour ago",
+            self._place,
+        )
+        missed = Change("all", "", False, now)
+        await asyncio.to_thread(self._changes.record, f"anew-{self._environment}-{self._place}", [missed], now)
+        await asyncio.to_thread(self._changes.keep_cursor, self._environment, None)
+        self._place, self._since, self._types = None, now - BACK_S, TYPES
+
+    async def _record(self, page: _Page, now: float) -> None:
+        for event in page.events:
+            if event.fault is not None:
+                logger.warning("an event of WorkOS is not shaped as it should be: %s (%s)", event.id, event.fault)
+        found = [(event.id, event.changes) for event in page.events if event.changes]
+        if found:
+            self.recorded += await asyncio.to_thread(self._changes.record_all, found, now)
+        if page.last is not None and page.last != self._place:
+            await asyncio.to_thread(self._changes.keep_cursor, self._environment, page.last)
+            self._place = page.last
+        elif page.full:
+            raise _Garbage("WorkOS answers the same events again and again")
+
+    def _troubled(self, trouble: _Trouble) -> float:
+        if self._trouble is None or self._trouble.kind != trouble.kind:
+            logger.error("WorkOS' events cannot be had, it is tried again: %s", trouble.why)
+        self._trouble = trouble
+        self._types = TYPES
+        pause_s, self._pause_s = self._pause_s, min(MOST_S, self._pause_s * 2)
+        return pause_s
+
+    def _well(self, now: float) -> None:
+        if self._trouble is not None:
+            logger.warning("WorkOS' events can be had again")
+        if self._types is not TYPES and not self._told_of_types:
+            self._told_of_types = True
+            logger.warning(
+                "WorkOS does not know the events of agents here: their ends are seen when keys are asked for"
+            )
+        self._trouble, self._pause_s, self._answered_at = None, IDLE_S, now
+
+
+def _parsed(answer: Any, now: float) -> _Page:
+    """Raises _Garbage when it is no list of events."""
+    data = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(data, list):
+        raise _Garbage("WorkOS' answer is no list of events")
+    events = [event for raw in data if (event := read(raw, now)) is not None]
+    if data and not events:
+        raise _Garbage("WorkOS' events have no ids")
+    return _Page(events, events[-1].id if events else None, len(data) >= PAGE)
+
+
+def _iso(epoch_s: float) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
