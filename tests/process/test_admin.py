@@ -26,7 +26,7 @@ def head(method: str, target: str, *fields: str, host: str | None = "127.0.0.1")
 GOOD = f"Authorization: Bearer {TOKEN}"
 ATTACKS = [
     ("no token", head("GET", "/"), 401, "missing-credential"),
-    ("no token, unknown path", head("GET", "/api_keys"), 401, "missing-credential"),
+    ("no token, unknown path", head("GET", "/nothing"), 401, "missing-credential"),
     ("a wrong token", head("GET", "/", "Authorization: Bearer " + "x" * len(TOKEN)), 401, "invalid-credential"),
     ("the beginning of the token", head("GET", "/", f"Authorization: Bearer {TOKEN[:-1]}"), 401, "invalid-credential"),
     ("more than the token", head("GET", "/", f"{GOOD}x"), 401, "invalid-credential"),

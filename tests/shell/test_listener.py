@@ -15,7 +15,8 @@ from keyswap.policy import parse
 from keyswap.refusals import Answer
 from keyswap.shell import admin_http
 from keyswap.shell.admin import AdminListener, Settings
-from keyswap.shell.admin_routes import ROUTES, Asked, Gateway, Route, as_json
+from keyswap.shell.admin_answers import as_json
+from keyswap.shell.admin_routes import PROBES, Asked, Gateway, Keeping, Route
 
 TOKEN = "t" * 40
 LEAST = "version: 1\nissuer: https://x\nupstream: http://127.0.0.1:9000\n"
@@ -29,6 +30,13 @@ class Quiet:
 
     async def readiness(self) -> Mapping[str, str]:
         return {}
+
+    @property
+    def keeping(self) -> Keeping:
+        return Keeping(Path("/nowhere"), "ksw")
+
+    async def jwks(self) -> Mapping[str, object]:
+        raise Damage("no worker answers")
 
 
 async def _echo(_gateway: Gateway, asked: Asked) -> Answer:
@@ -49,7 +57,7 @@ async def _large(_gateway: Gateway, asked: Asked) -> Answer:
 
 
 OURS = (
-    *ROUTES,
+    *PROBES,
     Route("POST", "/things/{id}/parts/{part}", _echo),
     Route("POST", "/things", _echo),
     Route("DELETE", "/things", _crash),
@@ -191,7 +199,7 @@ def test_a_bug_is_an_answer_and_quotes_nobody(caplog: pytest.LogCaptureFixture) 
         assert b" 200 OK" in await say(port, head("GET", "/healthz"))
 
     on_listener(act)
-    assert "RuntimeError while the admin listener answered " in caplog.text
+    assert "the admin listener could not answer " in caplog.text and ": RuntimeError" in caplog.text
     assert "secret" not in caplog.text and "marked" not in caplog.text
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -82,7 +83,7 @@ def test_counts_of_another_version_keep_no_place_empty() -> None:
     """After an upgrade in place workers may count something else: that is lost when they end, and nothing else."""
 
     async def run(worker: Worker, _theirs: Channel) -> None:
-        crew = Crew(1)
+        crew = Crew(1, Path())
         crew.workers[0] = worker
         worker.pulse = {"counts": {"values": {"keyswap_of_the_future_total": [([], 1)]}}}
         crew.forget(0)

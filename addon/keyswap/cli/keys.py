@@ -13,11 +13,12 @@ from typing import Any
 import click
 
 from keyswap import policy as policies
-from keyswap.cli.output import Setting, common, from_stdin, iso, printable
+from keyswap.cli.output import Setting, common, from_stdin, printable
 from keyswap.keys.importing import parse_import
 from keyswap.keys.key import Key, state
 from keyswap.keys.ledger import Ledger
 from keyswap.keys.pepper import Pepper
+from keyswap.keys.told import as_workos, said
 from keyswap.model import Damage
 from keyswap.policy import seconds
 from keyswap.shell import audit
@@ -47,22 +48,6 @@ def audited(setting: Setting, action: str, target: str | None, **detail: object)
     audit.changed(setting.state, "cli", action, target, **detail)
 
 
-def said(key: Key) -> dict[str, object]:
-    """What was said of a key when it was made."""
-    told = {
-        "name": key.name,
-        "org_id": key.org_id,
-        "user_id": key.user_id,
-        "env": key.env,
-        "permissions": key.permissions,
-        "roles": key.roles,
-        "plan": key.plan,
-        "expires_at": key.expires_at,
-        "allow_ip": key.allow_ip,
-    }
-    return {name: value for name, value in told.items() if value}
-
-
 def as_json(ledger: Ledger, found: Sequence[Key], value: str | None = None) -> list[dict[str, Any]]:
     """Keys in WorkOS' shape with our fields (CONTRACT §2); `value` on create and rotate only."""
     now, used = time.time(), ledger.last_used([key.id for key in found])
@@ -70,18 +55,8 @@ def as_json(ledger: Ledger, found: Sequence[Key], value: str | None = None) -> l
 
 
 def _key_json(key: Key, standing: str, last_used: int | None, value: str | None) -> dict[str, Any]:
-    user = {"type": "user", "id": key.user_id, "organization_id": key.org_id}
     return {
-        "object": "api_key",
-        "id": key.id,
-        "owner": user if key.user_id else {"type": "organization", "id": key.org_id},
-        "name": key.name,
-        "obfuscated_value": key.obfuscated_value,
-        "last_used_at": iso(last_used),
-        "expires_at": iso(key.expires_at),
-        "permissions": list(key.permissions),
-        "created_at": iso(key.created_at),
-        "updated_at": iso(key.updated_at),
+        **as_workos(key, last_used),
         "env": key.env,
         "roles": list(key.roles),
         "plan": key.plan,

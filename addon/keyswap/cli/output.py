@@ -8,7 +8,6 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate
@@ -18,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keyswap.keys.inputs import LATEST
 from keyswap.shell.service import default_policy, default_state
 
 
@@ -66,13 +64,6 @@ def common[**P, R](command: Callable[Concatenate[Setting, P], R]) -> Callable[..
 def printable(text: str) -> str:
     """A text with its control characters escaped (C0, DEL, C1 and the characters that reorder a line)."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def iso(epoch_s: float | None) -> str | None:
-    """Epoch seconds as ISO 8601 in UTC, as WorkOS writes it."""
-    if epoch_s is None or not 0 <= epoch_s <= LATEST:
-        return None if epoch_s is None else f"@{epoch_s}"
-    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def from_stdin() -> str:

@@ -15,7 +15,8 @@ import click
 
 from keyswap import policy as policies
 from keyswap.cli.keys import Span, audited
-from keyswap.cli.output import Setting, common, iso
+from keyswap.cli.output import Setting, common
+from keyswap.keys.told import iso
 from keyswap.model import Damage
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.jwks import MAX_AGE_S

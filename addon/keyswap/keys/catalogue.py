@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
-from keyswap.keys.database import BUSY_MS, changing, connect, create_if_missing, damage
+from keyswap.keys.database import BUSY_MS, USERS_INDEX, changing, connect, create_if_missing, damage
 from keyswap.keys.format import well_formed
 from keyswap.keys.key import Key
 from keyswap.keys.key import state as state_of
+from keyswap.keys.paging import Asked, Listing, Page, page
 from keyswap.keys.pepper import DATABASE, Pepper
-from keyswap.keys.rows import SELECT, Row, key_of
+from keyswap.keys.rows import COLUMNS, SELECT, Row, key_of
 from keyswap.model import Damage
 from keyswap.state import KEYS, Epochs, StateDirectory
 
@@ -56,6 +57,23 @@ class Catalogue:
             return self._keys("ORDER BY id")
         return self._keys("WHERE org_id = ? ORDER BY id", org_id)
 
+    def page(self, asked: Asked, org_id: str | None = None, user_id: str | None = None) -> Page[Key]:
+        """A page of an organization's own keys, or of a user's (in one organization or all), without revoked ones.
+
+        UnknownCursor when no key of that list is where it is to begin.
+        """
+        if user_id is None:
+            table, scope, subject = "keys INDEXED BY keys_org", "org_id = ? AND user_id IS NULL", [str(org_id)]
+        else:
+            self._rows(USERS_INDEX)
+            table, scope, subject = "keys INDEXED BY keys_user", "user_id = ?", [user_id]
+            if org_id is not None:
+                scope, subject = f"{scope} AND org_id = ?", [user_id, org_id]
+        listing = Listing(table, f"digest, {', '.join(COLUMNS)}", scope, "revoked_at IS NULL", subject)
+        rows = page(self._rows, listing, asked)
+        with self._noted():
+            return Page([key_of(row) for row in rows.data], rows.before, rows.after)
+
     def get(self, key_id: str) -> Key:
         """The key of an id; UnknownKey when there is none."""
         for key in self._keys("WHERE id = ?", key_id):
@@ -93,16 +111,22 @@ class Catalogue:
         self._epochs.bump(KEYS)
 
     def _keys(self, where: str, *subject: str | bytes) -> Sequence[Key]:
-        try:
+        with self._noted():
             return [key_of(row) for row in self._rows(f"{SELECT} {where}", *subject)]
-        except ValueError as error:
-            raise Damage(f"key database {self.path} is damaged ({error}): restore it from a backup") from error
 
-    def _rows(self, query: str, *subject: str | bytes) -> Sequence[Row]:
-        try:
+    def _rows(self, query: str, *subject: str | bytes | int) -> Sequence[Row]:
+        with self._noted():
             return self._connection.execute(query, subject).fetchall()
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """What goes wrong in the database becomes Damage."""
+        try:
+            yield
         except sqlite3.Error as error:
             raise damage(self.path, error) from error
+        except ValueError as error:
+            raise Damage(f"key database {self.path} is damaged ({error}): restore it from a backup") from error
 
     def _identity(self) -> tuple[int, int] | None:
         try:

@@ -20,6 +20,9 @@ SCHEMA_VERSION = 1
 BUSY_MS = 5_000
 """How long a writer waits for another one."""
 
+USERS_INDEX = "CREATE INDEX IF NOT EXISTS keys_user ON keys (user_id) WHERE user_id IS NOT NULL"
+"""Databases that were made without it get it when keys of a user are first asked for; older programs may use it too."""
+
 # keys has rowids: without them the inner nodes of its tree would hold whole rows, and be five levels deep instead of
 # three at 1,000,000 keys (sqlite.org/withoutrowid.html §4). last_used stands apart: writing it neither raises the
 # revision nor rewrites the row of a key.
@@ -35,6 +38,7 @@ CREATE TABLE keys (
 ) STRICT;
 CREATE UNIQUE INDEX keys_id ON keys (id);
 CREATE INDEX keys_org ON keys (org_id);
+{USERS_INDEX};
 CREATE TABLE blocks (subject TEXT PRIMARY KEY, reason TEXT NOT NULL, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE last_used (id TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """

@@ -9,11 +9,10 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from keyswap.keys.format import checksum_holds, environment, obfuscated, well_formed
-from keyswap.keys.inputs import Changes, checked
+from keyswap.keys.inputs import Changes, checked, moment
 from keyswap.keys.key import Key, new_id
 from keyswap.keys.pepper import Pepper
 
@@ -144,8 +143,7 @@ def _time(row: ImportRow) -> int | None:
         return None
     try:
         if isinstance(value, str) and not value.isdigit():
-            moment = datetime.fromisoformat(value)
-            return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+            return int(moment(value))
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             return int(value)
     except (ValueError, OverflowError):

@@ -5,6 +5,7 @@ into any of them.
 """
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from ipaddress import IPv6Network, ip_network
 from typing import TypedDict
 
@@ -110,6 +111,15 @@ def future(expires_at: float | None, now: float) -> int | None:
     if not now < expires_at <= LATEST:
         raise ValueError("expires_at must be in the future, and before the year 10000 (is it in milliseconds?)")
     return int(expires_at)
+
+
+def moment(value: str) -> float:
+    """Epoch seconds of an ISO 8601 time (RFC 3339 and bare dates; without an offset it is UTC)."""
+    try:
+        found = datetime.fromisoformat(value)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError("it is not a time in ISO 8601, such as 2026-12-31T23:59:59Z") from None
 
 
 def environment(env: str) -> str:

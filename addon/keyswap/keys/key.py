@@ -39,10 +39,10 @@ class Key(NamedTuple):
     version: int = 0
 
 
-def new_id(now: float) -> str:
-    """`key_` and a ULID: 48 bits of milliseconds, 80 of chance, so that ids sort by creation (github.com/ulid/spec)."""
+def new_id(now: float, kind: str = "key") -> str:
+    """`key_`, or another kind, and a ULID (github.com/ulid/spec): ids sort by creation, to the millisecond."""
     number = (int(now * 1000) & (1 << 48) - 1) << 80 | secrets.randbits(80)
-    return "key_" + "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+    return f"{kind}_" + "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 def why_not(key: Key, now: float, client: str) -> str | None:

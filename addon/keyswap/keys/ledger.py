@@ -22,6 +22,10 @@ class Unusable(Damage):
     """The key is in a state in which this cannot be done to it."""
 
 
+class Ended(Unusable):
+    """The key has expired."""
+
+
 class Ledger(DenyList):
     """Every change to keys and blocks. One thread at a time; close it, or use it in a `with`."""
 
@@ -49,6 +53,18 @@ class Ledger(DenyList):
         """Make a key no good until it is enabled."""
         with self._change() as revision:
             return self._store(self._unrevoked(key_id)._replace(disabled=True), now, revision)
+
+    def expire(self, key_id: str, at: float | None, now: float) -> Key:
+        """Let a key end at `at`, or now where that has passed; None: an end that was to come is taken back.
+
+        Unusable when it has ended already, or is revoked.
+        """
+        with self._change() as revision:
+            key = self._unrevoked(key_id)
+            if key.expires_at is not None and now >= key.expires_at:
+                raise Ended(f"key {key_id} has expired already")
+            ends = None if at is None else int(max(now, min(at, inputs.LATEST)))
+            return self._store(key._replace(expires_at=ends), now, revision)
 
     def revoke(self, key_id: str, reason: str | None, now: float) -> Key:
         """End a key for good. Revoked before, it is returned as it is."""

@@ -16,11 +16,15 @@ from pathlib import Path
 from keyswap.model import Damage
 from keyswap.policy import Policy, line_at, parse_listen
 from keyswap.shell.admin_http import Server
-from keyswap.shell.admin_routes import ROUTES, Desk, Gateway, Route
+from keyswap.shell.admin_keys import ROUTES as KEYS
+from keyswap.shell.admin_routes import PROBES, Desk, Gateway, Keeping, Route
 
-__all__ = ["AdminListener", "Gateway", "Settings"]
+__all__ = ["AdminListener", "Gateway", "Keeping", "Settings"]
 
 logger = logging.getLogger(__name__)
+
+ROUTES = (*PROBES, *KEYS)
+"""Everything that there is."""
 
 LEAST_TOKEN = 32
 _TOKEN = re.compile(rf"[!-~]{{{LEAST_TOKEN},}}")

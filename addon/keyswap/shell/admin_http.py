@@ -25,7 +25,9 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream
 
-from keyswap.refusals import Answer, Problem, problem
+from keyswap.model import Damage
+from keyswap.refusals import Answer, Problem
+from keyswap.shell.admin_answers import refusal
 
 logger = logging.getLogger(__name__)
 
@@ -164,13 +166,15 @@ class Exchange(HTTPMessageDelegate):
             async with asyncio.timeout(ANSWER_S):
                 answer = await self._respond(self._head, self._request_id, bytes(self._body))
         except Exception as error:  # noqa: BLE001 (the listener's own catch-all)
-            logger.error("%s while the admin listener answered %s", type(error).__name__, self._request_id)
+            what = error if isinstance(error, Damage) else type(error).__name__
+            logger.error("the admin listener could not answer %s: %s", self._request_id, what)
             answer = self._problem("gateway-unavailable")
         self._write(answer)
         self._connection.finish()
 
     def _problem(self, code: str) -> Answer:
-        return problem(code, PROBLEMS[code], self._request_id)
+        assert self._head is not None
+        return refusal(self._head.path, code, PROBLEMS[code], self._request_id)
 
     def _write(self, answer: Answer) -> None:
         assert self._head is not None

@@ -7,13 +7,15 @@ that may be anybody's (DNS rebinding), is refused before all else. The token is 
 
 import hmac
 import ipaddress
-import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
+from keyswap.model import Headers
 from keyswap.refusals import Answer, Problem, problem
+from keyswap.shell.admin_answers import as_json, body, refusal
 from keyswap.shell.admin_http import Head
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]{1,5})?")
@@ -42,6 +44,13 @@ PROBLEMS = {
 }
 
 
+class Keeping(NamedTuple):
+    """A state directory, and the prefix of keys that are made there."""
+
+    state: Path
+    prefix: str
+
+
 class Gateway(Protocol):
     """What the listener asks: one process, or whoever stands for several."""
 
@@ -50,6 +59,13 @@ class Gateway(Protocol):
 
     async def readiness(self) -> Mapping[str, str]:
         """Why it is not ready, by what is amiss; nothing: it is."""
+
+    @property
+    def keeping(self) -> Keeping:
+        """Where its keys are kept, and how they begin."""
+
+    async def jwks(self) -> Mapping[str, Any]:
+        """Its signing keys' set: `body` (JSON text), `etag`, `max_age_s`. Raises Damage."""
 
 
 class Asked(NamedTuple):
@@ -96,31 +112,16 @@ async def _readyz(gateway: Gateway, asked: Asked) -> Answer:
 
 
 async def _metrics(gateway: Gateway, asked: Asked) -> Answer:
-    body, content_type = await gateway.metrics(", ".join(asked.head.headers.get_list("Accept")))
-    return _answer(body, content_type, asked.request_id)
+    content, content_type = await gateway.metrics(", ".join(asked.head.headers.get_list("Accept")))
+    return body(content, content_type, asked.request_id)
 
 
-ROUTES: tuple[Route, ...] = (
+PROBES: tuple[Route, ...] = (
     Route("GET", "/healthz", _healthz, token=False),
     Route("GET", "/readyz", _readyz, token=False),
     Route("GET", "/metrics", _metrics, token=False),
 )
-"""Everything that there is. A GET is a HEAD too."""
-
-
-def as_json(document: object, request_id: str) -> Answer:
-    """An answer 200 with a JSON document."""
-    return _answer(json.dumps(document).encode(), "application/json", request_id)
-
-
-def _answer(body: bytes, content_type: str, request_id: str) -> Answer:
-    headers = (
-        (b"Content-Type", content_type.encode()),
-        (b"Content-Length", b"%d" % len(body)),
-        (b"Cache-Control", b"no-store"),
-        (b"X-Request-Id", request_id.encode()),
-    )
-    return Answer(200, headers, body)
+"""What those ask who watch the gateway. A GET is a HEAD too."""
 
 
 class Desk:
@@ -134,22 +135,21 @@ class Desk:
     def judge(self, head: Head, request_id: str) -> Answer | None:
         """The refusal of a request whose head has come; None: its body may come too."""
         if not self._is_our_host(head.headers.get_list("Host")):
-            return problem("unknown-host", PROBLEMS["unknown-host"], request_id)
+            return _refused(head, "unknown-host", request_id)
         if "Origin" in head.headers:
-            return problem("forbidden-origin", PROBLEMS["forbidden-origin"], request_id)
+            return _refused(head, "forbidden-origin", request_id)
         known = [route for route in self._routes if route.match(head.path) is not None]
         if any(not route.token and route.method == head.plain_method for route in known):
             return None
         presented = head.headers.get_list("Authorization")
         if not self._opens(presented):
-            code = "invalid-credential" if presented else "missing-credential"
-            return problem(code, PROBLEMS[code], request_id)
+            return _refused(head, "invalid-credential" if presented else "missing-credential", request_id)
         if not known:
-            return problem("not-found", PROBLEMS["not-found"], request_id)
+            return _refused(head, "not-found", request_id)
         if all(route.method != head.plain_method for route in known):
             methods = {route.method for route in known}
             allow = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set()))).encode()
-            return problem("method-not-allowed", PROBLEMS["method-not-allowed"], request_id, ((b"Allow", allow),))
+            return _refused(head, "method-not-allowed", request_id, ((b"Allow", allow),))
         return None
 
     async def respond(self, head: Head, request_id: str, body: bytes) -> Answer:
@@ -158,7 +158,7 @@ class Desk:
             named = route.match(head.path)
             if named is not None and route.method == head.plain_method:
                 return await route.respond(self._gateway, Asked(head, request_id, body, named))
-        return problem("not-found", PROBLEMS["not-found"], request_id)
+        return _refused(head, "not-found", request_id)
 
     def _opens(self, presented: Sequence[str]) -> bool:
         scheme, _, token = presented[0].partition(" ") if len(presented) == 1 else ("", "", "")
@@ -171,6 +171,10 @@ class Desk:
             return False
         name = (found[1] or found[2]).lower()
         return name in {"localhost", self.host.lower()} or _is_address(name)
+
+
+def _refused(head: Head, code: str, request_id: str, more: Headers = ()) -> Answer:
+    return refusal(head.path, code, PROBLEMS[code], request_id, more)
 
 
 def _is_address(text: str) -> bool:

@@ -49,7 +49,12 @@ async def _pulse(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
     admin = service.loaded.built.policy.admin
     host, port = parse_listen(admin.listen) if admin is not None else ("", 0)
     wanted = {"host": host, "port": port, "token_env": admin.token_env} if admin is not None else None
-    return {"counts": await service.snapshot(), "admin": wanted}
+    return {"counts": await service.snapshot(), "admin": wanted, "prefix": service.keeping.prefix}
+
+
+async def _jwks(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
+    """For the supervisor: what the admin listener serves."""
+    return dict(await service.jwks())
 
 
 async def _readiness(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
@@ -63,4 +68,5 @@ _COMMANDS: dict[str, Callable[[Service, dict[str, Any]], Awaitable[dict[str, Any
     "limits reset": _limits_reset,
     "pulse": _pulse,
     "readiness": _readiness,
+    "jwks": _jwks,
 }

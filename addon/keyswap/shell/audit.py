@@ -19,6 +19,8 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 FILE = "audit.jsonl"
+ADMIN = "admin"
+"""`via` for whoever holds the admin listener's token."""
 SAME_S = 10.0
 """For so long a policy that another living process has loaded, or refused, is the same event."""
 _LOOKED_AT = 64 << 10
@@ -26,7 +28,7 @@ _PATIENCE_S = 1.0
 
 
 def changed(state: Path, via: str, action: str, target: str | None, **detail: object) -> None:
-    """Write that something was changed, `via` cli or gateway."""
+    """Write that something was changed, `via` the command line (cli), the gateway, or its admin listener."""
     try:
         handle = _opened(state)
     except OSError as error:

@@ -8,10 +8,11 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from keyswap.model import Damage
-from keyswap.shell.admin import AdminListener, Settings
+from keyswap.shell.admin import AdminListener, Keeping, Settings
 from keyswap.shell.exposition import exposition
 from keyswap.shell.families import Snapshot, merged
 from keyswap.shell.together import together
@@ -25,18 +26,20 @@ _NOBODY = {"error": "no worker of this gateway answers: is it starting, overload
 class Crew:
     """All workers, by their places, and what is asked of them together."""
 
-    def __init__(self, wanted: int) -> None:
-        self.wanted = wanted
+    def __init__(self, wanted: int, state: Path) -> None:
+        self.wanted, self._state = wanted, state
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
         self.stopping = False
         self.admin = AdminListener(self)
         self._ended: Snapshot = {"values": {}}
+        self._prefix = ""
 
     async def tend(self) -> None:
         """What is done about once a second: hear what was counted, and have the admin listener where it belongs."""
         pulses = [one for one in await asyncio.gather(*(worker.feel() for worker in self._all())) if one]
         if pulses and not self.stopping:
+            self._prefix = str(pulses[0]["prefix"])
             await self.admin.tend(_settings(pulses[0]["admin"]))
 
     def end_the_silent(self) -> None:
@@ -93,6 +96,18 @@ class Crew:
         if not reasons:
             return {"workers": "no worker answers"}
         return {} if {} in reasons else {name: why for one in reasons for name, why in one.items()}
+
+    @property
+    def keeping(self) -> Keeping:
+        """Where keys are kept: the listener is there only when a worker has told how they begin."""
+        return Keeping(self._state, self._prefix)
+
+    async def jwks(self) -> Mapping[str, Any]:
+        """The signing keys' set, from any worker."""
+        found = await self._first({"command": "jwks"})
+        if "error" in found:
+            raise Damage(str(found["error"]))
+        return found
 
     def _awake(self) -> list[Worker]:
         """Nobody is to wait for one that hangs."""

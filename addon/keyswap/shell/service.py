@@ -20,7 +20,7 @@ from keyswap.limits.fields import fields
 from keyswap.model import Damage, Headers, Level, Upstream
 from keyswap.operations.fetching import signature
 from keyswap.shell import audit, gathering
-from keyswap.shell.admin import AdminListener, Settings
+from keyswap.shell.admin import AdminListener, Keeping, Settings
 from keyswap.shell.bounds import Bounds
 from keyswap.shell.control import Answer, ControlSocket
 from keyswap.shell.counts import Counts
@@ -323,6 +323,16 @@ class Service:
     async def readiness(self) -> Mapping[str, str]:
         """Why it is not ready, by what is amiss; nothing: it is."""
         return gathering.not_ready(self.loaded.built, self.stopping, time.time())
+
+    @property
+    def keeping(self) -> Keeping:
+        """What the admin listener manages."""
+        return Keeping(self.resources.state.path, self.loaded.built.policy.api_keys.prefix)
+
+    async def jwks(self) -> Mapping[str, object]:
+        """The signing keys' set, for the admin listener."""
+        found = self.loaded.built.key_set.jwks(time.time())
+        return {"body": found.body.decode(), "etag": found.etag, "max_age_s": found.max_age_s}
 
     def is_upstream(self, host: str, port: int) -> bool:
         """Whether the policy in force, or the one before it, sends requests to this address."""

@@ -45,7 +45,7 @@ class Supervisor:
 
     def __init__(self, start: Start, listening: socket.socket) -> None:
         self._start, self._listening = start, listening
-        self._crew = Crew(start.workers)
+        self._crew = Crew(start.workers, start.state)
         self._stop = asyncio.Event()
         self._begun = False
         """Requests may come."""
