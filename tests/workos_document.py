@@ -91,8 +91,8 @@ def _example(schema: dict[str, Any]) -> Any:
 @cache
 def _registry() -> Registry[Any]:
     resource: Resource[Any] = DRAFT202012.create_resource(document())
-    empty: Registry[Any] = Registry()
-    return empty.with_resource(ROOT, resource)
+    found: Registry[Any] = Registry().with_resource(ROOT, resource)
+    return found
 
 
 @cache
