@@ -87,6 +87,11 @@ def payload(name: str, change: Callable[[bytes], bytes]) -> Attack:
     return made(name, lambda now: signed(as_json(header()), change(as_json(user(now)))))
 
 
+def claims(name: str, values: Iterable[Any]) -> list[Attack]:
+    """The same for each value of one claim."""
+    return [claim(f"{name} is {value!r}"[:40], **{name: value}) for value in values]
+
+
 def claim(name: str, **given: Any) -> Attack:
     """A user's session but for some claims, under a good signature."""
     return made(name, lambda now: token(user(now) | given))
@@ -417,10 +422,10 @@ TIMES = [
     timed("not valid yet", nbf=120),
     timed("ends before it begins", iat=-10, exp=-20),
     *(lacking(f"no {name}", name) for name in ("exp", "iat")),
-    *(claim(f"exp is {value!r}"[:40], exp=value) for value in (None, "4000000000", True, -1, 0, 10**40, 1e300, [], {})),
-    *(claim(f"iat is {value!r}", iat=value) for value in (None, "1", True, -1, [1])),
-    *(claim(f"nbf is {value!r}", nbf=value) for value in ("1", False, -1, {})),
-    *(claim(f"auth_time is {value!r}", auth_time=value) for value in (None, "1", True, -1, [1])),
+    *claims("exp", (None, "4000000000", True, -1, 0, 10**40, 1e300, [], {})),
+    *claims("iat", (None, "1", True, -1, [1])),
+    *claims("nbf", ("1", False, -1, {})),
+    *claims("auth_time", (None, "1", True, -1, [1])),
 ]
 
 ISSUERS = [
@@ -431,7 +436,7 @@ ISSUERS = [
     claim("a listed issuer without TLS", iss=AUTHKIT.replace("https", "http")),
     claim("a listed issuer with a space", iss=f"{AUTHKIT} "),
     claim("a part of a listed issuer", iss=AUTHKIT.rpartition("/")[0]),
-    *(claim(f"iss is {value!r}"[:40], iss=value) for value in (None, "", 1, [AUTHKIT], {"iss": AUTHKIT})),
+    *claims("iss", (None, "", 1, [AUTHKIT], {"iss": AUTHKIT})),
     lacking("no iss", "iss"),
     claim("Connect's issuer, by the environment's key", iss=CONNECT),
     of_client("the environment's issuer, by Connect's key", lambda claims: claims | {"iss": AUTHKIT}),
@@ -488,21 +493,21 @@ KINDS = [
     made("a machine's token by the environment", lambda now: token(machine(now, iss=AUTHKIT))),
     lacking("a session without auth_time", "auth_time"),
     lacking("a session without a sid", "sid"),
-    *(claim(f"sid is {value!r}", sid=value) for value in (None, "", 1, ["session_1"], "a\nb")),
+    *claims("sid", (None, "", 1, ["session_1"], "a\nb")),
 ]
 
 TYPES = [
-    *(claim(f"sub is {value!r}", sub=value) for value in (None, "", 1, ["user_1"], "user_1\r\nx: y", "user\u202e")),
+    *claims("sub", (None, "", 1, ["user_1"], "user_1\r\nx: y", "user\u202e")),
     lacking("no sub", "sub"),
     lacking("no jti", "jti"),
     claim("jti is a number", jti=1),
-    *(claim(f"org_id is {value!r}", org_id=value) for value in ("", 1, ["org_1"], True)),
-    *(claim(f"permissions is {value!r}", permissions=value) for value in ("pets:read", {"pets:read": 1}, [1], [None])),
-    *(claim(f"roles is {value!r}", roles=value) for value in ("admin", [["admin"]], True)),
-    *(claim(f"role is {value!r}", role=value) for value in (["admin"], {"slug": "admin"}, 1)),
+    *claims("org_id", ("", 1, ["org_1"], True)),
+    *claims("permissions", ("pets:read", {"pets:read": 1}, [1], [None])),
+    *claims("roles", ("admin", [["admin"]], True)),
+    *claims("role", (["admin"], {"slug": "admin"}, 1)),
     claim("entitlements is a text", entitlements="audit-logs"),
     claim("feature_flags holds a number", feature_flags=[1]),
-    *(claim(f"act is {value!r}", act=value) for value in ("a@b.example", {}, {"sub": 1}, {"sub": ""}, [])),
+    *claims("act", ("a@b.example", {}, {"sub": 1}, {"sub": ""}, [])),
     claim("client_id is a number", client_id=1),
     claim("scope is a list", scope=["openid"]),
     claim("sub_profile is a list", sub_profile=["user"]),

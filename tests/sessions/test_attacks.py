@@ -11,7 +11,7 @@ from sessions.attacks import ATTACKS, CONNECT_KIDS, GOOD, KIDS, Attack, Make, na
 from sessions.issuing import NOW, Endpoint, endpoint, jwk
 from sessions.parts import Door
 
-JOSERFC = KeySet.import_key_set({"keys": [jwk(kid) for kid in (*KIDS, *CONNECT_KIDS)]})  # type: ignore[arg-type, list-item]
+JOSERFC = KeySet.import_key_set({"keys": [jwk(kid) for kid in (*KIDS, *CONNECT_KIDS)]})
 
 
 @pytest.fixture(scope="module")

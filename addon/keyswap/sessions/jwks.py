@@ -59,8 +59,8 @@ class Jwks:
         found = self.keys.get(kid)
         if found is not None:
             return found
-        if self._flight is None and _passed(self._unknown_at, now, UNKNOWN_S):
-            self._unknown_at = now
+        if self._flight is None and _passed(self._unknown_at if self.version else self._asked_at, now, UNKNOWN_S):
+            self._unknown_at = now if self.version else self._unknown_at
             self._ask(now)
         if self._flight is not None:
             await asyncio.wait([self._flight], timeout=PATIENCE_S)
