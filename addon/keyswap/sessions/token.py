@@ -89,7 +89,8 @@ def json_object(raw: bytes, name: str) -> dict[str, Any]:
 
 def shown(text: str) -> str:
     """A piece of a token for the log: it is what the caller chose, so it is cut, and quoted."""
-    return ascii(text if len(text) <= 64 else text[:64] + "…")
+    quoted = ascii(text[:80])
+    return quoted if len(text) <= 80 and len(quoted) <= 82 else f"{quoted[:79]}...'"
 
 
 class _Unclear(ValueError):
