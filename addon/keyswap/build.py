@@ -6,25 +6,25 @@ database, signing keys, minted tokens) is opened once a process.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from keyswap.cors import Cors
-from keyswap.credentials import CredentialReader, Place
-from keyswap.gate import Gate
+from keyswap.credentials import Cookie, CredentialReader, Place
+from keyswap.gate import NOWHERE, Gate
+from keyswap.identity import Callers, Elsewhere, Guessing, callers
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.source import Lookups
 from keyswap.keys.sqlite import SqliteKeys
-from keyswap.keys.verify import KeyVerifier
 from keyswap.limiting import findings, rules
 from keyswap.limits.health import Health
 from keyswap.limits.limit import LimitStore
 from keyswap.limits.local import LocalLimits
 from keyswap.limits.step import Limits
 from keyswap.limits.valkey import ValkeyLimits
-from keyswap.model import Claims, Damage, Operation, Principal, Refuse, Upstream
+from keyswap.model import ANONYMOUS, Claims, Damage, Operation, Principal, Refuse, Request, Upstream
 from keyswap.operations.catalogue import Api, Catalogue, Mount, Rule
 from keyswap.operations.fetching import Documents
 from keyswap.operations.findings import DocumentError, Finding
@@ -54,13 +54,15 @@ PATIENCE_S = 10.0
 class Resources:
     """What outlives a policy. Raises Damage when a part of the state cannot be used; nothing is overwritten."""
 
-    def __init__(self, state: StateDirectory) -> None:
+    def __init__(self, state: StateDirectory, share: int = 1) -> None:
+        """`share`: how many processes share what a remote source may be asked."""
         self.state = state
         self.epochs = Epochs(state)
         self.pepper = Pepper.load(state)
         self.keyring = Keyring(state, self.epochs)
         self.tokens = MintCache()
         self.documents = Documents(state, patience_s=PATIENCE_S)
+        self.elsewhere = Elsewhere(state, self.epochs, share)
         self._sqlite: dict[str, SqliteKeys] = {}
         self._stores: dict[str, LimitStore] = {}
         self._healths: dict[str, Health] = {}
@@ -88,10 +90,12 @@ class Resources:
     @property
     def lookups(self) -> Collection[Lookups]:
         """The look-ups in every source of keys."""
-        return [keys.lookups for keys in list(self._sqlite.values())]
+        return [*(keys.lookups for keys in list(self._sqlite.values())), *self.elsewhere.lookups]
 
-    def tend(self, policy: Policy, now: float) -> None:
-        """What is to be done twice a second beside the requests, for each store by itself; `policy` is in force."""
+    def tend(self, built: "Built", now: float) -> None:
+        """What is to be done twice a second beside the requests, for each store by itself; `built` is in force."""
+        policy = built.policy
+        self.elsewhere.tend(built.callers, now)
         for url, store in list(self._stores.items()):
             task = self._tending.get(url)
             if task is None or task.done():
@@ -129,6 +133,7 @@ class Resources:
             task.cancel()
         while self._stores:
             await self._stores.popitem()[1].close()
+        await self.elsewhere.close()
 
     def close(self) -> None:
         """Flush, and give everything else back."""
@@ -143,7 +148,7 @@ class Built:
 
     policy: Policy
     gate: Gate
-    keys: SqliteKeys
+    callers: Callers
     key_set: KeySet
     keyring: Keyring
     cors: Cors
@@ -162,16 +167,11 @@ class Built:
 
     def unhealthy(self, now: float) -> Refuse | None:
         """Why credentials cannot be verified now; None: they can."""
-        return self.keys.watch.check(now)
-
-    @property
-    def generation(self) -> object:
-        """Equal for as long as no key has changed, as `unhealthy` saw it last."""
-        return self.keys, self.keys.watch.generation
+        return self.callers.unhealthy(now)
 
     def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse:
         """The principal of a key named by its id, for explanations."""
-        return self.keys.by_id(key_id, now, client)
+        return self.callers.by_id(key_id, now, client)
 
 
 def catalogue(policy: Policy, documents: Documents, folder: Path, upstream: Upstream) -> Catalogue | None:
@@ -263,11 +263,12 @@ def build(
     store = resources.limit_store(policy.limit_store, policy.limit_store_timeout) if policy.limits else None
     limits = Limits(rules(policy), store, policy.limit_store_down, resources.health(policy.limit_store))
     cors = Cors(policy.cors.preflight, policy.cors.origins)
+    who = callers(policy, file, keys, resources.pepper, resources.elsewhere, _guessing(limits, operations))
     anything = Found(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
     gate = Gate(
         path=PathLaw(operations.index if operations is not None else _openings(policy)),
-        credential=CredentialReader(Place(place.header, place.scheme) for place in policy.api_keys.read_from),
-        verifiers={"key": KeyVerifier(keys, keys.watch, resources.pepper, keys.used)},
+        credential=CredentialReader(_places(policy), policy.cors.origins),
+        verifiers=who.verifiers,
         operation=operations if operations is not None else lambda _method, _target: anything,
         claims=_claims(policy, operations),
         permission=permitted,
@@ -283,7 +284,32 @@ def build(
     key_set = KeySet(resources.keyring, resources.epochs, policy.issuer)
     documents = resources.documents
     documents.accepted(api.document for api in (operations.apis if operations is not None else ()))
-    return Built(policy, gate, keys, key_set, resources.keyring, cors, operations, default, documents, checks, limits)
+    return Built(policy, gate, who, key_set, resources.keyring, cors, operations, default, documents, checks, limits)
+
+
+def _places(policy: Policy) -> Iterator[Place | Cookie]:
+    """Where a credential may sit."""
+    for place in policy.api_keys.read_from:
+        yield Place(place.header, place.scheme)
+    for one in (one for rule in policy.sessions for one in rule.read_from):
+        if one.header is not None:
+            yield Place(one.header, one.scheme)
+        if one.cookie is not None:
+            yield Cookie(one.cookie)
+
+
+def _guessing(limits: Limits, operations: Catalogue | None) -> Guessing | None:
+    """What says, before a remote source is asked for a key, whether its caller has guessed too much already."""
+    if not any(rule.when == "invalid-credential" for rule in limits.rules):
+        return None
+
+    async def guessed(request: Request, now: float) -> Refuse | None:
+        found = operations(request.method, request.target) if operations is not None else None
+        operation = NOWHERE if found is None or isinstance(found, Refuse) else found.operation
+        counted = await limits.guess(ANONYMOUS, request, operation, now, True)
+        return counted if isinstance(counted, Refuse) else None
+
+    return guessed
 
 
 def validations(policy: Policy, operations: Catalogue | None) -> Validations:

@@ -78,6 +78,7 @@ class WorkosKeys:
         workos: WorkOS,
         watch: Watch,
         ages: Ages | None = None,
+        take_in: Callable[[float], None] = lambda _now: None,
         size: int = 100_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -87,6 +88,8 @@ class WorkosKeys:
         self.generation = 0
         """Rises when a key that was good may be no more."""
         self._workos, self._clock = workos, clock
+        self._take_in = take_in
+        """Called by every request: tells what events have said since."""
         self._memory = Remembered(size)
         self._entries = self._memory.known
         self._flights: dict[bytes, _Flight] = {}
@@ -96,6 +99,7 @@ class WorkosKeys:
 
     def recall(self, digest: bytes, now: float) -> Found | None:
         """A key that was good not long ago; `due` says whether `refresh` is to be called with its value."""
+        self._take_in(now)
         entry = self._entries.get(digest)
         if entry is None or not entry.since - CLOCK_S <= now < entry.until:
             return None

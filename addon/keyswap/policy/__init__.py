@@ -4,6 +4,7 @@ Law: an unknown field, a wrong type or a missing file is an error that names fil
 taken whole or not at all. Nothing is read after load, and no secret stands in a policy.
 """
 
+from keyswap.policy.callers import SessionRule
 from keyswap.policy.fields import parse_listen, parse_upstream, seconds
 from keyswap.policy.limits import ByRequest, LimitRule, Numbers, effective
 from keyswap.policy.loading import PolicyError, line_at, load, parse, read, schema
@@ -17,6 +18,7 @@ __all__ = [
     "OperationRule",
     "Policy",
     "PolicyError",
+    "SessionRule",
     "effective",
     "line_at",
     "load",

@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,9 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
 
 from keyswap.build import Built
-from keyswap.model import Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
+from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
-from keyswap.shell import answering, inside, inside_flow, inside_http, options, own, wire, writing
+from keyswap.shell import answering, inside, inside_flow, inside_http, options, own, webhooks, wire, writing
 from keyswap.shell.bounds import Pending, Rules, Ticket, refusal
 from keyswap.shell.counts import EXCEPTIONS
 from keyswap.shell.decisions import Line
@@ -54,6 +54,7 @@ _FAILED = Refuse(Code.GATEWAY_UNAVAILABLE, "an exception")
 _NO_GATE = Refuse(Code.GATEWAY_UNAVAILABLE, "there is no gate")
 _MALFORMED = {Code.INVALID_REQUEST, Code.HEADERS_TOO_LARGE}
 """After these nothing more is read from the connection."""
+_RECEIVED = Reply(())
 _OLD_CONNECTION = Refuse(Code.GATEWAY_UNAVAILABLE, "the connection is older than the gate")
 
 
@@ -68,17 +69,22 @@ class KeyswapAddon:
         certificate: Certificate | None = None,
         supervised: bool = False,
         resumes: bool = False,
+        share: int = 1,
     ) -> None:
-        """`supervised`: another process answers commands; `resumes`: this one takes the place of another."""
+        """`supervised`: another process answers commands; `resumes`: this one takes the place of another.
+
+        `share`: how many processes are one gateway.
+        """
         self.service: Service | None = None
         self._upstream, self._certificate, self._supervised = upstream, certificate, supervised
-        self._resumes = resumes
+        self._resumes, self._share = resumes, share
         self._shown, self._whole_up_to = False, WHOLE_UP_TO
         self._master: Master | None = None
         self._guard: Guard | None = None
         self._sweeps: asyncio.Task[None] | None = None
         self._judged: object = None
         self._looking = Looking()
+        self._webhooks = webhooks.Webhooks(self._end_webhook)
         self._set = ("", "")
         self._draining = False
 
@@ -115,6 +121,7 @@ class KeyswapAddon:
             certificate=self._certificate,
             alone=not self._supervised,
             resumes=self._resumes,
+            share=self._share,
         )
         service = self.service
         service.traffic = self._traffic
@@ -205,6 +212,9 @@ class KeyswapAddon:
         if refused is None and path in own.PATHS:
             reply = own.respond(loaded.built, method, path, presented, request_id, now)
             return self._respond(flow, reply, washed.closes, washed.framed)
+        if refused is None and path == webhooks.PATH:
+            line = Line(now, request_id, _RECEIVED, None, method, path, washed.client, 0.0, trace_id=washed.trace_id)
+            return self._hear(flow, loaded, washed, presented, line)
         if data.authority:  # HTTP/2 names the host there alone
             presented = (*presented, (b":authority", data.authority))
         request = Request(method, target, presented, washed.client, (*kept, (b"X-Request-Id", request_id.encode())))
@@ -216,6 +226,43 @@ class KeyswapAddon:
         except Exception:
             _give_back(decision)
             raise
+
+    def _hear(self, flow: HTTPFlow, loaded: Loaded, washed: Washed, presented: Headers, line: Line) -> None:
+        """Take a webhook, or refuse it by its head."""
+        declared = writing.declared_length(flow.request.headers) if washed.framed else 0
+        watched = self._guard.of(flow.client_conn) if self._guard is not None else None
+        refused = self._webhooks.refused(line.method, presented, declared, loaded.built.callers.webhook_secret)
+        if refused is not None or watched is None:
+            line = line._replace(decision=refused or _NO_GATE)
+            return self._refuse(flow, loaded, washed, Request(line.method, line.target, presented, line.client), line)
+        ticket = Ticket(flow, ANONYMOUS, line, time.perf_counter(), washed.closes)
+        ticket.hears = loaded
+        inside_http.bound_body(flow, webhooks.MAX_BODY)
+        inside.give_ticket(flow, ticket)
+        watched.open[id(flow)] = ticket
+        self._webhooks.begin(ticket, presented)
+        return None
+
+    def _end_webhook(self, ticket: Ticket, refused: Refuse) -> None:
+        watched = self._guard.of(ticket.flow.client_conn) if self._guard is not None else None
+        if watched is not None:
+            watched.end(ticket, refused)
+
+    async def _heard(self, flow: HTTPFlow, ticket: Ticket, loaded: Loaded) -> None:
+        """Answer a webhook whose body is whole."""
+        ticket.hears = None
+        callers = loaded.built.callers
+        try:
+            told, refused = await self._webhooks.end(ticket, callers.changes, callers.webhook_secret or "")
+        except Exception as error:  # noqa: BLE001 (as in requestheaders)
+            report(error)
+            told, refused = answer(_FAILED, ticket.line.request_id), _FAILED
+        ticket.logged = True
+        if refused is not None:
+            self._write(ticket.line._replace(decision=refused, status=told.status))
+        flow.request.data.headers.fields = ()
+        writing.respond(flow, told, ticket.closes)
+        self._forget(flow)
 
     def _write_decision(self, flow: HTTPFlow, loaded: Loaded, washed: Washed, request: Request, line: Line) -> None:
         decision = line.decision
@@ -261,13 +308,15 @@ class KeyswapAddon:
         told = answer(refused, line.request_id, loaded.told(refused.levels, request.headers))
         self._respond(flow, told, washed.closes, washed.framed)
 
-    def request(self, flow: HTTPFlow) -> None:
+    def request(self, flow: HTTPFlow) -> Awaitable[None] | None:
         """Judge the body of a request whose head alone could not be admitted."""
         ticket: Ticket | None = inside.ticket_of(flow)
         if ticket is not None and ticket.answered:
             self._forget(flow)
+        if ticket is not None and ticket.hears is not None and flow.response is None and flow.error is None:
+            return self._heard(flow, ticket, ticket.hears)
         if ticket is None or ticket.pending is None:
-            return
+            return None
         pending, ticket.pending = ticket.pending, None
         try:
             if flow.response is None and flow.error is None:
@@ -277,6 +326,7 @@ class KeyswapAddon:
             flow.request.data.headers.fields = ()
             writing.refuse(flow, _FAILED, ticket.line.request_id, closes=True)
             self._finish(ticket, status_of(_FAILED.code), _FAILED)
+        return None
 
     def _judge_body(self, flow: HTTPFlow, ticket: Ticket, pending: Pending) -> None:
         began, loaded, washed = time.perf_counter(), pending.loaded, pending.washed
@@ -415,6 +465,8 @@ class KeyswapAddon:
         ticket: Ticket | None = inside.ticket_of(flow)
         if ticket is not None:
             ticket.counted.give_back()
+            if ticket.hears is not None:
+                self._webhooks.forget(flow)
         watched = self._guard.of(flow.client_conn) if self._guard is not None else None
         if watched is not None:
             watched.open.pop(id(flow), None)
@@ -464,7 +516,7 @@ class KeyswapAddon:
             return None
         built, now = self.service.loaded.built, time.time()
         built.unhealthy(now)
-        state = built.generation
+        state = built.callers.generation
         if state == self._judged:
             return None
         self._judged = state
@@ -570,9 +622,8 @@ def _outcome(ticket: Ticket, refused: Refuse) -> Refuse:
 
 def _still(built: Built, ticket: Ticket, now: float) -> Refuse | None:
     """Why an open request's credential is no longer good; None: it is, or nobody can tell now."""
-    key_id = ticket.principal.key_id
-    found = built.by_id(key_id, now, ticket.line.client) if key_id is not None else None
-    return found if isinstance(found, Refuse) and found.code is Code.INVALID_CREDENTIAL else None
+    found = built.callers.still(ticket.principal, now, ticket.line.client)
+    return found if found is not None and found.code is Code.INVALID_CREDENTIAL else None
 
 
 def report(error: Exception) -> None:

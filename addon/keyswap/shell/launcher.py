@@ -45,7 +45,7 @@ def options_of(start: Start) -> Options:
 def put_gate(master: Master, start: Start, supervised: bool = False, resumes: bool = False) -> KeyswapAddon:
     """Put the gate into a master, and its policy in force. Raises Damage."""
     certificate = Certificate(start.tls_cert, start.tls_key) if start.tls_cert and start.tls_key else None
-    addon = KeyswapAddon(start.upstream, certificate, supervised, resumes)
+    addon = KeyswapAddon(start.upstream, certificate, supervised, resumes, start.workers if supervised else 1)
     master.addons.add(addon)
     inside.move_to_front(master, addon)
     master.options.update(keyswap_policy=str(start.policy), keyswap_state=str(start.state))

@@ -107,8 +107,9 @@ class Service:
         certificate: Certificate | None = None,
         alone: bool = True,
         resumes: bool = False,
+        share: int = 1,
     ) -> None:
-        """Load the policy. Raises Damage.
+        """Load the policy. Raises Damage. `share`: how many processes are one gateway.
 
         `alone`: no other process answers commands and has the admin listener for this one. Else what is in force is
         kept for whoever takes its place; `resumes`: it takes the place of another, and what that kept stands in for a
@@ -127,7 +128,7 @@ class Service:
         try:
             raw = None if resumes else policies.read(self.file)
             policy = policies.parse(raw, str(self.file)) if raw is not None else None  # before anything is made
-            self.resources = Resources(StateDirectory(state).open())
+            self.resources = Resources(StateDirectory(state).open(), share)
             self.files = self.resources.documents.files
             self.files.watch(self.file, before)
             self.loaded = self._load(policy, None) if policy is not None else self._resumed()
@@ -253,7 +254,7 @@ class Service:
     async def _watch(self) -> None:
         if self._control is not None:
             await self._control.tend()
-        self.resources.tend(self.loaded.built.policy, time.time())
+        self.resources.tend(self.loaded.built, time.time())
         if self._certificate is not None:
             self._certificate.renew()
         if self.files.due(self._changed):

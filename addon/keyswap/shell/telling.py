@@ -64,7 +64,7 @@ def standing(built: Built, now: float) -> dict[str, Any]:
         "documents": documents_json(built),
         "limits": limits_json(built),
         "tokens": {"algorithm": policy.tokens.algorithm, "profile": policy.tokens.profile, "ttl_s": policy.tokens.ttl},
-        "keys": built.keys.status(now),
+        **built.callers.status(now),
         "signing": signing,
         "log": policy.log.model_dump(),
     }

@@ -1,0 +1,287 @@
+"""Policy → who calls: the verifiers of credentials, and what they share over reloads.
+
+Law: what a policy needs of the outside (a secret in the environment, a key set, the database of changes) is named and
+opened before the policy is taken; what two policies have in common is opened once. Key sources and issuers of sessions
+are chosen here, and nowhere else.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from keyswap.gate import Verifier
+from keyswap.keys.pepper import Pepper
+from keyswap.keys.source import Lookups
+from keyswap.keys.sqlite import SqliteKeys
+from keyswap.keys.verify import KeyVerifier
+from keyswap.keys.watch import Watch
+from keyswap.keys.workos import Ages, WorkosKeys
+from keyswap.model import Code, Damage, Principal, Refuse, Request
+from keyswap.policy import Policy, SessionRule, line_at
+from keyswap.sessions.jwks import KeySets
+from keyswap.sessions.kinds import Issuer
+from keyswap.sessions.verifier import SessionVerifier
+from keyswap.state import Epochs, StateDirectory
+from keyswap.workos.budget import OwnBudget
+from keyswap.workos.changes import Changes
+from keyswap.workos.client import WorkOS
+from keyswap.workos.polling import Poller
+from keyswap.workos.polling import environment as name_of
+
+logger = logging.getLogger(__name__)
+
+UNUSED_TICKS = 60
+"""How often something is tended that no policy in force names before it is closed: for half a minute."""
+
+Guessing = Callable[[Request, float], Awaitable[Refuse | None]]
+"""Whether somebody has guessed too much already."""
+
+
+class _Environment:
+    """One WorkOS environment, as a policy names it."""
+
+    def __init__(self, policy: Policy, secret: str, share: int) -> None:
+        said = policy.workos
+        rate = said.max_rate.number / said.max_rate.period_s / share
+        self.client = WorkOS(said.base_url, secret, policy.api_keys.timeout, said.api_key_env, OwnBudget(rate))
+        self.name = name_of(said.base_url, secret, said.client_id)
+        self.keys: WorkosKeys | None = None
+        self.poller: Poller | None = None
+        self.unused = 0
+        self._polling: asyncio.Task[None] | None = None
+
+    def poll(self, state: StateDirectory, changes: Changes) -> None:
+        """Ask for events from now on."""
+        if self.poller is None:
+            self.poller = Poller(state, changes, self.client, self.name)
+            self._polling = asyncio.create_task(self.poller.run(), name="keyswap events")
+
+    async def poll_no_more(self) -> None:
+        """Let another process ask, or nobody."""
+        polling, self._polling = self._polling, None
+        if polling is not None:
+            polling.cancel()
+            with suppress(asyncio.CancelledError):
+                await polling
+        if self.poller is not None:
+            self.poller.close()
+            self.poller = None
+
+    async def close(self) -> None:
+        """End what was begun."""
+        await self.poll_no_more()
+        if self.keys is not None:
+            await self.keys.close()
+        await self.client.close()
+
+
+class Elsewhere:
+    """What is known of those who know callers elsewhere, over reloads. `share`: how many processes have one budget."""
+
+    def __init__(self, state: StateDirectory, epochs: Epochs, share: int = 1) -> None:
+        self._state, self._epochs, self._share = state, epochs, share
+        self.key_sets = KeySets()
+        self._changes: Changes | None = None
+        self._environments: dict[object, _Environment] = {}
+        self._tending: asyncio.Task[None] | None = None
+
+    @property
+    def changes(self) -> Changes:
+        """What events said. Raises Damage when the database of changes cannot be opened."""
+        if self._changes is None:
+            self._changes = Changes(self._state, self._epochs)
+        return self._changes
+
+    def environment(self, policy: Policy, secret: str) -> _Environment:
+        """The WorkOS environment of a policy."""
+        said = policy.api_keys
+        ages = (said.cache_ttl, said.refresh_ahead, said.negative_ttl, said.stale_if_error, said.timeout)
+        name = policy.workos.model_dump_json(), ages, secret
+        if name not in self._environments:
+            self._environments[name] = _Environment(policy, secret, self._share)
+        found = self._environments[name]
+        found.unused = 0
+        return found
+
+    def keys(self, policy: Policy, secret: str, watch: Watch) -> WorkosKeys:
+        """The key source `workos`."""
+        environment = self.environment(policy, secret)
+        if environment.keys is None:
+            said = policy.api_keys
+            ages = Ages(said.cache_ttl, said.refresh_ahead, said.negative_ttl, said.stale_if_error, said.timeout)
+            environment.keys = WorkosKeys(environment.client, watch, ages, self.changes.take_in)
+            self.changes.subscribe(environment.keys.forget)
+        return environment.keys
+
+    @property
+    def lookups(self) -> Collection[Lookups]:
+        """The look-ups at WorkOS."""
+        return [one.keys.lookups for one in list(self._environments.values()) if one.keys is not None]
+
+    def tend(self, callers: "Callers", now: float) -> None:
+        """What is to be done twice a second beside the requests; `callers` are those of the policy in force."""
+        if self._changes is not None:
+            self._changes.take_in(now)
+        for environment in self._environments.values():
+            if environment.keys is not None:
+                environment.keys.tend(now)
+        if self._tending is None or self._tending.done():
+            self._tending = asyncio.create_task(self._tend(callers, now))
+
+    async def _tend(self, callers: "Callers", now: float) -> None:
+        try:
+            await self.key_sets.tend(now)
+            for name, one in list(self._environments.items()):
+                used = one is callers.environment
+                one.unused = 0 if used else one.unused + 1
+                if used and callers.polls:
+                    one.poll(self._state, self.changes)
+                else:
+                    await one.poll_no_more()
+                if one.unused > UNUSED_TICKS:
+                    await self._give_up(name)
+        except Exception:
+            logger.exception("WorkOS or a key set could not be tended; it will be tried again")
+
+    async def _give_up(self, name: object) -> None:
+        environment = self._environments.pop(name)
+        if environment.keys is not None:
+            self.changes.unsubscribe(environment.keys.forget)
+        await environment.close()
+
+    async def close(self) -> None:
+        """Give everything back."""
+        if self._tending is not None:
+            self._tending.cancel()
+        for name in list(self._environments):
+            await self._give_up(name)
+        await self.key_sets.close()
+        if self._changes is not None:
+            self._changes.close()
+            self._changes = None
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Who verifies the callers of one policy, and what is told of that."""
+
+    local: SqliteKeys
+    verifiers: Mapping[str, Verifier]
+    remote: WorkosKeys | None = None
+    sessions: SessionVerifier | None = None
+    environment: _Environment | None = None
+    polls: bool = False
+    webhook_secret: str | None = field(default=None, repr=False)
+    elsewhere: Elsewhere | None = None
+
+    @property
+    def changes(self) -> Changes:
+        """What events said. Raises Damage."""
+        assert self.elsewhere is not None
+        return self.elsewhere.changes
+
+    def unhealthy(self, now: float) -> Refuse | None:
+        """Why no credential can be verified now; None: some can."""
+        return self.local.watch.check(now)
+
+    @property
+    def generation(self) -> object:
+        """Equal for as long as no key or session has changed, as far as was taken in."""
+        remote = None if self.remote is None else self.remote.generation
+        ended = None if self.sessions is None else self.changes.generation
+        return self.local, self.local.watch.generation, remote, ended
+
+    def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse:
+        """The principal of a key named by its id, for explanations."""
+        if self.remote is None:
+            return self.local.by_id(key_id, now, client)
+        found = self.remote.by_id(key_id, now, client)
+        if found is None:
+            why = (
+                "no key of this id was used here lately: WorkOS knows keys by their values alone; give it on `--key -`"
+            )
+            return Refuse(Code.INVALID_CREDENTIAL, why, key_id)
+        return found
+
+    def still(self, principal: Principal, now: float, client: str) -> Refuse | None:
+        """Why who was verified before is no longer good; None: it is, or nobody can tell."""
+        if principal.key_id is None:
+            return self.sessions.still(principal, now) if self.sessions is not None else None
+        find = self.local.by_id if self.remote is None else self.remote.by_id
+        found = find(principal.key_id, now, client)
+        return found if isinstance(found, Refuse) else None
+
+    def status(self, now: float) -> dict[str, Any]:
+        """What `keyswap status` says of keys and sessions."""
+        told: dict[str, Any] = {"keys": (self.remote or self.local).status(now)}
+        if self.elsewhere is not None and (self.sessions is not None or self.environment is not None):
+            poller = self.environment.poller if self.environment is not None else None
+            told["events"] = {
+                "changes": self.changes.status(),
+                "polling": poller.status(now) if poller is not None else None,
+                "webhook": self.webhook_secret is not None,
+            }
+        if self.sessions is not None and self.elsewhere is not None:
+            told["sessions"] = list(self.elsewhere.key_sets.status(now))
+        return told
+
+
+def callers(
+    policy: Policy, file: Path, local: SqliteKeys, pepper: Pepper, elsewhere: Elsewhere, guessing: Guessing | None
+) -> Callers:
+    """The verifiers of a policy. Raises Damage when it needs what is not there; `file` is the policy's own."""
+    verifiers: dict[str, Verifier] = {}
+    remote, environment = None, None
+    is_named = "workos" in policy.model_fields_set
+    if policy.api_keys.source == "workos" or (is_named and policy.sessions and policy.workos.events == "poll"):
+        secret = _secret(policy.workos.api_key_env, "api_key_env", file)
+        environment = elsewhere.environment(policy, secret)
+        if policy.api_keys.source == "workos":
+            remote = elsewhere.keys(policy, secret, local.watch)
+    if remote is not None:
+        verifiers["key"] = KeyVerifier(remote, local.watch, pepper, before=guessing)
+    else:
+        verifiers["key"] = KeyVerifier(local, local.watch, pepper, local.used)
+    sessions = None
+    if policy.sessions:
+        issuers = [_issuer(rule, policy) for rule in policy.sessions]
+        sessions = SessionVerifier(issuers, policy.issuer, elsewhere.key_sets, elsewhere.changes)
+        verifiers["session"] = sessions
+    named = policy.workos.webhook_secret_env
+    hook = _secret(named, "webhook_secret_env", file) if named is not None else None
+    polls = environment is not None and policy.workos.events == "poll"
+    if hook is not None:
+        elsewhere.changes  # noqa: B018 (opened before the policy is taken)
+    return Callers(local, verifiers, remote, sessions, environment, polls, hook, elsewhere)
+
+
+def _secret(name: str, field: str, file: Path) -> str:
+    value = os.environ.get(name)
+    if value is None or not (value.isascii() and value.isprintable() and value.strip() == value and len(value) >= 8):
+        what = "is not set" if value is None else "holds none: it is short, or has spaces or other characters"
+        raise Damage(
+            f"{file}:{line_at(file, f'/workos/{field}') or 1}: workos.{field}: the environment variable {name} {what}: "
+            "set it to the secret that WorkOS' dashboard shows"
+        )
+    return value
+
+
+def _issuer(rule: SessionRule, policy: Policy) -> Issuer:
+    client_id = policy.workos.client_id
+    if rule.jwks_url is not None:
+        url = rule.jwks_url
+    elif rule.kind == "connect":
+        url = f"{rule.issuers[0].rstrip('/')}/oauth2/jwks"
+    else:
+        url = f"{policy.workos.base_url.rstrip('/')}/sso/jwks/{client_id}"
+    audiences = tuple(rule.audiences)
+    if rule.kind == "connect" and not audiences and client_id is not None:
+        audiences = (client_id,)
+    return Issuer(
+        rule.kind, tuple(rule.issuers), url, audiences, rule.leeway, rule.forward == "as_is", rule.permissions_from
+    )
