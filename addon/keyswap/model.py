@@ -135,6 +135,8 @@ class Claims(NamedTuple):
     """Epoch second that no token made from these claims outlives; None: only the token's own life bounds it."""
     copied: str | None = None
     """A JSON object: what the token of a session said, which is said again."""
+    agent: str | None = None
+    """The registration of the agent whose key was presented."""
 
 
 Requirement = tuple[tuple[str, ...], ...]

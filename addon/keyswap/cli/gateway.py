@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,27 @@ def _standing(limits: dict[str, Any]) -> str:
     return f": {'' if limits['healthy'] is None else 'NOT ANSWERING, '}{printable(limits['reason'] or '')}"
 
 
+def _known(keys: dict[str, Any]) -> str:
+    """What knows the keys."""
+    if keys["source"] == "sqlite":
+        return f"{keys['keys']} in {keys['database']}"
+    return f"at WorkOS: {keys['cached']} remembered, {keys['refused']} refused, {keys['asking']} being asked for"
+
+
+def _remote(answer: dict[str, Any]) -> Iterator[str]:
+    """Issuers of sessions, and how what ends there is heard of."""
+    for one in answer.get("sessions", ()):
+        error = f": {printable(one['error'])}" if one.get("error") else ""
+        yield f"sessions  {one['url']}: {one['keys']} keys{error}"
+    events = answer.get("events")
+    if events is not None:
+        polling, changes = events["polling"], events["changes"]
+        polled = "not polled" if polling is None else "polled"
+        troubles = [one["reason"] for one in (polling, changes) if one is not None and one["reason"]]
+        webhook = "a webhook" if events["webhook"] else "no webhook"
+        yield f"events    {polled}, {webhook}" + "".join(f": {printable(why)}" for why in troubles)
+
+
 async def _explained(built: Built, resources: Resources, asked: dict[str, Any]) -> dict[str, Any]:
     try:
         return await telling.explained(built, asked, time.time())
@@ -208,7 +229,8 @@ def status(setting: Setting) -> None:
         f"limits    {answer['limits']['store']}{_standing(answer['limits'])}",
         f"shadowed  {', '.join(answer['shadowed']) or '-'}; off: {', '.join(answer['off']) or '-'}",
         f"tokens    {tokens['algorithm']}, {tokens['profile']}, {tokens['ttl_s']:g} s, issuer {answer['issuer']}",
-        f"keys      {keys['keys']} in {keys['database']}" + ("" if keys["healthy"] else f": {keys['reason']}"),
+        f"keys      {_known(keys)}" + ("" if keys["healthy"] else f": {printable(keys['reason'] or '')}"),
+        *_remote(answer),
         *(f"signing   {key['kid']} {key['alg']} {key['state']}" for key in answer["signing"]),
     )
 

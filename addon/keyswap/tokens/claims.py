@@ -42,6 +42,7 @@ def claims_of(principal: Principal, shape: TokenShape) -> Claims:
         principal.key_id,
         principal.not_after,
         principal.copied,
+        principal.agent if principal.kind == "key" else None,
     )
 
 
@@ -61,6 +62,7 @@ def payload(claims: Claims, iat: int, exp: int, jti: str) -> dict[str, object]:
         "sid": claims.sid,
         "act": {"sub": claims.act} if claims.act else None,
         "api_key_id": claims.api_key_id,
+        "agent_registration_id": claims.agent,
         "jti": jti,
         "iat": iat,
         "exp": exp,
