@@ -191,8 +191,12 @@ class Gate:
         """Who presents this credential, verified by the verifier of its kind."""
         verifier = self.verifiers.get(credential.kind)
         if verifier is None:
-            return Refuse(Code.INVALID_CREDENTIAL, f"the policy lists no issuer for a {credential.kind}'s token")
-        return await verifier(credential, request, now)
+            reason = f"the policy lists no issuer for a {credential.kind}'s token"
+            return Refuse(Code.INVALID_CREDENTIAL, reason, presented=credential.kind)
+        found = await verifier(credential, request, now)
+        if isinstance(found, Refuse) and credential.kind == "session":
+            return replace(found, presented="session")
+        return found
 
 
 STEPS = ("path", "credential", "principal", "operation", "permission", "limits", "validation", "mint")

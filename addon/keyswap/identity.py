@@ -80,6 +80,14 @@ class _Environment:
         await self.client.close()
 
 
+@dataclass(slots=True)
+class _Calls:
+    """Requests to environments that no policy names any more."""
+
+    calls: int = 0
+    failures: int = 0
+
+
 class Elsewhere:
     """What is known of those who know callers elsewhere, over reloads. `share`: how many processes have one budget."""
 
@@ -89,6 +97,7 @@ class Elsewhere:
         self._changes: Changes | None = None
         self._environments: dict[object, _Environment] = {}
         self._tending: asyncio.Task[None] | None = None
+        self._given_up = _Calls()
 
     @property
     def changes(self) -> Changes:
@@ -123,6 +132,12 @@ class Elsewhere:
         """The look-ups at WorkOS."""
         return [one.keys.lookups for one in list(self._environments.values()) if one.keys is not None]
 
+    @property
+    def calls(self) -> tuple[int, int]:
+        """Requests to WorkOS, and those of them that were of no use."""
+        clients: list[_Calls | WorkOS] = [self._given_up, *(one.client for one in list(self._environments.values()))]
+        return sum(one.calls for one in clients), sum(one.failures for one in clients)
+
     def tend(self, callers: "Callers", now: float) -> None:
         """What is to be done twice a second beside the requests; `callers` are those of the policy in force."""
         if self._changes is not None:
@@ -153,6 +168,8 @@ class Elsewhere:
         if environment.keys is not None:
             self.changes.unsubscribe(environment.keys.forget)
         await environment.close()
+        self._given_up.calls += environment.client.calls
+        self._given_up.failures += environment.client.failures
 
     async def close(self) -> None:
         """Give everything back."""
@@ -188,6 +205,22 @@ class Callers:
     def unhealthy(self, now: float) -> Refuse | None:
         """Why no credential can be verified now; None: some can."""
         return self.local.watch.check(now)
+
+    def not_ready(self, now: float) -> dict[str, str]:
+        """Why callers would be refused who deserve better, in words for everybody.
+
+        Known keys live through an outage: that alone is no reason.
+        """
+        found: dict[str, str] = {}
+        down = self.environment is not None and self.environment.client.down
+        if self.remote is not None and down and not self.remote.status(now)["cached"]:
+            found["keys"] = "WorkOS gives no answer that can be used, and no key is known yet"
+        if self.sessions is not None and self.elsewhere is not None:
+            if self.elsewhere.changes.fault is not None:
+                found["events"] = "the database of changes cannot be used"
+            if any(one["age_s"] is None and one["error"] for one in self.elsewhere.key_sets.status(now)):
+                found["sessions"] = "a key set of an issuer cannot be had"
+        return found
 
     @property
     def generation(self) -> object:
@@ -239,7 +272,7 @@ def callers(
     remote, environment = None, None
     is_named = "workos" in policy.model_fields_set
     if policy.api_keys.source == "workos" or (is_named and policy.sessions and policy.workos.events == "poll"):
-        secret = _secret(policy.workos.api_key_env, "api_key_env", file)
+        secret = secret_of(policy.workos.api_key_env, "api_key_env", file)
         environment = elsewhere.environment(policy, secret)
         if policy.api_keys.source == "workos":
             remote = elsewhere.keys(policy, secret, local.watch)
@@ -253,14 +286,15 @@ def callers(
         sessions = SessionVerifier(issuers, policy.issuer, elsewhere.key_sets, elsewhere.changes)
         verifiers["session"] = sessions
     named = policy.workos.webhook_secret_env
-    hook = _secret(named, "webhook_secret_env", file) if named is not None else None
+    hook = secret_of(named, "webhook_secret_env", file) if named is not None else None
     polls = environment is not None and policy.workos.events == "poll"
     if hook is not None:
         elsewhere.changes  # noqa: B018 (opened before the policy is taken)
     return Callers(local, verifiers, remote, sessions, environment, polls, hook, elsewhere)
 
 
-def _secret(name: str, field: str, file: Path) -> str:
+def secret_of(name: str, field: str, file: Path) -> str:
+    """A secret of WorkOS' that a policy names. Raises Damage."""
     value = os.environ.get(name)
     if value is None or not (value.isascii() and value.isprintable() and value.strip() == value and len(value) >= 8):
         what = "is not set" if value is None else "holds none: it is short, or has spaces or other characters"

@@ -266,6 +266,8 @@ class Refuse:
     """False: the step is in shadow mode, so this is logged and counted, and the request goes on."""
     principal: Principal | None = field(default=None, compare=False)
     operation: Operation | None = field(default=None, compare=False)
+    presented: str | None = field(default=None, compare=False)
+    """The kind of the credential that is no good, where it is no key."""
 
 
 @dataclass(frozen=True, slots=True)

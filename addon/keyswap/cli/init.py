@@ -26,7 +26,9 @@ from keyswap.policy import parse_upstream
 @click.option("--spec", metavar="FILE|URL", help="The API's OpenAPI document.")
 @click.option("--upstream", metavar="URL", help="The backend; where the document's URL leads, if that is left out.")
 @click.option("--issuer", default="http://127.0.0.1:8080", show_default=True, help="The gateway's public URL.")
-@click.option("--source", type=click.Choice(["sqlite"]), default="sqlite", show_default=True, help="What knows keys.")
+@click.option(
+    "--source", type=click.Choice(["sqlite", "workos"]), default="sqlite", show_default=True, help="What knows keys."
+)
 @click.option("-o", "--output", metavar="FILE", help="Where to write it; - is standard output [--policy].")
 @common
 def init(
@@ -41,6 +43,8 @@ def init(
         upstream = "{0.scheme}://{0.netloc}".format(urlsplit(str(spec)))
     named = f"upstream: {upstream}" if upstream else "# upstream: http://127.0.0.1:9000   # or `serve --upstream URL`"
     text = TEMPLATE.format(issuer=issuer, upstream=named, source=source)
+    if source == "workos":
+        text += WORKOS
     if spec is not None:
         text += _document(spec, folder, text)
     policies.parse(text.encode(), "the new policy")
@@ -124,6 +128,15 @@ api_keys:
 tokens:
   algorithm: RS256               # RS256 | ES256 | EdDSA
   ttl: 120s                      # a revoked key's last token dies after at most this long
+"""
+
+WORKOS = """
+workos:
+  api_key_env: WORKOS_API_KEY    # the environment variable with the secret key of your WorkOS environment
+  # client_id: client_...        # its client id, as the dashboard shows it
+# sessions:                      # its users' sessions beside API keys: the backend gets one kind of JWT for both
+#   - {kind: authkit, issuers: ["https://api.workos.com/user_management/client_..."]}
+#   - {kind: connect, issuers: ["https://YOUR-NAME.authkit.app"]}   # OAuth applications and machine-to-machine clients
 """
 
 SETTINGS = """\

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from keyswap import policy as policies
+from keyswap.cli import elsewhere
 from keyswap.cli.output import Setting, common, from_stdin, printable
 from keyswap.keys.importing import parse_import
 from keyswap.keys.key import Key, state
@@ -82,9 +83,11 @@ def show_list(setting: Setting, ledger: Ledger, found: Sequence[Key]) -> None:
     setting.table(document, heads, rows)
 
 
-def show_one(setting: Setting, ledger: Ledger, key: Key, value: str | None = None) -> None:
-    """Print one key, with its value when it has just been made."""
+def show_one(setting: Setting, ledger: Ledger, key: Key, value: str | None = None, agent: str | None = None) -> None:
+    """Print one key, with its value when it has just been made; `agent`: whose registration it belongs to."""
     (data,) = as_json(ledger, [key], value)
+    if agent is not None:
+        data["agent_registration_id"] = agent
     owner = data.pop("owner")
     lines = [f"{name:<17}{', '.join(told) if isinstance(told, list) else told}" for name, told in data.items() if told]
     if value:
@@ -147,6 +150,7 @@ def create(setting: Setting, /, env: str, **given: Any) -> None:
     if not given["org"]:
         raise click.UsageError("--org is required: every key belongs to an organization")
     now = time.time()
+    elsewhere.note(setting)
     with opened(setting) as ledger:
         key, value = ledger.create(now=now, env=env, **changes(now, **given))
         audited(setting, "key.created", key.id, **said(key))
@@ -236,6 +240,7 @@ def import_(setting: Setting, file: Path) -> None:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Damage(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8'})") from error
+    elsewhere.note(setting)
     with opened(setting) as ledger:
         found = ledger.import_rows(parse_import(text, file.name), time.time())
         audited(setting, "keys.imported", str(file.absolute()), count=len(found))
@@ -247,12 +252,18 @@ def import_(setting: Setting, file: Path) -> None:
 @common
 def find(setting: Setting, value: str) -> None:  # noqa: ARG001 (it can only be -)
     """Whose key is it? Its value comes on standard input."""
+    presented = from_stdin()
+    policy = policies.load(setting.policy) if setting.policy.exists() else None
+    remote = policy is not None and policy.api_keys.source == "workos"
     with opened(setting) as ledger:
-        key = ledger.find(from_stdin())
+        if policy is not None and remote:
+            key, agent = elsewhere.found(policy, setting.policy, presented)
+        else:
+            key, agent = ledger.find(presented), None
         if key is None:
-            click.echo("no key has this value", err=True)
+            click.echo(f"no key {'of WorkOS that is good now ' if remote else ''}has this value", err=True)
             sys.exit(1)
-        show_one(setting, ledger, key)
+        show_one(setting, ledger, key, agent=agent)
 
 
 @keys.command()

@@ -142,6 +142,8 @@ def _of_levels(levels: tuple[Level, ...]) -> str:
 
 
 def _of_refusal(refused: Refuse) -> Iterable[str]:
+    if refused.presented is not None:
+        yield _members({"presented": refused.presented})
     if refused.required or refused.missing:
         yield _members({"required": refused.required, "missing": refused.missing})
     if refused.allow:

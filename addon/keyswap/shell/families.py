@@ -57,6 +57,11 @@ FAMILIES: Mapping[str, Family] = {
     "keyswap_key_lookups_total": Family(
         "counter", "Keys asked of their source: remembered, found, unknown, or it failed.", ("result",)
     ),
+    "keyswap_workos_calls_total": Family(
+        "counter",
+        "Requests to WorkOS, repeated ones and those for events included: answered, or it failed.",
+        ("result",),
+    ),
     "keyswap_limit_store_calls_total": Family(
         "counter", "Calls of the limit store: poured, full, or it failed.", ("result",)
     ),

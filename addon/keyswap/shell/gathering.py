@@ -38,6 +38,7 @@ def snapshot(service: "Service", traffic: Traffic, now: float) -> Snapshot:
         **counted["values"],
         "keyswap_tokens_total": [(["signed"], resources.tokens.signed), (["cache"], resources.tokens.reused)],
         "keyswap_key_lookups_total": _lookups(resources),
+        "keyswap_workos_calls_total": _asked(resources),
         "keyswap_limit_store_calls_total": _calls(resources),
         "keyswap_errors_total": [([], EXCEPTIONS.caught)],
         "keyswap_requests_in_flight": [([], traffic.in_flight)],
@@ -53,6 +54,11 @@ def snapshot(service: "Service", traffic: Traffic, now: float) -> Snapshot:
 def _lookups(resources: Resources) -> Labelled:
     results = ("remembered", "found", "unknown", "failed")
     return [([result], sum(getattr(one, result) for one in resources.lookups)) for result in results]
+
+
+def _asked(resources: Resources) -> Labelled:
+    calls, failures = resources.elsewhere.calls
+    return [(["answered"], calls - failures), (["failed"], failures)]
 
 
 def _calls(resources: Resources) -> Labelled:
@@ -91,6 +97,7 @@ def not_ready(built: Built, stopping: bool, now: float) -> dict[str, str]:
         found["keys"] = "the key database cannot be used"
     if built.keyring.signer(built.policy.tokens.algorithm, now) is None:
         found["signing"] = "no signing key is active"
+    found |= built.callers.not_ready(now)
     enforced = any(rule.mode == "enforce" for rule in built.limits.rules)
     store = built.limits.store
     if enforced and store is not None and built.policy.limit_store_down == "refuse" and not store.status()["healthy"]:

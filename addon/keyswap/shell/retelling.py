@@ -9,7 +9,8 @@ from typing import Any
 from keyswap.gate import STEPS, asked, counted, describe, located
 from keyswap.model import Admit, Claims, Code, Counted, Fault, Level, Operation, Principal, Refuse, Step, Upstream
 from keyswap.shell.recalling import Record
-from keyswap.shell.telling import explanation, remedy
+from keyswap.shell.remedies import remedy
+from keyswap.shell.telling import explanation
 
 WIRE, UPSTREAM = "wire", "upstream"
 """What is judged before the steps, and what can fail after them: they are told where they refused."""
@@ -141,6 +142,7 @@ def _principal(record: Record) -> Principal | None:
         session_id=record["session_id"],
         agent=record["agent"],
         actor=more["actor"],
+        kind=more.get("kind", "key"),
     )
 
 
@@ -183,6 +185,7 @@ def _refused(record: Record, principal: Principal | None, operation: Operation |
         tuple(Fault(where, at, "") for where, at in more.get("errors", ())),
         more.get("limit"),
         more.get("retry_after_s"),
+        presented=more.get("presented"),
         principal=principal,
         operation=operation,
     )

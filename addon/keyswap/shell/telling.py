@@ -4,7 +4,6 @@ Law: no credential, token or private key is told; a key is its id and its obfusc
 """
 
 import os
-import shlex
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from keyswap.model import (
     Step,
 )
 from keyswap.refusals import status_of
+from keyswap.shell.remedies import remedy
 from keyswap.tokens.claims import told
 
 if TYPE_CHECKING:
@@ -258,57 +258,3 @@ def principal_json(principal: Principal) -> dict[str, Any]:
         "actor": principal.actor,
         "kind": principal.kind,
     }
-
-
-def _permit(refused: Refuse) -> str:
-    """How the caller gets what it lacks, and where it is asked for."""
-    operation, principal = refused.operation, refused.principal
-    where = f"{operation.document}#{operation.pointer}" if operation else "the document"
-    if operation is not None and operation.source == "operations":
-        where = f"the entry of {operation.name} in the policy's `operations`"
-    if not refused.required:
-        return f"Say what it requires: scopes or x-required-permissions at {where}, or `require` in `operations`."
-    slugs = (*(principal.permissions if principal else ()), *refused.missing)
-    words = " ".join(f"--permission {shlex.quote(slug)}" for slug in slugs)
-    key = principal.key_id if principal else None
-    return f"`keyswap keys update {key or 'ID'} {words}`; or ask for less at {where}."
-
-
-_REMEDIES = {
-    Code.AMBIGUOUS_PATH: "Let the client send the path in its plain form.",
-    Code.MULTIPLE_CREDENTIALS: "Let the client send one credential, in one header, once.",
-    Code.MISSING_CREDENTIAL: "Send `Authorization: Bearer <key>`; `keyswap keys create --org ORG` makes a key.",
-    Code.INVALID_CREDENTIAL: "Look at the key with `keyswap keys show ID` (or `keys find -`), or create another one.",
-    Code.INVALID_REQUEST: "Let the client send well-formed HTTP: one valid Host, no control characters, no trailers.",
-    Code.HEADERS_TOO_LARGE: "Let the client send a shorter target, or fewer headers.",
-    Code.METHOD_NOT_ALLOWED: "Let the client use one of the methods in the answer's Allow header.",
-    Code.BODY_TOO_LARGE: "Let the client send less, or raise `max_body` of the policy.",
-    Code.UPSTREAM_TIMEOUT: "Look at the backend, or raise `timeouts.response` of the policy.",
-    Code.UPSTREAM_UNAVAILABLE: "Look at the backend: `keyswap status` tells its address.",
-    Code.STORE_UNAVAILABLE: "`keyswap status` names the store: let it answer again; where files were lost, put them "
-    "back and restart the gateway.",
-    Code.RATE_LIMITED: "Wait as long as the reason says, `keyswap limits reset`, or raise the limit or its plan.",
-    Code.TOO_MANY_IN_FLIGHT: "Let requests end, or raise the limit's `concurrency` or its plan's.",
-    Code.QUOTA_EXHAUSTED: "Wait for the next window, `keyswap limits reset`, or raise the quota or its plan's.",
-    Code.GATEWAY_UNAVAILABLE: "The gateway's log names the cause.",
-}
-
-
-def remedy(refused: Refuse) -> str | None:
-    """The smallest change that would admit the request, and where to make it."""
-    if refused.code is Code.MISSING_PERMISSION:
-        return _permit(refused)
-    if refused.errors:
-        where = ", ".join(dict.fromkeys(f"{fault.where} {fault.at}" for fault in refused.errors))
-        operation = refused.operation
-        at = f" at {operation.document}#{operation.pointer}" if operation is not None else ""
-        return f"Let the client send {where} as the document says, or change what it says{at}."
-    if refused.code is Code.NO_SUCH_OPERATION and "may be meant" in refused.reason:
-        return "Let the client write the path as the document does, or add this one to the document."
-    if refused.code is Code.NO_SUCH_OPERATION:
-        return (
-            "Let the client send a documented path (`keyswap check` lists them), or add this one to the document; "
-            "openapi.undocumented: authenticated lets every valid credential in."
-        )
-    known = _REMEDIES.get(refused.code)
-    return known.replace("ID` (or", f"{refused.key_id}` (or") if known and refused.key_id else known

@@ -1,0 +1,57 @@
+"""Keys that are at WorkOS, as commands see them.
+
+Law: a key is sent to the WorkOS of the policy alone, and only where a person has asked for that.
+"""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from keyswap import policy as policies
+from keyswap.cli.output import Setting
+from keyswap.identity import secret_of
+from keyswap.keys import apikey
+from keyswap.keys.key import Key
+from keyswap.keys.workos import VALIDATIONS
+from keyswap.model import Damage
+from keyswap.policy import Policy
+from keyswap.workos.client import Rejected, Unreachable, WorkOS
+
+WAIT_S = 10.0
+
+
+def found(policy: Policy, file: Path, value: str) -> tuple[Key | None, str | None]:
+    """The key at WorkOS that a value is, and its agent's registration; None: it is no good key. Raises Damage."""
+    secret = secret_of(policy.workos.api_key_env, "api_key_env", file)
+    try:
+        told = apikey.read(asyncio.run(_asked(policy, secret, value)))
+    except Rejected as error:
+        if error.status == 422:  # what WorkOS says to what cannot be a key
+            return None, None
+        raise Damage(f"WorkOS ({policy.workos.base_url}) refuses to say: {error.why}") from error
+    except (Unreachable, apikey.Malformed) as error:
+        raise Damage(f"WorkOS ({policy.workos.base_url}) gives no answer that can be used: {error}") from error
+    if isinstance(told, apikey.Stranger):
+        raise Damage(f"key {told.key_id} has an owner of a type that is not known here: {told.owner_type}")
+    return (told.key, told.agent) if told is not None else (None, None)
+
+
+async def _asked(policy: Policy, secret: str, value: str) -> object:
+    client = WorkOS(policy.workos.base_url, secret, WAIT_S, policy.workos.api_key_env)
+    try:
+        answer: object = await client.post(VALIDATIONS, {"value": value})
+        return answer
+    finally:
+        await client.close()
+
+
+def note(setting: Setting) -> None:
+    """Say where the gateway looks for keys, to who makes one here all the same."""
+    policy = policies.load(setting.policy) if setting.policy.exists() else None
+    if policy is not None and policy.api_keys.source == "workos":
+        click.echo(
+            f"note: the policy takes keys from WorkOS ({policy.workos.base_url}): one that is made here is good there "
+            "only if that is this gateway's own admin listener",
+            err=True,
+        )
