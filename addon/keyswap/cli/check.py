@@ -1,6 +1,7 @@
 """`check`: the policy and its documents, looked at together before they are served.
 
-Law: nothing runs and nothing is changed; a warning is an error where `--strict` says so, and errors end with 1.
+Law: nothing runs and nothing is changed, but for what `--push` creates in WorkOS; a warning is an error where
+`--strict` says so, and errors end with 1.
 """
 
 import re
@@ -13,6 +14,7 @@ import click
 from keyswap import limiting
 from keyswap import policy as policies
 from keyswap.build import catalogue, located
+from keyswap.cli.agreeing import Agreement, agree
 from keyswap.cli.output import Setting, common, printable
 from keyswap.limits.step import Rule
 from keyswap.model import Upstream
@@ -28,23 +30,38 @@ _NOWHERE = Upstream("http", "unknown.invalid", 80)
 
 @click.command()
 @click.option("--strict", is_flag=True, help="Warnings are errors too.")
+@click.option("--workos", is_flag=True, help="Compare with the permissions of the WorkOS environment too.")
+@click.option("--push", is_flag=True, help="With --workos: create there what is missing.")
 @common
-def check(setting: Setting, strict: bool) -> None:
+def check(setting: Setting, strict: bool, workos: bool, push: bool) -> None:
     """Lint the policy and its documents; list what each operation requires."""
+    if push and not workos:
+        raise click.UsageError("--push creates permissions in WorkOS: give --workos with it")
     if not setting.policy.exists():
         policies.load(setting.policy)  # says what to do
     documents = Documents(None)
     found = _looked_at(setting, documents)
+    agreed = agree(found.policy, found.catalogue, push) if workos and found.policy is not None else None
+    missing = [located(finding, setting.policy) for finding in agreed.missing.values()] if agreed is not None else []
     lines_of = _Lines(documents)
-    told = [lines_of.placed(finding) for finding in found.errors]
+    told = [lines_of.placed(finding) for finding in (*found.errors, *missing)]
     noted = [lines_of.placed(finding) for finding in found.warnings]
     if strict:
         told, noted = told + noted, []
-    answer = {
+    _print(setting, found, agreed, told, noted)
+    sys.exit(1 if told else 0)
+
+
+def _print(
+    setting: Setting, found: "_Looked", agreed: Agreement | None, told: list[Finding], noted: list[Finding]
+) -> None:
+    answer: dict[str, Any] = {
         "errors": [finding._asdict() for finding in told],
         "warnings": [finding._asdict() for finding in noted],
         "operations": (listed := [_row(entry, found.limits) for entry in found.entries]),
     }
+    if agreed is not None:
+        answer["workos"] = agreed.as_json()
     if not setting.json and listed:
         rows = [
             (one["method"], one["path"], _required(one), one["source"], ", ".join(one["limits"]), one["operation_id"])
@@ -53,17 +70,22 @@ def check(setting: Setting, strict: bool) -> None:
         setting.table(answer, ("METHOD", "PATH", "REQUIRES", "FROM", "LIMITS", "OPERATION"), rows)
     lines = [f"error [{one.code}] {one.text}" for one in told] + [f"warning [{one.code}] {one.text}" for one in noted]
     ended = f"{len(told)} errors, {len(noted)} warnings in {setting.policy}"
-    setting.print(answer, *lines, ended)
-    sys.exit(1 if told else 0)
+    setting.print(answer, *lines, *(agreed.lines() if agreed is not None else ()), ended)
 
 
 class _Looked(NamedTuple):
-    """Errors, warnings, and the operations and limits if they can be told."""
+    """Errors, warnings, and policy, operations and limits if they can be told."""
 
     errors: list[Finding]
     warnings: list[Finding]
-    entries: tuple[Entry, ...] = ()
+    policy: Policy | None = None
+    catalogue: Catalogue | None = None
     limits: tuple[Rule, ...] = ()
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The operations."""
+        return self.catalogue.entries if self.catalogue is not None else ()
 
 
 def _looked_at(setting: Setting, documents: Documents) -> _Looked:
@@ -76,11 +98,11 @@ def _looked_at(setting: Setting, documents: Documents) -> _Looked:
     except DocumentError as error:
         return _Looked([error.finding], [])
     if operations is None:
-        return _Looked([], [_no_document(setting), *(located(one, setting.policy) for one in _open(policy))])
+        return _Looked([], [_no_document(setting), *(located(one, setting.policy) for one in _open(policy))], policy)
     found = [*operations.errors, *lint.errors(operations), *limiting.findings(policy, operations)]
     errors = [located(finding, setting.policy) for finding in (*found, *_schemas(policy, operations))]
     warnings = [located(finding, setting.policy) for finding in (*_open(policy), *lint.warnings(operations))]
-    return _Looked(errors, warnings, operations.entries, tuple(limiting.rules(policy)))
+    return _Looked(errors, warnings, policy, operations, tuple(limiting.rules(policy)))
 
 
 def _schemas(policy: Policy, operations: Catalogue) -> Iterable[Finding]:
