@@ -265,6 +265,18 @@ def test_one_process_asks(machine: Machine) -> None:
     assert machine.workos.asked[-1]["after"] == "event_0001" and machine.keys()[-1] == "api_key_0002"
 
 
+def test_who_does_not_ask_knows_what_is_wrong(machine: Machine) -> None:
+    """Where another process asks, the status tells what is wrong for that one, and when it no longer is."""
+    other = machine.asking()
+    machine.workos.fails = Unreachable("no answer in time")
+    machine.turn()
+    machine.turn(poller=other)
+    assert other.status(NOW)["reason"] == "no answer in time" and other.status(NOW)["healthy"] is False
+    machine.workos.fails = None
+    machine.turn()
+    assert other.status(NOW)["reason"] is None and other.status(NOW)["healthy"] is True
+
+
 HOLDER = """
 import fcntl, os, sys, time
 lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)

@@ -28,6 +28,19 @@ class Event(NamedTuple):
     """Why it could not be read as it should be; None: it could."""
 
 
+class Garbage(Exception):
+    """An answer that is none."""
+
+
+class Page(NamedTuple):
+    """A page of the list of events."""
+
+    events: list[Event]
+    last: str | None
+    """The event after which the list goes on; None: the page is empty."""
+    full: bool
+
+
 _ALL = _Means("all", "", False)
 
 # A membership's user is asked for again, also when the membership is deleted: keys are refused then by WorkOS itself,
@@ -86,6 +99,17 @@ def read(raw: object, now: float) -> Event | None:
     except ValueError as error:
         return Event(raw["id"], (Change("all", "", False, now),), f"{kind}: {error}")
     return Event(raw["id"], (change,), None)
+
+
+def page(answer: object, size: int, now: float) -> Page:
+    """A page out of its parsed JSON; `size` is how many events were asked for. Raises Garbage."""
+    data = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(data, list):
+        raise Garbage("WorkOS' answer is no list of events")
+    events = [event for raw in data if (event := read(raw, now)) is not None]
+    if data and not events:
+        raise Garbage("WorkOS' events have no ids")
+    return Page(events, events[-1].id if events else None, len(data) >= size)
 
 
 def _subject(means: _Means, data: Any) -> str:

@@ -13,14 +13,16 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from keyswap.model import Damage
 from keyswap.state import StateDirectory
 from keyswap.workos.changes import Change, Changes
 from keyswap.workos.client import Rejected, Unreachable
-from keyswap.workos.events import OLDER_TYPES, TYPES, Event, read
+from keyswap.workos.events import OLDER_TYPES, TYPES, Garbage, Page, page
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ IDLE_S, MOST_S = 1.0, 30.0
 BACK_S = 3600.0
 """How far back it begins when no place is known."""
 DEADLINE_S = 10.0
+_LONGEST_NOTE = 500
 _PLACE_REFUSED = {400, 404, 422}
 
 
@@ -41,20 +44,9 @@ class Client(Protocol):
         """The parsed answer."""
 
 
-class _Garbage(Exception):
-    """An answer that is none."""
-
-
 class _Trouble(NamedTuple):
     kind: str
     why: str
-
-
-class _Page(NamedTuple):
-    events: list[Event]
-    last: str | None
-    """Where to go on; None: it was empty."""
-    full: bool
 
 
 def environment(base_url: str, api_key: str, client_id: str | None) -> str:
@@ -103,26 +95,29 @@ class Poller:
         try:
             if not await self._holds(now):
                 return IDLE_S
-            page = await self._page(now)
-            if page is None:
+            found = await self._page(now)
+            if found is None:
                 return 0.0
-            await self._record(page, now)
+            await self._record(found, now)
         except (Rejected, Unreachable) as error:
             kind = f"rejected {error.status}" if isinstance(error, Rejected) else "unreachable"
             return self._troubled(_Trouble(kind, error.why))
         except (Damage, OSError) as error:
             return self._troubled(_Trouble("state", str(error)))
-        except _Garbage as error:
+        except Garbage as error:
             return self._troubled(_Trouble("garbage", str(error)))
         self._well(now)
-        return 0.0 if page.full else IDLE_S
+        return 0.0 if found.full else IDLE_S
 
     def status(self, now: float) -> Mapping[str, object]:
-        """What `keyswap status` says of it. `now`: epoch seconds."""
+        """What `keyswap status` says of it, also where another process asks. `now`: epoch seconds."""
+        reason = self._trouble.why if self._trouble is not None else None
+        if self._lock is None and reason is None:
+            reason = _noted(self._path)
         return {
             "asks": self._lock is not None,
-            "healthy": self._trouble is None,
-            "reason": self._trouble and self._trouble.why,
+            "healthy": reason is None,
+            "reason": reason,
             "answered_s_ago": None if self._answered_at is None else round(now - self._answered_at, 1),
             "place": self._place,
             "recorded": self.recorded,
@@ -151,9 +146,10 @@ class Poller:
             os.close(lock)
             raise
         self._lock, self._since = lock, now - BACK_S
+        self._note("")
         return True
 
-    async def _page(self, now: float) -> _Page | None:
+    async def _page(self, now: float) -> Page | None:
         """The next page; None: it was refused, and is to be asked for otherwise. Raises Rejected, Unreachable."""
         params = {"events": ",".join(self._types), "limit": str(PAGE), "order": "asc"}
         params |= {"range_start": _iso(self._since)} if self._place is None else {"after": self._place}
@@ -169,7 +165,7 @@ class Poller:
             else:
                 raise
             return None
-        return _parsed(answer, now)
+        return page(answer, PAGE, now)
 
     async def _begin_anew(self, now: float) -> None:
         logger.warning(
@@ -182,7 +178,7 @@ class Poller:
         await asyncio.to_thread(self._changes.keep_cursor, self._environment, None)
         self._place, self._since, self._types = None, now - BACK_S, TYPES
 
-    async def _record(self, page: _Page, now: float) -> None:
+    async def _record(self, page: Page, now: float) -> None:
         for event in page.events:
             if event.fault is not None:
                 logger.warning("an event of WorkOS is not shaped as it should be: %s (%s)", event.id, event.fault)
@@ -193,11 +189,19 @@ class Poller:
             await asyncio.to_thread(self._changes.keep_cursor, self._environment, page.last)
             self._place = page.last
         elif page.full:
-            raise _Garbage("WorkOS answers the same events again and again")
+            raise Garbage("WorkOS answers the same events again and again")
+
+    def _note(self, why: str) -> None:
+        """Leave what is wrong in the lock's file, for the status of those that do not ask."""
+        if self._lock is not None:
+            with suppress(OSError):
+                os.ftruncate(self._lock, 0)
+                os.pwrite(self._lock, why.encode()[:_LONGEST_NOTE], 0)
 
     def _troubled(self, trouble: _Trouble) -> float:
         if self._trouble is None or self._trouble.kind != trouble.kind:
             logger.error("WorkOS' events cannot be had, it is tried again: %s", trouble.why)
+            self._note(trouble.why)
         self._trouble = trouble
         self._types = TYPES
         pause_s, self._pause_s = self._pause_s, min(MOST_S, self._pause_s * 2)
@@ -206,6 +210,7 @@ class Poller:
     def _well(self, now: float) -> None:
         if self._trouble is not None:
             logger.warning("WorkOS' events can be had again")
+            self._note("")
         if self._types is not TYPES and not self._told_of_types:
             self._told_of_types = True
             logger.warning(
@@ -214,15 +219,13 @@ class Poller:
         self._trouble, self._pause_s, self._answered_at = None, IDLE_S, now
 
 
-def _parsed(answer: Any, now: float) -> _Page:
-    """Raises _Garbage when it is no list of events."""
-    data = answer.get("data") if isinstance(answer, dict) else None
-    if not isinstance(data, list):
-        raise _Garbage("WorkOS' answer is no list of events")
-    events = [event for raw in data if (event := read(raw, now)) is not None]
-    if data and not events:
-        raise _Garbage("WorkOS' events have no ids")
-    return _Page(events, events[-1].id if events else None, len(data) >= PAGE)
+def _noted(path: Path) -> str | None:
+    """What is wrong for the process that asks."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_LONGEST_NOTE).decode(errors="replace") or None
+    except OSError:
+        return None
 
 
 def _iso(epoch_s: float) -> str:
