@@ -253,6 +253,23 @@ def test_a_fault_loses_nothing(machine: Machine) -> None:
     assert machine.keys() == ["api_key_0001", "api_key_0002"]
 
 
+def test_who_died_between_events_and_place(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events whose place was not kept any more come again, and count once."""
+    machine.workos.events = [revoked(1), revoked(2)]
+
+    def died(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(machine.poller._changes, "keep_cursor", died)
+    with pytest.raises(KeyboardInterrupt):
+        machine.turn()
+    machine.poller.close()
+    after = machine.asking()
+    machine.turn(poller=after)
+    assert machine.keys() == ["api_key_0001", "api_key_0002"] and after.recorded == 0
+    assert after.status(NOW)["place"] == "event_0002"
+
+
 def test_one_process_asks(machine: Machine) -> None:
     """Of two one asks; when that one is gone the other goes on after the event that was the last."""
     other = machine.asking()

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keyswap.model import Damage
 from keyswap.state import Epochs, StateDirectory
@@ -134,6 +136,7 @@ FORGED: dict[str, tuple[bytes, str | None]] = {
     "eleven signatures": (BODY, f"t={T}" + f", v1={OTHER}" * 10 + f", v1={V1}"),
     "separated by semicolons": (BODY, f"t={T}; v1={V1}"),
     "characters that are not ASCII": (BODY, f"t={T}, v1={'ä' * 64}"),
+    "an empty part": (BODY, f"t={T},,v1={V1}"),
     "the digest alone": (BODY, V1),
     "a stale one": (BODY, signed(t=str(int(T) - 180_001))),
     "one of the future": (BODY, signed(t=str(int(T) + 180_001))),
@@ -146,6 +149,16 @@ def test_forged(body: bytes, header: str | None) -> None:
     answered = answer_webhook(body, header, [SECRET], never, NOW)
     assert answered.status == 400
     assert V1 not in answered.reason and SECRET not in answered.reason and "api_key_1" not in answered.reason
+
+
+@given(place=st.integers(0, 10_000), byte=st.integers(1, 255), of_body=st.booleans())
+def test_any_other_byte(place: int, byte: int, of_body: bool) -> None:
+    """No byte of the body, and none of what of the header counts, can be another one."""
+    header = signed()
+    changed = bytearray(BODY if of_body else header.encode())
+    changed[place % len(changed)] ^= byte
+    body, said = (bytes(changed), header) if of_body else (BODY, changed.decode("latin-1"))
+    assert answer_webhook(body, said, [SECRET], never, NOW).status == 400
 
 
 @pytest.mark.parametrize("off_ms", [-180_000, 0, 180_000])

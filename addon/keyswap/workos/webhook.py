@@ -88,7 +88,7 @@ def _signed(header: str | None) -> tuple[str, list[str]]:
     said = [part.strip(" ").partition("=") for part in header.split(",")]
     times = [value for name, _, value in said if name == "t"]
     signatures = [value for name, _, value in said if name == "v1"]
-    if len(times) != 1 or not _TIME.fullmatch(times[0]):
+    if not all(equals for _, equals, _ in said) or len(times) != 1 or not _TIME.fullmatch(times[0]):
         raise Refused("WorkOS-Signature needs one t, in milliseconds")
     if not 1 <= len(signatures) <= _MOST_SIGNATURES or not all(map(_DIGEST.fullmatch, signatures)):
         raise Refused("WorkOS-Signature needs a v1 of 64 hex digits")
