@@ -9,5 +9,6 @@ gateway reads (`verify` over a source such as `sqlite`), the command line writes
     key        a key, and why it is no good now     sqlite     the key source over keys.db; used: last uses
     source     the port of every key source         ledger     every change; over denylist and catalogue (reading)
     verify     what the gate asks                   importing  keys from elsewhere; inputs: what people may write
+    told       a key as others are told of it       paging     pages of lists; permissions: the names of those
     workos     the key source over WorkOS' API      remembered what it said; apikey: WorkOS' shape of a key
 """

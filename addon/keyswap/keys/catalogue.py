@@ -63,13 +63,13 @@ class Catalogue:
         UnknownCursor when no key of that list is where it is to begin.
         """
         if user_id is None:
-            table, scope, subject = "keys INDEXED BY keys_org", "org_id = ? AND user_id IS NULL", [str(org_id)]
+            index, scope, subject = "keys_org", "org_id = ? AND user_id IS NULL", [str(org_id)]
         else:
             self._rows(USERS_INDEX)
-            table, scope, subject = "keys INDEXED BY keys_user", "user_id = ?", [user_id]
+            index, scope, subject = "keys_user", "user_id = ?", [user_id]
             if org_id is not None:
                 scope, subject = f"{scope} AND org_id = ?", [user_id, org_id]
-        listing = Listing(table, f"digest, {', '.join(COLUMNS)}", scope, "revoked_at IS NULL", subject)
+        listing = Listing("keys", f"digest, {', '.join(COLUMNS)}", scope, "revoked_at IS NULL", subject, index)
         rows = page(self._rows, listing, asked)
         with self._noted():
             return Page([key_of(row) for row in rows.data], rows.before, rows.after)

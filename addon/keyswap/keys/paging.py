@@ -1,7 +1,10 @@
 """Pages of lists, as WorkOS has them: by the id of an object, in both directions.
 
-Law: ids sort by creation, so a page never skips or repeats what was there all the time, whatever is made or ended
-between two pages. Where a page begins is the id of an object of that list, also of one that has been ended since.
+Law: the order is that of creation, so a page never skips or repeats what was there all the time, whatever is made or
+ended between two pages. A page begins at the id of an object of that list, also of one that has been ended since.
+
+Rows lie in the order of their creation (rowid), and so do the entries of an index for one organization or user: a page
+needs no sorting. By ids it took 1 s in an organization with 450,000 keys, by rowids it takes as long as in any other.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,13 +44,17 @@ class Page[T](NamedTuple):
 
 
 class Listing(NamedTuple):
-    """A table with an `id`, what is read of it, the conditions of belonging to the list and of being shown in it."""
+    """A table with an `id`, what is read of it, the conditions of belonging to the list and of being shown in it.
+
+    `sorted_by` is the index on the columns of `scope`: its entries lie in the order of the list.
+    """
 
     table: str
     columns: str
     scope: str
     shown: str
     subject: Sequence[str] = ()
+    sorted_by: str = ""
 
 
 Row = tuple[Any, ...]
@@ -57,41 +64,41 @@ Rows = Callable[..., Sequence[Row]]
 
 def page(rows: Rows, listing: Listing, asked: Asked) -> Page[Row]:
     """A page of rows, as `columns` has them. UnknownCursor; at most one of the cursors may be given."""
-    _known(rows, listing, asked)
-    onward, back = (asked.before, asked.after) if asked.order == "normal" else (asked.after, asked.before)
+    before, after = _place(rows, listing, "before", asked.before), _place(rows, listing, "after", asked.after)
+    onward, back = (before, after) if asked.order == "normal" else (after, before)
     later, earlier = (">", "<") if asked.order == "asc" else ("<", ">")
     if back is None:
         found = _walk(rows, listing, later, onward, asked.limit + 1)
         data = found[: asked.limit]
         follows = len(found) > asked.limit
-        precedes = onward is not None and bool(data) and _is_more(rows, listing, earlier, data[0][0])
+        precedes = onward is not None and bool(data) and bool(_walk(rows, listing, earlier, data[0][0], 1))
     else:
         found = _walk(rows, listing, earlier, back, asked.limit + 1)
         data = found[: asked.limit][::-1]
         precedes = len(found) > asked.limit
-        follows = bool(data) and _is_more(rows, listing, later, data[-1][0])
-    first, last = data[0][0] if precedes else None, data[-1][0] if follows else None
-    shown = [row[1:] for row in data]
+        follows = bool(data) and bool(_walk(rows, listing, later, data[-1][0], 1))
+    first, last = data[0][1] if precedes else None, data[-1][1] if follows else None
+    shown = [row[2:] for row in data]
     return Page(shown, last, first) if asked.order == "normal" else Page(shown, first, last)
 
 
-def _walk(rows: Rows, listing: Listing, beyond: str, start: str | None, limit: int) -> Sequence[Row]:
-    """The nearest ones, each after its id."""
-    where, subject = f"{listing.scope} AND {listing.shown}", [*listing.subject]
+def _walk(rows: Rows, listing: Listing, beyond: str, start: int | None, limit: int) -> Sequence[Row]:
+    """The nearest ones, each after its place and its id."""
+    source = f"{listing.table} INDEXED BY {listing.sorted_by}" if listing.sorted_by else listing.table
+    where, subject = f"{listing.scope} AND {listing.shown}", list[str | int](listing.subject)
     if start is not None:
-        where, subject = f"{where} AND id {beyond} ?", [*subject, start]
+        where, subject = f"{where} AND rowid {beyond} ?", [*subject, start]
     way = "ASC" if beyond == ">" else "DESC"
-    query = f"SELECT id, {listing.columns} FROM {listing.table} WHERE {where} ORDER BY id {way} LIMIT ?"  # noqa: S608
+    query = f"SELECT rowid, id, {listing.columns} FROM {source} WHERE {where} ORDER BY rowid {way} LIMIT ?"  # noqa: S608
     return rows(query, *subject, limit)
 
 
-def _is_more(rows: Rows, listing: Listing, beyond: str, start: str) -> bool:
-    where = f"{listing.scope} AND {listing.shown} AND id {beyond} ?"
-    return bool(rows(f"SELECT 1 FROM {listing.table} WHERE {where} LIMIT 1", *listing.subject, start))  # noqa: S608
-
-
-def _known(rows: Rows, listing: Listing, asked: Asked) -> None:
-    query = f"SELECT 1 FROM {listing.table} WHERE {listing.scope} AND id = ?"  # noqa: S608
-    for field, start in (("before", asked.before), ("after", asked.after)):
-        if start is not None and not rows(query, *listing.subject, start):
-            raise UnknownCursor(field)
+def _place(rows: Rows, listing: Listing, field: str, cursor: str | None) -> int | None:
+    """Where the object of an id lies."""
+    if cursor is None:
+        return None
+    query = f"SELECT rowid FROM {listing.table} WHERE {listing.scope} AND id = ?"  # noqa: S608, names of our own
+    found = rows(query, *listing.subject, cursor)
+    if not found:
+        raise UnknownCursor(field)
+    return int(found[0][0])
