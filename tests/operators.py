@@ -14,9 +14,9 @@ TOKEN = "0123456789abcdef-0123456789-ABCDEF"
 class Operator:
     """Asks one admin listener; a connection a request."""
 
-    def __init__(self, home: Home, policy: str = "") -> None:
-        """Writes a policy with a listener on a port of its own."""
-        self.home, self.port = home, free_port()
+    def __init__(self, home: Home, policy: str = "", port: int | None = None) -> None:
+        """Writes a policy with a listener on a port of its own, or this one."""
+        self.home, self.port = home, port or free_port()
         self.policy = policy
         home.write_policy(f"{policy}{self.section}")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from harness import Backend, Gateway, Home, Reply, eventually
+from harness import Backend, Gateway, Home, Reply, eventually, free_port
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.used import LastUsed
 from keyswap.state import StateDirectory
@@ -32,8 +32,10 @@ PERMISSIONS = "/authorization/permissions"
 class WorkOS(Operator):
     """Asks a running gateway as WorkOS' SDKs do, and judges each answer by the document."""
 
-    def __init__(self, home: Home, start: Start, kind: str = "serve") -> None:
-        super().__init__(home)
+    def __init__(
+        self, home: Home, start: Start, kind: str = "serve", policy: str = "", port: int | None = None
+    ) -> None:
+        super().__init__(home, policy, port)
         self.gateway = start(kind).ready()
         self.ready()
 
@@ -502,3 +504,19 @@ def test_no_path_or_query_is_a_503(workos: WorkOS) -> None:
         answered = workos.say(f"{method} {target} HTTP/1.1\r\n{fields}".encode())
         assert re.match(rb"HTTP/1.1 [24]\d\d ", answered) or answered == b"", (method, target, answered[:100])
     assert "could not answer" not in workos.gateway.output.removeprefix(before)
+
+
+def test_keys_of_here_where_keys_come_from_workos(start: Start, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `source: workos` it is the local database that is managed all the same; and as the listener speaks as WorkOS
+    does, a gateway can have its keys from there: what is made works, what is deleted is not valid there any more."""
+    monkeypatch.setenv("WORKOS_API_KEY", TOKEN)
+    port = free_port()
+    section = f"workos: {{base_url: 'http://127.0.0.1:{port}', events: 'off'}}\n"
+    asked = WorkOS(home, start, policy=f"api_keys: {{source: workos, cache_ttl: 1s}}\n{section}", port=port)
+    made, user = asked.make(), asked.make(USER, organization_id="org_1", permissions=["a"])
+    assert asked.gateway.get("/", made["value"]).status == asked.gateway.get("/", user["value"]).status == 200
+    assert asked.gateway.get("/", made["value"][:-1]).status == 401
+    assert asked.call("DELETE", f"/api_keys/{made['id']}").status == 204
+    eventually("it is not valid any more", lambda: asked.gateway.get("/", made["value"]).status == 401)
+    assert asked.gateway.get("/", user["value"]).status == 200
+    assert home.json("keys", "show", made["id"])["state"] == "revoked"
