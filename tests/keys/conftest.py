@@ -1,11 +1,14 @@
 """Fixtures of the tests of keys."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from fault_proxy import FaultProxy
 from keys.parts import Parts
+from keys.remote import Remote
+from workos_standin import Standin
 
 
 @pytest.fixture
@@ -14,3 +17,34 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
     found = Parts(tmp_path / "state")
     yield found
     found.close()
+
+
+@pytest.fixture
+def standin() -> Iterator[Standin]:
+    """WorkOS, that was asked nothing its document does not have, and answered nothing of the kind."""
+    found = Standin()
+    yield found
+    found.close()
+    assert not found.complaints
+
+
+@pytest.fixture
+def proxy(standin: Standin) -> Iterator[FaultProxy]:
+    """What stands between us and WorkOS."""
+    found = FaultProxy(standin.port)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def remotes(tmp_path: Path, standin: Standin) -> Iterator[Callable[..., Remote]]:
+    """Makes sources over the stand-in."""
+    made: list[Remote] = []
+
+    def make(**given: object) -> Remote:
+        made.append(Remote(tmp_path / f"state{len(made)}", standin, **given))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

@@ -7,32 +7,17 @@ later; what else ended (an owner, an agent, a membership) holds until a later an
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from keyswap.keys.source import Found
 from keyswap.model import Principal, Refuse
+from keyswap.workos.changes import Change
 
 UNKNOWN = 10_000
 """How many refused digests are remembered: together about 3 MiB."""
 ENDED = 10_000
 FAMILIAR_S = 3600.0
 """For how long a digest counts as known that was good once, when nothing else is remembered of it."""
-
-
-class Change(Protocol):
-    """What an event says: `ends` it is over; else what is remembered is to be asked for again."""
-
-    @property
-    def kind(self) -> str:
-        """One of key, user, org, agent, session, membership (by its user's id), all."""
-
-    @property
-    def id(self) -> str:
-        """WorkOS' id."""
-
-    @property
-    def ends(self) -> bool:
-        """Whether it is over."""
 
 
 class Entry:

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from keyswap.keys import apikey
-from keyswap.keys.remembered import Change, Entry, Remembered, concerns
+from keyswap.keys.remembered import Entry, Remembered, concerns
 from keyswap.keys.source import Found, Lookups, judge
 from keyswap.keys.watch import Watch
 from keyswap.model import Code, Principal, Refuse
+from keyswap.workos.changes import Change
 from keyswap.workos.client import Rejected, Spent, Unreachable, WorkOS
 
 logger = logging.getLogger(__name__)

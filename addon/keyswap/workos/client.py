@@ -92,6 +92,8 @@ class WorkOS:
         self._breaker = Breaker()
         self._condition = Condition(self._url, api_key_env)
         self._paused_until = float("-inf")
+        self._fault = ""
+        """Why the last request was of no use."""
         self.calls = self.failures = 0
         """Requests that were sent, those again included; and how many of them were of no use."""
 
@@ -153,8 +155,7 @@ class WorkOS:
             wait_s = back_off_s * random.uniform(0.5, 1) if result.after_s is None else result.after_s  # noqa: S311
             back_off_s = min(MOST_BACK_OFF_S, back_off_s * 2)
             if not (call.repeat or result.unseen) or self._clock() + wait_s >= call.ends:
-                self._condition.down(result.why, self._clock())
-                raise Unreachable(result.why)
+                raise self._down(result.why)
             await self._sleep(wait_s)
 
     async def _let_through(self, call: _Call) -> bool:
@@ -162,13 +163,12 @@ class WorkOS:
         pause_s = self._paused_until - self._clock()
         if pause_s > 0:
             if self._clock() + pause_s >= call.ends:
-                raise Unreachable(f"WorkOS throttles us (429), for another {pause_s:.0f} s")
+                raise self._down("it answers 429: too many requests", pause_s)
             await self._sleep(pause_s)
         now = self._clock()
         probe = self._breaker.admits(now)
         if probe is None:
-            left_s = self._breaker.open_for_s(now)
-            raise Unreachable(f"{self._condition.reason or 'it failed'}; it is asked again in {left_s:.0f} s")
+            raise self._down(self._fault, self._breaker.open_for_s(now))
         try:
             while not await self._budget.may_call(call.known, self._clock()):
                 if not call.patient or self._clock() + TURN_S >= call.ends:
@@ -178,6 +178,11 @@ class WorkOS:
             self._breaker.abandoned(probe)
             raise
         return probe
+
+    def _down(self, why: str, again_s: float | None = None) -> Unreachable:
+        """What ends a call that WorkOS does not answer."""
+        self._condition.down(why, self._clock())
+        return Unreachable(why if again_s is None else f"{why}; it is asked again in {again_s:.1f} s")
 
     async def _attempt(self, call: _Call, probe: bool) -> Answer | Again:
         """One request; it tells the breaker when it has no outcome at all."""
@@ -231,6 +236,6 @@ class WorkOS:
             self._paused_until = max(self._paused_until, self._clock() + pause_s)
             self.failures += 1
         else:
+            self.failures, self._fault = self.failures + 1, result.why
             self._breaker.failed(self._clock(), probe)
-            self.failures += 1
         return result
