@@ -143,7 +143,7 @@ class Standin:
                 return 200, _page(self.permissions, dict(parse_qsl(parts.query)), "desc")
             case "POST", "/authorization/permissions":
                 if any(one["slug"] == body["slug"] for one in self.permissions):
-                    return 409, {"code": "duplicate_permission_slug", "message": "There is one of this slug."}
+                    return 409, {"code": "permission_slug_conflict", "message": "There is one of this slug."}
                 return 201, self.permission(body["slug"], body["name"], body.get("description"))
         return 404, {"message": "Not found."}
 

@@ -254,7 +254,7 @@ def test_an_end_within_an_outage(remotes: Remotes, standin: Standin, proxy: Faul
     """No outage lets a key live past its own end, or an event that says that it is over."""
     standin.key(KEY, expires_at="2027-01-15T08:02:00Z")
     other = standin.key(f"{KEY}2")
-    remote = remotes(url=proxy.url)
+    remote = remotes(url=proxy.url, clock=Clock())
     remote.good(KEY)
     remote.good(f"{KEY}2")
     proxy.fault = "reset"
@@ -268,14 +268,15 @@ def test_an_end_within_an_outage(remotes: Remotes, standin: Standin, proxy: Faul
 def test_it_comes_back(remotes: Remotes, standin: Standin, proxy: FaultProxy) -> None:
     """After an outage an idle key is asked about before it is believed: it may have been revoked meanwhile."""
     standin.key(KEY)
-    remote = remotes(url=proxy.url)
+    remote = remotes(url=proxy.url, clock=Clock())
     remote.good(KEY)
     proxy.fault = "reset"
     remote.good(KEY, NOW + 100)
     proxy.fault = "none"
     del standin.keys[KEY]
+    standin.key("sk_another")
     remote.workos._breaker.succeeded()
-    remote.good("sk_wakes_it_up") if standin.key("sk_wakes_it_up") else None
+    remote.good("sk_another", NOW + 200)
     assert remote.refused(KEY, NOW + 300).code is Code.INVALID_CREDENTIAL
 
 
@@ -445,13 +446,13 @@ def test_a_dropped_key_is_no_guess(remotes: Remotes, standin: Standin) -> None:
 
 def test_guesses(remotes: Remotes, standin: Standin) -> None:
     """10,000 guesses in a minute: within `max_rate` and 32 MiB, and no known key starves, waits or is pushed out."""
-    for number in range(100):
+    for number in range(30):
         standin.key(f"{KEY}{number}")
     clock = Clock()
-    remote = remotes(budget=OwnBudget(50), clock=clock, size=200)
-    for number in range(100):
+    remote = remotes(budget=OwnBudget(10), clock=clock, size=200)
+    for number in range(30):
         remote.good(f"{KEY}{number}")
-        clock.now += 0.05
+        clock.now += 0.25
     asked = len(standin.asked)
     began = clock.now
 
@@ -461,7 +462,7 @@ def test_guesses(remotes: Remotes, standin: Standin) -> None:
             answer = await remote.asking(f"sk_guess_{number}", now)
             assert isinstance(answer, Refuse)
             if number % 10 == 0:
-                step = remote.asking(f"{KEY}{number // 10 % 100}", now)
+                step = remote.asking(f"{KEY}{number // 10 % 30}", now)
                 with pytest.raises(StopIteration) as done:
                     step.send(None)
                 assert isinstance(done.value.value, Principal)
@@ -473,9 +474,9 @@ def test_guesses(remotes: Remotes, standin: Standin) -> None:
     tracemalloc.stop()
     validations = standin.validations
     guesses = sum(times for value, times in validations.items() if value.startswith("sk_guess"))
-    assert len(standin.asked) - asked <= 50 * 60 + 50
-    assert guesses <= 25 * 60 + 25
-    assert all(validations[f"{KEY}{number}"] >= 2 for number in range(100)), "every known key was asked about again"
+    assert len(standin.asked) - asked <= 10 * 60 + 10
+    assert guesses <= 5 * 60 + 5
+    assert all(validations[f"{KEY}{number}"] >= 2 for number in range(30)), "every known key was asked about again"
     assert grown < 32 << 20
     assert len(remote.source._memory.unknown) <= 10_000
 
@@ -594,7 +595,7 @@ def test_nothing_tells_a_value(
 def test_look_ups_are_counted(remotes: Remotes, standin: Standin, proxy: FaultProxy) -> None:
     """Look-ups are counted by what came of them, as other sources count theirs."""
     standin.key(KEY)
-    remote = remotes(url=proxy.url)
+    remote = remotes(url=proxy.url, clock=Clock())
     remote.good(KEY)
     remote.good(KEY)
     remote.refused("sk_guess")

@@ -28,15 +28,13 @@ class Bucket:
 
     def fits(self, now: float) -> bool:
         """Whether one more call fits at `now`."""
-        return self._after(now) - now <= self._span_s + 1e-9
-
-    def pour(self, now: float) -> None:
-        """Count a call."""
-        self._empty_at = self._after(now)
-
-    def _after(self, now: float) -> float:
         # A clock that steps back locks nobody out for longer than a full bucket takes to drain.
-        return min(max(self._empty_at, now), now + self._span_s) + self._interval_s
+        self._empty_at = min(max(self._empty_at, now), now + self._span_s)
+        return self._empty_at + self._interval_s - now <= self._span_s + 1e-9
+
+    def pour(self) -> None:
+        """Count a call that fits."""
+        self._empty_at += self._interval_s
 
 
 class OwnBudget:
@@ -50,9 +48,9 @@ class OwnBudget:
         """Count a call, or say that it does not fit."""
         if not self._all.fits(now) or not (known or self._guesses.fits(now)):
             return False
-        self._all.pour(now)
+        self._all.pour()
         if not known:
-            self._guesses.pour(now)
+            self._guesses.pour()
         return True
 
 
