@@ -48,7 +48,7 @@ class Remote:
         given: dict[str, Any] = {"clock": clock, "sleep": clock.sleep} if clock is not None else {}
         self.workos = WorkOS(url or standin.url, SECRET, budget=budget, **given)
         given.pop("sleep", None)
-        self.source = WorkosKeys(self.workos, self.watch, Ages(**ages), size, **given)
+        self.source = WorkosKeys(self.workos, self.watch, Ages(**ages), size=size, **given)
         self.verifier = KeyVerifier(self.source, self.watch, self.pepper, None, before)
 
     def run(self, what: Coroutine[Any, Any, Any]) -> Any:

@@ -202,11 +202,12 @@ class WorkosKeys:
 
     async def _asked(self, value: str, digest: bytes, now: float, flight: _Flight, patient: bool) -> Found | Refuse:
         """The answer about a key, taken in; it ends within the time-out, and raises nothing."""
-        ends = self._clock() + self.ages.timeout_s
+        began = self._clock()
         patient = patient and flight.familiar
         try:
             while True:
-                told = await self._told(value, ends, flight, patient)
+                told = await self._told(value, began + self.ages.timeout_s, flight, patient)
+                self._take_in(now + self._clock() - began)
                 if flight.overtaken(told):
                     continue
                 if isinstance(told, Refuse):
