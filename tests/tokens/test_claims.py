@@ -122,6 +122,8 @@ def test_a_sessions_claims_are_said_again() -> None:
     base = {"sub": "user_1", "sid": "session_1", "org_id": "org_1", "auth_time": NOW - 60}
     assert found == {"iss": ISSUER, **base, **custom, "permissions": ["pets:read"], **TIMES}
     assert said(of_session(), TokenShape("authkit", ISSUER, "api"))["aud"] == "api"
+    assert said(of_session(nbf=NOW - 5))["nbf"] == NOW - 5
+    assert "nbf" not in said(of_session(nbf=NOW + 5)), "a backend without our leeway would refuse it"
 
 
 def test_an_applications_own_token() -> None:

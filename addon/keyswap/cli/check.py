@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import click
 
@@ -136,6 +137,7 @@ def _open(policy: Policy) -> Iterable[Finding]:
     if policy.mode.limits != "enforce":
         message = f"limits are not enforced: mode.limits is {policy.mode.limits}"
         yield Finding("not-enforced", message, "", "/mode/limits", None, "set it to enforce")
+    yield from _of_callers(policy)
     for number, limit in enumerate(policy.limits):
         if limit.mode != "enforce":
             message = f"limit {limit.name} is not enforced: its mode is {limit.mode}"
@@ -144,6 +146,28 @@ def _open(policy: Policy) -> Iterable[Finding]:
         if rule.mode in {"shadow", "off"}:
             message = f"what this entry is said of is not enforced: its mode is {rule.mode}"
             yield Finding("not-enforced", message, "", f"/operations/{number}/mode", None, "set it to enforce")
+
+
+def _of_callers(policy: Policy) -> Iterable[Finding]:
+    """What is weak in how callers are known."""
+    remote = policy.api_keys.source == "workos"
+    if policy.sessions and "workos" not in policy.model_fields_set:
+        message = "a session that is revoked lives on until its token ends: without `workos` its events are not heard"
+        yield Finding("sessions-unheard", message, "", "/sessions", None, "write `workos:` with api_key_env")
+    elif (policy.sessions or remote) and policy.workos.events == "off" and policy.workos.webhook_secret_env is None:
+        message = "what is revoked at WorkOS lives on until its cache or token ends: its events are not heard"
+        yield Finding(
+            "events-off", message, "", "/workos/events", None, "set events: poll, or name a webhook_secret_env"
+        )
+    urls = [(policy.workos.base_url, "/workos/base_url")] if remote else []
+    urls += [
+        (rule.jwks_url, f"/sessions/{number}/jwks_url") for number, rule in enumerate(policy.sessions) if rule.jwks_url
+    ]
+    for url, place in urls:
+        parts = urlsplit(url)
+        if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+            message = f"{url} is plain HTTP: whoever is on the way can say who callers are"
+            yield Finding("plain-http", message, "", place, None, "write https://, unless the network is yours alone")
 
 
 class _Lines:

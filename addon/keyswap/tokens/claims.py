@@ -81,6 +81,9 @@ def _again(claims: Claims, iat: int, exp: int, jti: str) -> dict[str, object]:
     """The payload for a session: everything that its token said, but for what is ours to say (CONTRACT §4)."""
     source: dict[str, object] = json.loads(claims.copied or "{}")
     said = {**source, "iss": claims.iss, "jti": jti, "iat": iat, "exp": exp, "permissions": list(claims.permissions)}
+    begins = said.get("nbf")
+    if isinstance(begins, int | float) and begins > iat:
+        del said["nbf"]  # judged with our leeway: a backend with less would refuse what was admitted
     if claims.aud is not None:
         said["aud"] = claims.aud
     if claims.sub_type is not None:
