@@ -520,3 +520,13 @@ def test_keys_of_here_where_keys_come_from_workos(start: Start, home: Home, monk
     eventually("it is not valid any more", lambda: asked.gateway.get("/", made["value"]).status == 401)
     assert asked.gateway.get("/", user["value"]).status == 200
     assert home.json("keys", "show", made["id"])["state"] == "revoked"
+
+
+def test_bytes_that_are_no_text(workos: WorkOS) -> None:
+    """In a path or query they are refused as all else that is malformed."""
+    for target in (b"/organizations/\xff/api_keys", b"/organizations/o/api_keys?after=\xff", b"/api_keys/\xed\xa0\x80/expire",
+                   b"/user_management/users/u/api_keys?organization_id=\xed\xa0\x80", b"/organizations/o/api_keys?\xff=\xff"):  # fmt: skip
+        for method in (b"GET", b"POST"):
+            fields = b"Host: localhost\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\nContent-Length: 2\r\n\r\n{}"
+            answered = workos.say(method + b" " + target + b" HTTP/1.1\r\n" + fields)
+            assert re.match(rb"HTTP/1.1 (200|4\d\d) ", answered) or answered == b"", (target, answered)
