@@ -362,6 +362,24 @@ def test_a_slow_endpoint(
     assert len([line for line in caplog.messages if authkit.url in line]) == 1
 
 
+def test_one_request_is_under_way(authkit: Endpoint, door: Door) -> None:
+    """Whoever needs a key while its set is asked for waits for that answer, and asks for none of their own."""
+
+    async def story() -> None:
+        await door(token(user()))
+        authkit.publish("a", "d")
+        authkit.go_on.clear()
+        await door.keysets.tend(NOW + REFRESH_S)
+        waiting = [asyncio.ensure_future(door(token(user(), "d"))) for _ in range(3)]
+        await asyncio.sleep(0)
+        await door.keysets.tend(NOW + REFRESH_S)
+        authkit.go_on.set()
+        assert all(isinstance(found, Principal) for found in await asyncio.gather(*waiting))
+
+    run(story())
+    assert authkit.hits == 2
+
+
 def test_a_caller_who_goes_away(authkit: Endpoint, door: Door) -> None:
     """Whoever waits for a key set and goes takes nobody else's answer along."""
 
