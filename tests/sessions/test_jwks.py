@@ -300,6 +300,21 @@ def test_never_had(trouble: Callable[[Endpoint], None], authkit: Endpoint, door:
     run(story())
 
 
+def test_another_origin(authkit: Endpoint, connect: Endpoint, door: Door) -> None:
+    """Keys come from the origin that the policy names: one to which that leads is not even asked."""
+    good = authkit.body
+    authkit.status, authkit.headers = 302, {"Location": connect.url}
+
+    async def story() -> None:
+        found = await door(token(user(), "c"))
+        assert isinstance(found, Refuse) and "redirects to another origin" in found.reason
+        assert connect.hits == 0
+        authkit.status, authkit.headers, authkit.body = 200, {}, good
+        assert isinstance(await door(token(user()), NOW + UNKNOWN_S), Principal)
+
+    run(story())
+
+
 def test_nobody_listens(authkit: Endpoint, connect: Endpoint, door: Door) -> None:
     """An endpoint that refuses connections is one that gives nothing; a token that is no good anyway is not 503."""
     authkit.close()
@@ -423,7 +438,7 @@ def test_refreshed_in_the_background(authkit: Endpoint) -> None:
     async def story() -> None:
         for step in range(7200):  # an hour
             await tended(keysets, jwks, NOW + step / 2)
-        assert 12 <= authkit.hits <= 14
+        assert 12 <= authkit.hits <= 14 and jwks.version == 1  # the same keys: what they proved stays proven
         authkit.go_on.clear()
         before = authkit.hits
         for step in range(20):
