@@ -442,7 +442,7 @@ def test_refreshed_in_the_background(authkit: Endpoint) -> None:
         authkit.go_on.clear()
         before = authkit.hits
         for step in range(20):
-            await keysets.tend(NOW - 1000 + step)
+            await keysets.tend(NOW - 1000 - step)  # a clock that goes on stepping back
         authkit.go_on.set()
         await landed(jwks)
         assert authkit.hits == before + 1

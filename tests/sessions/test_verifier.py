@@ -3,6 +3,8 @@
 import asyncio
 import json
 import random
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from keyswap.model import Code, Credential, Damage, Principal, Refuse, Secret
 from keyswap.sessions.jwks import REFRESH_S, KeySets
 from keyswap.sessions.kinds import Issuer
 from keyswap.sessions.verifier import SessionVerifier
+from keyswap.state import Epochs, StateDirectory
+from keyswap.workos.changes import Change, Changes
 from sessions.issuing import (
     AUTHKIT,
     CONNECT,
@@ -285,6 +289,37 @@ def test_what_has_ended(kind: str, named: str, at: float, ends: bool, authkit: E
         assert isinstance(await door(token(user(sid="s", sub="u", org_id="o")), NOW + 1), Principal)
         if kind != "session":  # whoever signs in afterwards has another token
             assert isinstance(await door(token(user(iat=NOW + 2)), NOW + 2), Principal)
+
+    run(story())
+
+
+def test_another_process_hears_of_it(authkit: Endpoint, connect: Endpoint, tmp_path: Path) -> None:
+    """What another process with the same state directory records is known at the next call, in real parts."""
+    state = StateDirectory(tmp_path / "state").open()
+    with (
+        closing(Epochs(state)) as ours,
+        closing(Epochs(state)) as theirs,
+        closing(Changes(state, ours)) as heard,
+        closing(Changes(state, theirs)) as other,
+    ):
+        verifier = SessionVerifier(entries(authkit, connect), OWN, KeySets(), heard)
+        presented = Credential("session", token(user()))
+
+        async def story() -> None:
+            principal(await verifier(presented, REQUEST, NOW))
+            other.record("event_1", [Change("session", "session_1", True, NOW - 60)], NOW)
+            refused(await verifier(presented, REQUEST, NOW), "the session has ended")
+
+        run(story())
+
+
+def test_our_own_issuer_in_an_entry(authkit: Endpoint) -> None:
+    """Our own tokens are nobody's credential, even if an entry lists our issuer and its keys."""
+    verifier = SessionVerifier([Issuer("authkit", (OWN, AUTHKIT), authkit.url)], OWN, KeySets(), Ended())
+
+    async def story() -> None:
+        principal(await verifier(Credential("session", token(user())), REQUEST, NOW))
+        refused(await verifier(Credential("session", token(user(iss=OWN))), REQUEST, NOW), "one of ours")
 
     run(story())
 
