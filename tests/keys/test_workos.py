@@ -181,15 +181,10 @@ def test_an_owner_of_a_new_type(remotes: Remotes, standin: Standin, caplog: pyte
     """A key whose owner is of a type that is not known is refused, with that as the reason and one log line."""
     for value in (KEY, f"{KEY}2"):
         standin.key(value)
-    remote = remotes(url=None)
+    remote = remotes(clock=Clock())
     owner = {"type": "team", "id": "team_1"}
     # The document does not have it: so it is put where the document is not asked.
-    told = {"api_key": standin.keys[KEY]["api_key"] | {"owner": owner}}
-
-    async def post(*_given: Any, **_more: Any) -> Any:
-        return told
-
-    remote.workos.post = post  # type: ignore[method-assign]
+    standin.strange = [{"api_key": standin.keys[KEY]["api_key"] | {"owner": owner}}]
     for value in (KEY, f"{KEY}2"):
         refused = remote.refused(value)
         assert refused.code is Code.INVALID_CREDENTIAL and "'team'" in refused.reason
@@ -275,7 +270,7 @@ def test_it_comes_back(remotes: Remotes, standin: Standin, proxy: FaultProxy) ->
     proxy.fault = "none"
     del standin.keys[KEY]
     standin.key("sk_another")
-    remote.workos._breaker.succeeded()
+    remote.workos._part("/api_keys").breaker.succeeded()
     remote.good("sk_another", NOW + 200)
     assert remote.refused(KEY, NOW + 300).code is Code.INVALID_CREDENTIAL
 
@@ -289,26 +284,17 @@ def test_it_comes_back(remotes: Remotes, standin: Standin, proxy: FaultProxy) ->
 def test_an_answer_of_another_shape(remotes: Remotes, standin: Standin, answer: dict[str, Any]) -> None:
     """An answer that is not what the document says is no answer: refused 503, never taken for a good or a bad key."""
     standin.key(KEY)
-    remote = remotes()
-    told = {"api_key": standin.keys[KEY]["api_key"] | answer}
-
-    async def post(*_given: Any, **_more: Any) -> Any:
-        return told
-
-    remote.workos.post = post  # type: ignore[method-assign]
+    remote = remotes(clock=Clock())
+    standin.strange = [{"api_key": standin.keys[KEY]["api_key"] | answer}]
     assert remote.refused(KEY).code is Code.STORE_UNAVAILABLE
     assert not remote.source._memory.unknown
 
 
 @pytest.mark.parametrize("told", [None, [], {}, {"api_key": []}, {"api_key": False}, "x", 5], ids=str)
-def test_an_answer_that_is_none(remotes: Remotes, told: Any) -> None:
+def test_an_answer_that_is_none(remotes: Remotes, standin: Standin, told: Any) -> None:
     """JSON of another shape is no answer either."""
-    remote = remotes()
-
-    async def post(*_given: Any, **_more: Any) -> Any:
-        return told
-
-    remote.workos.post = post  # type: ignore[method-assign]
+    standin.strange = [told]
+    remote = remotes(clock=Clock())
     assert remote.refused(KEY).code is Code.STORE_UNAVAILABLE
 
 
@@ -536,7 +522,7 @@ def test_nobody_waits_beyond_the_time_out(remotes: Remotes, standin: Standin, pr
 
         return list(await asyncio.gather(*[one() for _ in range(100)]))
 
-    assert max(remote.run(waiting())) < 0.6
+    assert max(remote.run(waiting())) < 0.9, "of which a busy machine takes a part"
 
 
 def test_a_block_of_ours(remotes: Remotes, standin: Standin) -> None:
@@ -583,7 +569,7 @@ def test_nothing_tells_a_value(
     for fault in BAD:
         proxy.script = [fault] * 9
         remote.refused(f"sk_guess_{fault.replace(' ', '_')}")
-        remote.workos._breaker.succeeded()
+        remote.workos._part("/api_keys").breaker.succeeded()
         remote.workos._paused_until = 0.0
     told = f"{caplog.text} {remote.source.status(NOW)} {vars(remote.source._memory)}"
     for entry in remote.source._memory.known.values():
@@ -631,3 +617,36 @@ def test_the_status(remotes: Remotes, standin: Standin) -> None:
     assert (status["source"], status["healthy"], status["cached"], status["refused"]) == ("workos", True, 1, 1)
     assert status["base_url"] == standin.url and MADE not in str(status)
     assert workos.REFRESHES > 0
+
+
+def test_nonsense_is_an_outage(remotes: Remotes, standin: Standin, caplog: pytest.LogCaptureFixture) -> None:
+    """Answers that cannot be used let known keys live on as any outage does; one line says so, and the status."""
+    standin.key(KEY)
+    remote = remotes(clock=Clock())
+    remote.good(KEY)
+    standin.strange = [{"api_key": "no object"}]
+    for number in range(5):
+        remote.good(KEY, NOW + 61)
+        assert remote.refused(f"sk_{number}", NOW + 61).code is Code.STORE_UNAVAILABLE
+    assert "api_key is not an object" in str(remote.source.status(NOW)["reason"])
+    assert len([record for record in caplog.records if record.name.startswith("keyswap")]) == 1
+
+
+def test_a_question_during_which_everything_became_due(remotes: Remotes, standin: Standin) -> None:
+    """What was asked before an event that may concern everybody is asked again at its next use."""
+    standin.key(KEY)
+    standin.open.clear()
+    remote = remotes()
+
+    async def asked() -> Any:
+        asking = asyncio.create_task(remote.asking(KEY))
+        while not standin.asked:
+            await asyncio.sleep(0)
+        remote.forget("all", ends=False)
+        standin.open.set()
+        return await asking
+
+    assert isinstance(remote.run(asked()), Principal)
+    for _ in range(3):
+        remote.good(KEY, NOW + 1)
+    assert standin.validations == {KEY: 2}

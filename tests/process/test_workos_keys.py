@@ -125,7 +125,9 @@ def test_a_warm_key_never_waits(gateway: Gateway, standin: Standin) -> None:
 
 
 @pytest.mark.parametrize("gateway", [{"ttl": "1s", "stale": "4s", "timeout": "500ms"}], indirect=True)
-@pytest.mark.parametrize("fault", ["reset", "hang", "500", "html"])
+@pytest.mark.parametrize(
+    "fault", ["hang", *(pytest.param(one, marks=pytest.mark.slow) for one in ("reset", "500", "html"))]
+)
 def test_an_outage(gateway: Gateway, standin: Standin, proxy: FaultProxy, fault: str) -> None:
     """A known key lives through an outage of `stale_if_error` and no longer; then it is 503; when WorkOS is back, 200."""
     standin.key(KEY)

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from keyswap.keys.key import Key, principal
 from keyswap.model import Principal
+from keyswap.workos.answers import Unusable
 
 _ID = re.compile(r"[!-~]{1,255}")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
-class Malformed(Exception):
+class Malformed(Unusable):
     """Not what WorkOS' document says. The text holds nothing of what it was given."""
 
 

@@ -21,12 +21,18 @@ FAMILIAR_S = 3600.0
 
 
 class Entry:
-    """A key that was good when it was asked about, at `since`; times are epoch seconds."""
+    """A key that was good when it was asked about, at `since`; times are epoch seconds.
 
-    __slots__ = ("due_at", "found", "since", "stale_until", "until")
+    `round` counts how often everything had become due by then.
+    """
 
-    def __init__(self, found: Found, since: float, due_at: float, until: float, stale_until: float) -> None:
-        self.found, self.since, self.due_at, self.until, self.stale_until = found, since, due_at, until, stale_until
+    __slots__ = ("due_at", "found", "round", "since", "stale_until", "until")
+
+    def __init__(
+        self, found: Found, since: float, due_at: float, until: float, stale_until: float, asked_in: int
+    ) -> None:
+        self.found, self.since, self.round = found, since, asked_in
+        self.due_at, self.until, self.stale_until = due_at, until, stale_until
 
 
 def concerns(change: Change, key_id: str, principal: Principal) -> bool:

@@ -51,12 +51,14 @@ class Ages(NamedTuple):
 class _Flight:
     """A question under way, and what was told while it is."""
 
-    __slots__ = ("changes", "familiar", "task")
+    __slots__ = ("changes", "familiar", "round", "task")
     task: asyncio.Task[Found | Refuse]
 
     def __init__(self, familiar: bool) -> None:
         self.changes: list[Change] = []
         self.familiar = familiar
+        self.round = 0
+        """How often everything had become due when it was asked."""
 
     def overtaken(self, told: apikey.Told | Refuse) -> bool:
         """Whether an event came since it was asked that the answer may not know of, so that it counts for nothing."""
@@ -64,11 +66,6 @@ class _Flight:
             return any(change.kind == "key" and not change.ends for change in self.changes)
         principal = told.principal()
         return any(concerns(change, told.key.id, principal) for change in self.changes)
-
-    @property
-    def outdated(self) -> bool:
-        """Whether an event came since it was asked after which everything is to be asked about again."""
-        return any(change.kind == "all" for change in self.changes)
 
 
 class WorkosKeys:
@@ -94,6 +91,8 @@ class WorkosKeys:
         self._memory = Remembered(size)
         self._entries = self._memory.known
         self._flights: dict[bytes, _Flight] = {}
+        self._round = 0
+        """How often everything has become due: what was asked about before is to be asked about again."""
         self._strangers: set[str] = set()
         self._stood_in = 0
         self._now = float("-inf")
@@ -104,7 +103,7 @@ class WorkosKeys:
         entry = self._entries.get(digest)
         if entry is None or not entry.since - CLOCK_S <= now < entry.until:
             return None
-        self.due = now >= entry.due_at
+        self.due = now >= entry.due_at or entry.round != self._round
         self.lookups.remembered += 1
         return entry.found
 
@@ -119,7 +118,7 @@ class WorkosKeys:
             if len(self._flights) < REFRESHES:
                 self._ask(value, digest, now, patient=False)
             else:
-                entry.due_at = now + AGAIN_S
+                self._not_before(entry, now + AGAIN_S)
 
     async def find(self, value: str, digest: bytes, now: float) -> Found | Refuse | None:
         """Ask about a key; whoever asks about the same one meanwhile waits for the same answer."""
@@ -144,8 +143,7 @@ class WorkosKeys:
         for flight in self._flights.values():
             flight.changes.append(change)
         if change.kind == "all":
-            for entry in self._entries.values():
-                entry.due_at = 0.0
+            self._round += 1
             return
         named = self._memory.named_by(change)
         if named or change.ends:
@@ -212,7 +210,7 @@ class WorkosKeys:
                     continue
                 if isinstance(told, Refuse):
                     return self._no_good(told, digest, now)
-                return self._good(self._found(told, digest), now, flight.outdated)
+                return self._good(self._found(told, digest), now, flight.round)
         except Unreachable as error:
             return self._unanswered(error, digest, now)
         finally:
@@ -220,20 +218,23 @@ class WorkosKeys:
 
     async def _told(self, value: str, ends: float, flight: _Flight, patient: bool) -> apikey.Told | Refuse:
         flight.changes.clear()
+        flight.round = self._round
         left_s = ends - self._clock()
         if left_s <= 0:
             raise Unreachable(_LATE)
         try:
-            answer = await self._workos.post(
-                VALIDATIONS, {"value": value}, deadline_s=left_s, known=flight.familiar, patient=patient
+            told = await self._workos.post(
+                VALIDATIONS,
+                {"value": value},
+                deadline_s=left_s,
+                known=flight.familiar,
+                patient=patient,
+                read=apikey.read,
             )
-            told = apikey.read(answer)
         except Rejected as error:
             if error.status == 422:  # what WorkOS says to a value that cannot be a key
                 return _UNKNOWN
             raise Unreachable(error.why) from None
-        except apikey.Malformed as error:
-            raise Unreachable(f"its answer cannot be used: {error}") from None
         if isinstance(told, apikey.Stranger):
             return self._stranger(told)
         return told or _UNKNOWN
@@ -244,7 +245,7 @@ class WorkosKeys:
         same = entry is not None and (entry.found.key, entry.found.principal.agent) == told
         return entry.found if entry is not None and same else Found(told.key, digest, told.principal())
 
-    def _good(self, found: Found, now: float, due: bool) -> Found | Refuse:
+    def _good(self, found: Found, now: float, asked_in: int) -> Found | Refuse:
         if self._memory.is_revoked(found.key.id):
             ended = self._memory.ended(found.key.id) or ""
             return self._no_good(Refuse(Code.INVALID_CREDENTIAL, ended, found.key.id), found.digest, now)
@@ -254,8 +255,7 @@ class WorkosKeys:
         # Keys that were all asked about at once, as after a start, are spread over what is left of their time.
         ahead_s = ages.cache_ttl_s * (ages.refresh_ahead + (1 - ages.refresh_ahead) * found.digest[0] / 512)
         until = now + ages.cache_ttl_s
-        due_at = 0.0 if due else now + ahead_s
-        self._memory.keep(Entry(found, now, due_at, until, until + ages.stale_if_error_s))
+        self._memory.keep(Entry(found, now, now + ahead_s, until, until + ages.stale_if_error_s, asked_in))
         return found
 
     def _no_good(self, refused: Refuse, digest: bytes, now: float) -> Refuse:
@@ -275,10 +275,14 @@ class WorkosKeys:
         """Let a key live on for a moment, if it may; else it stays as it is."""
         if now >= entry.stale_until:
             return False
-        entry.due_at = now + AGAIN_S
+        self._not_before(entry, now + AGAIN_S)
         entry.until = max(entry.until, min(entry.stale_until, now + STAND_IN_S))
         self._stood_in += 1
         return True
+
+    def _not_before(self, entry: Entry, due_at: float) -> None:
+        """When to ask about a key again that could not be asked about now."""
+        entry.due_at, entry.round = due_at, self._round
 
     def _drop(self, digest: bytes, ended: str | None, familiar: bool) -> None:
         """Forget a key; `ended` says why it is over."""

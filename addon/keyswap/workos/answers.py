@@ -4,6 +4,7 @@ Law: pure functions. Of a body nothing is kept in words but WorkOS' own code of 
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import httpx
@@ -18,6 +19,10 @@ class Rejected(Exception):
         self.status, self.code = status, code
         self.why = f"WorkOS answers {status}{f' {code}' if code else ''}"
         super().__init__(self.why)
+
+
+class Unusable(Exception):
+    """Data that is not what WorkOS' document says. The text holds nothing of it."""
 
 
 class Answer(NamedTuple):
@@ -36,18 +41,22 @@ class Done(NamedTuple):
 
 
 class Again(NamedTuple):
-    """No answer that can be used, and when it may be asked for again. `unseen`: the request had no effect."""
+    """No answer that can be used, and when it may be asked for again.
+
+    `unseen`: the request had no effect; `late`: there was none within the time that it had.
+    """
 
     why: str
     after_s: float | None = None
     unseen: bool = False
+    late: bool = False
 
 
 TOO_MUCH = f"its answer is longer than {MAX_BYTES >> 20} MiB, or packed"
 
 
-def read(answer: Answer) -> Done | Again:
-    """What it means."""
+def read(answer: Answer, reader: Callable[[Any], Any] | None = None) -> Done | Again:
+    """What it means; `reader` makes something of its data, or raises Unusable."""
     status = answer.status
     if status == 429 or status >= 500:
         return Again(f"it answers {status}", _retry_after_s(answer.headers), unseen=status == 429)
@@ -59,7 +68,12 @@ def read(answer: Answer) -> Done | Again:
         data = _GARBAGE
     if status >= 400:
         return Done(None, Rejected(status, _word(data)))
-    return Again("its answer is not JSON") if data is _GARBAGE else Done(data)
+    if data is _GARBAGE:
+        return Again("its answer is not JSON")
+    try:
+        return Done(data if reader is None else reader(data))
+    except Unusable as error:
+        return Again(f"its answer cannot be used: {error}")
 
 
 _GARBAGE = object()

@@ -31,6 +31,8 @@ MAX_PAUSE_S = 60.0
 FIRST_BACK_OFF_S, MOST_BACK_OFF_S = 0.05, 1.0
 TURN_S = 0.02
 """How often a call that may wait looks whether the budget has room."""
+KEYS = "/api_keys"
+"""The part of the API whose condition is told: on it depends who is served."""
 CONNECTIONS, KEPT_ALIVE, KEPT_ALIVE_S = 64, 16, 30.0
 
 Params = Mapping[str, str]
@@ -56,9 +58,17 @@ class _Call(NamedTuple):
     params: Params | None
     content: bytes | None
     ends: float
-    known: bool
-    patient: bool
-    repeat: bool
+    read: Callable[[Any], Any] | None = None
+    known: bool = True
+    patient: bool = True
+    repeat: bool = True
+
+
+class _Part(NamedTuple):
+    """What is known of a part of the API: one can fail while another one answers."""
+
+    breaker: Breaker
+    condition: Condition
 
 
 class WorkOS:
@@ -89,18 +99,16 @@ class WorkOS:
         encrypted = base_url.startswith("https:")
         self._verify = httpx.create_ssl_context() if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._http: httpx.AsyncClient | None = None
-        self._breaker = Breaker()
-        self._condition = Condition(self._url, api_key_env)
+        self._api_key_env = api_key_env
+        self._parts: dict[str, _Part] = {}
         self._paused_until = float("-inf")
-        self._fault = ""
-        """Why the last request was of no use."""
         self.calls = self.failures = 0
         """Requests that were sent, those again included; and how many of them were of no use."""
 
     @property
     def down(self) -> bool:
-        """Whether the last answer could not be used: who has something older to stand on need not wait."""
-        return self._condition.state != WELL
+        """Whether the last answer about a key could not be used: who has something older to stand on need not wait."""
+        return self._part(KEYS).condition.state != WELL
 
     async def post(
         self,
@@ -111,28 +119,29 @@ class WorkOS:
         known: bool = True,
         patient: bool = True,
         repeat: bool = True,
+        read: Callable[[Any], Any] | None = None,
     ) -> Any:
         """The parsed answer to a POST, within `deadline_s` seconds. Raises Unreachable or Rejected.
 
-        Of the budget, what is not `known` may take half; who is `patient` waits for room in it. Without `repeat` what
-        may have had its effect is not sent again.
+        `read` makes of it what is returned, or raises Unusable. Of the budget, what is not `known` may take half; who
+        is `patient` waits for room in it. Without `repeat` what may have had its effect is not sent again.
         """
         content = json.dumps(body).encode()
         ends = self._clock() + (self._timeout_s if deadline_s is None else deadline_s)
-        return await self._made(_Call("POST", path, None, content, ends, known, patient, repeat))
+        return await self._made(_Call("POST", path, None, content, ends, read, known, patient, repeat))
 
     async def get(self, path: str, params: Params | None = None, *, deadline_s: float | None = None) -> Any:
         """The parsed answer to a GET, within `deadline_s` seconds. Raises Unreachable or Rejected."""
         ends = self._clock() + (self._timeout_s if deadline_s is None else deadline_s)
-        return await self._made(_Call("GET", path, params, None, ends, known=True, patient=True, repeat=True))
+        return await self._made(_Call("GET", path, params, None, ends))
 
     def state(self) -> Mapping[str, object]:
         """What `keyswap status` says of it."""
-        now = self._clock()
+        now, part = self._clock(), self._part(KEYS)
         return {
             "base_url": self._url,
-            **self._condition.as_json(),
-            "breaker_open_s": round(self._breaker.open_for_s(now), 1),
+            **part.condition.as_json(),
+            "breaker_open_s": round(part.breaker.open_for_s(now), 1),
             "paused_s": round(max(0.0, self._paused_until - now), 1),
             "calls": self.calls,
             "failures": self.failures,
@@ -144,47 +153,55 @@ class WorkOS:
         if http is not None:
             await http.aclose()
 
+    def _part(self, path: str) -> _Part:
+        """The part of the API that a path belongs to, by its first segment."""
+        name = "/" + path.split("/")[1]
+        if name not in self._parts:
+            self._parts[name] = _Part(Breaker(), Condition(self._url, self._api_key_env, tells=name == KEYS))
+        return self._parts[name]
+
     async def _made(self, call: _Call) -> Any:
-        back_off_s = FIRST_BACK_OFF_S
+        back_off_s, part = FIRST_BACK_OFF_S, self._part(call.path)
         while True:
-            probe = await self._let_through(call)
-            outcome = await self._attempt(call, probe)
-            result = self._judged(outcome, probe)
+            probe = await self._let_through(call, part)
+            left_s = call.ends - self._clock()
+            outcome = await self._attempt(call, part.breaker, probe)
+            result = self._judged(outcome, call, part, probe, left_s)
             if not isinstance(result, Again):
                 return result.data
             wait_s = back_off_s * random.uniform(0.5, 1) if result.after_s is None else result.after_s  # noqa: S311
             back_off_s = min(MOST_BACK_OFF_S, back_off_s * 2)
             if not (call.repeat or result.unseen) or self._clock() + wait_s >= call.ends:
-                raise self._down(result.why)
+                raise self._failed(part, result.why)
             await self._sleep(wait_s)
 
-    async def _let_through(self, call: _Call) -> bool:
+    async def _let_through(self, call: _Call, part: _Part) -> bool:
         """Wait until the call may be made; whether it is the breaker's probe. Raises Unreachable if not in time."""
         pause_s = self._paused_until - self._clock()
         if pause_s > 0:
             if self._clock() + pause_s >= call.ends:
-                raise self._down("it answers 429: too many requests", pause_s)
+                raise self._failed(part, "it answers 429", pause_s)
             await self._sleep(pause_s)
         now = self._clock()
-        probe = self._breaker.admits(now)
+        probe = part.breaker.admits(now)
         if probe is None:
-            raise self._down(self._fault, self._breaker.open_for_s(now))
+            raise self._failed(part, part.condition.fault, part.breaker.open_for_s(now))
         try:
             while not await self._budget.may_call(call.known, self._clock()):
                 if not call.patient or self._clock() + TURN_S >= call.ends:
                     raise Spent("workos.max_rate is used up")
                 await self._sleep(TURN_S)
         except BaseException:
-            self._breaker.abandoned(probe)
+            part.breaker.abandoned(probe)
             raise
         return probe
 
-    def _down(self, why: str, again_s: float | None = None) -> Unreachable:
+    def _failed(self, part: _Part, why: str, again_s: float | None = None) -> Unreachable:
         """What ends a call that WorkOS does not answer."""
-        self._condition.down(why, self._clock())
+        part.condition.down(why, self._clock())
         return Unreachable(why if again_s is None else f"{why}; it is asked again in {again_s:.1f} s")
 
-    async def _attempt(self, call: _Call, probe: bool) -> Answer | Again:
+    async def _attempt(self, call: _Call, breaker: Breaker, probe: bool) -> Answer | Again:
         """One request; it tells the breaker when it has no outcome at all."""
         self.calls += 1
         outcome: Answer | Again | None = None
@@ -192,7 +209,7 @@ class WorkOS:
             outcome = await self._sent(call)
         finally:
             if outcome is None:
-                self._breaker.abandoned(probe)
+                breaker.abandoned(probe)
         return outcome
 
     async def _sent(self, call: _Call) -> Answer | Again:
@@ -212,30 +229,34 @@ class WorkOS:
             ):
                 raw = await bounded(response)
         except TimeoutError:
-            return Again("no answer in time")
+            return Again("no answer in time", late=True)
         except httpx.ConnectError as error:
             return Again(f"it cannot be connected to ({error})", unseen=True)
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
             return Again(f"the connection broke off ({type(error).__name__})")  # its text may repeat what was sent
         return Answer(response.status_code, response.headers, raw) if raw is not None else Again(TOO_MUCH)
 
-    def _judged(self, outcome: Answer | Again, probe: bool) -> Done | Again:
-        """What an outcome means, having told breaker and condition. Raises Rejected."""
-        result = outcome if isinstance(outcome, Again) else read(outcome)
+    def _judged(self, outcome: Answer | Again, call: _Call, part: _Part, probe: bool, had_s: float) -> Done | Again:
+        """What an outcome means, having told breaker and condition; it had `had_s` seconds. Raises Rejected."""
+        result = outcome if isinstance(outcome, Again) else read(outcome, call.read)
+        now = self._clock()
         if isinstance(result, Done):
-            self._breaker.succeeded()
-            if result.rejected is not None and result.rejected.status in {401, 403}:
-                self._condition.refused(result.rejected.status, self._clock())
+            part.breaker.succeeded()
+            if result.rejected is None:
+                part.condition.answered()
+                return result
+            if result.rejected.status in {401, 403}:
+                part.condition.refused(result.rejected.status, now)
             else:
-                self._condition.answered()
-            if result.rejected is not None:
-                raise result.rejected
-        elif isinstance(outcome, Answer) and outcome.status == 429:
-            self._breaker.abandoned(probe)  # it is there, and says how long it wants to be left alone
-            pause_s = min(MAX_PAUSE_S, result.after_s or 0.0)
-            self._paused_until = max(self._paused_until, self._clock() + pause_s)
-            self.failures += 1
+                part.condition.answered()
+            raise result.rejected
+        self.failures += 1
+        part.condition.fault = result.why
+        if isinstance(outcome, Answer) and outcome.status == 429:
+            part.breaker.abandoned(probe)  # it is there, and says how long it wants to be left alone
+            self._paused_until = max(self._paused_until, now + min(MAX_PAUSE_S, result.after_s or 0.0))
+        elif result.late and had_s < self._timeout_s / 2 and not probe:
+            part.breaker.abandoned(probe)  # nothing is known of a server that had no time
         else:
-            self.failures, self._fault = self.failures + 1, result.why
-            self._breaker.failed(self._clock(), probe)
+            part.breaker.failed(now, probe)
         return result

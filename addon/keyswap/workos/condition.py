@@ -15,13 +15,18 @@ WELL, DOWN, REFUSED = "answers", "down", "refused"
 
 
 class Condition:
-    """`name` is WorkOS' base URL; `secret` the environment variable that holds our secret key."""
+    """`name` is the URL of WorkOS' API, or of a part; `secret` the environment variable that holds our secret key.
 
-    def __init__(self, name: str, secret: str) -> None:
+    Without `tells` there are no log lines: whoever asks says it in words of its own.
+    """
+
+    def __init__(self, name: str, secret: str, tells: bool = True) -> None:
         self.state = WELL
         self.reason: str | None = None
+        self.fault = ""
+        """Why the last request was of no use."""
         self._name, self._secret = name, secret
-        self._told = WELL
+        self._tells, self._told = tells, WELL
         self._told_at = float("-inf")
 
     def answered(self) -> None:
@@ -50,6 +55,6 @@ class Condition:
         return {"healthy": self.state == WELL, "reason": self.reason}
 
     def _tell(self, now: float, text: str, *given: object) -> None:
-        if self.state != self._told and now - self._told_at >= QUIET_S:
+        if self._tells and self.state != self._told and now - self._told_at >= QUIET_S:
             self._told, self._told_at = self.state, now
             logger.error(text, *given)
