@@ -350,6 +350,25 @@ def test_a_revoked_key_stays_so(remotes: Remotes, standin: Standin) -> None:
     assert remote.refused(KEY).key_id == key_id
 
 
+@pytest.mark.parametrize("how", ["an event", "time"])
+def test_no_good_any_more_after_it_was_dropped(remotes: Remotes, standin: Standin, how: str) -> None:
+    """A key that is found to be no good is over for its open streams too, though it was not remembered just then."""
+    key_id = standin.key(KEY)
+    remote = remotes()
+    remote.good(KEY)
+    if how == "time":
+        remote.source.tend(NOW + 661)
+    else:
+        remote.forget("key", key_id, ends=False)
+    generation = remote.source.generation
+    assert remote.source.by_id(key_id, NOW, "") is None
+    del standin.keys[KEY]
+    remote.refused(KEY, NOW + 661)
+    assert remote.source.generation > generation
+    assert isinstance(remote.source.by_id(key_id, NOW + 661, ""), Refuse)
+    assert not remote.source.knows(remote.pepper.digest(KEY)), "from now on it is a guess"
+
+
 def test_a_member_who_is_back(remotes: Remotes, standin: Standin) -> None:
     """What ended with its owner's membership is good again when WorkOS says so."""
     key_id = standin.key(KEY, user="user_1")

@@ -62,7 +62,8 @@ class Remembered:
         self.known: OrderedDict[bytes, Entry] = OrderedDict()
         """In the order in which they were asked about."""
         self.unknown: OrderedDict[bytes, tuple[float, Refuse]] = OrderedDict()
-        self.familiar: OrderedDict[bytes, float] = OrderedDict()
+        self.familiar: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+        """Until when, and the id of the key that it was."""
         self._named: dict[_Names, set[bytes]] = {}
         self._revoked: OrderedDict[str, None] = OrderedDict()
         self._ended: OrderedDict[str, str] = OrderedDict()
@@ -102,11 +103,17 @@ class Remembered:
         until, refused = self.unknown.get(digest, (0.0, None))
         return refused if now < until else None
 
-    def familiarise(self, digest: bytes, now: float) -> None:
-        """Remember only that a digest was a good key not long ago."""
+    def familiarise(self, entry: Entry, now: float) -> None:
+        """Remember only that a digest was a good key not long ago, and which."""
         while len(self.familiar) >= self._size:
             self.familiar.popitem(last=False)
-        self.familiar[digest] = now + FAMILIAR_S
+        self.familiar[entry.found.digest] = now + FAMILIAR_S, entry.found.key.id
+
+    def give_up(self, digest: bytes) -> str | None:
+        """A digest is no good key; the id of the one that it was not long ago."""
+        entry = self.drop(digest)
+        _, key_id = self.familiar.pop(digest, (0.0, None))
+        return entry.found.key.id if entry is not None else key_id
 
     def with_id(self, key_id: str) -> Entry | None:
         """The key of an id."""
@@ -140,11 +147,12 @@ class Remembered:
     def tidy(self, now: float) -> None:
         """Forget what has no use any more; what is looked at is what was asked about first."""
         for digest in _leading(((digest, entry.stale_until) for digest, entry in self.known.items()), now):
-            self.drop(digest)
-            self.familiarise(digest, now)
+            entry = self.drop(digest)
+            if entry is not None:
+                self.familiarise(entry, now)
         for digest in _leading(((digest, until) for digest, (until, _) in self.unknown.items()), now):
             del self.unknown[digest]
-        for digest in _leading(self.familiar.items(), now):
+        for digest in _leading(((digest, until) for digest, (until, _) in self.familiar.items()), now):
             del self.familiar[digest]
 
 

@@ -153,7 +153,7 @@ class WorkosKeys:
         elif change.kind == "key" and not named:
             self._memory.unknown.clear()  # it was made, perhaps: who tried it too early need not wait
         for digest in named:
-            self._drop(digest, f"its {change.kind} has ended at WorkOS" if change.ends else None, familiar=True)
+            self._drop(digest, f"its {change.kind} has ended at WorkOS" if change.ends else None)
 
     def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse | None:
         """What a caller at `client` would be told who presents this key now; None: it is not remembered here."""
@@ -259,7 +259,10 @@ class WorkosKeys:
         return found
 
     def _no_good(self, refused: Refuse, digest: bytes, now: float) -> Refuse:
-        self._drop(digest, "the key is no good at WorkOS any more", familiar=False)
+        key_id = self._memory.give_up(digest)
+        if key_id is not None:
+            self._memory.end(key_id, "the key is no good at WorkOS any more")
+            self.generation += 1
         self._memory.refuse(digest, refused, now + self.ages.negative_ttl_s)
         return refused
 
@@ -284,14 +287,15 @@ class WorkosKeys:
         """When to ask about a key again that could not be asked about now."""
         entry.due_at, entry.round = due_at, self._round
 
-    def _drop(self, digest: bytes, ended: str | None, familiar: bool) -> None:
-        """Forget a key; `ended` says why it is over."""
+    def _drop(self, digest: bytes, ended: str | None) -> None:
+        """Forget what is known of a key, but that it was good; `ended` says why it is over."""
         entry = self._memory.drop(digest)
-        if entry is not None and ended is not None:
+        if entry is None:
+            return
+        if ended is not None:
             self._memory.end(entry.found.key.id, ended)
             self.generation += 1
-        if entry is not None and familiar:
-            self._memory.familiarise(digest, max(self._now, entry.since))
+        self._memory.familiarise(entry, max(self._now, entry.since))
 
     def _stranger(self, told: apikey.Stranger) -> Refuse:
         kind = told.owner_type
