@@ -557,6 +557,19 @@ def test_a_block_of_ours(remotes: Remotes, standin: Standin) -> None:
     remote.good(KEY)
 
 
+def test_a_block_of_a_key_that_is_not_remembered(remotes: Remotes, standin: Standin) -> None:
+    """A block ends what a key has open, also when the key itself was not presented for so long that it is forgotten."""
+    key_id = standin.key(KEY)
+    remote = remotes()
+    remote.good(KEY)
+    remote.source.tend(NOW + 661)
+    assert remote.source.by_id(key_id, NOW + 661, "") is None
+    with remote.ledger() as ledger:
+        ledger.block(key_id, "abuse", NOW)
+    refused = remote.source.by_id(key_id, NOW + 661, "")
+    assert isinstance(refused, Refuse) and refused.reason == "the key is blocked: abuse"
+
+
 def test_who_guesses_can_be_turned_away(remotes: Remotes, standin: Standin) -> None:
     """What is to be judged before a look-up sees guesses alone: never a key that was good not long ago."""
     seen: list[float] = []

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from keyswap.keys import apikey
 from keyswap.keys.remembered import Entry, Remembered, concerns
-from keyswap.keys.source import Found, Lookups, judge
+from keyswap.keys.source import Found, Lookups, block_reason, judge
 from keyswap.keys.watch import Watch
 from keyswap.model import Code, Principal, Refuse
 from keyswap.workos.changes import Change
@@ -161,9 +161,11 @@ class WorkosKeys:
         if refused is not None:
             return refused
         ended, entry = self._memory.ended(key_id), self._memory.with_id(key_id)
-        if ended is not None:
-            return Refuse(Code.INVALID_CREDENTIAL, ended, key_id)
-        return None if entry is None else judge(entry.found, self.watch.blocked, now, client)
+        if ended is None and entry is not None:
+            return judge(entry.found, self.watch.blocked, now, client)
+        if ended is None and key_id in self.watch.blocked:
+            ended = block_reason(self.watch.blocked[key_id])
+        return None if ended is None else Refuse(Code.INVALID_CREDENTIAL, ended, key_id)
 
     def tend(self, now: float) -> None:
         """What is to be done twice a second beside the requests."""
