@@ -1,12 +1,14 @@
 """A load and a backend of our own, for machines without wrk and nginx. Both are programs: `client` and `backend`.
 
 The client keeps each connection busy with one request at a time, as wrk does, and prints how many were answered with
-200. Neither parses more of HTTP than the other side writes.
+200, and of their latencies (seconds) the median and the 99th percentile. Neither parses more of HTTP than the other
+side writes.
 """
 
 import asyncio
 import sys
 import time
+from itertools import chain
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n" + b'{"ok": true}'
 
@@ -31,11 +33,11 @@ async def backend(port: int) -> None:
     await server.serve_forever()
 
 
-async def connection(port: int, head: bytes, until: float) -> int:
-    """One connection's requests; how many were answered."""
+async def connection(port: int, head: bytes, until: float) -> list[float]:
+    """One connection's requests; how long each took."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    count = 0
-    while time.monotonic() < until:
+    took: list[float] = []
+    while (began := time.monotonic()) < until:
         writer.write(head)
         answer = await reader.readuntil(b"\r\n\r\n")
         lines = answer.lower().split(b"\r\n")
@@ -43,17 +45,17 @@ async def connection(port: int, head: bytes, until: float) -> int:
         await reader.readexactly(length)
         if b" 200 " not in lines[0]:
             raise SystemExit(f"bench: answered {lines[0].decode('latin-1')}")
-        count += 1
+        took.append(time.monotonic() - began)
     writer.close()
-    return count
+    return took
 
 
-async def client(port: int, seconds: float, connections: int, path: str, headers: list[str]) -> int:
-    """All connections' requests."""
+async def client(port: int, seconds: float, connections: int, path: str, headers: list[str]) -> list[float]:
+    """All connections' requests; how long each took, in order."""
     lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *headers]
     head = "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
     until = time.monotonic() + seconds
-    return sum(await asyncio.gather(*(connection(port, head, until) for _ in range(connections))))
+    return sorted(chain(*await asyncio.gather(*(connection(port, head, until) for _ in range(connections)))))
 
 
 def main() -> None:
@@ -62,7 +64,9 @@ def main() -> None:
     if what == "backend":
         return asyncio.run(backend(int(port)))
     seconds, connections, path, *headers = words
-    print(asyncio.run(client(int(port), float(seconds), int(connections), path, headers)))
+    took = asyncio.run(client(int(port), float(seconds), int(connections), path, headers))
+    p50, p99 = (took[int(len(took) * part)] if took else 0.0 for part in (0.5, 0.99))
+    print(len(took), p50, p99)
     return None
 
 

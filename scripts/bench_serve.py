@@ -21,7 +21,7 @@ from statistics import median
 from urllib.request import urlopen
 
 import bench_cpu
-from bench_cpu import DOCUMENT, MITMDUMP, PATH, Bench, cpu_s, free_port, load, started, status_of
+from bench_cpu import DOCUMENT, MITMDUMP, PATH, Bench, cost_us, free_port, load, started, status_of, warm
 
 from keyswap.build import Resources
 from keyswap.keys.ledger import Ledger
@@ -94,12 +94,10 @@ def run(bench: Bench, kind: str, into: Measured) -> None:
         judged(bench, kind, port)
         family = processes(pid)
         into.rss.append(max(rss_mib(process) for process in family))
-        load(port, max(1.0, bench.seconds / 4), bench.key)
-        before, began = sum(map(cpu_s, family)), time.monotonic()
-        count = load(port, bench.seconds, bench.key)
-        took = time.monotonic() - began
-        into.rps.append(count / took)
-        into.cpu_us.append((sum(map(cpu_s, family)) - before) / count * 1e6)
+        warm(bench, port)
+        cpu_us, rps = cost_us(family, bench, port)
+        into.rps.append(rps)
+        into.cpu_us.append(cpu_us)
 
 
 def rss_mib(pid: int) -> float:
