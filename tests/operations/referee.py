@@ -22,10 +22,11 @@ from keyswap.operations.parsing import parse
 HOST = "http://referee.example"
 
 
-def real(name: str) -> Path:
-    """A real document; the test is skipped, and says so, where it cannot be had."""
+def real(name: str, required: bool = False) -> Path:
+    """A real document; where it cannot be had the test is skipped, and says so, or fails if it is `required`."""
     words = [sys.executable, str(ROOT / "scripts" / "documents.py"), name]
     done = subprocess.run(words, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0 or not required, done.stderr
     if done.returncode:
         pytest.skip(done.stderr.strip())
     return Path(done.stdout.strip())
