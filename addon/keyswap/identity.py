@@ -8,6 +8,7 @@ are chosen here, and nowhere else.
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 UNUSED_TICKS = 60
 """How often something is tended that no policy in force names before it is closed: for half a minute."""
+
+_SECRET = re.compile(r"[!-~]{8,4096}")
 
 Guessing = Callable[[Request, float], Awaitable[Refuse | None]]
 """Whether somebody has guessed too much already."""
@@ -142,7 +145,7 @@ class Elsewhere:
         """What is to be done twice a second beside the requests; `callers` are those of the policy in force."""
         if self._changes is not None:
             self._changes.take_in(now)
-        for environment in self._environments.values():
+        for environment in list(self._environments.values()):
             if environment.keys is not None:
                 environment.keys.tend(now)
         if self._tending is None or self._tending.done():
@@ -296,7 +299,7 @@ def callers(
 def secret_of(name: str, field: str, file: Path) -> str:
     """A secret of WorkOS' that a policy names. Raises Damage."""
     value = os.environ.get(name)
-    if value is None or not (value.isascii() and value.isprintable() and value.strip() == value and len(value) >= 8):
+    if value is None or not _SECRET.fullmatch(value):
         what = "is not set" if value is None else "holds none: it is short, or has spaces or other characters"
         raise Damage(
             f"{file}:{line_at(file, f'/workos/{field}') or 1}: workos.{field}: the environment variable {name} {what}: "
