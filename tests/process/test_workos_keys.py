@@ -100,28 +100,26 @@ def test_many_first_requests_make_one_validation(gateway: Gateway, standin: Stan
     assert 1 <= standin.validations[KEY] <= 2
 
 
-@pytest.mark.parametrize("gateway", [{"ttl": "2s"}], indirect=True)
+@pytest.mark.parametrize("gateway", [{"ttl": "4s"}], indirect=True)
 def test_a_warm_key_never_waits(gateway: Gateway, standin: Standin) -> None:
     """With 200 ms at WorkOS no request with a key in use waits for it, over several times its `cache_ttl`."""
     standin.key(KEY)
     warm(gateway, KEY)
     standin.delay_s = 0.2
-    took: list[float] = []
-    ends = time.monotonic() + 7
+    ends = time.monotonic() + 10
 
     def used() -> None:
         with Client(gateway.port) as caller:
             while time.monotonic() < ends:
-                began = time.monotonic()
-                assert caller.ask("GET", "/x", KEY).status == 200
-                took.append(time.monotonic() - began)
+                assert caller.ask("GET", "/warm", KEY).status == 200
                 time.sleep(0.01)
 
     with ThreadPoolExecutor(8) as many:
         for done in [many.submit(used) for _ in range(8)]:
             done.result()
     assert standin.validations[KEY] >= 2 + 2 * 2, "it was asked about again"
-    assert max(took) < 0.18, f"{max(took):.3f} s of {len(took)} requests"
+    took = [one["gate_us"] / 1e6 for one in decisions(gateway.stop()) if one["path"] == "/warm"]
+    assert len(took) > 100 and max(took) < 0.15, f"{max(took):.3f} s, of which a busy machine takes a part"
 
 
 @pytest.mark.parametrize("gateway", [{"ttl": "1s", "stale": "4s", "timeout": "500ms"}], indirect=True)
