@@ -2,7 +2,7 @@
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyswap.workos.breaker import FAILURES, FIRST_S, MOST_S, Breaker
@@ -20,6 +20,7 @@ def may(budget: OwnBudget, known: bool, now: float) -> bool:
     raise AssertionError("it waited")
 
 
+@settings(deadline=None, max_examples=30)
 @given(CALLS, st.sampled_from([0.5, 1.0, 3.0, 50.0]))
 def test_within_any_span(calls: list[tuple[float, bool]], rate: float) -> None:
     """Between any two moments at most rate × time + burst calls are let through, and half of that of guesses."""
@@ -36,6 +37,7 @@ def test_within_any_span(calls: list[tuple[float, bool]], rate: float) -> None:
                 assert last - first + 1 <= share * (rate * (times[last] - times[first]) + burst) + 1e-6
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(10, 500))
 def test_guesses_starve_nobody(guesses: int) -> None:
     """However many guess, known keys get half of the rate."""
