@@ -150,7 +150,7 @@ def cpu_s(process: int) -> float:
 
 
 def warm(bench: Bench, port: int) -> None:
-    """Requests until enough were answered: a gateway listens before it has read its policy, which takes CPU too."""
+    """Requests until enough were answered: a gateway listens before it has read its policy, which takes time too."""
     for _ in range(MOST_LOADS):
         if load(port, max(1.0, bench.seconds / 4), bench.key) >= WARM:
             return

@@ -53,7 +53,8 @@ class Way:
     many_p99_ms: list[float] = field(default_factory=list)
 
     def measure(self, seconds: float) -> None:
-        """One round."""
+        """One round, with a key that is warm: it was in use a moment ago."""
+        status_of(f"http://127.0.0.1:{self.port}{PATH}", self.key)
         _, p50, p99 = load(self, 1, seconds)
         rps, _, many_p99 = load(self, MANY, seconds)
         self.p50_ms.append(p50)
