@@ -126,9 +126,12 @@ class Elsewhere:
         if environment.keys is None:
             said = policy.api_keys
             ages = Ages(said.cache_ttl, said.refresh_ahead, said.negative_ttl, said.stale_if_error, said.timeout)
-            environment.keys = WorkosKeys(environment.client, watch, ages, self.changes.take_in)
+            environment.keys = WorkosKeys(environment.client, watch, ages, self.changes.take_in, self._is_revoked)
             self.changes.subscribe(environment.keys.forget)
         return environment.keys
+
+    def _is_revoked(self, key_id: str) -> bool:
+        return self.changes.ended("key", key_id, 0.0)
 
     @property
     def lookups(self) -> Collection[Lookups]:
@@ -244,13 +247,20 @@ class Callers:
             return Refuse(Code.INVALID_CREDENTIAL, why, key_id)
         return found
 
-    def still(self, principal: Principal, now: float, client: str) -> Refuse | None:
-        """Why who was verified before is no longer good; None: it is, or nobody can tell."""
+    def still(self, principal: Principal, now: float, client: str, since: float) -> Refuse | None:
+        """Why who was verified at `since` is no longer good; None: it is, or nobody can tell."""
         if principal.key_id is None:
             return self.sessions.still(principal, now) if self.sessions is not None else None
         find = self.local.by_id if self.remote is None else self.remote.by_id
         found = find(principal.key_id, now, client)
-        return found if isinstance(found, Refuse) else None
+        return self._owner_ended(principal, since) if found is None else found if isinstance(found, Refuse) else None
+
+    def _owner_ended(self, principal: Principal, since: float) -> Refuse | None:
+        """What events said of whose key it is, that is itself not remembered any more."""
+        for kind, named in (("user", principal.user_id), ("org", principal.org_id), ("agent", principal.agent)):
+            if named is not None and self.changes.ended(kind, named, since):
+                return Refuse(Code.INVALID_CREDENTIAL, f"the key's {kind} has ended at WorkOS", principal.key_id)
+        return None
 
     def status(self, now: float) -> dict[str, Any]:
         """What `keyswap status` says of keys and sessions."""

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import tracemalloc
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -12,11 +12,16 @@ from fault_proxy import FAULTS, FaultProxy
 from keys.contract import KeySourceContract
 from keys.parts import NOW
 from keys.remote import Clock, Remote, gathered
+from keyswap.identity import Callers, Elsewhere
 from keyswap.keys import workos
+from keyswap.keys.source import Found
+from keyswap.keys.sqlite import SqliteKeys
 from keyswap.keys.verify import KeyVerifier
 from keyswap.model import Code, Principal, Refuse, Request
+from keyswap.policy import Policy
 from keyswap.workos.budget import OwnBudget
-from workos_standin import MADE, Standin
+from keyswap.workos.changes import Change, Changes
+from workos_standin import MADE, SECRET, Standin
 
 Remotes = Callable[..., Remote]
 KEY = "sk_live_0123456789abcdef"
@@ -569,6 +574,61 @@ def test_a_block_of_a_key_that_is_not_remembered(remotes: Remotes, standin: Stan
         ledger.block(key_id, "abuse", NOW)
     refused = remote.source.by_id(key_id, NOW + 661, "")
     assert isinstance(refused, Refuse) and refused.reason == "the key is blocked: abuse"
+
+
+@pytest.fixture
+def elsewhere(remotes: Remotes, standin: Standin) -> Iterator[tuple[Remote, Elsewhere, Policy]]:
+    """What a process makes of a policy when it begins."""
+    said = {"source": "workos"}, {"base_url": standin.url}
+    policy = Policy.model_validate(
+        {
+            "version": 1,
+            "issuer": "https://gw.test",
+            "upstream": "http://127.0.0.1:9",
+            "api_keys": said[0],
+            "workos": said[1],
+        }
+    )
+    remote = remotes()
+    made = Elsewhere(remote.state, remote.epochs)
+    yield remote, made, policy
+    remote.run(made.close())
+
+
+def test_a_key_that_was_revoked_before(elsewhere: tuple[Remote, Elsewhere, Policy], standin: Standin) -> None:
+    """A process that begins after a revocation refuses the key as the others do, though WorkOS should call it good."""
+    remote, of_process, policy = elsewhere
+    key_id = standin.key(KEY)
+    changes = Changes(remote.state, remote.epochs)
+    changes.record("event_1", [Change("key", key_id, True, NOW)], NOW)
+    changes.close()
+    source = of_process.keys(policy, SECRET, remote.watch)
+    answer = remote.run(source.find(KEY, remote.pepper.digest(KEY), NOW))
+    assert isinstance(answer, Refuse) and answer.key_id == key_id
+    assert isinstance(source.by_id(key_id, NOW, ""), Refuse)
+
+
+@pytest.mark.parametrize(("kind", "of"), [("org", "org_1"), ("user", "user_1"), ("agent", "agent_reg_1")])
+def test_an_owner_of_a_key_that_is_not_remembered(
+    elsewhere: tuple[Remote, Elsewhere, Policy], standin: Standin, kind: str, of: str
+) -> None:
+    """What a key has open ends with whose it is, also when the key itself was not presented for long; not what came
+    after that."""
+    remote, of_process, policy = elsewhere
+    standin.key(KEY, user="user_1", agent="agent_reg_1")
+    source = of_process.keys(policy, SECRET, remote.watch)
+    found = remote.run(source.find(KEY, remote.pepper.digest(KEY), NOW))
+    assert isinstance(found, Found)
+    callers = Callers(cast("SqliteKeys", None), {}, source, elsewhere=of_process)
+    source.tend(NOW + 661)
+    assert callers.still(found.principal, NOW + 661, "", NOW) is None
+    before = source.generation
+    of_process.changes.record("event_1", [Change(kind, of, True, NOW + 700)], NOW + 701)
+    of_process.changes.take_in(NOW + 702)
+    assert source.generation != before, "what is open is judged again"
+    refused = callers.still(found.principal, NOW + 702, "", NOW)
+    assert refused is not None and refused.code is Code.INVALID_CREDENTIAL
+    assert callers.still(found.principal, NOW + 702, "", NOW + 701) is None
 
 
 def test_who_guesses_can_be_turned_away(remotes: Remotes, standin: Standin) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from keyswap.keys import apikey
-from keyswap.keys.remembered import Entry, Remembered, concerns
+from keyswap.keys.remembered import REVOKED, Entry, Remembered, concerns
 from keyswap.keys.source import Found, Lookups, block_reason, judge
 from keyswap.keys.watch import Watch
 from keyswap.model import Code, Principal, Refuse
@@ -77,6 +77,7 @@ class WorkosKeys:
         watch: Watch,
         ages: Ages | None = None,
         take_in: Callable[[float], None] = lambda _now: None,
+        revoked: Callable[[str], bool] = lambda _key_id: False,
         size: int = 100_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -88,6 +89,8 @@ class WorkosKeys:
         self._workos, self._clock = workos, clock
         self._take_in = take_in
         """Called by every request: tells what events have said since."""
+        self._revoked = revoked
+        """Whether an event said so of a key's id, also before this source was made."""
         self._memory = Remembered(size)
         self._entries = self._memory.known
         self._flights: dict[bytes, _Flight] = {}
@@ -160,7 +163,7 @@ class WorkosKeys:
         refused = self.watch.check(now)
         if refused is not None:
             return refused
-        ended, entry = self._memory.ended(key_id), self._memory.with_id(key_id)
+        ended, entry = self._why_ended(key_id), self._memory.with_id(key_id)
         if ended is None and entry is not None:
             return judge(entry.found, self.watch.blocked, now, client)
         if ended is None and key_id in self.watch.blocked:
@@ -248,9 +251,8 @@ class WorkosKeys:
         return entry.found if entry is not None and same else Found(told.key, digest, told.principal())
 
     def _good(self, found: Found, now: float, asked_in: int) -> Found | Refuse:
-        if self._memory.is_revoked(found.key.id):
-            ended = self._memory.ended(found.key.id) or ""
-            return self._no_good(Refuse(Code.INVALID_CREDENTIAL, ended, found.key.id), found.digest, now)
+        if self._is_revoked(found.key.id):
+            return self._no_good(Refuse(Code.INVALID_CREDENTIAL, REVOKED, found.key.id), found.digest, now)
         ages, before = self.ages, self._entries.get(found.digest)
         if before is not None and before.found is not found:
             self.generation += 1
@@ -259,6 +261,12 @@ class WorkosKeys:
         until = now + ages.cache_ttl_s
         self._memory.keep(Entry(found, now, now + ahead_s, until, until + ages.stale_if_error_s, asked_in))
         return found
+
+    def _is_revoked(self, key_id: str) -> bool:
+        return self._memory.is_revoked(key_id) or self._revoked(key_id)
+
+    def _why_ended(self, key_id: str) -> str | None:
+        return REVOKED if self._is_revoked(key_id) else self._memory.ended(key_id)
 
     def _no_good(self, refused: Refuse, digest: bytes, now: float) -> Refuse:
         key_id = self._memory.give_up(digest)

@@ -622,7 +622,7 @@ def _outcome(ticket: Ticket, refused: Refuse) -> Refuse:
 
 def _still(built: Built, ticket: Ticket, now: float) -> Refuse | None:
     """Why an open request's credential is no longer good; None: it is, or nobody can tell now."""
-    found = built.callers.still(ticket.principal, now, ticket.line.client)
+    found = built.callers.still(ticket.principal, now, ticket.line.client, ticket.line.at)
     return found if found is not None and found.code is Code.INVALID_CREDENTIAL else None
 
 
