@@ -246,6 +246,14 @@ def test_times_are_judged_at_every_call(door: Door) -> None:
     run(story())
 
 
+def test_what_is_admitted_is_not_over(authkit: Endpoint, connect: Endpoint) -> None:
+    """A request with a token that is passed on, admitted by the leeway, is not ended by the watch over open ones."""
+    door, text = Door(authkit, connect, passes=True), token(user(iat=NOW - 200, exp=NOW - 20))
+    until = principal(door.one(text)).not_after
+    assert until == NOW + 10, "and not a second longer"
+    refused(door.one(text, until), "expired")
+
+
 def test_the_leeway_is_the_entrys(authkit: Endpoint, connect: Endpoint) -> None:
     """With a leeway of nothing a token begins and ends when it says."""
     door, text = Door(authkit, connect, leeway_s=0.0), token(user(iat=NOW, exp=NOW + 100))

@@ -6,6 +6,7 @@ reason quotes more of a token than a short piece that could be no secret.
 """
 
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -126,7 +127,8 @@ class SessionVerifier:
             return _refuse(f"the signature is not by the issuer's key {shown(token.kid)}")
         principal = principal_of(entry, claims)
         if entry.passes:
-            principal = principal._replace(passed=Secret(text))
+            # No token of ours is made for it: what it was admitted for goes on for as long as it is admitted.
+            principal = principal._replace(passed=Secret(text), not_after=math.ceil(ends_at))
         return _Known(principal, jwks, starts_at, ends_at)
 
     def _entry(self, claims: Mapping[str, Any]) -> tuple[Issuer, Jwks]:
