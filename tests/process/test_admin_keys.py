@@ -207,6 +207,16 @@ def test_what_is_no_good_is_not_valid(workos: WorkOS) -> None:
         assert workos.call("POST", "/api_keys/validations", body).status == 422, body
 
 
+def test_a_key_for_some_addresses_is_not_valid(workos: WorkOS) -> None:
+    """A key that counts from some addresses alone is null: who validates it here could not be told of them."""
+    key, value = workos.home.key()
+    with workos.home.ledger() as ledger:
+        ledger.update(key.id, now=time.time(), allow_ip=["192.0.2.0/24"])
+        assert workos.good(value) is None
+        ledger.update(key.id, now=time.time(), allow_ip=[])
+    assert workos.good(value)["id"] == key.id
+
+
 def test_last_use_is_told(workos: WorkOS) -> None:
     """The time at which a key was used last is in lists and validations, once a gateway has written it down."""
     made = workos.make()
