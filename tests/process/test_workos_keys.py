@@ -161,7 +161,7 @@ def test_nobody_waits_beyond_the_time_out(gateway: Gateway, standin: Standin, pr
 
 
 def test_guesses(gateway: Gateway, standin: Standin) -> None:
-    """Whoever guesses stays within half of `max_rate`, and no known key is refused, in any worker."""
+    """Whoever guesses stays within `max_rate`, and no known key is refused, in any worker."""
     standin.key(KEY)
     warm(gateway, KEY)
     asked = len(standin.asked)
@@ -177,7 +177,7 @@ def test_guesses(gateway: Gateway, standin: Standin) -> None:
     answers = asyncio.run(guessing())
     assert {status for status, _ in answers} == {200}
     guesses = sum(target == "/api_keys/validations" for _, _, target, _ in standin.asked[asked:])
-    assert guesses <= 25 * (time.monotonic() - began) + 25 + 2
+    assert guesses <= 50 * (time.monotonic() - began) + 25 + 2
 
 
 def test_a_revoked_key(gateway: Gateway, standin: Standin) -> None:

@@ -1,7 +1,8 @@
 """How many calls WorkOS gets: what is known comes before what may be a guess.
 
-Law: within any span of t seconds at most `rate` × t + burst calls are let through, and of guesses at most half of that,
-so that whoever guesses can never take what known keys need. The time comes in as an argument.
+Law: within any span of t seconds at most `rate` × t + burst calls are let through. Guesses get what known keys leave of
+that: half of the burst is never theirs, so that known keys can always have the whole rate, whoever guesses. The time
+comes in as an argument.
 """
 
 from typing import Protocol
@@ -26,32 +27,33 @@ class Bucket:
         self._interval_s, self._span_s = 1 / rate, burst / rate
         self._empty_at = float("-inf")
 
-    def fits(self, now: float) -> bool:
-        """Whether one more call fits at `now`."""
+    def fits(self, now: float, part: float = 1.0) -> bool:
+        """Whether one more call fits at `now` into a part of it."""
         # A clock that steps back locks nobody out for longer than a full bucket takes to drain.
         self._empty_at = min(max(self._empty_at, now), now + self._span_s)
-        return self._empty_at + self._interval_s - now <= self._span_s + 1e-9
+        return self._empty_at + self._interval_s - now <= part * self._span_s + 1e-9
 
     def pour(self) -> None:
         """Count a call that fits."""
         self._empty_at += self._interval_s
 
 
+FOR_GUESSES = 0.5
+"""The part of the burst that guesses may fill."""
+
+
 class OwnBudget:
-    """A budget of this process alone: `rate` calls a second, as many at once. Half of both is for guesses."""
+    """A budget of this process alone: `rate` calls a second, as many at once."""
 
     def __init__(self, rate: float, burst: float | None = None) -> None:
-        burst = max(2.0, rate if burst is None else burst)
-        self._all, self._guesses = Bucket(rate, burst), Bucket(rate / 2, burst / 2)
+        self._bucket = Bucket(rate, max(2.0, rate if burst is None else burst))
 
     async def may_call(self, known: bool, now: float) -> bool:
         """Count a call, or say that it does not fit."""
-        if not self._all.fits(now) or not (known or self._guesses.fits(now)):
-            return False
-        self._all.pour()
-        if not known:
-            self._guesses.pour()
-        return True
+        fits = self._bucket.fits(now, 1.0 if known else FOR_GUESSES)
+        if fits:
+            self._bucket.pour()
+        return fits
 
 
 class Unlimited:

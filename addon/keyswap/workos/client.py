@@ -123,7 +123,7 @@ class WorkOS:
     ) -> Any:
         """The parsed answer to a POST, within `deadline_s` seconds. Raises Unreachable or Rejected.
 
-        `read` makes of it what is returned, or raises Unusable. Of the budget, what is not `known` may take half; who
+        `read` makes of it what is returned, or raises Unusable. Of the budget, what is not `known` gets the rest; who
         is `patient` waits for room in it. Without `repeat` what may have had its effect is not sent again.
         """
         content = json.dumps(body).encode()
