@@ -78,13 +78,8 @@ def load(way: Way, callers: int, seconds: float) -> tuple[float, float, float]:
         done = subprocess.run([sys.executable, str(LOAD), *words], check=True, capture_output=True, text=True)
         count, p50, p99 = map(float, done.stdout.split())
         return count / seconds, p50 * 1e3, p99 * 1e3
-    words = [
-        "-t1",
-        f"-c{callers}",
-        f"-d{seconds:.0f}s",
-        "--latency",
-        *[word for line in headers for word in ("-H", line)],
-    ]
+    words = ["-t1", f"-c{callers}", f"-d{seconds:.0f}s", "--latency", "--timeout", "20s"]
+    words += [word for line in headers for word in ("-H", line)]
     done = subprocess.run(["wrk", *words, f"http://127.0.0.1:{way.port}{PATH}"], capture_output=True, text=True)
     rps = re.search(r"Requests/sec: +([\d.]+)", done.stdout)
     found = dict(re.findall(r"(50|99)% +([\d.]+(?:us|ms|s))", done.stdout))
@@ -163,7 +158,7 @@ def break_even(costs: Sequence[float], behind: float) -> str:
     Below 0 ms: it is less though the service answers at once.
     """
     if behind <= costs[0]:
-        return "below 0 ms"
+        return f"below 0 ms ({behind / costs[0]:.2f} of its cost there)"
     for (low, cheap), (high, dear) in pairwise(zip(DELAYS_MS, costs, strict=True)):
         if behind <= dear:
             return f"{low + (high - low) * (behind - cheap) / (dear - cheap):.1f} ms"
