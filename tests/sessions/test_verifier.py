@@ -12,9 +12,10 @@ import pytest
 from keyswap.model import Code, Credential, Damage, Principal, Refuse, Secret
 from keyswap.sessions.jwks import REFRESH_S, KeySets
 from keyswap.sessions.kinds import Issuer
-from keyswap.sessions.verifier import SessionVerifier
+from keyswap.sessions.verifier import MAX_AGE_S, SessionVerifier
 from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.changes import Change, Changes
+from keyswap.workos.store import CHANGES_S
 from sessions.issuing import (
     AUTHKIT,
     CONNECT,
@@ -252,6 +253,17 @@ def test_what_is_admitted_is_not_over(authkit: Endpoint, connect: Endpoint) -> N
     until = principal(door.one(text)).not_after
     assert until == NOW + 10, "and not a second longer"
     refused(door.one(text, until), "expired")
+
+
+def test_no_token_outlives_what_is_known_of_ends(door: Door) -> None:
+    """A revocation is remembered for two days: a token ends no later, whatever it says, and is not good again then."""
+    text = token(user(iat=NOW, exp=NOW + 30 * 86_400))
+    assert CHANGES_S == MAX_AGE_S
+    assert principal(door.one(text, NOW + 1)).not_after == NOW + CHANGES_S
+    door.changes.end("session", "session_1", NOW + 1)
+    refused(door.one(text, NOW + CHANGES_S - 1), "has ended")
+    refused(door.one(text, NOW + CHANGES_S), "over two days old")
+    refused(door.one(text, NOW + CHANGES_S), "over two days old")
 
 
 def test_the_leeway_is_the_entrys(authkit: Endpoint, connect: Endpoint) -> None:

@@ -23,6 +23,9 @@ from keyswap.sessions.token import MAX_BYTES, NotAToken, Token, read, shown
 
 _PADDING, _HASH = PKCS1v15(), SHA256()  # RS256 (RFC 7518 §3.3)
 
+MAX_AGE_S = 2 * 86_400
+"""How old a token may become, whatever it says: what has ended is known for so long (workos/store.py)."""
+
 
 class Endings(Protocol):
     """What has ended before its time, as events told (`keyswap.workos.changes`)."""
@@ -112,12 +115,13 @@ class SessionVerifier:
         try:
             token = read(text)
             claims = checked(token.claims)
+            claims["exp"] = min(claims["exp"], claims["iat"] + MAX_AGE_S)
             entry, jwks = self._entry(claims)
             check_audience(entry, claims)
         except NotAToken as error:
             return _refuse(str(error))
         starts_at = max(claims["iat"], claims.get("nbf", 0)) - entry.leeway_s
-        ends_at = claims["exp"] + entry.leeway_s
+        ends_at = min(claims["exp"] + entry.leeway_s, claims["iat"] + MAX_AGE_S)
         if not starts_at <= now < ends_at:
             return _untimely(starts_at, now)  # no reason to look for its key
         key = await jwks.key(token.kid, now)
@@ -170,7 +174,9 @@ def _is_signed(token: Token, key: Any) -> bool:
 
 
 def _untimely(starts_at: float, now: float) -> Refuse:
-    return _refuse("the token is not valid yet" if now < starts_at else "the token has expired")
+    return _refuse(
+        "the token is not valid yet" if now < starts_at else "the token has expired, or is over two days old"
+    )
 
 
 def _refuse(reason: str) -> Refuse:
