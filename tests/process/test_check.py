@@ -104,6 +104,22 @@ def init(home: Home, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def test_plain_http_that_says_who_callers_are(home: Home) -> None:
+    """It is warned of wherever keys, key sets or events come from, named or by default."""
+    authkit = {"issuers": ["https://a.test"]}
+    connect = {"kind": "connect", "issuers": ["http://c.test"]}
+    workos = {"base_url": "http://w.test", "client_id": "client_1"}
+    for sessions, more, urls in (
+        ([authkit], {}, ["http://w.test"]),
+        ([authkit | {"jwks_url": "http://j.test/k"}], {"events": "off"}, ["http://j.test/k"]),
+        ([authkit | {"jwks_url": "https://j.test/k"}], {}, ["http://w.test"]),
+        ([connect], {"events": "off"}, ["http://c.test"]),
+    ):
+        home.write_policy(f"sessions: {json.dumps(sessions)}\nworkos: {json.dumps(workos | more)}\n")
+        told = [one["message"] for one in home.json("check")["warnings"] if one["code"] == "plain-http"]
+        assert [message.partition(" is ")[0] for message in told] == urls
+
+
 def test_init_writes_a_policy_that_check_accepts(home: Home) -> None:
     """What is required today stands in comments, what could be as entries to uncomment; uncommented, they are in force."""
     (home.folder / "sub").mkdir()

@@ -159,15 +159,24 @@ def _of_callers(policy: Policy) -> Iterable[Finding]:
         yield Finding(
             "events-off", message, "", "/workos/events", None, "set events: poll, or name a webhook_secret_env"
         )
-    urls = [(policy.workos.base_url, "/workos/base_url")] if remote else []
-    urls += [
-        (rule.jwks_url, f"/sessions/{number}/jwks_url") for number, rule in enumerate(policy.sessions) if rule.jwks_url
-    ]
-    for url, place in urls:
+    for url, place in _asked_for_callers(policy):
         parts = urlsplit(url)
         if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
             message = f"{url} is plain HTTP: whoever is on the way can say who callers are"
             yield Finding("plain-http", message, "", place, None, "write https://, unless the network is yours alone")
+
+
+def _asked_for_callers(policy: Policy) -> Iterable[tuple[str, str]]:
+    """The URLs whose answers say who callers are, each with where the policy names it."""
+    hears = "workos" in policy.model_fields_set and policy.workos.events == "poll" and policy.sessions
+    theirs = any(rule.jwks_url is None and rule.kind != "connect" for rule in policy.sessions)
+    if policy.api_keys.source == "workos" or hears or theirs:
+        yield policy.workos.base_url, "/workos/base_url"
+    for number, rule in enumerate(policy.sessions):
+        if rule.jwks_url is not None:
+            yield rule.jwks_url, f"/sessions/{number}/jwks_url"
+        elif rule.kind == "connect":
+            yield rule.issuers[0], f"/sessions/{number}/issuers"
 
 
 class _Lines:
