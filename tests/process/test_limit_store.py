@@ -43,6 +43,21 @@ def test_four_gateways_share_one_bucket_exactly(start: Start, home: Home, backen
     assert gateways[0].get("/", key).status == 200
 
 
+def test_a_key_that_is_revoked_while_a_step_waits(start: Start, home: Home, backend: Backend, server: Server) -> None:
+    """A stream whose key was revoked while its limits were waited for ends all the same."""
+    home.write_policy(f"limit_store_timeout: 5s\n{LIMITS % (server.url(), 'allow', '9/s')}")
+    key, value = home.key()
+    gateway = start("serve").ready()
+    assert gateway.get("/", value).status == 200
+    server.freeze()
+    with Client(gateway.port) as client:
+        threading.Timer(0, home.run, ("keys", "revoke", key.id)).start()  # a command takes longer to begin
+        stream = client.begin("GET", "/events", value)
+        assert stream.status == 200, "it was admitted before"
+        began = time.monotonic()
+        assert stream.read() == b"" and time.monotonic() - began < 3  # its backend has nothing to say yet
+
+
 class Load:
     """Callers that go on, and what they are told."""
 

@@ -218,11 +218,15 @@ class KeyswapAddon:
         if data.authority:  # HTTP/2 names the host there alone
             presented = (*presented, (b":authority", data.authority))
         request = Request(method, target, presented, washed.client, (*kept, (b"X-Request-Id", request_id.encode())))
+        judged = self._judged
         decision = refused or await self._decide(flow, loaded, request, now)
         gate_s = time.perf_counter() - began
         line = Line(now, request_id, decision, None, method, path, washed.client, gate_s, trace_id=washed.trace_id)
         try:
-            return self._write_decision(flow, loaded, washed, request, line)
+            self._write_decision(flow, loaded, washed, request, line)
+            if self._judged is not judged:
+                self._judged = None  # while a step waited what is open was judged, this one not among it: once more
+            return None
         except Exception:
             _give_back(decision)
             raise
