@@ -5,6 +5,7 @@ import hmac
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -59,10 +60,14 @@ def event(event_id: str, kind: str, data: dict[str, Any]) -> bytes:
 
 
 def deliver(gateway: Gateway, body: bytes, secret: str = HOOK_SECRET, off_s: float = 0.0) -> Reply:
+    with Client(gateway.port) as client:
+        return client.ask("POST", HOOK, headers={"WorkOS-Signature": signed(body, secret, off_s)}, body=body)
+
+
+def signed(body: bytes, secret: str = HOOK_SECRET, off_s: float = 0.0) -> str:
     stamp = str(int((time.time() + off_s) * 1000))
     digest = hmac.new(secret.encode(), stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-    with Client(gateway.port) as client:
-        return client.ask("POST", HOOK, headers={"WorkOS-Signature": f"t={stamp}, v1={digest}"}, body=body)
+    return f"t={stamp}, v1={digest}"
 
 
 def test_a_key_revoked_by_event(start: Start, home: Home, workos: Standin) -> None:
@@ -119,6 +124,19 @@ def test_forged_and_repeated_events(start: Start, home: Home, workos: Standin) -
         assert asked < again <= asked + 2, "each worker asks once more at most"
         assert deliver(gateway, updated).status == 200
         assert statuses(clients, value) == {200} and workos.validations[value] == again
+
+
+def test_a_delivery_that_breaks_off(start: Start, home: Home, workos: Standin) -> None:
+    """Its line says why it was refused, as every other does, and it changes nothing."""
+    value = "sk_test_" + "k" * 24
+    body = event("event_1", "api_key.revoked", {"id": workos.key(value)})
+    gateway = begun(start, home, workos, "off", workers=1)
+    assert gateway.get("/", value).status == 200
+    head = f"POST {HOOK} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nWorkOS-Signature: {signed(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port)) as caller:
+        caller.sendall(head.encode() + body[:-1])
+    eventually("its line", lambda: '"reason":"the caller left before' in gateway.output)
+    assert gateway.get("/", value).status == 200
 
 
 def test_events_out_of_order(start: Start, home: Home, workos: Standin) -> None:

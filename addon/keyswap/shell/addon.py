@@ -55,6 +55,7 @@ _NO_GATE = Refuse(Code.GATEWAY_UNAVAILABLE, "there is no gate")
 _MALFORMED = {Code.INVALID_REQUEST, Code.HEADERS_TOO_LARGE}
 """After these nothing more is read from the connection."""
 _RECEIVED = Reply(())
+_LEFT = Refuse(Code.INVALID_REQUEST, "the caller left before the webhook's body was whole")
 _OLD_CONNECTION = Refuse(Code.GATEWAY_UNAVAILABLE, "the connection is older than the gate")
 
 
@@ -457,7 +458,7 @@ class KeyswapAddon:
             ticket: Ticket | None = inside.ticket_of(flow)
             if ticket is not None and not ticket.logged:
                 if inside.caller_left(flow):
-                    self._finish(ticket, None)
+                    self._finish(ticket, None, _LEFT if ticket.hears is not None else None)
                 else:
                     refused = _outcome(ticket, refusal(502))
                     self._finish(ticket, status_of(refused.code), refused)
