@@ -13,7 +13,7 @@ from keyswap.shell.kept import keep, kept
 from keyswap.shell.service import Service
 from keyswap.state import StateDirectory
 
-RAW, PARTS = b"version: 1\n", {"file:///a.yaml": Content(b"openapi: 3.1.0\n"), "file:///b.yaml": Content(b"{}")}
+RAW, PARTS = b"version: 1\n", {"file:///a.yaml": Content.of(b"openapi: 3.1.0\n"), "file:///b.yaml": Content.of(b"{}")}
 
 
 def kept_file(folder: Path) -> tuple[StateDirectory, Path, Path]:

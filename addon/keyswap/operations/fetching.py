@@ -11,6 +11,7 @@ import json
 import os
 import stat
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -33,10 +34,23 @@ Signature = tuple[int, ...] | None
 
 
 class Content(NamedTuple):
-    """What is behind a URI. `etag` is the URL's validator."""
+    """What is behind a URI, compressed: it is kept for as long as its document, and seldom read again.
 
-    raw: bytes
+    `etag` is the URL's validator.
+    """
+
+    packed: bytes
     etag: str | None = None
+
+    @staticmethod
+    def of(raw: bytes, etag: str | None = None) -> "Content":
+        """Some text as it is kept."""
+        return Content(zlib.compress(raw, 1), etag)
+
+    @property
+    def raw(self) -> bytes:
+        """The text."""
+        return zlib.decompress(self.packed)
 
 
 Parts = Mapping[str, Content]
@@ -106,7 +120,7 @@ class Documents:
         if self.standing_in is not None:
             return self._made(uri, spec, _among(self.standing_in, spec))
         if uri.startswith("file:"):
-            return self._made(uri, spec, lambda one: Content(self._file(one, spec if one == uri else one)))
+            return self._made(uri, spec, lambda one: Content.of(self._file(one, spec if one == uri else one)))
         good = self._good.get(uri) or self._kept(uri)
         patience_s = 0.0 if good is not None else self._patience_s
         asked: dict[str, bytes | None] = {}
@@ -244,9 +258,12 @@ def _kept_name(uri: str) -> str:
 
 
 def _packed(uri: str, parts: Parts) -> bytes:
-    listed = [{"url": url, "etag": one.etag, "size": len(one.raw)} for url, one in parts.items()]
+    raws = [one.raw for one in parts.values()]
+    listed = [
+        {"url": url, "etag": one.etag, "size": len(raw)} for (url, one), raw in zip(parts.items(), raws, strict=True)
+    ]
     head = json.dumps({"url": uri, "parts": listed}).encode()
-    return head + b"\n" + b"".join(one.raw for one in parts.values())
+    return head + b"\n" + b"".join(raws)
 
 
 def _unpacked(uri: str, packed: bytes) -> Parts | None:
@@ -256,7 +273,7 @@ def _unpacked(uri: str, packed: bytes) -> Parts | None:
         return None
     parts, at = {}, 0
     for part in about["parts"]:
-        parts[part["url"]] = Content(raw[at : at + part["size"]], part["etag"])
+        parts[part["url"]] = Content.of(raw[at : at + part["size"]], part["etag"])
         at += part["size"]
     return parts
 
@@ -353,4 +370,4 @@ def _content(answer: httpx.Response, url: str, known: Content | None, deadline: 
             raise Unavailable(f"more than {MAX_BYTES >> 20} MiB", url)
         if time.monotonic() > deadline:
             raise Unavailable(f"no whole answer within {WAIT_S:g} s", url)
-    return Content(b"".join(pieces), answer.headers.get("etag"))
+    return Content.of(b"".join(pieces), answer.headers.get("etag"))

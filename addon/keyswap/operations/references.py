@@ -57,6 +57,10 @@ class _Met(NamedTuple):
         return Place(self.value, self.uri, "".join(map(str, self.tokens[:1])) + pointer(*self.tokens[1:]))
 
 
+def _no_more(_uri: str) -> bytes:
+    raise AssertionError("all was read")
+
+
 class Library:
     """The documents that belong together, by URI. `name` is what errors call the first of them."""
 
@@ -70,6 +74,7 @@ class Library:
         """The documents that have an `$id` inside: what its references are relative to, jsonschema finds out."""
         self._read(uri)
         self._walk()
+        self._fetch = _no_more  # what fetched holds every text
 
     def _read(self, uri: str) -> None:
         raw = self._fetch(uri)

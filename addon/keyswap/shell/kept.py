@@ -39,7 +39,7 @@ def kept(state: StateDirectory, policy: Path) -> tuple[bytes, Parts] | None:
         raw, at = rest[: said["size"]], said["size"]
         parts: dict[str, Content] = {}
         for uri, size in said["parts"]:
-            parts[uri] = Content(rest[at : at + size])
+            parts[uri] = Content.of(rest[at : at + size])
             at += size
         whole = said["policy"] == str(policy) and len(rest) == at
         same = said["digest"] == _digest([raw, *(one.raw for one in parts.values())])
