@@ -85,8 +85,9 @@ class CredentialReader:
                 Code.MISSING_CREDENTIAL,
                 "a session's cookie came with a request of another site's page: it counts only from pages of this host "
                 "or of one in cors.origins",
+                presented="cookie",
             )
-        return Credential("session", found[0].decode("latin-1"))
+        return Credential("session", found[0].decode("latin-1"), ambient=value is None)
 
     def _among(self, content: bytes) -> Iterable[bytes]:
         """The values of our cookies in a Cookie header (RFC 6265 §4.2.1); an empty one is none."""

@@ -100,7 +100,7 @@ class Gate:
             return refused
         if asked is not None:
             return asked.reply or await self.forwarded(asked, request, now)
-        credential = self.credential(request.headers, request.method)
+        credential = self.presented(request)
         if isinstance(credential, Refuse):
             return credential
         principal = await self.principal(credential, request, now) if credential is not None else ANONYMOUS
@@ -195,8 +195,23 @@ class Gate:
             return Refuse(Code.INVALID_CREDENTIAL, reason, presented=credential.kind)
         found = await verifier(credential, request, now)
         if isinstance(found, Refuse) and credential.kind == "session":
-            return replace(found, presented="session")
+            ended = credential.ambient and found.code is Code.INVALID_CREDENTIAL and self.is_public(request)
+            return ANONYMOUS if ended else replace(found, presented="session")
         return found
+
+    def presented(self, request: Request) -> Credential | Refuse | None:
+        """The one credential. A cookie of another site's page is none, where none is needed."""
+        found = self.credential(request.headers, request.method)
+        foreign = isinstance(found, Refuse) and found.presented == "cookie"
+        return None if foreign and self.is_public(request) else found
+
+    def is_public(self, request: Request) -> bool:
+        """Whether it is asked for what needs no credential: there a cookie that is no good is none.
+
+        A browser sends it all the same, and could sign in nowhere else.
+        """
+        found = self.operation(request.method, request.target)
+        return not isinstance(found, Refuse) and found.operation.public
 
 
 STEPS = ("path", "credential", "principal", "operation", "permission", "limits", "validation", "mint")

@@ -75,6 +75,8 @@ class Credential:
 
     kind: str
     value: str = field(repr=False)
+    ambient: bool = field(default=False, compare=False)
+    """A browser sends it along whatever is asked for: a cookie."""
 
 
 class Secret(NamedTuple):

@@ -50,9 +50,9 @@ def spent_s(api: Api, body: bytes) -> tuple[list[str], float]:
     ],
 )  # fmt: skip
 def test_no_body_holds_the_loop(tmp_path: Path, schema: str, body: bytes, told: list[str]) -> None:
-    """A request is judged, or refused as too costly, in less than 0.1 s of the processor; the bound is steps, not time."""
+    """A request is judged, or refused as too costly, in less than 0.2 s of a busy processor; the bound is steps, not time."""
     found, spent = spent_s(of_body(tmp_path, schema, HEAD), body)
-    assert found == told and spent < 0.1
+    assert found == told and spent < 0.2
 
 
 def test_an_ordinary_body_is_far_from_the_bound(tmp_path: Path) -> None:

@@ -20,12 +20,16 @@ DOCUMENT = {
         "/pets": {
             "get": {"x-required-permissions": ["pets:read"], "responses": {"200": {"description": "pets"}}},
             "post": {"x-required-permissions": ["pets:write"], "responses": {"200": {"description": "a pet"}}},
-        }
+        },
+        "/login": {
+            "get": {"security": [], "responses": {"200": {"description": "a page"}}},
+            "post": {"security": [], "responses": {"200": {"description": "a session"}}},
+        },
     },
 }
 LIMITS = """
 limits:
-- {name: guessing, by: [ip], when: invalid-credential, rate: 1/h, burst: 3}
+- {name: guessing, by: [ip], when: invalid-credential, rate: 1/h, burst: 8}
 - {name: per-agent, by: [agent], rate: 1/h, burst: 2, match: {method: [POST]}}
 """
 
@@ -46,19 +50,25 @@ def issuer() -> Iterator[Endpoint]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, standin: Standin, issuer: Endpoint) -> Iterator[Home]:
-    backend = Backend()
+def backend() -> Iterator[Backend]:
+    made = Backend()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, standin: Standin, issuer: Endpoint, backend: Backend) -> Home:
     made = Home(tmp_path_factory.mktemp("callers"), backend.url)
     (made.folder / "api.json").write_text(json.dumps(DOCUMENT))
     made.write_policy(
         "api_keys: {source: workos}\nopenapi: {spec: api.json}\n"
         f'workos: {{base_url: "{standin.url}", client_id: {ENVIRONMENT}}}\nsessions:\n'
-        f'- {{kind: authkit, issuers: ["{AUTHKIT}"], jwks_url: "{issuer.url}"}}\n'
+        f'- {{kind: authkit, issuers: ["{AUTHKIT}"], jwks_url: "{issuer.url}",\n'
+        "   read_from: [{header: authorization, scheme: Bearer}, {cookie: session}]}\n"
         f'- {{kind: agent, issuers: ["{AUTHKIT}"], jwks_url: "{issuer.url}"}}\n'
         f'- {{kind: connect, issuers: ["{CONNECT}"], jwks_url: "{issuer.url}", permissions_from: scope}}\n{LIMITS}'
     )
-    yield made
-    backend.close()
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +147,23 @@ def test_an_impersonator_is_recorded(gateway: Gateway, home: Home) -> None:
     assert said["claims"]["act"] == "admin@example.com"
 
 
+def test_a_cookie_that_is_no_good_keeps_nobody_from_signing_in(gateway: Gateway, backend: Backend) -> None:
+    """Where no credential is needed, a cookie that has ended, or came from another site's page, is none; else it is 401."""
+    now = int(time.time())
+    ended, good = token(user(now - 1000)), token(user(now))
+    for method, cookie, origin in (("GET", ended, None), ("POST", ended, None), ("POST", good, "https://evil.example")):
+        headers = {"Cookie": f"session={cookie}; a=1", **({"Origin": origin} if origin else {})}
+        with Client(gateway.port) as caller:
+            assert caller.ask(method, "/login", headers=headers).status == 200
+            seen = backend.seen[-1]
+            assert not seen.values("authorization") and seen.values("cookie") == ["a=1"]
+            assert caller.ask(method, "/pets", headers=headers).status == 401
+    with Client(gateway.port) as caller:
+        assert caller.ask("GET", "/login", ended).status == 401, "a header is written by who means it"
+        assert caller.ask("GET", "/login", headers={"Cookie": f"session={good}"}).status == 200
+        assert backend.seen[-1].token
+
+
 def test_keys_are_found_and_blocked(gateway: Gateway, home: Home, standin: Standin, workos_key: None) -> None:
     """`keys find` asks WorkOS whose a key is; a block by id or by value ends it here at the next request."""
     found = standin.key("sk_agent_found", user="user_5", agent="agent_reg_5")
@@ -169,7 +196,7 @@ def test_who_guesses_is_stopped_before_workos_is_asked(gateway: Gateway, standin
     """Past the limit of guesses WorkOS is not asked; a key that was good not long ago goes on from the same address."""
     standin.key("sk_live_known")
     assert gateway.get("/pets", "sk_live_known").status == 200
-    codes = [gateway.get("/pets", f"sk_live_guess{number}").code for number in range(6)]
+    codes = [gateway.get("/pets", f"sk_live_guess{number}").code for number in range(12)]
     assert codes[-1] == "rate-limited", codes
     asked = len(standin.asked)
     standin.key("sk_live_new")
