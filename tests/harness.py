@@ -28,7 +28,7 @@ from keyswap.state import Epochs, StateDirectory
 ROOT = Path(__file__).parent.parent
 ENTRY = ROOT / "addon" / "gateway.py"
 SCRIPTS = Path(sys.executable).parent
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def free_port() -> int:
