@@ -28,7 +28,10 @@ from keyswap.state import Epochs, StateDirectory
 ROOT = Path(__file__).parent.parent
 ENTRY = ROOT / "addon" / "gateway.py"
 SCRIPTS = Path(sys.executable).parent
-PATIENCE_S = 60.0
+PATIENCE_S = 20.0
+"""For an answer on a connection."""
+EVENTUALLY_S = 60.0
+"""For what other processes do, on a busy machine."""
 
 
 def free_port() -> int:
@@ -38,7 +41,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def eventually(what: str, check: Any, patience_s: float = PATIENCE_S) -> Any:
+def eventually(what: str, check: Any, patience_s: float = EVENTUALLY_S) -> Any:
     """The first truthy answer of `check`; fails with `what` when there is none in time."""
     deadline = time.monotonic() + patience_s
     while True:
@@ -272,7 +275,7 @@ class Gateway:
 
     def ended(self) -> int:
         """Wait until the process has ended; its exit code."""
-        return self.process.wait(PATIENCE_S)
+        return self.process.wait(EVENTUALLY_S)
 
     def get(self, path: str, key: str | None = None, **more: Any) -> "Reply":
         """A GET over a connection of its own."""
