@@ -322,14 +322,14 @@ def foreign(path: Path) -> None:
 
 
 def newer(path: Path) -> None:
-    path.write_bytes(store._empty())
+    path.write_bytes(store.STORE.empty())
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
 
 
 def no_rows(path: Path) -> None:
-    path.write_bytes(store._empty())
+    path.write_bytes(store.STORE.empty())
     with sqlite3.connect(path) as connection:
         connection.execute("DELETE FROM sqlite_sequence")
     connection.close()
@@ -340,7 +340,7 @@ def garbage(path: Path) -> None:
 
 
 def cut(path: Path) -> None:
-    path.write_bytes(store._empty()[:5000])
+    path.write_bytes(store.STORE.empty()[:5000])
 
 
 def folder(path: Path) -> None:

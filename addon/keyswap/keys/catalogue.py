@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
-from keyswap.keys.database import BUSY_MS, USERS_INDEX, changing, connect, create_if_missing, damage
+from keyswap.databases import BUSY_MS
+from keyswap.keys.database import USERS_INDEX, changing, connect, create_if_missing, damage
 from keyswap.keys.format import well_formed
 from keyswap.keys.key import Key
 from keyswap.keys.key import state as state_of

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from keyswap.model import Damage
 from keyswap.state import REMOTE, Epochs, StateDirectory
 from keyswap.workos.ended import Ended
-from keyswap.workos.store import DATABASE, connect, create_if_missing, damage, prune, writing
+from keyswap.workos.store import STORE, prune
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Changes:
 
     def __init__(self, state: StateDirectory, epochs: Epochs) -> None:
         """Open the database, creating it on first use. Raises Damage."""
-        self.path = state.file(DATABASE)
+        self.path = state.file(STORE.file)
         self.generation = 0
         self.fault: str | None = None
         self._epochs = epochs
@@ -60,10 +60,10 @@ class Changes:
         self._writing = threading.Lock()
         self._last = float("-inf")
         self._size = 0
-        create_if_missing(state)
+        STORE.create_if_missing(state)
         # Identified before it is opened: what replaces it in between is noticed.
         self._files = {str(self.path): _identity(str(self.path))}
-        self._reader = connect(self.path, busy_ms=_BUSY_MS, setup="PRAGMA query_only = ON;")
+        self._reader = STORE.connect(self.path, busy_ms=_BUSY_MS, setup="PRAGMA query_only = ON;")
         try:
             self._epoch = epochs.read(REMOTE)
             (self._newest,) = self._reader.execute(_NEWEST).fetchone()
@@ -103,7 +103,7 @@ class Changes:
         new = 0
         with self._writing:
             connection = self._connection()
-            with writing(connection, self.path):
+            with STORE.writing(connection, self.path):
                 for event_id, changes in events:
                     new += _insert(connection, event_id, changes, now)
                 prune(connection, now)
@@ -121,14 +121,14 @@ class Changes:
                     .fetchone()
                 )
             except sqlite3.Error as error:
-                raise damage(self.path, error) from error
+                raise STORE.damage(self.path, error) from error
         return None if row is None else str(row[0])
 
     def keep_cursor(self, environment: str, event_id: str | None) -> None:
         """Keep it, or forget it. Raises Damage."""
         with self._writing:
             connection = self._connection()
-            with writing(connection, self.path):
+            with STORE.writing(connection, self.path):
                 if event_id is None:
                     connection.execute("DELETE FROM cursors WHERE environment = ?", (environment,))
                 else:
@@ -161,7 +161,7 @@ class Changes:
         if moved is not None:
             raise Damage(f"database of changes: {moved}: nothing was recorded; start the gateway again")
         if self._writer is None:
-            self._writer = connect(self.path, setup="PRAGMA synchronous = FULL;")
+            self._writer = STORE.connect(self.path, setup="PRAGMA synchronous = FULL;")
         return self._writer
 
     def _look(self, now: float) -> None:
@@ -170,7 +170,7 @@ class Changes:
             fault = self._displaced()
             found = self._read(now) if fault is None else []
         except (OSError, sqlite3.Error) as error:
-            fault, found = str(damage(self.path, error) if isinstance(error, sqlite3.Error) else error), []
+            fault, found = str(STORE.damage(self.path, error) if isinstance(error, sqlite3.Error) else error), []
         if fault != self.fault:
             if fault is None:
                 logger.warning("the database of changes can be read again")
@@ -227,7 +227,7 @@ def _insert(connection: sqlite3.Connection, event_id: str, changes: Sequence[Cha
 
 def _broken(path: Path, error: Exception) -> Damage:
     if isinstance(error, sqlite3.Error):
-        return damage(path, error)
+        return STORE.damage(path, error)
     return Damage(f"database of changes {path} is damaged (a row is missing): move it away, it is made anew")
 
 

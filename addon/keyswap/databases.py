@@ -1,0 +1,137 @@
+"""The SQLite databases of the state directory: how one is created, opened and changed.
+
+Law: a file that is damaged, foreign or newer raises Damage and is left as it is. A database appears whole or not at
+all, whoever creates it at the same time. A change is one transaction, all of it or nothing. Errors of SQLite become
+Damage, which says what a person can do.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from keyswap.model import Damage
+from keyswap.state import StateDirectory
+
+BUSY_MS = 5_000
+"""How long a writer waits for another one."""
+
+_REMEDIES = {
+    sqlite3.SQLITE_BUSY: "is busy: another process holds it; end that one, or try again",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened: give this user read and write on it and its directory",
+    sqlite3.SQLITE_PERM: "cannot be opened: give this user read and write on it and its directory",
+    sqlite3.SQLITE_READONLY: "cannot be written: give this user write on it and its directory",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A kind of database: whose it is, and what its errors mean to a person."""
+
+    file: str
+    """Its name in the state directory."""
+    title: str
+    """What people call it."""
+    application_id: int
+    """Four letters in the file's header: SQLite's own way to tell whose a database is."""
+    schema_version: int
+    schema: str
+    foreign: str
+    """What is said of a file that is another's, after its path."""
+    newer: str
+    """What to do with one that a newer program wrote."""
+    orphan: str
+    """What to do with a log that has lost its database."""
+    remedies: Mapping[int, str]
+    """What to do by SQLite's primary result code, where it is not the same for every kind."""
+
+    def damage(self, path: Path, error: sqlite3.Error) -> Damage:
+        """What an error of SQLite means to a person."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        unknown = f"cannot be used ({error}): look at the disk"
+        return Damage(f"{self.title} {path} {self.remedies.get(code) or _REMEDIES.get(code, unknown)}")
+
+    def empty(self, fill: Callable[[sqlite3.Connection], object] | None = None) -> bytes:
+        """The content of a new one, with what `fill` writes into it."""
+        with sqlite3.connect(":memory:", isolation_level=None) as blank:
+            blank.execute(f"PRAGMA application_id = {self.application_id}")
+            blank.execute(f"PRAGMA user_version = {self.schema_version}")
+            blank.executescript(self.schema)
+            if fill is not None:
+                fill(blank)
+            content = bytearray(blank.serialize())
+        blank.close()
+        # Bytes 18 and 19 of the header: 2 means write-ahead log (sqlite.org/fileformat2.html §1.3). Switching by PRAGMA
+        # needs an exclusive lock that two processes at their first use would fight for.
+        content[18:20] = b"\x02\x02"
+        return bytes(content)
+
+    def create_if_missing(
+        self, state: StateDirectory, fill: Callable[[sqlite3.Connection], object] | None = None
+    ) -> None:
+        """Create a new one unless one is there. Raises Damage."""
+        # A write-ahead log that has lost its database would be replayed into the new one. It is looked for first:
+        # whoever else is creating the database has it in place before a log appears.
+        log = state.file(f"{self.file}-wal")
+        orphan = log.exists()
+        if state.file(self.file).exists():
+            return
+        if orphan:
+            raise Damage(f"{self.title} {state.file(self.file)} is gone but {log.name} is not: {self.orphan}")
+        state.create(self.file, self.empty(fill))
+
+    def connect(
+        self,
+        path: Path,
+        *,
+        busy_ms: int = BUSY_MS,
+        setup: str,
+        prove: Callable[[sqlite3.Connection], object] | None = None,
+    ) -> sqlite3.Connection:
+        """Open an existing one, prove that it is ours (with `prove`) and run the PRAGMAs of `setup`. Raises Damage."""
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw",
+                uri=True,
+                timeout=busy_ms / 1000,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            self._prove(connection, path)
+            if prove is not None:
+                prove(connection)
+            connection.executescript(setup)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise self.damage(path, error) from error
+            raise
+        return connection
+
+    def _prove(self, connection: sqlite3.Connection, path: Path) -> None:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (schema,) = connection.execute("PRAGMA user_version").fetchone()
+        if application != self.application_id:
+            raise Damage(f"{path} {self.foreign}: move it away, or name another state directory")
+        if schema > self.schema_version:
+            raise Damage(
+                f"{self.title} {path} has schema {schema}, this keyswap knows {self.schema_version}: {self.newer}"
+            )
+
+    @contextmanager
+    def writing(self, connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+        """One write transaction, all or nothing. SQLite's errors become Damage."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise self.damage(path, error) from error
