@@ -1,10 +1,12 @@
-"""The SQLite databases of the state directory: how one is created, opened and changed.
+"""The SQLite databases of the state directory: how one is created, opened, changed and kept in sight.
 
 Law: a file that is damaged, foreign or newer raises Damage and is left as it is. A database appears whole or not at
 all, whoever creates it at the same time. A change is one transaction, all of it or nothing. Errors of SQLite become
-Damage, which says what a person can do.
+Damage, which says what a person can do. Whoever keeps one open learns when its files are no longer those that others
+write to.
 """
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyswap.model import Damage
-from keyswap.state import StateDirectory
+from keyswap.state import Epochs, StateDirectory
 
 BUSY_MS = 5_000
 """How long a writer waits for another one."""
@@ -135,3 +137,38 @@ class Database:
                 raise
         except sqlite3.Error as error:
             raise self.damage(path, error) from error
+
+
+class Sight:
+    """Whether the files of an open database are still those that others open, and the epochs those that they bump."""
+
+    def __init__(self, path: Path, epochs: Epochs) -> None:
+        """Begun before the database is opened: what replaces it in between is noticed."""
+        self._path, self._epochs = path, epochs
+        self._files = {str(path): identity(path)}
+        self._size = 0
+
+    def opened(self) -> None:
+        """Keep the log and its index in sight too; both are there once something was read."""
+        # A connection keeps them in place; deleted, other writers' changes would go past this one.
+        self._files |= {path: identity(path) for path in (f"{self._path}-wal", f"{self._path}-shm")}
+
+    def lost(self) -> str | None:
+        """What is no longer what it was; None: nothing. Raises OSError."""
+        for path, known in self._files.items():
+            if identity(path) != known:
+                return f"{path} was replaced or is gone"
+        size = self._path.stat().st_size
+        if size < self._size:
+            return f"{self._path} was cut short"
+        self._size = size
+        return None if self._epochs.in_place() else "the file of epochs was replaced or is gone"
+
+
+def identity(path: str | Path) -> tuple[int, int] | None:
+    """Which file it is; None: none that can be seen."""
+    try:
+        found = os.stat(path)  # noqa: PTH116, half the price of Path.stat
+    except OSError:
+        return None
+    return found.st_ino, found.st_dev

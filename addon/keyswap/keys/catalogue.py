@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
-from keyswap.databases import BUSY_MS
+from keyswap.databases import BUSY_MS, identity
 from keyswap.keys.database import USERS_INDEX, changing, connect, create_if_missing, damage
 from keyswap.keys.format import well_formed
 from keyswap.keys.key import Key
@@ -40,7 +40,7 @@ class Catalogue:
         self.path = state.file(DATABASE)
         create_if_missing(state, pepper)
         self._connection = connect(state, pepper, busy_ms=busy_ms, setup=_SETUP)
-        self._file = self._identity()
+        self._file = identity(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +105,7 @@ class Catalogue:
     @contextmanager
     def _change(self) -> Iterator[int]:
         """One transaction, yielding its revision; the epoch tells every process of it."""
-        if self._identity() != self._file or not self._epochs.in_place():
+        if identity(self.path) != self._file or not self._epochs.in_place():
             raise Damage(f"key database {self.path} was replaced or is gone: nothing was changed; start again")
         with changing(self._connection, self.path) as revision:
             yield revision
@@ -128,10 +128,3 @@ class Catalogue:
             raise damage(self.path, error) from error
         except ValueError as error:
             raise Damage(f"key database {self.path} is damaged ({error}): restore it from a backup") from error
-
-    def _identity(self) -> tuple[int, int] | None:
-        try:
-            found = self.path.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_dev

@@ -5,9 +5,9 @@ that is gone, replaced or cut short, and a database that does not answer are see
 every call is refused. The epoch is read before the rows, so that a change in between is seen once too often, never not.
 """
 
-import os
 import sqlite3
 
+from keyswap.databases import Sight
 from keyswap.keys.database import connect, create_if_missing, damage
 from keyswap.keys.pepper import DATABASE, Pepper
 from keyswap.keys.source import Blocks
@@ -28,12 +28,11 @@ class Watch:
         self._epochs = epochs
         self.path = state.file(DATABASE)
         create_if_missing(state, pepper)
-        # Identified before it is opened: what replaces it in between is noticed.
-        self._files = {str(self.path): _identity(str(self.path))}
+        self._sight = Sight(self.path, epochs)
         self.connection = connect(state, pepper, busy_ms=_BUSY_MS, setup=_SETUP)
         self.generation = 0
         self.blocked: Blocks = {}
-        self._size = self._epoch = self._revision = -1
+        self._epoch = self._revision = -1
         self._last = float("-inf")
         self._refused: Refuse | None = None
         try:
@@ -41,8 +40,7 @@ class Watch:
         except sqlite3.Error as error:
             self.connection.close()
             raise damage(self.path, error) from error
-        # A connection keeps the log and its index in place; deleted, other writers' changes would go past this one.
-        self._files |= {path: _identity(path) for path in (f"{self.path}-wal", f"{self.path}-shm")}
+        self._sight.opened()
 
     def check(self, now: float) -> Refuse | None:
         """Refuse when the database cannot be trusted at `now` (epoch seconds, on a clock that may also step back)."""
@@ -61,22 +59,12 @@ class Watch:
     def _fault(self) -> str | None:
         """What is wrong with the database; None: nothing, and everything that changed has been taken in."""
         try:
-            fault = self._displaced()
+            fault = self._sight.lost()
             if fault is None:
                 self._reload()
         except (OSError, sqlite3.Error) as error:
             return f"{self.path}: {error}"
         return fault
-
-    def _displaced(self) -> str | None:
-        for path, known in self._files.items():
-            if _identity(path) != known:
-                return f"{path} was replaced or is gone"
-        size = self.path.stat().st_size
-        if size < self._size:
-            return f"{self.path} was cut short"
-        self._size = size
-        return None if self._epochs.in_place() else "the file of epochs was replaced or is gone"
 
     def _reload(self) -> None:
         epoch = self._epochs.read(KEYS)
@@ -94,14 +82,6 @@ class Watch:
 def unavailable(fault: str) -> Refuse:
     """The refusal of every call while something is wrong."""
     return Refuse(Code.STORE_UNAVAILABLE, f"key database: {fault}")
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116, half the price of Path.stat
-    except OSError:
-        return None
-    return found.st_ino, found.st_dev
 
 
 def _subject(stored: str) -> str | bytes:

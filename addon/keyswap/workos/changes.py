@@ -8,7 +8,6 @@ remembered lives as long as its time to live allows.
 """
 
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from keyswap.databases import Sight
 from keyswap.model import Damage
 from keyswap.state import REMOTE, Epochs, StateDirectory
 from keyswap.workos.ended import Ended
@@ -59,10 +59,8 @@ class Changes:
         self._writer: sqlite3.Connection | None = None
         self._writing = threading.Lock()
         self._last = float("-inf")
-        self._size = 0
         STORE.create_if_missing(state)
-        # Identified before it is opened: what replaces it in between is noticed.
-        self._files = {str(self.path): _identity(str(self.path))}
+        self._sight = Sight(self.path, epochs)
         self._reader = STORE.connect(self.path, busy_ms=_BUSY_MS, setup="PRAGMA query_only = ON;")
         try:
             self._epoch = epochs.read(REMOTE)
@@ -72,8 +70,7 @@ class Changes:
         except (sqlite3.Error, TypeError) as error:  # TypeError: the row is missing
             self._reader.close()
             raise _broken(self.path, error) from error
-        # A connection keeps the log and its index in place; deleted, other writers' changes would go past this one.
-        self._files |= {path: _identity(path) for path in (f"{self.path}-wal", f"{self.path}-shm")}
+        self._sight.opened()
 
     def subscribe(self, forget: Callable[[Change], None]) -> None:
         """Have each change that is taken in from now on told to `forget`, in the order of their recording."""
@@ -155,7 +152,7 @@ class Changes:
     def _connection(self) -> sqlite3.Connection:
         """The connection to write on, proven to lead where others read."""
         try:
-            moved = self._displaced()
+            moved = self._sight.lost()
         except OSError as error:
             moved = str(error)
         if moved is not None:
@@ -167,7 +164,7 @@ class Changes:
     def _look(self, now: float) -> None:
         self._last = now
         try:
-            fault = self._displaced()
+            fault = self._sight.lost()
             found = self._read(now) if fault is None else []
         except (OSError, sqlite3.Error) as error:
             fault, found = str(STORE.damage(self.path, error) if isinstance(error, sqlite3.Error) else error), []
@@ -178,16 +175,6 @@ class Changes:
                 logger.error("what WorkOS said has changed cannot be read: %s", fault)
             self.fault = fault
         self._tell(found, now)
-
-    def _displaced(self) -> str | None:
-        for path, known in self._files.items():
-            if _identity(path) != known:
-                return f"{path} was replaced or is gone"
-        size = self.path.stat().st_size
-        if size < self._size:
-            return f"{self.path} was cut short"
-        self._size = size
-        return None if self._epochs.in_place() else "the file of epochs was replaced or is gone"
 
     def _read(self, now: float) -> list[Change]:
         """What is new. The epoch is read before the rows: a change in between is seen once too often, never not."""
@@ -229,11 +216,3 @@ def _broken(path: Path, error: Exception) -> Damage:
     if isinstance(error, sqlite3.Error):
         return STORE.damage(path, error)
     return Damage(f"database of changes {path} is damaged (a row is missing): move it away, it is made anew")
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116, half the price of Path.stat
-    except OSError:
-        return None
-    return found.st_ino, found.st_dev
