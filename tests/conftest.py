@@ -1,6 +1,36 @@
-"""What all tests have in common: a property that takes long on a busy machine is no less true."""
+"""What folders share: WorkOS as the tests have it, and what may stand in its way.
 
+A property that takes long on a busy machine is no less true: none has a deadline.
+"""
+
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
+
+import workos_standin
+from fault_proxy import FaultProxy
+from workos_standin import Standin
 
 settings.register_profile("keyswap", deadline=None)
 settings.load_profile("keyswap")
+
+
+@pytest.fixture
+def standin() -> Iterator[Standin]:
+    """WorkOS, that was asked nothing its document does not have, and answered nothing of the kind."""
+    yield from workos_standin.running()
+
+
+@pytest.fixture
+def proxy(standin: Standin) -> Iterator[FaultProxy]:
+    """What stands between us and WorkOS."""
+    found = FaultProxy(standin.port)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def workos_key(monkeypatch: pytest.MonkeyPatch, standin: Standin) -> None:
+    """Gateways and commands find WorkOS' secret key."""
+    monkeypatch.setenv("WORKOS_API_KEY", standin.secret)

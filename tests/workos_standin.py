@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -165,6 +166,14 @@ class Standin:
         with self._lock:
             self._number += 1
             return self._number
+
+
+def running() -> Iterator[Standin]:
+    """One while a fixture is in use, that was asked and answered nothing that its document does not have."""
+    made = Standin()
+    yield made
+    made.close()
+    assert not made.complaints
 
 
 def _moment(created_at: str, start: str) -> bool:

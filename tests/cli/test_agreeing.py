@@ -2,7 +2,6 @@
 
 import json
 import socket
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,12 +17,8 @@ REQUIRED = ("pets:read", "pets:write", "pets:all", "pets:drop", "admin")
 
 
 @pytest.fixture
-def workos(monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin]:
-    standin = Standin()
-    monkeypatch.setenv("WORKOS_API_KEY", standin.secret)
-    yield standin
-    standin.close()
-    assert standin.complaints == []
+def workos(standin: Standin, workos_key: None) -> Standin:
+    return standin
 
 
 def home_of(folder: Path, url: str, policy: str = "openapi: {spec: api.yaml}\n", api: str = PETS) -> Home:

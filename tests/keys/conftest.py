@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from fault_proxy import FaultProxy
 from keys.parts import Parts
 from keys.remote import Remote
 from workos_standin import Standin
@@ -15,23 +14,6 @@ from workos_standin import Standin
 def parts(tmp_path: Path) -> Iterator[Parts]:
     """A state directory with everything that stands on it."""
     found = Parts(tmp_path / "state")
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def standin() -> Iterator[Standin]:
-    """WorkOS, that was asked nothing its document does not have, and answered nothing of the kind."""
-    found = Standin()
-    yield found
-    found.close()
-    assert not found.complaints
-
-
-@pytest.fixture
-def proxy(standin: Standin) -> Iterator[FaultProxy]:
-    """What stands between us and WorkOS."""
-    found = FaultProxy(standin.port)
     yield found
     found.close()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import workos_standin
 from harness import Backend, Client, Gateway, Home, Reply, eventually
 from sessions.issuing import AUTHKIT, CONNECT, ENVIRONMENT, Endpoint, agent, client, machine, token, user
 from workos_standin import Standin
@@ -36,10 +37,7 @@ limits:
 
 @pytest.fixture(scope="module")
 def standin() -> Iterator[Standin]:
-    made = Standin()
-    yield made
-    made.close()
-    assert made.complaints == []
+    yield from workos_standin.running()
 
 
 @pytest.fixture(scope="module")
@@ -203,12 +201,6 @@ def test_who_guesses_is_stopped_before_workos_is_asked(gateway: Gateway, standin
     assert gateway.get("/pets", "sk_live_new").code == "rate-limited"
     assert not any("validations" in target for _, _, target, _ in standin.asked[asked:])
     assert gateway.get("/pets", "sk_live_known").status == 200
-
-
-@pytest.fixture
-def workos_key(monkeypatch: pytest.MonkeyPatch, standin: Standin) -> None:
-    """Commands find the secret key too."""
-    monkeypatch.setenv("WORKOS_API_KEY", standin.secret)
 
 
 @pytest.mark.parametrize("value", [None, "", "short", "sk_live with spaces", "sk_live\n"])

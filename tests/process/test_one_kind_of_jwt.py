@@ -57,15 +57,6 @@ CASES = {
 
 
 @pytest.fixture
-def standin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin]:
-    made = Standin()
-    monkeypatch.setenv("WORKOS_API_KEY", made.secret)
-    yield made
-    made.close()
-    assert made.complaints == []
-
-
-@pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
     made = Endpoint("a")
     yield made
@@ -101,7 +92,7 @@ class Town:
 
 
 @pytest.fixture
-def town(tmp_path: Path, standin: Standin, endpoint: Endpoint) -> Iterator[Town]:
+def town(tmp_path: Path, standin: Standin, workos_key: None, endpoint: Endpoint) -> Iterator[Town]:
     made = Town(Home(tmp_path, f"http://127.0.0.1:{free_port()}"), standin, endpoint)
     yield made
     for gateway in made.gateways:

@@ -25,13 +25,9 @@ LONG = "api_keys: {source: workos, cache_ttl: 1h, refresh_ahead: 0.9}\n"
 
 
 @pytest.fixture
-def workos(monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin]:
-    standin = Standin()
-    monkeypatch.setenv("WORKOS_API_KEY", standin.secret)
+def workos(monkeypatch: pytest.MonkeyPatch, standin: Standin, workos_key: None) -> Standin:
     monkeypatch.setenv("WORKOS_WEBHOOK_SECRET", HOOK_SECRET)
-    yield standin
-    standin.close()
-    assert standin.complaints == []
+    return standin
 
 
 def begun(start: Start, home: Home, workos: Standin, events: str, workers: int = 2) -> Gateway:

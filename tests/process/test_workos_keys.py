@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +16,8 @@ from fault_proxy import FaultProxy
 from harness import Backend, Client, Gateway, Home, Reply, eventually
 from workos_standin import SECRET, Standin
 
+pytestmark = pytest.mark.usefixtures("workos_key")
+
 Start = Callable[..., Gateway]
 KEY = "sk_live_0123456789abcdef"
 POLICY = """
@@ -23,22 +25,6 @@ tokens: {{algorithm: EdDSA}}
 workos: {{base_url: "{url}", api_key_env: WORKOS_API_KEY, events: poll, max_rate: {rate}}}
 api_keys: {{source: workos, cache_ttl: {ttl}, stale_if_error: {stale}, timeout: {timeout}, negative_ttl: 10s}}
 """
-
-
-@pytest.fixture
-def standin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin]:
-    monkeypatch.setenv("WORKOS_API_KEY", SECRET)
-    found = Standin()
-    yield found
-    found.close()
-    assert not found.complaints
-
-
-@pytest.fixture
-def proxy(standin: Standin) -> Iterator[FaultProxy]:
-    found = FaultProxy(standin.port)
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -18,19 +18,9 @@ BAD = tuple(fault for fault in FAULTS if fault not in {"none", "slow", "empty"})
 
 
 @pytest.fixture
-def standin() -> Iterator[Standin]:
-    found = Standin()
-    found.key(BODY["value"])
-    yield found
-    found.close()
-    assert not found.complaints
-
-
-@pytest.fixture
-def proxy(standin: Standin) -> Iterator[FaultProxy]:
-    found = FaultProxy(standin.port)
-    yield found
-    found.close()
+def standin(standin: Standin) -> Standin:
+    standin.key(BODY["value"])
+    return standin
 
 
 @pytest.fixture
