@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 UNUSED_TICKS = 60
 """How often something is tended that no policy in force names before it is closed: for half a minute."""
 
-_SECRET = re.compile(r"[!-~]{8,4096}")
+_SECRET = re.compile(r"[!-~]{1,4096}")
 
 Guessing = Callable[[Request, float], Awaitable[Refuse | None]]
 """Whether somebody has guessed too much already."""
@@ -283,8 +283,7 @@ def callers(
     """The verifiers of a policy. Raises Damage when it needs what is not there; `file` is the policy's own."""
     verifiers: dict[str, Verifier] = {}
     remote, environment = None, None
-    is_named = "workos" in policy.model_fields_set
-    if policy.api_keys.source == "workos" or (is_named and policy.sessions and policy.workos.events == "poll"):
+    if policy.api_keys.source == "workos" or _hears_of_sessions(policy):
         secret = secret_of(policy.workos.api_key_env, "api_key_env", file)
         environment = elsewhere.environment(policy, secret)
         if policy.api_keys.source == "workos":
@@ -306,11 +305,22 @@ def callers(
     return Callers(local, verifiers, remote, sessions, environment, polls, hook, elsewhere)
 
 
+def _hears_of_sessions(policy: Policy) -> bool:
+    """Whether events are to be polled for the sake of sessions alone, which goes without WorkOS' secret key as well."""
+    said = policy.workos
+    if not policy.sessions or "workos" not in policy.model_fields_set or said.events != "poll":
+        return False
+    if said.api_key_env in os.environ or "events" in said.model_fields_set:
+        return True
+    logger.warning("%s is not set: sessions that are revoked live on until their tokens end", said.api_key_env)
+    return False
+
+
 def secret_of(name: str, field: str, file: Path) -> str:
     """A secret of WorkOS' that a policy names. Raises Damage."""
     value = os.environ.get(name)
     if value is None or not _SECRET.fullmatch(value):
-        what = "is not set" if value is None else "holds none: it is short, or has spaces or other characters"
+        what = "is not set" if value is None else "holds none: it is empty, or has spaces or other characters"
         raise Damage(
             f"{file}:{line_at(file, f'/workos/{field}') or 1}: workos.{field}: the environment variable {name} {what}: "
             "set it to the secret that WorkOS' dashboard shows"

@@ -203,7 +203,7 @@ def test_who_guesses_is_stopped_before_workos_is_asked(gateway: Gateway, standin
     assert gateway.get("/pets", "sk_live_known").status == 200
 
 
-@pytest.mark.parametrize("value", [None, "", "short", "sk_live with spaces", "sk_live\n"])
+@pytest.mark.parametrize("value", [None, "", "sk_live with spaces", "sk_live\n"])
 def test_a_secret_that_is_none_stops_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """Without WorkOS' secret key there is no start, and one line says which variable is to hold it; it is not shown."""
     monkeypatch.delenv("WORKOS_API_KEY", raising=False)
@@ -216,6 +216,19 @@ def test_a_secret_that_is_none_stops_the_start(tmp_path: Path, monkeypatch: pyte
     assert "workos.api_key_env: the environment variable WORKOS_API_KEY" in gateway.output
     assert value is None or value.strip() not in {*gateway.output.split()} - {""}
     assert "Traceback" not in gateway.output
+
+
+def test_sessions_need_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, issuer: Endpoint) -> None:
+    """Sessions are taken without WorkOS' secret key too: a line says what is not heard then, unless events are asked for."""
+    monkeypatch.delenv("WORKOS_API_KEY", raising=False)
+    home = Home(tmp_path, "http://127.0.0.1:9")
+    said = f'sessions: [{{issuers: ["{AUTHKIT}"], jwks_url: "{issuer.url}"}}]\nworkos: {{client_id: {ENVIRONMENT}'
+    home.write_policy(said + "}\n")
+    gateway = Gateway(home, "serve").ready()
+    assert gateway.get("/", token(user(int(time.time())))).status == 502
+    assert "WORKOS_API_KEY is not set: sessions that are revoked live on" in gateway.stop()
+    home.write_policy(said + ", events: poll}\n")
+    assert Gateway(home, "serve").ended() == 3
 
 
 def test_init_writes_a_policy_for_workos(tmp_path: Path) -> None:
