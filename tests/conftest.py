@@ -1,8 +1,10 @@
 """What folders share: WorkOS as the tests have it, and what may stand in its way.
 
-A property that takes long on a busy machine is no less true: none has a deadline.
+A property that takes long on a busy machine is no less true: none has a deadline. A run in the background is begun deaf
+to SIGINT, and so would be every process that a test begins.
 """
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,7 @@ from workos_standin import Standin
 
 settings.register_profile("keyswap", deadline=None)
 settings.load_profile("keyswap")
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
