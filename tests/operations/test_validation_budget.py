@@ -13,13 +13,14 @@ from operations.judged import JSON, Api, of_body
 COSTLY = "it is too costly to be judged"
 NESTED = "{anyOf: [{type: object, required: [a], properties: {a: {$ref: '#/components/schemas/N'}}}, {type: object, maxProperties: 1, properties: {a: {$ref: '#/components/schemas/N'}}, required: [a]}, {type: integer}]}"
 HEAD = f"openapi: 3.1.0\ncomponents: {{schemas: {{N: {NESTED}}}}}"
+BOUND_S = 0.1
 MEMBERS = json.dumps({f"k{number}": 1 for number in range(80_000)}).encode()
 
 
 def spent_s(api: Api, body: bytes) -> tuple[list[str], float]:
-    """What is said of a body, and the processor's time that it took: the best of three, since others run here too."""
-    took = []
-    for _ in range(3):
+    """What is said of a body, and the processor's time that it took: the best of several, since others run here too."""
+    took: list[float] = []
+    while len(took) < 3 or (min(took) >= BOUND_S and len(took) < 12):
         began = time.thread_time()
         told = api.messages("POST", "/a", JSON, body=body)
         took.append(time.thread_time() - began)
@@ -50,9 +51,9 @@ def spent_s(api: Api, body: bytes) -> tuple[list[str], float]:
     ],
 )  # fmt: skip
 def test_no_body_holds_the_loop(tmp_path: Path, schema: str, body: bytes, told: list[str]) -> None:
-    """A request is judged, or refused as too costly, in less than 0.2 s of a busy processor; the bound is steps, not time."""
+    """A request is judged, or refused as too costly, in less than 0.1 s of the processor; the bound is steps, not time."""
     found, spent = spent_s(of_body(tmp_path, schema, HEAD), body)
-    assert found == told and spent < 0.2
+    assert found == told and spent < BOUND_S
 
 
 def test_an_ordinary_body_is_far_from_the_bound(tmp_path: Path) -> None:
