@@ -72,7 +72,7 @@ def test_a_backend_that_closes_closes_no_caller(gateway: Gateway, key: str, reco
     with connect(gateway.port) as connection:
         for number in range(1, 4):
             connection.sendall(head("GET", "/", key))
-            heard = listen(connection, b"0\r\n\r\n" if chunked else b"\r\n\r\nok")
+            heard = listen(connection, b"\r\n0\r\n\r\n" if chunked else b"\r\n\r\nok")
             assert heard.status == 200 and not heard.ended and b"connection" not in heard.data.lower()
             assert len(recorder.received) == number
 

@@ -79,7 +79,7 @@ def test_a_stop_under_load_loses_nothing(start: Start, home: Home, noting: Notin
         eventually("many requests", lambda: len(load.asked) > 150)
         told = time.monotonic()
         gateway.process.send_signal(signal.SIGTERM)
-        heard = listen(stream, b"0\r\n\r\n")
+        heard = listen(stream, b"\r\n0\r\n\r\n")
         assert heard.data.count(b"data: e") == 30, heard
         assert gateway.ended() == 0, gateway.output
         with pytest.raises(ConnectionRefusedError):
@@ -141,7 +141,7 @@ def test_what_goes_on_is_cut_after_the_grace(start: Start, home: Home) -> None:
             plain.sendall(caller.send(TextMessage("still there?")))
             caller.receive_data(plain.recv(4096))
             assert [event.data for event in caller.events() if isinstance(event, TextMessage)] == ["still there?"]
-        cut = listen(stream, b"0\r\n\r\n", 10)
+        cut = listen(stream, b"\r\n0\r\n\r\n", 10)
         took = time.monotonic() - began
         assert cut.ended and not cut.data.endswith(b"0\r\n\r\n") and 1.5 < took < 4, (took, cut.data[-100:])
         assert listen(plain, patience_s=5).ended
