@@ -26,11 +26,16 @@ from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, mode_servers
 from mitmproxy.proxy.commands import Log, SendData, StartHook
 from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import HttpLayer, HttpStream
 from mitmproxy.proxy.server import ConnectionIO
 
+from keyswap.shell import inside, listening
+from keyswap.shell.inside_hops import wrap
+
 Handler = Callable[[Any], Any]
-CLEARING_S = 1.0
-"""How long those are taken in who wait to be accepted when a listener closes."""
+SETTLING_S, CLEARING_S = 0.2, 1.0
+"""When a listener closes, those are taken in who wait to be accepted, until nobody has come for so long, and no longer
+than so long: a connection that is being made takes a round trip."""
 
 
 class LeanAddons(AddonManager):
@@ -207,8 +212,8 @@ class SharedListener:
     One connection is accepted a turn of the event loop: whoever has more to do takes fewer.
     """
 
-    def __init__(self, listening: socket.socket) -> None:
-        self._listening = _Bound(fileno=listening.detach())
+    def __init__(self, shared: socket.socket) -> None:
+        self._listening = _Bound(fileno=shared.detach())
         self._server: asyncio.Server | None = None
         listener = self
 
@@ -227,15 +232,22 @@ class SharedListener:
         if self._server is not None and self._server.sockets:
             await self._server.start_serving()
 
+    def let_nobody_in(self) -> None:
+        """Let no connection begin any more, in any process that shares the socket."""
+        listening.let_nobody_in(self._listening)
+
     async def clear(self) -> None:
         """Take in those who wait to be accepted: to close the socket before would reset their connections."""
         waits = select.poll()
         waits.register(self._listening, select.POLLIN)
-        until = time.monotonic() + CLEARING_S
-        while self._server is not None and self._server.is_serving() and waits.poll(0):
-            if time.monotonic() > until:
+        began = quiet = time.monotonic()
+        while self._server is not None and self._server.is_serving():
+            now = time.monotonic()
+            someone = bool(waits.poll(0))
+            quiet = now if someone else quiet
+            if now - began > CLEARING_S or now - quiet > SETTLING_S:
                 return
-            await asyncio.sleep(0)  # the event loop accepts one
+            await asyncio.sleep(0 if someone else 0.002)  # the event loop accepts one
 
 
 class _Bound(socket.socket):
@@ -250,7 +262,7 @@ def lighten() -> None:
 
     Connections are LeanConnection; a stream's context is made without a server that is thrown away at once; messages
     are not looked through for fields of another type; a header is looked for in one pass, without an exception where
-    it is missing.
+    it is missing; a stream that has ended is freed at once, not when the garbage collector comes by.
     """
     mode_servers.ProxyConnectionHandler = LeanConnection  # type: ignore[misc]
     Context.fork = _fork  # type: ignore[method-assign]
@@ -258,6 +270,36 @@ def lighten() -> None:
     message.__post_init__ = _as_it_is
     headers: Any = http.Headers
     headers.get_all, headers.get, headers.__contains__ = _get_all, _get, _contains
+    wrap(HttpLayer, "__init__", _with_streams)
+
+
+def _with_streams(original: Any, self: Any, *given: Any) -> None:
+    original(self, *given)
+    self.streams = _Streams()
+
+
+class _Streams(dict[int, HttpStream]):
+    """The streams of a connection. mitmproxy drops one by `pop` when it has ended, or all but its last event."""
+
+    def pop(self, stream_id: int, default: Any = None) -> Any:
+        """As it is, and what was found is let go when the event is over in which it ends."""
+        stream = super().pop(stream_id, default)
+        if stream is not None:
+            asyncio.get_running_loop().call_soon(_let_go, stream)
+        return stream
+
+
+def _let_go(stream: Any) -> None:
+    """Undo the circles that an ended stream and its flow stand in: the collector took 180 µs for each 14 requests."""
+    if stream._paused is None:
+        stream.client_state = stream.server_state = _over
+        stream.context.layers = []
+        if hasattr(stream, "flow"):
+            inside.give_ticket(stream.flow, None)
+
+
+def _over(_event: events.Event) -> tuple[()]:
+    return ()
 
 
 def _fork(self: Context) -> Context:

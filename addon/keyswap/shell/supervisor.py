@@ -19,6 +19,7 @@ from keyswap.shell.channel import Channel
 from keyswap.shell.chorus import Chorus
 from keyswap.shell.control import ControlSocket
 from keyswap.shell.crew import Crew
+from keyswap.shell.listening import let_nobody_in, listen, taken
 from keyswap.shell.notifying import READY, STOPPING, notify
 from keyswap.shell.start import Start, address, ready_line
 from keyswap.shell.workers import Worker
@@ -183,6 +184,7 @@ class Supervisor:
 
     async def _end(self, places: list[asyncio.Task[None]]) -> None:
         self._stop.set()
+        let_nobody_in(self._listening)
         self._listening.close()  # with the last worker's it is closed for good: connections are refused, not kept
         self._crew.stopping = True
         notify(STOPPING)
@@ -208,29 +210,6 @@ def _say(line: str) -> None:
 
 def _soon(wait_s: float) -> str:
     return f" in {wait_s:g} s" if wait_s else ""
-
-
-def listen(start: Start) -> socket.socket:
-    """The socket of the workers, bound: connections are refused until they are ready. Raises Damage."""
-    try:
-        found = socket.getaddrinfo(start.host, start.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        listening = socket.socket(found[0][0], socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if found[0][0] == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.bind(found[0][4])
-    except OSError as error:
-        raise taken(start, error) from error
-    listening.setblocking(False)
-    return listening
-
-
-def taken(start: Start, error: OSError) -> Damage:
-    """What is said when nobody can listen."""
-    why = error.strerror or error
-    return Damage(
-        f"{start.listen} cannot be listened on ({why}): is another program using it, or is it not this machine's?"
-    )
 
 
 async def serve(start: Start) -> None:

@@ -65,6 +65,7 @@ async def _serve(
             task = asyncio.get_running_loop().create_task(_answer(channel, service, said))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+    listener.let_nobody_in()  # a supervisor that could have said so is gone, and all of its workers end
     stopping.begin()
 
 

@@ -1,0 +1,65 @@
+"""The listening socket that a supervisor and its workers share: how it is made, and how it ends without losing anybody.
+
+Law: closing a listening socket resets those who wait there to be accepted. So nobody new is let in first; those who are
+on their way are taken in; then it is closed. Whoever comes meanwhile has got no answer, asks again after a second, as
+TCP does (RFC 6298 §2), and is refused then.
+"""
+
+import ctypes
+import socket
+import struct
+import sys
+from contextlib import suppress
+
+from keyswap.model import Damage
+from keyswap.shell.start import Start
+
+_ATTACH_FILTER = 26
+"""SO_ATTACH_FILTER (socket(7)), which Python's socket does not name."""
+_NO_NEW = b"".join(
+    struct.pack("=HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the flags of the TCP header,
+        (0x54, 0, 0, 0x12),  # of them SYN and ACK;
+        (0x15, 0, 1, 0x02),  # is it SYN alone?
+        (0x06, 0, 0, 0),  # then the packet is dropped,
+        (0x06, 0, 0, 0xFFFFFFFF),  # else it is taken
+    )
+)
+"""A packet filter in the kernel's classic BPF: nobody begins a connection, and what was begun is not held up."""
+
+
+def listen(start: Start) -> socket.socket:
+    """The socket of the workers, bound: connections are refused until they are ready. Raises Damage."""
+    try:
+        found = socket.getaddrinfo(start.host, start.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        listening = socket.socket(found[0][0], socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if found[0][0] == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(found[0][4])
+    except OSError as error:
+        raise taken(start, error) from error
+    listening.setblocking(False)
+    return listening
+
+
+def taken(start: Start, error: OSError) -> Damage:
+    """What is said when nobody can listen."""
+    why = error.strerror or error
+    return Damage(
+        f"{start.listen} cannot be listened on ({why}): is another program using it, or is it not this machine's?"
+    )
+
+
+def let_nobody_in(listening: socket.socket) -> None:
+    """Let no connection begin at this socket any more, whoever shares it; those that have begun can be accepted.
+
+    There is no way back, and only Linux can do it: elsewhere nothing changes.
+    """
+    if sys.platform != "linux":
+        return
+    code = ctypes.create_string_buffer(_NO_NEW, len(_NO_NEW))
+    program = struct.pack("@HP", len(_NO_NEW) // 8, ctypes.addressof(code))  # struct sock_fprog
+    with suppress(OSError):  # a system that calls itself Linux and has no such filters
+        listening.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)

@@ -1,0 +1,86 @@
+"""What a request leaves to Python's garbage collector, whose pauses are the longest that the gate itself has."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from certificates import self_signed
+from harness import Client, Gateway, Home, eventually
+from raw import Http2, tls
+
+COUNTING = """
+import gc, os
+total = 0
+def count(phase, info):
+    global total
+    if phase == "stop":
+        total += info["collected"]
+        with open(f"{FOLDER}/{os.getpid()}", "w") as file:
+            file.write(str(total))
+gc.callbacks.append(count)
+gc.set_threshold(50, 1, 1)
+"""
+"""Run by every process as it begins: it collects all the time, and writes down how many objects it freed so far."""
+EACH = 300
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> tuple[tuple[str, ...], Callable[[], int]]:
+    """A command that has a gateway write down what its collectors freed, and the objects that were so far."""
+    code, counts = tmp_path / "code", tmp_path / "counts"
+    code.mkdir()
+    counts.mkdir()
+    (code / "sitecustomize.py").write_text(COUNTING.replace("{FOLDER}", str(counts)))
+    path = os.pathsep.join(filter(None, (str(code), os.environ.get("PYTHONPATH"))))
+    return ("env", f"PYTHONPATH={path}"), lambda: sum(int(file.read_text() or "0") for file in counts.iterdir())
+
+
+def test_requests_leave_no_garbage(
+    start: Callable[..., Gateway], home: Home, counted: tuple[tuple[str, ...], Callable[[], int]]
+) -> None:
+    """Requests over a connection that stays, admitted with and without a body or refused, are freed when they end: fewer
+    than one object of each is left to the collector (it was 50)."""
+    before, freed = counted
+    _, key = home.key()
+    gateway = start("serve", before=before).ready()
+    with Client(gateway.port) as client:
+
+        def ask(times: int) -> None:
+            for _ in range(times):
+                assert client.ask("GET", "/", key).status == 200
+                assert client.ask("POST", "/", key, body=b"x" * 100).status == 200
+                assert client.ask("GET", "/", "ksw_test_none").status == 401
+
+        ask(20)
+        began = freed()
+        assert began > 0
+        ask(EACH)
+        assert freed() - began < 3 * EACH
+
+
+def test_streams_leave_no_garbage(
+    start: Callable[..., Gateway], home: Home, counted: tuple[tuple[str, ...], Callable[[], int]]
+) -> None:
+    """Refused streams of an HTTP/2 connection that stays: the same."""
+    before, freed = counted
+    certificate = self_signed(home.folder, "gateway")
+    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
+    gateway = start("serve", *words, before=before)
+    eventually("it is ready", lambda: '"ready"' in gateway.output)
+    with tls(gateway.port, certificate, "h2") as connection:
+        caller = Http2(connection)
+
+        def ask(times: int) -> None:
+            for _ in range(times):
+                stream = caller.ask("GET", "/", "ksw_test_none")
+                caller.until(partial(getattr, stream, "ended"))
+                assert stream.status == 401
+
+        ask(20)
+        began = freed()
+        assert began > 0
+        ask(EACH)
+        assert freed() - began < EACH
