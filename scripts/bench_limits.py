@@ -45,6 +45,8 @@ log: {decisions: off}
 limits: [%s]
 """
 GET = packed(b"GET", b"x")
+ROUNDS = 3
+"""What is noisy is measured so often, and the median told."""
 BY = ("key", "org", "user", "ip", "agent", "session")
 LIMITS = [Limit(f"limit-{number}", Kind.RATE, 10**8, 10**8, 1) for number in range(6)]
 ASKS = tuple(
@@ -92,12 +94,29 @@ def others(count: int) -> None:
 
 
 def buckets(folder: Path, count: int) -> None:
-    """So many live buckets: what each costs, and the worst pause while they are made."""
-    store = LocalLimits(StateDirectory(folder / "many").open())
-    slow = Limit("per-key", Kind.RATE, 10, 10, 86400)
-    before, worst, taken, times = resident(), 0.0, 0.0, array("d")
+    """So many live buckets: what each costs, and the worst pause while they are made, in each of three runs.
+
+    The worst of a million is mostly somebody else's: beside it stands that of a loop that does nothing for as long.
+    """
     gc.collect()
     gc.freeze()  # as the service does when a policy has been loaded
+    runs = [_made(folder / f"many-{run}", count) for run in range(ROUNDS)]
+    each = max(each for each, _, _ in runs)
+    tell(f"{count:,} live buckets, local", f"{each:.0f} bytes each", "≤ 200", each <= 200)
+    worst, p999 = median(run[1] for run in runs), median(run[2] for run in runs)
+    idle = median(_idle_pause(count) for _ in range(ROUNDS))
+    told = ", ".join(f"{run[1] * 1e3:.2f}" for run in runs)
+    measured = (
+        f"{worst * 1e3:.2f} ms (median of {told}; p99.9 {p999 * 1e6:.0f} µs; of an empty loop {idle * 1e3:.2f} ms)"
+    )
+    tell("the worst pause while they are made", measured, "≤ 2 ms", worst <= 0.002)
+
+
+def _made(folder: Path, count: int) -> tuple[float, float, float]:
+    """Bytes of a bucket, the worst pause where the system did not give the processor to somebody else, and p99.9."""
+    store = LocalLimits(StateDirectory(folder).open())
+    slow = Limit("per-key", Kind.RATE, 10, 10, 86400)
+    before, worst, times = resident(), 0.0, array("d")
     for number in range(count):
         ask = (Ask(slow, f"per-key\x1fkey\x1fkey_01J0000000000000{number:010d}", 1),)
         switches, began = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()
@@ -106,14 +125,22 @@ def buckets(folder: Path, count: int) -> None:
         times.append(took)
         if resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw == switches:
             worst = max(worst, took)
-        else:
-            taken = max(taken, took)  # the system gave the processor to somebody else meanwhile
     grew = (resident() - before) - sys.getsizeof(times)
-    each, p999 = max(grew / count, store.status()["bytes"] / count), quantiles(times, n=1000)[-1] * 1e6  # type: ignore[operator]
-    tell(f"{count:,} live buckets, local", f"{each:.0f} bytes each", "≤ 200", each <= 200)
-    measured = f"{worst * 1e3:.2f} ms (p99.9 {p999:.0f} µs; {taken * 1e3:.2f} ms where the processor was taken away)"
-    tell("the worst pause while they are made", measured, "≤ 2 ms", worst <= 0.002)
+    each = max(grew / count, store.status()["bytes"] / count)  # type: ignore[operator]
     ran(store.close())
+    shutil.rmtree(folder)
+    return each, worst, quantiles(times, n=1000)[-1]
+
+
+def _idle_pause(count: int) -> float:
+    """The worst pause of a loop that does nothing for about as long."""
+    worst, last, until = 0.0, time.perf_counter(), time.perf_counter() + count * 5e-6
+    switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    while last < until:
+        now, before = time.perf_counter(), switches
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        worst, last = max(worst, now - last if switches == before else 0.0), now
+    return worst
 
 
 def resident() -> int:
@@ -162,20 +189,26 @@ async def round_trips(port: int, count: int) -> None:
         async def library() -> Any:
             return await client.get("x")
 
-        times: dict[Callable[[], Any], list[float]] = {pour: [], bare: [], library: []}
-        for turn in range(count):
-            for act, found in times.items():
-                began = time.perf_counter()
-                await act()
-                if turn > count // 10:
-                    found.append(time.perf_counter() - began)
-        ours, same, theirs = (median(found) * 1e6 for found in times.values())
-        ratio = ours / same
+        rounds = [await _interleaved((pour, bare, library), count) for _ in range(ROUNDS)]
+        ratio = median(ours / same for ours, same, _ in rounds)
+        ours, same, theirs = (median(found) for found in zip(*rounds, strict=True))
         what = f"{number} limit{'s' * (number > 1)} of a request, Valkey on loopback"
         measured = f"{ours:.0f} µs, a bare GET {same:.0f} µs: {ratio:.2f} × (valkey.asyncio's GET {theirs:.0f} µs)"
         tell(what, measured, "≤ 1.3 ×", ratio <= 1.3)
     await client.aclose()
     await store.close()
+
+
+async def _interleaved(acts: tuple[Callable[[], Any], ...], count: int) -> tuple[float, ...]:
+    """The median time of each, in µs, each done so often in turn."""
+    times: list[list[float]] = [[] for _ in acts]
+    for turn in range(count):
+        for act, found in zip(acts, times, strict=True):
+            began = time.perf_counter()
+            await act()
+            if turn > count // 10:
+                found.append(time.perf_counter() - began)
+    return tuple([median(found) * 1e6 for found in times])
 
 
 def main() -> None:
@@ -192,7 +225,7 @@ def main() -> None:
                     json.dumps(["limits in Valkey", "not measured: no valkey-server or redis-server", "≤ 1.3 ×", None])
                 )
             else:
-                asyncio.run(round_trips(port, 500 if quick else 4000))
+                asyncio.run(round_trips(port, 500 if quick else 3000))
 
 
 if __name__ == "__main__":
