@@ -269,7 +269,7 @@ class Table:
 
 
 def _mapped(handle: int, size: int) -> mmap.mmap:
-    """Map a file of which a page here and there is wanted: the system, which reads ahead, would take a millisecond more."""
+    """Map a file of which a page here and there is wanted: reading ahead would take a millisecond more."""
     mapped = mmap.mmap(handle, size)
     if hasattr(mmap, "MADV_RANDOM"):
         mapped.madvise(mmap.MADV_RANDOM)

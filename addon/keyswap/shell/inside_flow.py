@@ -22,7 +22,7 @@ from mitmproxy.proxy.layers.http import _http2
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestData
 
-from keyswap.shell import inside_hops
+from keyswap.shell import inside_hops, inside_upstream
 from keyswap.shell.inside_hops import wrap
 from keyswap.shell.inside_http import watch_of
 
@@ -102,6 +102,7 @@ def install() -> None:
     wrap(server, "_handle_event", _handle)
     wrap(server, "done", _done)
     inside_hops.install()
+    inside_upstream.install()
 
 
 def _begin(original: Any, self: Any, *given: Any) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from mitmproxy.http import Response
-from mitmproxy.proxy.commands import CloseConnection
 from mitmproxy.proxy.events import Event
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import websocket
@@ -20,7 +19,6 @@ from wsproto.events import Message
 def install() -> None:
     """Change the layers of this process, after `inside_http`; doing it again changes nothing."""
     wrap(_http1.Http1Server, "send", _send_http1)
-    wrap(_http1.Http1Client, "mark_done", _end_upstream)
     wrap(websocket.WebsocketConnection, "events", _websocket_events)
 
 
@@ -35,25 +33,6 @@ def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
 
     vars(method).update(vars(original), before_flow=original)  # and `inside_http` still sees that it has been here
     setattr(owner, name, method)
-
-
-def close_upstream(response: Response) -> None:
-    """The backend closes its connection after this response, though its head does not say so any more."""
-    vars(response)["keyswap_closes"] = True
-
-
-def _end_upstream(original: Any, self: Any, **done: bool) -> CommandGenerator[None]:
-    """What closes the backend's connection is not the caller's business: mitmproxy looks at one head for both."""
-    closes = self.response is not None and "keyswap_closes" in vars(self.response)
-    ended: CommandGenerator[None] = _close_upstream(original, self, done) if closes else original(self, **done)
-    return ended
-
-
-def _close_upstream(original: Any, self: Any, done: dict[str, bool]) -> CommandGenerator[None]:
-    yield from original(self, **done)
-    if self.response is None and self.state != self.done:
-        self.state = self.done
-        yield CloseConnection(self.conn)
 
 
 def _send_http1(original: Any, self: Any, event: Event) -> CommandGenerator[None]:

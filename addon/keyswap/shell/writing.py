@@ -14,7 +14,7 @@ from keyswap.limits.fields import NAMES as LIMITS
 from keyswap.model import Admit, Code, Decision, Refuse, Reply
 from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
-from keyswap.shell import inside_hops
+from keyswap.shell import inside_upstream
 from keyswap.shell.washing import Washed
 
 
@@ -39,9 +39,12 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
         fields.insert(1, (b"Authorization", b"Bearer " + decision.token.encode()))
     declared = declared_length(request.headers) if washed.framed else 0
     if request.is_http2 and "content-length" not in request.headers:
-        # Without it the body would follow an HTTP/1 head that has no framing, and be read as the next request.
-        fields.append((b"Transfer-Encoding", b"chunked"))
-        declared = None
+        if not inside_upstream.ended_with_head(request):
+            # Without it the body would follow an HTTP/1 head that has no framing, and be read as the next request.
+            fields.append((b"Transfer-Encoding", b"chunked"))
+            declared = None
+        elif request.data.method in _WITH_CONTENT:
+            fields.append((b"Content-Length", b"0"))
     request.data.headers.fields = tuple(fields)  # a new Headers would look at every field again
     request.stream = declared is None or declared > whole_up_to
     if decision.operation.stripped:
@@ -52,6 +55,8 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
     request.data.host = upstream.host
 
 
+_WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))
+"""Backends want to be told that one of these has no body (RFC 9110 §8.6)."""
 _UPGRADE = (b"Connection", b"Upgrade")
 """As `washing` writes them, and nobody else: it drops those that come from a caller."""
 
@@ -155,7 +160,7 @@ def _hop(
     present = {field[0].lower() for field in fields}
     if b"close" in named and not closes:
         if present & _FRAMING or response.data.status_code in {204, 304}:
-            inside_hops.close_upstream(response)
+            inside_upstream.close_upstream(response)
         else:
             closes = True  # its body ends where the connection does
     dropped = named & present - _FRAMING

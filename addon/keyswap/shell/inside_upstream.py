@@ -1,0 +1,164 @@
+"""The connections to backends that a caller's connection keeps: another part of `inside`, installed by `inside_flow`.
+
+Law: a connection carries one request at a time, and another one only when the first has been answered whole and
+nothing more has come. It is never another caller's. One that has rested for longer than FRESH_S may be about to be
+closed by its backend: it gets a request only if that can go again (a safe method without a body, RFC 9110 §9.2.1 and
+§9.2.2), over a new connection, once, when the old one is closed before an answer has begun. Measured on mitmproxy
+12.2.3, which closes the connection behind after each request of an HTTP/2 caller, and sends all that it has over one
+that is closing.
+"""
+
+import time
+from typing import Any
+
+from mitmproxy.connection import Server
+from mitmproxy.http import Headers, Request, Response
+from mitmproxy.proxy.commands import CloseConnection
+from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.layers import http
+from mitmproxy.proxy.layers.http import _http1
+from mitmproxy.proxy.layers.http._base import HttpEvent
+from mitmproxy.proxy.layers.http._events import RequestEndOfMessage, RequestHeaders, ResponseProtocolError
+
+from keyswap.shell.inside_hops import wrap
+from keyswap.shell.inside_watch import layer_of
+
+FRESH_S = 1.0
+"""Backends keep a connection that rests for two seconds (gunicorn), five (Node.js, uvicorn, Apache) or longer."""
+MOST_KEPT = 8
+"""Connections at rest of one caller's connection; more than one only where that is HTTP/2."""
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
+_CLOSED = "server closed connection"
+"""How mitmproxy says that a backend has closed a connection without an answer."""
+
+
+def install() -> None:
+    """Change the layers of this process, after `inside_http`; doing it again changes nothing."""
+    wrap(http.HttpStream, "state_wait_for_request_headers", _begin)
+    wrap(_http1.Http1Client, "send", _send)
+    wrap(_http1.Http1Client, "mark_done", _done)
+    wrap(http.HttpLayer, "get_connection", _find)
+    wrap(http.HttpStream, "handle_protocol_error", _go_again)
+
+
+# ---- HTTP/2 before, HTTP/1.1 behind
+
+
+def _begin(original: Any, self: Any, event: RequestHeaders) -> CommandGenerator[None]:
+    if event.end_stream:
+        vars(event.request)["keyswap_ended"] = True
+    begun: CommandGenerator[None] = original(self, event)
+    return begun
+
+
+def ended_with_head(request: Request) -> bool:
+    """Whether nothing came behind its head, by HTTP/2's END_STREAM or by HTTP/1's fields."""
+    return "keyswap_ended" in vars(request)
+
+
+def _send(original: Any, self: Any, event: HttpEvent) -> CommandGenerator[None]:
+    """What comes by HTTP/2 is sent, and remembered, as the HTTP/1.1 request that it becomes."""
+    if isinstance(event, RequestHeaders) and event.request.is_http2:
+        event = RequestHeaders(event.stream_id, _as_http1(event.request), event.end_stream)
+    sent: CommandGenerator[None] = original(self, event)
+    return sent
+
+
+def _as_http1(request: Request) -> Request:
+    """As mitmproxy makes it, but without copying all of it: Host, and one cookie field (RFC 9113 §8.2.3, §8.3.1)."""
+    data = request.data
+    fields = [field for field in data.headers.fields if field[0].lower() != b"cookie"]
+    cookies = [value for name, value in data.headers.fields if name.lower() == b"cookie"]
+    if cookies:
+        fields.append((b"Cookie", b"; ".join(cookies)))
+    if data.authority and not any(name.lower() == b"host" for name, _ in fields):
+        fields.insert(0, (b"Host", data.authority))
+    made = Request.__new__(Request)
+    made.data = type(data)(**{**vars(data), "http_version": b"HTTP/1.1", "authority": b"", "headers": Headers(fields)})
+    return made
+
+
+# ---- Connections at rest
+
+
+def close_upstream(response: Response) -> None:
+    """The backend closes its connection after this response, though its head does not say so any more."""
+    vars(response)["keyswap_closes"] = True
+
+
+def _done(original: Any, self: Any, **done: bool) -> CommandGenerator[None]:
+    """Remember a connection whose request has been answered whole, unless it is to be closed now."""
+    closes = self.response is not None and "keyswap_closes" in vars(self.response)
+    yield from original(self, **done)
+    if not _rests(self):
+        return
+    kept = _kept(layer_of(self))
+    if len(kept) >= MOST_KEPT:
+        for gone in [server for server in kept if not server.connected]:
+            del kept[gone]
+    if closes or len(kept) >= MOST_KEPT:
+        self.state = self.done
+        yield CloseConnection(self.conn)
+    else:
+        kept[self.conn] = time.monotonic()
+
+
+def _kept(layer: Any) -> dict[Server, float]:
+    """The connections at rest, and since when."""
+    kept: dict[Server, float] = vars(layer).setdefault("keyswap_kept", {})
+    return kept
+
+
+def _rests(client: Any) -> bool:
+    return client.stream_id is None and client.request is None and client.state == client.read_headers
+
+
+def _find(original: Any, self: Any, event: Any, *, reuse: bool = True) -> CommandGenerator[None]:
+    """A connection for a request: the one that rested least, if it may be used, or what mitmproxy finds or makes."""
+    stream: Any = self.command_sources[event]
+    again = "keyswap_again" in vars(stream)
+    kept = _kept(self)
+    for server in reversed(list(kept)) if reuse and not again else ():
+        if not event.connection_spec_matches(server):
+            continue
+        rested_s = time.monotonic() - kept.pop(server)
+        layer = self.connections.get(server)
+        client: Any = layer.context.layers[-1] if layer is not None else None
+        if not (server.connected and isinstance(client, _http1.Http1Client) and _rests(client) and not client.buf):
+            continue
+        if rested_s < FRESH_S or _can_repeat(stream.flow.request):
+            if rested_s >= FRESH_S:
+                vars(stream)["keyswap_rested"] = True
+            del self.command_sources[event]
+            yield from self.event_to_child(stream, http.GetHttpConnectionCompleted(event, (server, None)))
+            return
+        client.state = client.done
+        yield CloseConnection(server)
+    yield from original(self, event, reuse=reuse and not again)
+
+
+def _can_repeat(request: Request) -> bool:
+    """Whether it may be sent twice, and is all there to be sent again."""
+    fields = request.data.headers.fields
+    return request.data.method in _SAFE and not any(
+        name.lower() == b"transfer-encoding" or (name.lower() == b"content-length" and value != b"0")
+        for name, value in fields
+    )
+
+
+def _go_again(original: Any, self: Any, event: Any) -> CommandGenerator[None]:
+    """A connection that had rested was closed instead of answering: over a new one, once."""
+    if not (
+        type(event) is ResponseProtocolError
+        and event.message == _CLOSED
+        and vars(self).pop("keyswap_rested", False)
+        and self.flow.response is None
+        and self.client_state == self.state_done
+        and self.server_state == self.state_wait_for_response_headers
+    ):
+        yield from original(self, event)
+        return
+    vars(self)["keyswap_again"] = True
+    if (yield from self.make_server_connection()):
+        yield http.SendHttp(RequestHeaders(self.stream_id, self.flow.request, end_stream=True), self.context.server)
+        yield http.SendHttp(RequestEndOfMessage(self.stream_id), self.context.server)
