@@ -5,7 +5,6 @@ who received what, and exits with 0 only if everything went as told.
 """
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -184,6 +183,11 @@ One line a decision; Ctrl-C ends it.
         print(f"{what} {one['status']} {one['method']} {one['path']}  {why}  ({one['gate_us']:.0f} µs)", flush=True)
 
 
+def interrupted(*_: object) -> None:
+    """End it."""
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Run the demo."""
     with tempfile.TemporaryDirectory(prefix="keyswap-demo-") as folder:
@@ -201,6 +205,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # in a script's background SIGINT is ignored
+        signal.signal(ending, interrupted)
     sys.exit(main())

@@ -330,7 +330,9 @@ def _went_on(result: object) -> bool:
 
 
 def _presented(credential: Credential | None) -> str:
-    return "none was presented" if credential is None else f"a {credential.kind}"
+    if credential is None:
+        return "none was presented"
+    return "a key, by its id" if credential.kind == "id" else f"a {credential.kind}"
 
 
 def located(operation: Operation) -> str:

@@ -128,13 +128,32 @@ def test_init_writes_a_policy_that_check_accepts(home: Home) -> None:
     made = home.folder / "sub" / "made.yaml"
     text = made.read_text()
     assert 'spec: "../api.yaml"' in text and "#   POST /pets            pets:write, or pets:all" in text
-    assert '#   - {match: "GET /pets/mine",       require: ["pets:read"]}' in text
+    assert '#  - {match: "GET /pets/mine",       require: ["pets:read"]}' in text
     assert json.loads(home.run("check", "--policy", str(made), "--json"))["errors"] == []
-    made.write_text(text.replace("# operations:", "operations:").replace("#   - {match", "  - {match"))
+    made.write_text(text.replace("#operations:", "operations:").replace("#  - {match", "  - {match"))  # the # alone
     answer = json.loads(home.run("check", "--policy", str(made), "--json"))
     assert answer["warnings"] == []
     assert next(one for one in answer["operations"] if one["path"] == "/pets/mine")["require"] == [["pets:read"]]
     assert init(home, "--spec", "api.yaml", "-o", "sub/made.yaml")[0] == 3, "it is never written over"
+
+
+def test_every_problem_of_a_policy_is_told(home: Home) -> None:
+    """Four mistakes are four findings with their lines; one mistake is one, also where a value may have two forms."""
+    limits = "limits: [{name: a, by: [keys], rate: 1/s, burst: 1}]"
+    home.policy.write_text(f"version: 1\nissuer: nowhere\nupstrem: http://127.0.0.1:9\ntokens: {{ttl: 5}}\n{limits}\n")
+    told = home.json("check", code=1)["errors"]
+    assert sorted(one["line"] for one in told) == [2, 3, 4, 5] and not any("more)" in one["message"] for one in told)
+    home.write_policy("openapi: {spec: api.yaml, prefx: a}\n")
+    (told,) = home.json("check", code=1)["errors"]
+    assert "openapi.prefx" in told["message"]
+
+
+def test_a_resource_is_not_enforced_yet(home: Home) -> None:
+    """Who names one is told so, with the line."""
+    resource = 'resource: {type: pet, id: "{petId}"}'
+    home.write_policy(f'openapi: {{spec: api.yaml}}\noperations: [{{match: "DELETE /pets/{{petId}}", {resource}}}]\n')
+    told = home.json("check")["warnings"]
+    assert [one["line"] for one in told if one["code"] == "not-enforced"] == [5]
 
 
 def test_init_says_what_it_needs(home: Home) -> None:

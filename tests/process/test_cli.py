@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -176,3 +178,58 @@ def test_signing_keys_move_to_a_second_machine(home: Home, tmp_path_factory: pyt
     (listed,) = home.json("signing", "list")["data"]
     assert {"kid", "alg", "state", "created_at", "retires_at"} <= set(listed) and listed["alg"] == "ES256"
     assert "PRIVATE" not in home.run("signing", "list")
+
+
+def test_what_a_key_has_can_be_taken_away(home: Home) -> None:
+    """Its user, permissions, roles, plan, end and addresses; what is given and taken at once is refused."""
+    given = ("--permission", "a", "--role", "r", "--plan", "p", "--expires-in", "30d", "--allow-ip", "10.0.0.0/8")
+    made = home.json("keys", "create", "--org", "org_1", "--user", "user_1", *given)
+    words = [
+        word for field in ("user", "permissions", "roles", "plan", "expiry", "allow-ip") for word in ("--clear", field)
+    ]
+    left = home.json("keys", "update", made["id"], *words)
+    assert (left["permissions"], left["roles"], left["plan"], left["expires_at"], left["allow_ip"]) == (
+        [],
+        [],
+        None,
+        None,
+        [],
+    )
+    assert left["owner"]["type"] == "organization"
+    home.run("keys", "update", made["id"], "--plan", "x", "--clear", "plan", code=2)
+
+
+def test_a_plan_that_the_policy_does_not_know_is_said(home: Home) -> None:
+    """Its key is made, and whoever makes it hears that it has no limits of its own."""
+    home.write_policy(
+        "limits: [{name: a, by: [key], rate: 9/s, burst: 9}]\nplans: {free: {a: {rate: 1/s, burst: 1}}}\n"
+    )
+    command = [sys.executable, "-m", "keyswap", "keys", "create", "--org", "o", "--state", str(home.state)]
+    for plan, noted in (("free", False), ("fre", True)):
+        words = [*command, "--policy", str(home.policy), "--plan", plan]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True, cwd=home.folder)
+        assert ("has no plan fre" in done.stderr) == noted and "ksw_live_" in done.stdout
+
+
+def test_an_organization_without_keys_is_no_success(home: Home) -> None:
+    """Whoever revokes by a name that is misspelled hears of it; revoking again is fine."""
+    home.json("keys", "create", "--org", "org_acme")
+    home.run("keys", "revoke", "--org", "org_acm", code=3)
+    home.run("keys", "revoke", "--org", "org_acme")
+    home.run("keys", "revoke", "--org", "org_acme")
+
+
+def test_a_keys_value_is_not_for_the_command_line(home: Home) -> None:
+    """Where its id belongs, the error says what to do, and does not repeat it."""
+    value = home.json("keys", "create", "--org", "org_acme")["value"]
+    for words in (("explain", "GET", "/", "--key", value), ("keys", "find", value)):
+        told = home.run(*words, code=2)
+        assert "pipe it" in told and value not in told
+
+
+def test_the_gateways_own_paths_are_explained(home: Home) -> None:
+    """They need no key, and are read alone; a path that is none is wrong usage."""
+    told = home.json("explain", "GET", "/.well-known/jwks.json")
+    assert (told["decision"], told["status"]) == ("admit", 200)
+    assert home.json("explain", "POST", "/.well-known/jwks.json", code=1)["code"] == "method-not-allowed"
+    home.run("explain", "GET", "pets", code=2)

@@ -95,7 +95,7 @@ def _looked_at(setting: Setting, documents: Documents) -> _Looked:
         upstream = parse_upstream(policy.upstream) if policy.upstream else _NOWHERE
         operations = catalogue(policy, documents, setting.policy.parent, upstream)
     except PolicyError as error:
-        return _Looked([_of_policy(error, setting)], [])
+        return _Looked([_of_policy(each, setting) for each in error.each], [])
     except DocumentError as error:
         return _Looked([error.finding], [])
     if operations is None:
@@ -113,9 +113,9 @@ def _schemas(policy: Policy, operations: Catalogue) -> Iterable[Finding]:
             yield from schemas.findings(api.document)
 
 
-def _of_policy(error: PolicyError, setting: Setting) -> Finding:
-    found = re.match(r"(?s)(.*?):(\d+): (.*)", str(error))
-    message, line = (found[3], int(found[2])) if found else (str(error), None)
+def _of_policy(error: str, setting: Setting) -> Finding:
+    found = re.match(r"(?s)(.*?):(\d+): (.*)", error)
+    message, line = (found[3], int(found[2])) if found else (error, None)
     return Finding("policy", message, str(setting.policy), None, line, "")
 
 
@@ -143,6 +143,10 @@ def _open(policy: Policy) -> Iterable[Finding]:
             message = f"limit {limit.name} is not enforced: its mode is {limit.mode}"
             yield Finding("not-enforced", message, "", f"/limits/{number}/mode", None, "set it to enforce")
     for number, rule in enumerate(policy.operations):
+        if rule.resource is not None:
+            message = "`resource` is not enforced: nobody asks yet whether the caller may act on this one"
+            remedy = "require a permission, and let the backend look at the resource"
+            yield Finding("not-enforced", message, "", f"/operations/{number}/resource", None, remedy)
         if rule.mode in {"shadow", "off"}:
             message = f"what this entry is said of is not enforced: its mode is {rule.mode}"
             yield Finding("not-enforced", message, "", f"/operations/{number}/mode", None, "set it to enforce")

@@ -16,9 +16,9 @@ import click
 
 from keyswap import policy as policies
 from keyswap.build import Built, Resources, build
-from keyswap.cli.output import Setting, common, from_stdin, printable
+from keyswap.cli.output import Setting, common, from_stdin, is_value, printable
 from keyswap.cli.seeing import recalled
-from keyswap.model import Upstream
+from keyswap.model import Damage, Upstream
 from keyswap.policy import parse_upstream, seconds
 from keyswap.shell import control, telling
 from keyswap.shell.start import Start
@@ -135,6 +135,10 @@ def explain(setting: Setting, method: str | None, path: str | None, key: str | N
 
 def _decided(setting: Setting, method: str, path: str, key: str | None) -> dict[str, Any]:
     """What the running gateway would decide now, or what one would."""
+    if not path.startswith("/") and path != "*":
+        raise click.UsageError("PATH begins with /, like /pets/42; a query may follow")
+    if key is not None and is_value(key):
+        raise click.UsageError("that is a key's value, which others see in the list of processes: pipe it to --key -")
     asked: dict[str, Any] = {"command": "explain", "method": method.upper(), "path": path}
     if key is not None:
         asked |= {"key": from_stdin()} if key == "-" else {"key_id": key}
@@ -155,6 +159,14 @@ def _workers(told: dict[str, Any] | None) -> list[str]:
         f"workers   {len(running)} of {told['wanted']}, {told['restarts']} restarts"
         + (f"; NOT RELOADED: {', '.join(behind)}" if behind else "")
     ]
+
+
+def _documents(told: list[dict[str, Any]]) -> Iterator[str]:
+    """The documents in force, and where one could not be had again."""
+    for one in told:
+        yield f"document  {one['spec']}: {one['operations']} operations under {one['prefix'] or '/'}"
+        if one["stale"]:
+            yield f"          A KEPT COPY: {one['stale']}"
 
 
 def _standing(limits: dict[str, Any]) -> str:
@@ -219,13 +231,10 @@ def status(setting: Setting) -> None:
         f"gateway   {running}",
         *_workers(answer.get("workers")),
         *admin,
-        f"policy    {answer['policy']['file']}" + (f"\n          NOT RELOADED: {printable(error)}" if error else ""),
+        f"policy    {answer['policy']['file']}",
+        *([f"          NOT RELOADED: {error}"] if error else ()),
         f"upstream  {answer['upstream']}",
-        *(
-            f"document  {one['spec']}: {one['operations']} operations under {one['prefix'] or '/'}"
-            + (f"\n          A KEPT COPY: {printable(one['stale'])}" if one["stale"] else "")
-            for one in answer["documents"]
-        ),
+        *_documents(answer["documents"]),
         f"limits    {answer['limits']['store']}{_standing(answer['limits'])}",
         f"shadowed  {', '.join(answer['shadowed']) or '-'}; off: {', '.join(answer['off']) or '-'}",
         f"tokens    {tokens['algorithm']}, {tokens['profile']}, {tokens['ttl_s']:g} s, issuer {answer['issuer']}",
@@ -237,6 +246,10 @@ def status(setting: Setting) -> None:
 
 def without_gateway(setting: Setting, use: Callable[[Built, Resources], dict[str, Any]]) -> dict[str, Any]:
     """What can be known from policy and state directory alone."""
+    if not setting.policy.exists():
+        raise Damage(
+            f"no gateway runs on {setting.state}, and there is no policy {setting.policy}: name one by --policy"
+        )
     policy = policies.load(setting.policy)
     with closing(Resources(StateDirectory(setting.state).open())) as resources:
         nowhere = Upstream("http", "unknown.invalid", 80) if policy.upstream is None else None

@@ -59,7 +59,11 @@ def init(
         raise Damage(f"{file} is there already: name another with -o, or remove it first") from error
     except OSError as error:
         raise Damage(f"{file} cannot be written ({error.strerror})") from error
-    setting.print({"policy": str(file)}, f"wrote {file}", f"now: keyswap serve --policy {file}")
+    setting.print(
+        {"policy": str(file)},
+        f"wrote {file}",
+        f"now: keyswap serve --policy {file}" + ("" if upstream else " --upstream URL"),
+    )
 
 
 def _document(spec: str, folder: Path, head: str) -> str:
@@ -95,8 +99,10 @@ def _lines(operations: Catalogue) -> list[str]:
     lines = ["# What the document requires:"] if asked else []
     lines += [f"#   {operation.name:<{width}}  {lint.said(operation)}" for operation in asked]
     if free:
-        lines += ["# These require a valid credential alone. Take the # away from what should be in force:"]
-        lines += ["# operations:"]
+        lines += [
+            "# These require a valid credential alone. Take the # away from `operations:` and what should be in force:"
+        ]
+        lines += ["#operations:"]
         lines += [_entry(operation, width, "public: true") for operation in public]
         lines += [_entry(one, width, f'require: ["{slug(one)}"]') for one in free if one not in public]
     return lines
@@ -104,7 +110,7 @@ def _lines(operations: Catalogue) -> list[str]:
 
 def _entry(operation: Operation, width: int, said: str) -> str:
     name = _quoted(operation.name) + ","
-    return f"#   - {{match: {name:<{width + 3}} {said}}}"
+    return f"#  - {{match: {name:<{width + 3}} {said}}}"
 
 
 def _quoted(text: str) -> str:

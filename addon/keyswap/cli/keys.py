@@ -44,6 +44,12 @@ def opened(setting: Setting) -> Iterator[Ledger]:
         epochs.close()
 
 
+def note_plan(setting: Setting, plan: str | None) -> None:
+    """Say so when the policy does not know a key's plan."""
+    if plan is not None and setting.policy.exists() and plan not in policies.load(setting.policy).plans:
+        click.echo(f"{setting.policy} has no plan {printable(plan)}: such a key has the limits of everybody", err=True)
+
+
 def audited(setting: Setting, action: str, target: str | None, **detail: object) -> None:
     """Write down what this command has changed."""
     audit.changed(setting.state, "cli", action, target, **detail)
@@ -141,6 +147,17 @@ def changes(now: float, org: str | None, user: str | None, expires_in: float | N
     return {name: value for name, value in named.items() if value not in (None, ())}
 
 
+CLEARED: dict[str, tuple[str, Any]] = {
+    "user": ("user_id", None),
+    "permissions": ("permissions", ()),
+    "roles": ("roles", ()),
+    "plan": ("plan", None),
+    "expiry": ("expires_at", None),
+    "allow-ip": ("allow_ip", ()),
+}
+"""What can be taken from a key, how the ledger calls it, and what is there then."""
+
+
 @keys.command()
 @described
 @click.option("--env", type=click.Choice(["live", "test"]), default="live", show_default=True)
@@ -151,6 +168,7 @@ def create(setting: Setting, /, env: str, **given: Any) -> None:
         raise click.UsageError("--org is required: every key belongs to an organization")
     now = time.time()
     elsewhere.note(setting)
+    note_plan(setting, given["plan"])
     with opened(setting) as ledger:
         key, value = ledger.create(now=now, env=env, **changes(now, **given))
         audited(setting, "key.created", key.id, **said(key))
@@ -179,12 +197,19 @@ def show(setting: Setting, key_id: str) -> None:
 @click.argument("key_id", metavar="ID")
 @described
 @click.option("--enable/--disable", "enable", default=None, help="Let it be used, or not for now.")
+@click.option("--clear", multiple=True, type=click.Choice(list(CLEARED)), help="Take it away. May be given many times.")
 @common
-def update(setting: Setting, /, key_id: str, enable: bool | None, **given: Any) -> None:
+def update(setting: Setting, /, key_id: str, enable: bool | None, clear: tuple[str, ...], **given: Any) -> None:
     """Change what is given of a key, and leave the rest."""
     now = time.time()
+    note_plan(setting, given["plan"])
     with opened(setting) as ledger:
         wanted = changes(now, **given)
+        for field in clear:
+            name, nothing = CLEARED[field]
+            if name in wanted:
+                raise click.UsageError(f"{field} is given and cleared: which one is meant?")
+            wanted[name] = nothing
         if not wanted and enable is None:
             raise click.UsageError("nothing to change was given")
         key = ledger.update(key_id, now=now, **wanted) if wanted else ledger.get(key_id)
@@ -204,12 +229,14 @@ def update(setting: Setting, /, key_id: str, enable: bool | None, **given: Any) 
 def revoke(setting: Setting, key_id: str | None, org: str | None, reason: str | None) -> None:
     """End a key, or all of an organization's, for good."""
     if (key_id is None) == (org is None):
-        raise click.UsageError("give the key's ID, or --org ORG")
+        raise click.UsageError("give the key's ID, or --org ORG" + (", not both" if org else ""))
     with opened(setting) as ledger:
         if key_id is not None:
             known = ledger.get(key_id).revoked_at is not None
             ended = [ledger.revoke(key_id, reason, time.time())]
         else:
+            if not ledger.list(org):
+                raise Damage(f"no key belongs to the organization {org}: `keys list` shows whose there are")
             known, ended = False, list(ledger.revoke_org(org or "", reason, time.time()))
         for key in ended if not known else ():
             audited(setting, "key.revoked", key.id, org_id=key.org_id, reason=key.revoked_reason)
@@ -248,10 +275,12 @@ def import_(setting: Setting, file: Path) -> None:
 
 
 @keys.command()
-@click.argument("value", metavar="-", type=click.Choice(["-"]))
+@click.argument("value", metavar="-")
 @common
-def find(setting: Setting, value: str) -> None:  # noqa: ARG001 (it can only be -)
+def find(setting: Setting, value: str) -> None:
     """Whose key is it? Its value comes on standard input."""
+    if value != "-":
+        raise click.UsageError("a key's value is not for the command line, which others see: pipe it to `keys find -`")
     presented = from_stdin()
     policy = policies.load(setting.policy) if setting.policy.exists() else None
     remote = policy is not None and policy.api_keys.source == "workos"

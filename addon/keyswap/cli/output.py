@@ -5,6 +5,7 @@ is listed can move a terminal's cursor or forge a line.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -47,12 +48,19 @@ class Setting:
         Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
 
 
+def is_value(text: str) -> bool:
+    """Whether a word of a command line is the value of one of our keys, where its id belongs."""
+    return re.fullmatch(r"[a-z0-9]{1,16}_(live|test)_[0-9A-Za-z]{20,}", text) is not None
+
+
 def common[**P, R](command: Callable[Concatenate[Setting, P], R]) -> Callable[..., R]:
     """Give a command `--policy`, `--state` and `--json`; it gets them as a Setting."""
 
-    @click.option("--policy", type=click.Path(path_type=Path), help="Policy file [$KEYSWAP_POLICY].")
+    @click.option(
+        "--policy", type=click.Path(path_type=Path), help="Policy file [$KEYSWAP_POLICY, ~/.keyswap/policy.yaml]."
+    )
     @click.option("--state", type=click.Path(path_type=Path), help="State directory [$KEYSWAP_STATE, ~/.keyswap].")
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON: one document, or one a line where lines come.")
     @wraps(command)
     def run(*args: Any, policy: Path | None, state: Path | None, as_json: bool, **options: Any) -> R:
         setting = Setting(policy or default_policy(), (state or default_state()).expanduser(), as_json)

@@ -61,6 +61,8 @@ def tail(setting: Setting, deny: bool, org: str | None, key: str | None, request
         raise Damage("there is nothing to follow: `log.retain` of the policy is 0")
     asked = {"org_id": org, "key_id": key, "request_id": request_id, "decision": "refuse" if deny else None}
     wanted = {name: value for name, value in asked.items() if value is not None}
+    if control.ask(setting.state, {"command": "status"}) is None:
+        click.echo(f"no gateway runs on {setting.state} now: waiting for decisions", err=True)
     following = Following(setting.state)
     try:
         while True:

@@ -68,13 +68,15 @@ def list_(setting: Setting) -> None:
 
 @signing.command()
 @click.option("--now", "at_once", is_flag=True, help="Sign with a new key and drop all others at once.")
-@click.option("--lead", type=Span(), default=f"{LEAD_S}s", show_default=True, help="Published so long before it signs.")
+@click.option("--lead", type=Span(), help=f"Published so long before it signs. Default: {LEAD_S}s.")
 @click.option("--algorithm", type=click.Choice(sorted(ALGORITHMS)), help="Default: the policy's.")
 @common
-def rotate(setting: Setting, at_once: bool, lead: float, algorithm: str | None) -> None:
+def rotate(setting: Setting, at_once: bool, lead: float | None, algorithm: str | None) -> None:
     """Begin to sign with a new key."""
     alg = algorithm or (policies.load(setting.policy).tokens.algorithm if setting.policy.exists() else "RS256")
-    now = int(time.time())
+    if at_once and lead is not None:
+        raise click.UsageError("--now signs at once: leave --lead out")
+    lead, now = LEAD_S if lead is None else lead, int(time.time())
     with opened(setting) as keyring:
         fresh = keyring.rotate_now(alg, now) if at_once else keyring.rotate(alg, now, int(lead), KEEP_S)
         audited(setting, "signing.rotated", fresh.kid, alg=alg, signs_from=fresh.signs_from, others_dropped=at_once)

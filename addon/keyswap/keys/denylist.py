@@ -57,7 +57,7 @@ class DenyList(Catalogue):
 
     def _subject(self, value: str, key: Key | None) -> str:
         if not well_formed(value):
-            raise ValueError("a key is 1 to 512 characters of printable ASCII")
+            raise ValueError("a key is 1 to 512 characters of printable ASCII without blanks")
         return key.id if key else self._pepper.digest(value).hex()
 
     def _named(self, subject: str) -> None:

@@ -116,7 +116,7 @@ def _identity(row: ImportRow, pepper: Pepper, prefix: str) -> tuple[bytes, str, 
             raise BadRow(row.line, "sha256", "it is not 64 hex digits")
         return pepper.digest_of_sha256(bytes.fromhex(sha256)), "...", None
     if value is None or not well_formed(value):
-        raise BadRow(row.line, "value", "it is not 1 to 512 characters of printable ASCII")
+        raise BadRow(row.line, "value", "it is not 1 to 512 characters of printable ASCII without blanks")
     if not checksum_holds(value, prefix):
         raise BadRow(row.line, "value", f"it begins as a key of ours ({prefix}_) but its checksum is wrong")
     return pepper.digest(value), obfuscated(value), environment(value, prefix)

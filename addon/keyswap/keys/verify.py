@@ -14,7 +14,7 @@ from keyswap.keys.used import LastUsed
 from keyswap.keys.watch import Watch
 from keyswap.model import Code, Credential, Principal, Refuse, Request
 
-_MALFORMED = Refuse(Code.INVALID_CREDENTIAL, "the key is not 1 to 512 characters of printable ASCII")
+_MALFORMED = Refuse(Code.INVALID_CREDENTIAL, "the key is not 1 to 512 characters of printable ASCII without blanks")
 _UNKNOWN = Refuse(Code.INVALID_CREDENTIAL, "the key is unknown")
 
 Before = Callable[[Request, float], Awaitable[Refuse | None]]

@@ -22,7 +22,11 @@ MAX_BYTES = 1 << 20
 
 
 class PolicyError(Damage):
-    """A policy that cannot be used. The message names file, line, field and remedy."""
+    """A policy that cannot be used. The message names file, line, field and remedy, of the first of `each` problem."""
+
+    def __init__(self, first: str, *others: str) -> None:
+        super().__init__(first + (f" (and {len(others)} more)" if others else ""))
+        self.each = (first, *others)
 
 
 def load(path: Path) -> Policy:
@@ -59,16 +63,15 @@ def parse(raw: bytes, name: str) -> Policy:
     try:
         policy = Policy.model_validate(data)
     except ValidationError as error:
-        raise PolicyError(describe(error, data, name)) from error
+        raise PolicyError(*describe(error, data, name)) from error
     found = list(policy.contradictions())
     if found:
-        (place, text), *others = found
-        raise PolicyError(_line(name, data, place, text, len(others)))
+        raise PolicyError(*[_line(name, data, place, text) for place, text in found])
     return policy
 
 
-def describe(error: ValidationError, data: object, name: str) -> str:
-    """The first problem with file, line, field and remedy, and how many more there are."""
+def describe(error: ValidationError, data: object, name: str) -> list[str]:
+    """Each problem with file, line, field and remedy."""
     found = error.errors(include_url=False)
     for one in found:
         one["loc"] = _fields(one["loc"])
@@ -76,13 +79,19 @@ def describe(error: ValidationError, data: object, name: str) -> str:
     # A value that fits no member of a union is told once a member: the deepest of them says the most.
     same = [other for other in others if other["loc"][:1] == first["loc"][:1]]
     shown = max((first, *same), key=lambda one: len(one["loc"])) if first["type"] != "extra_forbidden" else first
-    return _line(name, data, shown["loc"], remedy(shown), len(others))
+    places = [one["loc"] for one in found]
+    rest = [
+        one
+        for number, one in enumerate(found)
+        if one["loc"] not in (shown["loc"], *places[:number])
+        and not any(len(place) > len(one["loc"]) and place[: len(one["loc"])] == one["loc"] for place in places)
+    ]
+    return [_line(name, data, one["loc"], remedy(one)) for one in (shown, *rest)]
 
 
-def _line(name: str, data: object, place: tuple[int | str, ...], text: str, others: int) -> str:
+def _line(name: str, data: object, place: tuple[int | str, ...], text: str) -> str:
     field = ".".join(str(part) for part in place) or "(the whole policy)"
-    told = f"{name}:{line_of(data, place)}: {field}: {text}"
-    return told + (f" (and {others} more)" if others else "")
+    return f"{name}:{line_of(data, place)}: {field}: {text}"
 
 
 def _fields(place: tuple[int | str, ...]) -> tuple[int | str, ...]:

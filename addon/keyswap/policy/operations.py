@@ -89,7 +89,9 @@ class OperationRule(Section):
     mode: Literal["enforce", "shadow", "off"] | None = Field(
         default=None, description="Of its requirement; null: as `mode.permissions` says."
     )
-    resource: Resource | None = Field(default=None, description="The thing that it acts on.")
+    resource: Resource | None = Field(
+        default=None, description="The thing that it acts on: listed by `check`, not enforced yet."
+    )
     cost: Annotated[int, Field(ge=0, le=1_000_000)] = Field(default=1, description="What it pours into limits.")
     encoded_slash: Literal["refuse", "allow"] = Field(
         default="refuse",

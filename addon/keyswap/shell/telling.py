@@ -28,6 +28,7 @@ from keyswap.model import (
     Step,
 )
 from keyswap.refusals import status_of
+from keyswap.shell import own
 from keyswap.shell.remedies import remedy
 from keyswap.tokens.claims import told
 
@@ -131,6 +132,8 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
     if asked["method"] not in METHODS:
         refused = Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS)
         return explanation(refused, [])
+    if asked["path"].encode("utf-8", "surrogateescape").partition(b"?")[0] in own.PATHS:
+        return _answered_here(built, asked["method"], now)
     gate, presented = built.gate, None
     if asked.get("key_id"):
 
@@ -146,6 +149,16 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
     off = [step for step, mode in modes_of(built).items() if mode == "off"]
     decision, steps = await explain(gate, request, now, time.perf_counter, presented, off)
     return explanation(decision, steps)
+
+
+def _answered_here(built: Built, method: str, now: float) -> dict[str, Any]:
+    """Of a path that is the gateway's own, which needs no credential."""
+    refused = built.unhealthy(now)
+    if method not in {"GET", "HEAD"}:
+        refused = Refuse(Code.METHOD_NOT_ALLOWED, "read with GET or HEAD", allow=("GET", "HEAD"))
+    step = Step("path", "refuse" if refused else "pass", "the gateway answers it itself, whoever asks", 0.0)
+    told = explanation(refused or Reply(()), [step])
+    return told if refused else {**told, "decision": "admit", "status": 200}
 
 
 async def limits_listed(built: Built, asked: dict[str, Any], now: float) -> dict[str, Any]:
