@@ -1,11 +1,12 @@
 """Connections to a backend that a caller's connection keeps: how many, for what, and what happens when one is closed."""
 
+import json
 import os
 import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from certificates import self_signed
 from harness import Gateway, Home, eventually
-from raw import Got, Http2, Recorder, connect, head, listen, ok, tls
+from raw import Got, Http2, Recorder, answer, connect, head, listen, ok, tls
 
 Ask = Callable[..., int]
 """A method and a body: the status of the answer."""
@@ -36,7 +37,7 @@ def home(tmp_path: Path, recorder: Recorder) -> Home:
 def begun(home: Home, code: str) -> tuple[str, ...]:
     """A command that has each process of a gateway run this code first."""
     folder = home.folder / "code"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(code)
     return ("env", "PYTHONPATH=" + os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))
 
@@ -151,12 +152,12 @@ def test_a_request_without_a_body_has_none(
 
 
 @VERSIONS
-def test_a_rested_connection_that_closes_is_replaced(
+def test_a_connection_that_closes_is_replaced(
     start: Callable[..., Gateway], home: Home, recorder: Recorder, version: str
 ) -> None:
     """A backend that closes a connection just when a request comes over it again costs nobody an answer, where the
     request may be sent twice."""
-    with caller(start, home, version, RESTED) as ask:
+    with caller(start, home, version) as ask:
         assert ask() == 200
         recorder.behave = of_first(recorder, closing)
         assert ask() == 200
@@ -169,7 +170,7 @@ def test_it_is_sent_again_only_once(
     start: Callable[..., Gateway], home: Home, recorder: Recorder, version: str
 ) -> None:
     """Where the second connection closes too, the caller is told 502."""
-    with caller(start, home, version, RESTED) as ask:
+    with caller(start, home, version) as ask:
         assert ask() == 200
         recorder.behave = closing
         assert ask() == 502
@@ -191,18 +192,103 @@ def test_what_changes_something_is_never_sent_twice(
 
 
 @VERSIONS
-@pytest.mark.parametrize(("behave", "code"), [(closing, ""), (half, RESTED)])
-def test_what_may_have_been_answered_is_not_repeated(
+@pytest.mark.parametrize(("behave", "method"), [(closing, "POST"), (half, "GET")])
+def test_what_may_have_been_done_is_not_repeated(
     start: Callable[..., Gateway],
     home: Home,
     recorder: Recorder,
     version: str,
     behave: Callable[[Got, socket.socket], None],
-    code: str,
+    method: str,
 ) -> None:
-    """A connection in use a moment ago is not closed for having rested, and an answer that has begun was an answer: 502."""
-    with caller(start, home, version, code) as ask:
+    """What changes something goes over a connection that was in use a moment ago, and is not repeated when that closes; nor
+    is anything of which an answer has begun: 502."""
+    with caller(start, home, version) as ask:
         assert ask() == 200
         recorder.behave = of_first(recorder, behave)
-        assert ask() == 502
-    assert asked(recorder) == [[b"GET", b"GET"]]
+        assert ask(method) == 502
+    assert asked(recorder) == [[b"GET", method.encode()]]
+
+
+@VERSIONS
+@pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"x", b""])
+def test_a_connection_over_which_something_came_is_not_used(
+    start: Callable[..., Gateway], home: Home, recorder: Recorder, version: str, more: bytes
+) -> None:
+    """A backend that says more than its answer, or closes behind it, gets no other request over that connection."""
+
+    def behave(got: Got, to: socket.socket) -> None:
+        ok(got, to)
+        to.sendall(more)
+        to.shutdown(socket.SHUT_WR)
+
+    recorder.behave = behave
+    with caller(start, home, version) as ask:
+        for number in range(1, 6):
+            assert ask("POST") == 200
+            eventually("it is closed", lambda number=number: len(recorder.received) == number and recorder.settled())
+    assert asked(recorder) == [[b"POST"]] * 5
+
+
+def test_a_backend_with_few_workers_is_not_kept_busy(start: Callable[..., Gateway], tmp_path: Path) -> None:
+    """Eight requests at once to a backend that has two workers, each for one connection until that ends: all are answered,
+    one after another."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+
+        def work() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection, suppress(OSError):
+                        while connection.recv(65536):
+                            connection.sendall(answer(b"ok"))
+
+        for _ in range(2):
+            threading.Thread(target=work, daemon=True).start()
+        home = Home(tmp_path, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        _, key = home.key()
+        with multiplexed(start, home) as http2:
+            streams = [http2.ask("GET", "/", key) for _ in range(8)]
+            assert http2.until(lambda: all(stream.ended for stream in streams)) < 3
+            assert {stream.status for stream in streams} == {200}
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_body_that_nobody_will_send_holds_no_connection(
+    start: Callable[..., Gateway], home: Home, recorder: Recorder
+) -> None:
+    """A backend answers before the body ends, and the caller resets its stream: their connection is closed."""
+    recorder.before_body = lambda got, to: ok(got, to)
+    _, key = home.key()
+    with multiplexed(start, home) as http2:
+        for _ in range(5):
+            stream = http2.ask("POST", "/", key, ends=False)
+            http2.until(lambda stream=stream: stream.body == b"ok")  # type: ignore[misc]
+            http2.h2.reset_stream(max(http2.streams))
+            http2.flush()
+        eventually("they are closed", lambda: len(recorder.received) == 5 and recorder.settled())
+
+
+def test_a_caller_who_leaves_while_a_connection_is_made_has_a_line(
+    start: Callable[..., Gateway], home: Home, tmp_path: Path
+) -> None:
+    """An admitted request whose caller did not wait for the backend is written down, once."""
+    with socket.socket() as full, ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        for _ in range(4):  # nobody accepts: the next ones are not even answered
+            waits = stack.enter_context(socket.socket())
+            waits.setblocking(False)
+            waits.connect_ex(address)
+        (tmp_path / "full").mkdir()
+        home = Home(tmp_path / "full", f"http://127.0.0.1:{address[1]}")
+        home.write_policy("limits: [{name: c, by: [key], concurrency: 5}]\n")
+        _, key = home.key()
+        gateway = start("serve", home=home).ready()
+        with connect(gateway.port) as connection:
+            connection.sendall(head("GET", "/left", key))
+            eventually("it is in flight", lambda: home.json("status")["limits"]["in_flight"] == 1)
+        eventually("it has a line", lambda: '"/left"' in gateway.output)
+    lines = [json.loads(line) for line in gateway.output.splitlines() if '"/left"' in line]
+    assert [(one["decision"], one["status"]) for one in lines] == [("admit", None)]

@@ -51,7 +51,8 @@ def test_a_request_becomes_what_mitmproxy_makes_of_it(fields: list[tuple[bytes, 
 
 def test_the_parts_are_where_they_are_changed() -> None:
     """mitmproxy finds connections, ends requests, and says that a backend has closed, where and as it is counted on."""
-    assert list(inspect.signature(http.HttpLayer.get_connection).parameters)[:2] == ["self", "event"]
+    find = getattr(http.HttpLayer.get_connection, "before_flow", http.HttpLayer.get_connection)
+    assert list(inspect.signature(find).parameters) == ["self", "event", "reuse"]
     source = inspect.getsource(_http1)
     assert f'"{inside_upstream._CLOSED}"' in source
     assert "self.request = self.response = None" in source and "self.stream_id = None" in source

@@ -126,7 +126,7 @@ class KeyswapAddon:
         )
         service = self.service
         service.traffic = self._traffic
-        rules = Rules(lambda: service.loaded.bounds, self._answer, self._cut, self._refused_since, report)
+        rules = Rules(lambda: service.loaded.bounds, self._answer, self._cut, self._left, self._refused_since, report)
         self._guard = Guard(master, rules)
 
     def _traffic(self) -> Traffic:
@@ -458,7 +458,7 @@ class KeyswapAddon:
             ticket: Ticket | None = inside.ticket_of(flow)
             if ticket is not None and not ticket.logged:
                 if inside.caller_left(flow):
-                    self._finish(ticket, None, _LEFT if ticket.hears is not None else None)
+                    self._left(ticket)
                 else:
                     refused = _outcome(ticket, refusal(502))
                     self._finish(ticket, status_of(refused.code), refused)
@@ -514,6 +514,9 @@ class KeyswapAddon:
         decision = ticket.line.decision
         operation = decision.operation if isinstance(decision, Admit) else None
         self._write(ticket.line._replace(decision=replace(refused, principal=ticket.principal, operation=operation)))
+
+    def _left(self, ticket: Ticket) -> None:
+        self._finish(ticket, None, _LEFT if ticket.hears is not None else None)
 
     def _refused_since(self) -> Callable[[Ticket], Refuse | None] | None:
         """What judges the keys of open requests again, when any key has changed since the last time."""

@@ -94,6 +94,8 @@ class Rules:
     """The gateway's answer to a request that ends here, with its decision's request id."""
     cut: Callable[[Ticket, Refuse], None]
     """Is told of a response that was cut."""
+    left: Callable[[Ticket], None]
+    """Is told of a request whose caller is gone."""
     refused_since: Callable[[], Callable[[Ticket], Refuse | None] | None]
     """None while no key has changed; else what says whether an open request's key is still good."""
     report: Callable[[Exception], None]

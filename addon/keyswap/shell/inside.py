@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import select
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -185,6 +186,15 @@ def log_without_quoting(report: Callable[[Exception], None]) -> None:
             logging.getLogger("mitmproxy.proxy.server").log(level, message)
 
     server.ConnectionHandler.log = log  # type: ignore[method-assign]
+
+
+def is_silent(reader: Any, writer: Any) -> bool:
+    """Whether nothing has come over a connection that was not read, its end neither."""
+    if reader._buffer or reader.at_eof():
+        return False
+    waits = select.poll()
+    waits.register(writer.get_extra_info("socket").fileno(), select.POLLIN)
+    return not waits.poll(0)
 
 
 def ticket_of(flow: HTTPFlow) -> Any:

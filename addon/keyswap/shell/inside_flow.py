@@ -44,6 +44,12 @@ class FlowWatch(Protocol):
     def deliver(self, event: Event) -> None:
         """Let the connection's layers take an event, when they are done with what they do."""
 
+    def is_silent(self, server: Server) -> bool:
+        """Whether nothing has come of this backend that was not read, and it has not closed."""
+
+    def hang_up_on(self, server: Server) -> None:
+        """End this connection upstream as if its backend had."""
+
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Lane:

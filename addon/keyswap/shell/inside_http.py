@@ -123,7 +123,8 @@ def _hold_body(original: Any, self: Any, request: bool) -> CommandGenerator[bool
 
 def _end_stream(original: Any, self: Any, event: ResponseProtocolError) -> CommandGenerator[None]:
     """An interjection that comes after the stream's end would answer the next request."""
-    if not (isinstance(event, Interjection) and self.client_state == self.server_state == self.state_done):
+    over = "keyswap_over" in vars(self) or self.client_state == self.server_state == self.state_done
+    if not (isinstance(event, Interjection) and over):
         yield from original(self, event)
 
 

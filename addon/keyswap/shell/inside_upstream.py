@@ -1,13 +1,15 @@
 """The connections to backends that a caller's connection keeps: another part of `inside`, installed by `inside_flow`.
 
-Law: a connection carries one request at a time, and another one only when the first has been answered whole and
-nothing more has come. It is never another caller's. One that has rested for longer than FRESH_S may be about to be
-closed by its backend: it gets a request only if that can go again (a safe method without a body, RFC 9110 §9.2.1 and
-§9.2.2), over a new connection, once, when the old one is closed before an answer has begun. Measured on mitmproxy
-12.2.3, which closes the connection behind after each request of an HTTP/2 caller, and sends all that it has over one
-that is closing.
+Law: a connection carries one request at a time, and another one only when the first has been answered whole and nothing
+more has come. It is never another caller's. A backend may close what rests, at any moment: a request that may be sent
+twice (a safe method without a body, RFC 9110 §9.2.1 and §9.2.2) goes again, once, over a new connection, when the old
+one is closed before an answer has begun; another one is sent over none that has rested for longer than FRESH_S. What
+rests keeps nobody waiting: backends that have a worker for each connection answer the caller's other requests. Measured
+on mitmproxy 12.2.3, which closes the connection behind after each request of an HTTP/2 caller, and sends all that it
+has over one that is closing.
 """
 
+import asyncio
 import time
 from typing import Any
 
@@ -21,10 +23,12 @@ from mitmproxy.proxy.layers.http._base import HttpEvent
 from mitmproxy.proxy.layers.http._events import RequestEndOfMessage, RequestHeaders, ResponseProtocolError
 
 from keyswap.shell.inside_hops import wrap
-from keyswap.shell.inside_watch import layer_of
+from keyswap.shell.inside_watch import layer_of, watch_of
 
 FRESH_S = 1.0
 """Backends keep a connection that rests for two seconds (gunicorn), five (Node.js, uvicorn, Apache) or longer."""
+PATIENCE_S = 0.02
+"""How long a connection may rest while others of its caller's requests wait for their answers."""
 MOST_KEPT = 8
 """Connections at rest of one caller's connection; more than one only where that is HTTP/2."""
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
@@ -92,49 +96,84 @@ def _done(original: Any, self: Any, **done: bool) -> CommandGenerator[None]:
     yield from original(self, **done)
     if not _rests(self):
         return
-    kept = _kept(layer_of(self))
+    layer = layer_of(self)
+    kept = _kept(layer)
+    if closes:
+        yield from _close(layer, self.conn)
+        return
     if len(kept) >= MOST_KEPT:
-        for gone in [server for server in kept if not server.connected]:
-            del kept[gone]
-    if closes or len(kept) >= MOST_KEPT:
-        self.state = self.done
-        yield CloseConnection(self.conn)
-    else:
-        kept[self.conn] = time.monotonic()
+        yield from _close(layer, next(iter(kept)))
+    kept[self.conn] = since = time.monotonic()
+    if len(layer.streams) > 1:
+        asyncio.get_running_loop().call_later(PATIENCE_S, _spare, layer, self.conn, since)
 
 
 def _kept(layer: Any) -> dict[Server, float]:
-    """The connections at rest, and since when."""
+    """The connections at rest, and since when, those that have rested longest first."""
     kept: dict[Server, float] = vars(layer).setdefault("keyswap_kept", {})
     return kept
+
+
+def _client(layer: Any, server: Server) -> Any:
+    """The layer that speaks HTTP/1 over a connection; None: there is none (any more)."""
+    first = layer.connections.get(server)
+    client = first.context.layers[-1] if first is not None else None
+    return client if isinstance(client, _http1.Http1Client) else None
 
 
 def _rests(client: Any) -> bool:
     return client.stream_id is None and client.request is None and client.state == client.read_headers
 
 
+def _close(layer: Any, server: Server) -> CommandGenerator[None]:
+    _kept(layer).pop(server, None)
+    client = _client(layer, server)
+    if client is not None and server.connected:
+        client.state = client.done
+        yield CloseConnection(server)
+
+
+def _spare(layer: Any, server: Server, since: float) -> None:
+    """Close a connection that rests while the caller's other requests wait: its backend may have no other worker."""
+    by = watch_of(layer.context.client)
+    if by is not None and _kept(layer).get(server) == since and any(map(_waits, layer.streams.values())):
+        del _kept(layer)[server]
+        by.hang_up_on(server)
+
+
+def _waits(stream: Any) -> bool:
+    return bool(stream.server_state == stream.state_wait_for_response_headers)
+
+
+def is_left_over(layer: Any, server: Server) -> bool:
+    """Whether a connection waits for the end of a request whose stream has ended: nobody will send it."""
+    client = _client(layer, server)
+    return client is not None and client.stream_id is not None and client.stream_id not in layer.streams
+
+
 def _find(original: Any, self: Any, event: Any, *, reuse: bool = True) -> CommandGenerator[None]:
     """A connection for a request: the one that rested least, if it may be used, or what mitmproxy finds or makes."""
     stream: Any = self.command_sources[event]
-    again = "keyswap_again" in vars(stream)
-    kept = _kept(self)
-    for server in reversed(list(kept)) if reuse and not again else ():
+    reuse = reuse and "keyswap_again" not in vars(stream)
+    by, kept = watch_of(self.context.client), _kept(self)
+    repeats = _can_repeat(stream.flow.request)
+    for server in reversed(list(kept)) if reuse else ():
         if not event.connection_spec_matches(server):
             continue
-        rested_s = time.monotonic() - kept.pop(server)
-        layer = self.connections.get(server)
-        client: Any = layer.context.layers[-1] if layer is not None else None
-        if not (server.connected and isinstance(client, _http1.Http1Client) and _rests(client) and not client.buf):
-            continue
-        if rested_s < FRESH_S or _can_repeat(stream.flow.request):
-            if rested_s >= FRESH_S:
-                vars(stream)["keyswap_rested"] = True
-            del self.command_sources[event]
-            yield from self.event_to_child(stream, http.GetHttpConnectionCompleted(event, (server, None)))
-            return
-        client.state = client.done
-        yield CloseConnection(server)
-    yield from original(self, event, reuse=reuse and not again)
+        client = _client(self, server)
+        is_good = client is not None and server.connected and _rests(client) and not client.buf
+        if is_good and (by is None or by.is_silent(server)):
+            if repeats or time.monotonic() - kept[server] < FRESH_S:
+                del kept[server]
+                vars(stream)["keyswap_repeats"] = repeats
+                del self.command_sources[event]
+                yield from self.event_to_child(stream, http.GetHttpConnectionCompleted(event, (server, None)))
+                return
+            reuse = False  # the others have rested longer
+        yield from _close(self, server)
+        if not reuse:
+            break
+    yield from original(self, event, reuse=reuse)
 
 
 def _can_repeat(request: Request) -> bool:
@@ -147,11 +186,11 @@ def _can_repeat(request: Request) -> bool:
 
 
 def _go_again(original: Any, self: Any, event: Any) -> CommandGenerator[None]:
-    """A connection that had rested was closed instead of answering: over a new one, once."""
+    """A connection that was used again was closed instead of answering: over a new one, once."""
     if not (
         type(event) is ResponseProtocolError
         and event.message == _CLOSED
-        and vars(self).pop("keyswap_rested", False)
+        and vars(self).pop("keyswap_repeats", False)
         and self.flow.response is None
         and self.client_state == self.state_done
         and self.server_state == self.state_wait_for_response_headers

@@ -16,7 +16,7 @@ from mitmproxy.http import HTTPFlow
 
 from keyswap.model import Code, Refuse
 from keyswap.refusals import Answer
-from keyswap.shell import inside, inside_flow, inside_http, inside_http2
+from keyswap.shell import inside, inside_flow, inside_http, inside_http2, inside_upstream
 from keyswap.shell.bounds import Bounds, Rules, Ticket, refusal
 from keyswap.shell.metering import BODY_GRACE_S, Meters
 
@@ -146,6 +146,11 @@ class Watched:
         unread = inside_http.unread(self._layer, server)
         return unread > UNREAD_UP_TO or (unread > 0 and inside_flow.unread(self._layer) > UNREAD_IN_ALL)
 
+    def has_left(self, server: Server) -> bool:
+        """Whether the request that an HTTP/2 caller sent over this upstream connection has ended before its body."""
+        multiplexed = self._layer is not None and inside_flow.is_multiplexed(self.client)
+        return multiplexed and inside_upstream.is_left_over(self._layer, server)
+
     # ---- What mitmproxy's layers ask (inside_http.Watch, inside_flow.FlowWatch)
 
     def backlog(self, server: Server) -> int:
@@ -166,6 +171,17 @@ class Watched:
             then()
 
         self._spawn(wait())
+
+    def is_silent(self, server: Server) -> bool:
+        """Whether nothing has come of this backend that was not read, and it has not closed."""
+        upstream = self.upstreams.get(server.id)
+        return upstream is not None and upstream.is_silent
+
+    def hang_up_on(self, server: Server) -> None:
+        """End this connection upstream as if its backend had."""
+        upstream = self.upstreams.get(server.id)
+        if upstream is not None:
+            upstream.hang_up()
 
     @property
     def max_head(self) -> int:
@@ -403,8 +419,9 @@ class Watched:
             self.deliver(event)
 
     def forget_requests(self) -> None:
-        """Nothing of them is in flight any more."""
+        """Nothing of them is in flight any more: their caller is gone."""
         for ticket in self.open.values():
+            self._rules.left(ticket)
             ticket.counted.give_back()
         self.open.clear()
 
@@ -452,6 +469,11 @@ class Watchpoint:
         """Whether requests can be sent over it."""
         return self.writer is not None and (not self.server.tls or self.server.timestamp_tls_setup is not None)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing has come that was not read, and the backend has not closed."""
+        return self._reading and not self._hung_up and inside.is_silent(self._reader, self.writer)
+
     async def read(self, n: int) -> bytes:
         """As StreamReader's; waits while the caller has not made room for what came before."""
         watched = self.watched
@@ -481,8 +503,11 @@ class Watchpoint:
         if not self.stands and not self.late:
             if now - self._began > bounds.connect_s:
                 self._give_up()
-        elif self._ended is not None and now - self._ended > ENDING_S:
-            self.abort()
+        elif self._ended is not None:
+            if now - self._ended > ENDING_S:
+                self.abort()
+        elif self.watched.has_left(self.server):
+            self.hang_up()
         elif now - self.last > bounds.idle_s and (ticket := self._answering()) is not None:
             self.watched.end(ticket, Refuse(Code.UPSTREAM_TIMEOUT, "the upstream's answer did not go on"))
 

@@ -56,6 +56,7 @@ async def _serve(
 ) -> None:
     """Do what the supervisor says. Its end says that it is time to stop."""
     tasks: set[asyncio.Task[None]] = set()
+    parent = os.getppid()
     while (said := await channel.heard()) is not None:
         if "stop" in said:
             stopping.begin(said["stop"])
@@ -65,8 +66,18 @@ async def _serve(
             task = asyncio.get_running_loop().create_task(_answer(channel, service, said))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-    listener.let_nobody_in()  # a supervisor that could have said so is gone, and all of its workers end
+    if await _is_orphan(parent):
+        listener.let_nobody_in()  # all of its workers end
     stopping.begin()
+
+
+async def _is_orphan(parent: int) -> bool:
+    """Whether the supervisor has ended. Its end of the channel closes a moment before that can be seen."""
+    for _ in range(50):
+        if os.getppid() != parent:
+            return True
+        await asyncio.sleep(0.001)
+    return False
 
 
 async def _answer(channel: Channel, service: Service, said: dict[str, Any]) -> None:
