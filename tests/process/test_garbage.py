@@ -24,7 +24,7 @@ gc.callbacks.append(count)
 gc.set_threshold(50, 1, 1)
 """
 """Run by every process as it begins: it collects all the time, and writes down how many objects it freed so far."""
-EACH = 300
+EACH = 100
 
 
 @pytest.fixture

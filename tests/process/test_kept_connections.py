@@ -119,7 +119,8 @@ def test_one_connection_serves_all_that_come_one_after_another(
 
 
 def test_a_caller_keeps_only_some(start: Callable[..., Gateway], home: Home, recorder: Recorder) -> None:
-    """Thirty requests at once over one HTTP/2 connection have thirty connections; eight stay, and serve the next ones."""
+    """Thirty requests at once over one HTTP/2 connection have thirty connections; at most eight stay, and serve the next
+    ones; on a slow machine fewer, as those that rest while others wait are closed."""
     _, key = home.key()
     together = threading.Barrier(30)
 
@@ -129,11 +130,16 @@ def test_a_caller_keeps_only_some(start: Callable[..., Gateway], home: Home, rec
 
     recorder.behave = behave
     with multiplexed(start, home) as http2:
-        for connections in (30, 52):
+        for fewest in (30, 52):
             streams = [http2.ask("GET", "/", key) for _ in range(30)]
             http2.until(lambda streams=streams: all(stream.ended for stream in streams))  # type: ignore[misc]
-            assert {stream.status for stream in streams} == {200} and len(recorder.received) == connections
-            eventually("eight are left", lambda: len(recorder._open) == 8)
+            assert {stream.status for stream in streams} == {200} and fewest <= len(recorder.received) <= 60
+            eventually("some are left", lambda: 0 < len(recorder._open) <= 8)
+        recorder.behave, before = ok, len(recorder.received)
+        for _ in range(5):
+            stream = http2.ask("GET", "/", key)
+            http2.until(partial(getattr, stream, "ended"))
+        assert len(recorder.received) == before
 
 
 @pytest.mark.parametrize(
