@@ -132,8 +132,9 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
     if asked["method"] not in METHODS:
         refused = Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS)
         return explanation(refused, [])
-    if asked["path"].encode("utf-8", "surrogateescape").partition(b"?")[0] in own.PATHS:
-        return _answered_here(built, asked["method"], now)
+    path = asked["path"].encode("utf-8", "surrogateescape").partition(b"?")[0]
+    if path in own.PATHS:
+        return _answered_here(built, asked["method"], path, now)
     gate, presented = built.gate, None
     if asked.get("key_id"):
 
@@ -151,9 +152,9 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
     return explanation(decision, steps)
 
 
-def _answered_here(built: Built, method: str, now: float) -> dict[str, Any]:
+def _answered_here(built: Built, method: str, path: bytes, now: float) -> dict[str, Any]:
     """Of a path that is the gateway's own, which needs no credential."""
-    refused = built.unhealthy(now)
+    refused = built.unhealthy(now) if path == own.HEALTH else None
     if method not in {"GET", "HEAD"}:
         refused = Refuse(Code.METHOD_NOT_ALLOWED, "read with GET or HEAD", allow=("GET", "HEAD"))
     step = Step("path", "refuse" if refused else "pass", "the gateway answers it itself, whoever asks", 0.0)
