@@ -90,11 +90,14 @@ class CredentialReader:
         return Credential("session", found[0].decode("latin-1"), ambient=value is None)
 
     def _among(self, content: bytes) -> Iterable[bytes]:
-        """The values of our cookies in a Cookie header (RFC 6265 §4.2.1); an empty one is none."""
+        """The values of our cookies in a Cookie header (RFC 6265 §4.2.1), unquoted; an empty one is none."""
         for crumb in content.split(b";"):
             name, _, value = crumb.partition(b"=")
-            if name.strip() in self._cookies and value.strip():
-                yield value.strip()
+            value = value.strip()
+            if len(value) > 1 and value[:1] == value[-1:] == b'"':
+                value = value[1:-1]
+            if value and name.strip() in self._cookies:
+                yield value
 
     def _is_foreign(self, headers: Headers, method: str) -> bool:
         """Whether a browser made this request, which may change something, for another site's page."""

@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 UNUSED_TICKS = 60
 """How often something is tended that no policy in force names before it is closed: for half a minute."""
 
+_CLIENT_IN_URL = re.compile(r"/(?:user_management|sso/jwks)/(client_[0-9A-Za-z_-]+)/?$")
+"""Where WorkOS' issuers and key sets have the client id of their environment."""
+
 _SECRET = re.compile(r"[!-~]{1,4096}")
 
 Guessing = Callable[[Request, float], Awaitable[Refuse | None]]
@@ -339,6 +342,11 @@ def _issuer(rule: SessionRule, policy: Policy) -> Issuer:
     audiences = tuple(rule.audiences)
     if rule.kind == "connect" and not audiences and client_id is not None:
         audiences = (client_id,)
-    return Issuer(
-        rule.kind, tuple(rule.issuers), url, audiences, rule.leeway, rule.forward == "as_is", rule.permissions_from
-    )
+    passes, own = rule.forward == "as_is", _client_ids(client_id, (*rule.issuers, url))
+    return Issuer(rule.kind, tuple(rule.issuers), url, audiences, rule.leeway, passes, rule.permissions_from, own)
+
+
+def _client_ids(named: str | None, urls: Collection[str]) -> tuple[str, ...]:
+    """The environment's own client id: as the policy names it, else as WorkOS' own URLs hold it."""
+    found = (_CLIENT_IN_URL.search(url) for url in urls)
+    return (named,) if named is not None else tuple(sorted({one[1] for one in found if one is not None}))

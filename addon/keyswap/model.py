@@ -110,6 +110,8 @@ class Principal(NamedTuple):
     """A JSON object: the claims of a session's token that a token made for it repeats; None: none was presented."""
     passed: Secret | None = None
     """The session's token, where the policy wants it to reach the backend as it is."""
+    leeway_s: int = 0
+    """The last seconds before `not_after`, in which a session's token has ended by our clock and is still good."""
 
 
 ANONYMOUS = Principal(None, None)
@@ -139,6 +141,8 @@ class Claims(NamedTuple):
     """A JSON object: what the token of a session said, which is said again."""
     agent: str | None = None
     """The registration of the agent whose key was presented."""
+    leeway_s: int = 0
+    """The last seconds before `not_after`, into which a token reaches only if it is minted in them."""
 
 
 Requirement = tuple[tuple[str, ...], ...]

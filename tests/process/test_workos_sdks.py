@@ -32,7 +32,7 @@ def _node(folder: Path) -> None:
 
 def test_the_python_sdk(start: Start, home: Home, backend: Backend) -> None:
     """Makes, lists page by page, validates, expires and deletes keys of organizations and users, names permissions; the
-    keys work at the gateway until they end. Errors are those that the SDK has classes for."""
+    keys work at the gateway until they end, and the key set is read. Errors are those that the SDK has classes for."""
     folder = fetched("workos-python", _python)
     operator, gateway = Operator(home), start("serve").ready()
     operator.ready()

@@ -74,4 +74,6 @@ named_now = workos.authorization.create_permission(slug="py:read", name="Read", 
 assert named_now.slug == "py:read" and not named_now.system
 refused(sdk.ConflictError, workos.authorization.create_permission, slug="py:read", name="Again")
 assert "py:read" in [one.slug for one in workos.authorization.list_permissions().auto_paging_iter()]
+(signing,) = workos.user_management.get_jwks("client_1").keys
+assert (signing.alg, signing.use) == ("RS256", "sig") and signing.kid
 print("done")

@@ -106,6 +106,15 @@ def lacking(name: str, *names: str) -> Attack:
     return made(name, lambda now: token(without(user(now), *names)))
 
 
+def documented(name: str, *left_out: str, **given: Any) -> Attack:
+    """A session as WorkOS' reference has it, without auth_time, but for some claims."""
+
+    def good(now: int) -> str:
+        return token(without(user(now, client_id=ENVIRONMENT), "auth_time"))
+
+    return made(name, lambda now: token(without(user(now) | given, "auth_time", *left_out)), good)
+
+
 def of_client(name: str, change: Callable[[Claims], Claims], kid: str = "c") -> Attack:
     """A client's token but for some claims, under a good signature."""
     return made(name, lambda now: token(change(client(now)), kid), good_client)
@@ -418,6 +427,7 @@ JSON = [
 TIMES = [
     timed("expired", iat=-600, exp=-300),
     timed("expired just beyond the leeway", iat=-600, exp=-31),
+    timed("expired at the leeway's end", iat=-600, exp=-30),
     timed("issued in the future", iat=120, exp=300),
     timed("not valid yet", nbf=120),
     timed("ends before it begins", iat=-10, exp=-20),
@@ -491,8 +501,27 @@ KINDS = [
     claim("an empty sub_profile", sub_profile=""),
     made("a client's token by the environment", lambda now: token(client(now, iss=AUTHKIT))),
     made("a machine's token by the environment", lambda now: token(machine(now, iss=AUTHKIT))),
-    lacking("a session without auth_time", "auth_time"),
     lacking("a session without a sid", "sid"),
+    *(
+        documented(f"no auth_time, {what}", **given)
+        for what, given in {
+            "a sid of something else": {"sid": "app_consent_1"},
+            "an agent's session": {"sid": "agent_session_1"},
+            "a sid in another case": {"sid": "Session_1"},
+            "a subject that is no user": {"sub": "agent_1"},
+            "a subject that is an application": {"sub": "client_app_1"},
+            "an application's client_id": {"client_id": "client_app_1"},
+            "a scope": {"scope": "openid profile"},
+            "a widget's scope": {"scope": "widgets:users-table:manage"},
+            "an audience that nobody lists": {"aud": ENVIRONMENT},
+            "a nonce": {"nonce": "n"},
+            "a hash of an access token": {"at_hash": "x"},
+            "an agent by sub_profile": {"sub_profile": "agent"},
+            "a service by sub_profile": {"sub_profile": "service"},
+            "an organization by sub_type": {"sub_type": "organization"},
+        }.items()
+    ),
+    documented("no auth_time, no sid", "sid"),
     *claims("sid", (None, "", 1, ["session_1"], "a\nb")),
 ]
 
@@ -579,8 +608,23 @@ GOOD: Mapping[str, Make] = {
     ),
     "a user by sub_profile": lambda now: token(user(now, sub_profile="user")),
     "with a client_id": lambda now: token(user(now, client_id=ENVIRONMENT)),
+    "as WorkOS' reference has it": lambda now: token(without(user(now), "auth_time", "feature_flags")),
+    "as WorkOS' reference has it, impersonated": lambda now: token(
+        without(user(now, act={"sub": "ann@example.com"}), "auth_time")
+    ),
+    "as its users report it": lambda now: token(
+        without(
+            user(now, client_id=ENVIRONMENT, email="ann@example.com", email_verified=True, name="Ann"),
+            "auth_time",
+            "entitlements",
+            "feature_flags",
+        )
+    ),
+    "without auth_time, by sub_profile": lambda now: token(without(user(now, sub_profile="user"), "auth_time")),
+    "with auth_time, another subject": lambda now: token(user(now, sid="custom_1")),
     "an impersonated user": lambda now: token(user(now, act={"sub": "ann@example.com"})),
     "times that are no integers": lambda now: token(user(now, iat=now - 0.5, exp=now + 100.25, auth_time=now - 9.5)),
+    "ended by our clock": lambda now: token(user(now, iat=now - 300, exp=now - 2)),
     "ahead of our clock": lambda now: token(user(now, iat=now + 20, nbf=now + 20)),
     "custom claims": lambda now: token(user(now, email="ann@example.com", **{"urn:x": {"a": [1, None, "é🙂"]}})),
     "nested as deeply as may be": lambda now: signed(

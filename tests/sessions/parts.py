@@ -52,7 +52,7 @@ def entries(authkit: Endpoint, connect: Endpoint, **given: Any) -> Sequence[Issu
     """The entries that a policy for users and clients has."""
     scopes = {"permissions_from": "scope"}
     return [
-        Issuer("authkit", (AUTHKIT,), authkit.url, **given),
+        Issuer("authkit", (AUTHKIT,), authkit.url, client_ids=(ENVIRONMENT,), **given),
         Issuer("connect", (CONNECT,), connect.url, (ENVIRONMENT,), **scopes, **given),  # type: ignore[arg-type]
     ]
 

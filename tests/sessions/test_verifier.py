@@ -64,9 +64,10 @@ def test_a_user(door: Door) -> None:
         roles=("admin", "member"),
         session_id="session_1",
         actor="ann@example.com",
-        not_after=NOW + 290,
+        not_after=NOW + 320,
         kind="user",
         since=NOW - 10,
+        leeway_s=30,
     )
 
 
@@ -240,7 +241,7 @@ def test_times_are_judged_at_every_call(door: Door) -> None:
         ):
             found = await door(text, now)
             if why is None:
-                assert principal(found).not_after == NOW + 100
+                assert (principal(found).not_after, principal(found).leeway_s) == (NOW + 130, 30)
             else:
                 refused(found, why)
 

@@ -1,6 +1,11 @@
 """The documents that backends read."""
 
+import base64
+import hashlib
 import json
+
+from cryptography import x509
+from jwt.algorithms import get_default_algorithms
 
 from keyswap.tokens.jwks import MAX_AGE_S, KeySet, document
 from keyswap.tokens.keyring import KEEP_S, LEAD_S
@@ -16,6 +21,20 @@ def test_public_members_only(machine: Machine) -> None:
     assert sorted(key["alg"] for key in keys) == sorted(ALGS)
     assert all(key["use"] == "sig" and key["kid"] and not PRIVATE & set(key) for key in keys)
     assert b"PRIVATE" not in machine.key_set.jwks(NOW).body
+
+
+def test_every_key_has_a_certificate_of_its_own(machine: Machine) -> None:
+    """A key's certificate is of this key, signed by it, and named by its digest, as WorkOS' SDKs want to read it."""
+    for alg in ALGS:
+        machine.keyring.ensure(alg, NOW)
+    for key in machine.jwks(NOW)["keys"]:
+        der = base64.b64decode(key["x5c"][0])
+        found = x509.load_der_x509_certificate(der)
+        found.verify_directly_issued_by(found)
+        digest = hashlib.sha256(der).digest()
+        assert key["x5t#S256"] == base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        mine = json.loads(get_default_algorithms()[key["alg"]].to_jwk(found.public_key()))
+        assert {name: mine[name] for name in ("n", "x", "y") if name in mine}.items() <= key.items()
 
 
 def test_the_etag_changes_with_the_content(machine: Machine) -> None:

@@ -1,5 +1,6 @@
 """Minting, and the cache of minted tokens."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 
@@ -12,7 +13,7 @@ from jwt.exceptions import InvalidSignatureError
 from keyswap.model import Claims, Code, Refuse
 from keyswap.state import SIGNING
 from keyswap.tokens.claims import payload
-from keyswap.tokens.mint import LOOK_S, MintCache
+from keyswap.tokens.mint import EARLIER_S, LOOK_S, MintCache
 from tokens.parts import ALGS, NOW, Machine, body, by_joserfc, by_pyjwt, claims, header, mint
 
 
@@ -33,7 +34,7 @@ def test_two_libraries_accept_every_token(shared: Machine, alg: str, profile: st
     said = claims(profile=profile, aud="api", sid="session_1", act="admin@example.com")
     token, jwks = mint(shared.minter(alg), NOW + 0.9, said), shared.jwks(NOW)
     read = by_joserfc(token, jwks, NOW)
-    assert read == by_pyjwt(token, jwks, "api") == payload(said, NOW, NOW + 120, read["jti"])
+    assert read == by_pyjwt(token, jwks, "api") == payload(said, NOW - EARLIER_S, NOW + 120, read["jti"])
     assert header(token) == {
         "alg": alg,
         "kid": header(token)["kid"],
@@ -68,13 +69,14 @@ def test_a_quarter_of_its_life_is_left(shared: Machine, asked: list[float], ttl_
             assert token.code == Code.INVALID_CREDENTIAL and not_after is not None and now >= not_after
             continue
         read = body(token)
-        life_s = read["exp"] - read["iat"]
-        assert read["iat"] <= now < read["exp"] and 0 < life_s <= ttl_s
+        minted_at = read["iat"] + 5
+        life_s = read["exp"] - minted_at
+        assert minted_at <= now < read["exp"] and 0 < life_s <= ttl_s
         assert not_after is None or read["exp"] <= not_after
         if minter.cache.signed == signed:
             assert read["exp"] - now >= life_s / 4
         else:
-            assert read["iat"] == int(now), "a new token begins now"
+            assert minted_at == int(now), "a new token begins five seconds before now"
 
 
 @given(moments)
@@ -156,6 +158,22 @@ def test_a_credential_that_has_ended(shared: Machine) -> None:
     assert body(mint(minter, NOW + 9.9, said))["exp"] == NOW + 10
     for now in (NOW + 10, NOW + 10.1, NOW + 1000):
         assert minter(said, now) == Refuse(Code.INVALID_CREDENTIAL, "the credential has ended", "key_1")
+
+
+@pytest.mark.parametrize("behind_s", [0.0, 0.005, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("copied", [None, json.dumps({"nbf": NOW, "sub": "user_1"})])
+def test_a_backend_whose_clock_is_behind(shared: Machine, behind_s: float, copied: str | None) -> None:
+    """A token is good at once for a backend whose clock is up to five seconds behind, also where a session's began."""
+    read = body(mint(shared.minter(), NOW + 0.001, claims(copied=copied)))
+    assert max(read["iat"], read.get("nbf", 0)) <= NOW + 0.001 - behind_s and read["exp"] == NOW + 120
+
+
+def test_a_leeway_is_used_last(shared: Machine) -> None:
+    """A token ends with its source by our clock; what has ended by it, and not with the leeway, gets what is left."""
+    minter, said = shared.minter(), claims(not_after=NOW + 40, leeway_s=30)
+    for now, exp in ((NOW, NOW + 10), (NOW + 9.9, NOW + 10), (NOW + 10, NOW + 40), (NOW + 39.9, NOW + 40)):
+        assert body(mint(minter, now, said))["exp"] == exp
+    assert minter(said, NOW + 40) == Refuse(Code.INVALID_CREDENTIAL, "the credential has ended", "key_1")
 
 
 def test_no_key_no_token(machine: Machine) -> None:

@@ -175,7 +175,9 @@ class SessionRule(Section):
     audiences: list[Annotated[str, Field(min_length=1)]] = Field(
         default=[], description="The `aud` of which one is required; connect: null is workos.client_id."
     )
-    leeway: Leeway = Field(default=30.0, description="By how much the issuer's clock may differ from ours.")
+    leeway: Leeway = Field(
+        default=30.0, description="By how much the issuer's clock may differ from ours, when a token begins and ends."
+    )
     permissions_from: Literal["claims", "scope"] = Field(
         default="claims", description="claims: the claim `permissions`; scope: the claim `scope`."
     )

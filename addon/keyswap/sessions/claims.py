@@ -1,7 +1,7 @@
 """The claims of a token, by name and type.
 
 Law: a claim that is used has the type that it should have, or the token is refused, whatever the claim's weight; null
-is absent. Every other claim stays as it is.
+is absent, but for `auth_time`, whose absence says something. Every other claim stays as it is.
 """
 
 import json
@@ -25,7 +25,7 @@ _OURS = frozenset({"iss", "aud", "jti", "iat", "exp"})
 
 def checked(claims: Mapping[str, Any]) -> dict[str, Any]:
     """The claims without those that are null, each of its type. Raises NotAToken."""
-    known = {*_REQUIRED, *_NAMES, *_TEXTS, *_LISTS, *_TIMES, "act", "aud"}
+    known = {*_REQUIRED, *_NAMES, *_TEXTS, *_LISTS, *_TIMES, "act", "aud"} - {"auth_time"}
     found = {name: value for name, value in claims.items() if value is not None or name not in known}
     for name in (*_REQUIRED, *_NAMES):
         _require(_is_name(found[name]) if name in found else name not in _REQUIRED, name, "a printable text")

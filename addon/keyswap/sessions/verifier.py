@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from keyswap.model import Code, Credential, Damage, Principal, Refuse, Request, Secret
 from keyswap.sessions.claims import checked
 from keyswap.sessions.jwks import Jwks, KeySets
-from keyswap.sessions.kinds import Issuer, check_audience, kind_of, principal_of
+from keyswap.sessions.kinds import Issuer, check_audience, kind_of, no_session, principal_of
 from keyswap.sessions.token import MAX_BYTES, NotAToken, Token, read, shown
 
 _PADDING, _HASH = PKCS1v15(), SHA256()  # RS256 (RFC 7518 §3.3)
@@ -129,7 +129,7 @@ class SessionVerifier:
             return key
         if not _is_signed(token, key):
             return _refuse(f"the signature is not by the issuer's key {shown(token.kid)}")
-        principal = principal_of(entry, claims)
+        principal = principal_of(entry, claims, ends_at)
         if entry.passes:
             # No token of ours is made for it: what it was admitted for goes on for as long as it is admitted.
             principal = principal._replace(passed=Secret(text), not_after=math.ceil(ends_at))
@@ -139,13 +139,15 @@ class SessionVerifier:
         """The entry of the policy that judges a token. Raises NotAToken."""
         iss = claims["iss"]
         if iss == self._own:
-            raise NotAToken("the token is one of ours: it is for backends, and is nobody's credential here")
+            raise NotAToken("the token is one of ours (iss): it is for backends, and is nobody's credential here")
         entries = self._entries.get(iss)
         if entries is None:
-            raise NotAToken(f"the policy lists no issuer {shown(iss)}")
-        kind = kind_of(claims)
+            raise NotAToken(f"the policy lists no issuer {shown(iss)} (iss)")
+        ours = {own for entry, _ in entries.values() for own in entry.client_ids}
+        kind = kind_of(claims, ours)
         if kind not in entries:
-            raise NotAToken(f"the policy lists no sessions of kind {kind} of the issuer {shown(iss)}")
+            why = f": {no_session(claims, ours)}" if kind == "connect" and "authkit" in entries else ""
+            raise NotAToken(f"the policy lists no sessions of kind {kind} of the issuer {shown(iss)}{why}")
         return entries[kind]
 
     def _remember(self, digest: bytes, known: _Known) -> None:
@@ -175,7 +177,9 @@ def _is_signed(token: Token, key: Any) -> bool:
 
 def _untimely(starts_at: float, now: float) -> Refuse:
     return _refuse(
-        "the token is not valid yet" if now < starts_at else "the token has expired, or is over two days old"
+        "the token is not valid yet (iat, nbf)"
+        if now < starts_at
+        else "the token has expired (exp), or is over two days old (iat)"
     )
 
 

@@ -433,7 +433,7 @@ class Watched:
             self.open.pop(id(flow), None)
             ticket.counted.give_back()
         elif until is not None and time.time() >= until:
-            self.end(ticket, Refuse(Code.INVALID_CREDENTIAL, "the key has expired"))
+            self.end(ticket, Refuse(Code.INVALID_CREDENTIAL, "the credential has ended"))
         elif flow.response is None and flow.request.timestamp_end is not None:
             upstream = self.upstreams.get(flow.server_conn.id)
             if upstream is None or not upstream.stands:

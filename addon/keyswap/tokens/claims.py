@@ -43,6 +43,7 @@ def claims_of(principal: Principal, shape: TokenShape) -> Claims:
         principal.not_after,
         principal.copied,
         principal.agent if principal.kind == "key" else None,
+        principal.leeway_s,
     )
 
 

@@ -1,7 +1,8 @@
 """Claims → a signed token, from a cache that holds everything that the token says.
 
 Law: a cached token is given out only while at least a quarter of its life is left, and only for claims that are equal
-in everything; no token outlives what it was made from. On the warm path nothing is signed, parsed or read.
+in everything; no token outlives what it was made from. A token says that it was made a little earlier, so that a
+backend whose clock is behind takes it from the first moment on. On the warm path nothing is signed, parsed or read.
 """
 
 import uuid
@@ -20,14 +21,17 @@ from keyswap.tokens.signers import LoadedKey
 LOOK_S = 5.0
 """How often the ring's file is looked at though nothing was told of it: a writer may die before it tells."""
 
+EARLIER_S = 5
+"""How much earlier than it was made a token says that it was (`iat`)."""
+
 _Key = tuple[Claims, str, int]
 
 
 class Minted(NamedTuple):
-    """A token, and the epoch seconds in [iat, fresh_until] in which it may be given out."""
+    """A token, and the epoch seconds in [minted_at, fresh_until] in which it may be given out."""
 
     token: str
-    iat: int
+    minted_at: int
     fresh_until: float
 
 
@@ -86,7 +90,7 @@ class Minter:
         if self._changed(now):
             self._choose(now)
         found = self.cache.minted.get((claims, self._kid, self._ttl_s))
-        if found is not None and found.iat <= now <= found.fresh_until:
+        if found is not None and found.minted_at <= now <= found.fresh_until:
             self.cache.reused += 1
             return found.token
         return self._mint(claims, int(now))
@@ -95,16 +99,19 @@ class Minter:
         self._signer = self._reader.keyring.signer(self._algorithm, now)
         self._kid = self._signer.key.kid if self._signer else ""
 
-    def _mint(self, claims: Claims, iat: int) -> str | Refuse:
+    def _mint(self, claims: Claims, now: int) -> str | Refuse:
         signer = self._signer
         if signer is None:
             return Refuse(Code.STORE_UNAVAILABLE, "no signing key is active", claims.api_key_id)
-        exp = iat + self._ttl_s if claims.not_after is None else min(iat + self._ttl_s, claims.not_after)
-        if exp <= iat:
+        exp = now + self._ttl_s
+        if claims.not_after is not None:
+            said = claims.not_after - claims.leeway_s
+            exp = min(exp, said if said > now else claims.not_after)
+        if exp <= now:
             return Refuse(Code.INVALID_CREDENTIAL, "the credential has ended", claims.api_key_id)
         headers = {"kid": signer.key.kid, "typ": "at+jwt" if claims.profile == "rfc9068" else "JWT"}
-        body = payload(claims, iat, exp, uuid.uuid4().hex)
+        body = payload(claims, now - EARLIER_S, exp, uuid.uuid4().hex)
         token = jwt.encode(body, signer.private, algorithm=signer.key.alg, headers=headers)
-        self.cache.put((claims, signer.key.kid, self._ttl_s), Minted(token, iat, exp - (exp - iat) / 4))
+        self.cache.put((claims, signer.key.kid, self._ttl_s), Minted(token, now, exp - (exp - now) / 4))
         self.cache.signed += 1
         return token

@@ -9,9 +9,12 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -50,6 +53,7 @@ ALGORITHMS = {
 
 _PYJWT: dict[str, Algorithm] = {name: get_default_algorithms()[name] for name in ALGORITHMS}
 _PUBLIC = ("kty", "crv", "n", "e", "x", "y")
+_LATEST = 4102444800  # the year 2100
 _THUMBPRINT = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
 
 
@@ -96,9 +100,8 @@ def new_key(alg: str, created_at: int, signs_from: int) -> tuple[SigningKey, Loa
     """A fresh key of an algorithm."""
     private = ALGORITHMS[alg].generate()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    jwk = public_jwk(alg, private)
-    key = SigningKey(str(jwk["kid"]), alg, pem, created_at, signs_from)
-    return key, LoadedKey(key, private, jwk)
+    key = SigningKey(str(public_jwk(alg, private)["kid"]), alg, pem, created_at, signs_from)
+    return key, _loaded(key, private)
 
 
 def load_key(key: SigningKey) -> LoadedKey:
@@ -112,10 +115,38 @@ def load_key(key: SigningKey) -> LoadedKey:
     if not ALGORITHMS[key.alg].fits(private):
         raise Damage(f"signing key {key.kid!r} is no {key.alg} key of sufficient size")
     assert isinstance(private, PrivateKey)
-    jwk = public_jwk(key.alg, private)
-    if jwk["kid"] != key.kid:
-        raise Damage(f"signing key {key.kid!r} has another thumbprint ({jwk['kid']}): its kid or its PEM was changed")
-    return LoadedKey(key, private, jwk)
+    loaded = _loaded(key, private)
+    kid = loaded.jwk["kid"]
+    if kid != key.kid:
+        raise Damage(f"signing key {key.kid!r} has another thumbprint ({kid}): its kid or its PEM was changed")
+    return loaded
+
+
+def _loaded(key: SigningKey, private: PrivateKey) -> LoadedKey:
+    """The key with its JWK, in which WorkOS' SDKs look for a certificate (RFC 7517 §4.7, 4.9)."""
+    der = certificate(key, private)
+    digest = base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()
+    also = {"x5c": [base64.b64encode(der).decode()], "x5t#S256": digest}
+    return LoadedKey(key, private, public_jwk(key.alg, private) | also)
+
+
+def certificate(key: SigningKey, private: PrivateKey) -> bytes:
+    """A certificate that the key signs for itself, in DER: the same bytes on every machine that has the key.
+
+    It proves nothing beyond the key; nobody is to trust one because of it. It has no end (RFC 5280 §4.1.2.5).
+    """
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, key.kid)])
+    serial = int.from_bytes(hashlib.sha256(key.kid.encode()).digest()[:16]) | 1
+    since = min(max(key.created_at, 0), _LATEST)
+    made = (
+        x509.CertificateBuilder(name, name, private.public_key(), serial)
+        .not_valid_before(datetime.fromtimestamp(since, UTC))
+        .not_valid_after(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+    )
+    if isinstance(private, ed25519.Ed25519PrivateKey):
+        return made.sign(private, None).public_bytes(Encoding.DER)
+    by_nonce = True if isinstance(private, ec.EllipticCurvePrivateKey) else None  # RFC 6979: none that is random
+    return made.sign(private, hashes.SHA256(), ecdsa_deterministic=by_nonce).public_bytes(Encoding.DER)
 
 
 def public_jwk(alg: str, private: PrivateKey) -> dict[str, Any]:
