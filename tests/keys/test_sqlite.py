@@ -194,6 +194,34 @@ def test_last_use_waits_for_a_database_that_is_back(parts: Parts) -> None:
     assert parts.source.flush_last_used() == 0
 
 
+def test_an_open_requests_key_is_read_again_only_when_it_has_changed(parts: Parts) -> None:
+    """Whatever happens to other keys, a key's row is read once; its own revocation, and a block of it, are seen at once."""
+    key, _ = parts.create()
+    asked: list[str] = []
+    parts.source.watch.connection.set_trace_callback(asked.append)
+
+    def rows() -> int:
+        found = sum("permissions" in one for one in asked)
+        asked.clear()
+        return found
+
+    first = parts.source.by_id(key.id, NOW, "")
+    assert isinstance(first, Principal) and rows() == 1
+    for _ in range(3):
+        other, _ = parts.create()
+        parts.ledger.disable(other.id, NOW)
+        assert parts.source.by_id(key.id, NOW, "") is first and rows() == 0
+    parts.ledger.disable(key.id, NOW)
+    assert isinstance(parts.source.by_id(key.id, NOW, ""), Refuse) and rows() == 1
+    parts.ledger.enable(key.id, NOW)
+    assert isinstance(parts.source.by_id(key.id, NOW, ""), Principal) and rows() == 1
+    parts.ledger.block(key.id, "leaked", NOW)
+    assert isinstance(parts.source.by_id(key.id, NOW, ""), Refuse) and rows() == 0
+    parts.ledger.unblock(key.id)
+    parts.ledger.revoke(key.id, None, NOW)
+    assert isinstance(parts.source.by_id(key.id, NOW, ""), Refuse)
+
+
 def test_by_id_and_status(parts: Parts) -> None:
     """Explanations judge a key by its id as a call would; the status says what is there."""
     key, value = parts.create(allow_ip=["192.0.2.0/24"])

@@ -19,6 +19,9 @@ from keyswap.state import Epochs, StateDirectory
 
 _BY_DIGEST = f"{SELECT} WHERE digest = ?"
 _BY_ID = f"{SELECT} WHERE id = ?"
+_VERSION = "SELECT version FROM keys WHERE id = ?"
+_MOST_BY_ID = 8192
+"""Keys of open requests that are remembered by their ids: a row is only decoded again when its version has changed."""
 
 
 class SqliteKeys:
@@ -33,6 +36,7 @@ class SqliteKeys:
         self._prefix, self._cache_size = prefix, cache_size
         # popitem(last=False) takes constant time; a dict scans the places of what it dropped before.
         self._cache: OrderedDict[bytes, Found] = OrderedDict()
+        self._by_id: OrderedDict[str, Found] = OrderedDict()
         self._generation = self.watch.generation
         self.lookups = Lookups()
 
@@ -62,14 +66,30 @@ class SqliteKeys:
         return found
 
     def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse:
-        """What a caller at `client` would be told who presents this key now; for explanations."""
+        """What a caller at `client` would be told who presents this key now; for open requests, and explanations."""
         refused = self.watch.check(now)
         if refused is not None:
             return refused
-        found = self._look_up(_BY_ID, key_id)
+        found = self._unchanged(key_id) or self._look_up(_BY_ID, key_id)
         if found is None:
             return Refuse(Code.INVALID_CREDENTIAL, "no key has this id")
-        return found if isinstance(found, Refuse) else judge(found, self.watch.blocked, now, client)
+        if isinstance(found, Refuse):
+            return found
+        if len(self._by_id) >= _MOST_BY_ID and key_id not in self._by_id:
+            self._by_id.popitem(last=False)
+        self._by_id[key_id] = found
+        return judge(found, self.watch.blocked, now, client)
+
+    def _unchanged(self, key_id: str) -> Found | None:
+        """The key as it was read before, if it has not changed since; every change raises its version."""
+        known = self._by_id.get(key_id)
+        if known is None:
+            return None
+        try:
+            row = self.watch.connection.execute(_VERSION, (key_id,)).fetchone()
+        except sqlite3.Error:
+            return None
+        return known if row == (known.key.version,) else None
 
     def flush_last_used(self) -> int:
         """Write the last uses, from any thread; the number written."""
