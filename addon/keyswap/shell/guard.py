@@ -26,6 +26,8 @@ from keyswap.shell.watched import STUCK_S, Watched
 logger = logging.getLogger(__name__)
 
 SWEEP_S, STOPPING_S = 0.25, 1.0
+SLICE_S = 0.002
+"""How long a sweep goes on before others have their turn."""
 HASTE_S = 0.05
 """How often all is looked at while much waits that nobody reads."""
 DRAIN_S = 0.05
@@ -49,20 +51,36 @@ class Guard:
 
     def connected(self, client: Client) -> None:
         """Watch over a new connection, or turn it away."""
-        address = place(client.peername[0])
         if self._ended:
             client.error = "the gateway is stopping"
             return
+        if not client.peername:
+            client.error = "the caller has gone"  # before it was accepted: the system knows no address of it any more
+            return
+        address = place(client.peername[0])
         if self._addresses[address] >= most_per_address():
             client.error = "too many connections"
             self._complain("connections from %s are turned away: it has %d", address, self._addresses[address])
             return
+        self._addresses[address] += 1
+        try:
+            self._watch(client, address)
+        except Exception:
+            self._count_down(address)
+            raise
+
+    def _watch(self, client: Client, address: str) -> None:
         handler = inside.handler_of(self.master, client)
-        self.watched[client.id] = watched = Watched(self.rules, client, handler, self.spawn, self.forget)
+        watched = Watched(self.rules, client, address, handler, self.spawn, self.forget)
         inside_http.watch(client, watched)
         inside.lift_connection_limit(handler)
         inside.leave_draining(handler)
-        self._addresses[address] += 1
+        self.watched[client.id] = watched
+
+    def _count_down(self, address: str) -> None:
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
 
     def _complain(self, text: str, *given: object) -> None:
         now = time.monotonic()
@@ -81,10 +99,7 @@ class Guard:
         """A connection is closed."""
         watched.forget_requests()
         if self.watched.pop(watched.client.id, None) is not None:
-            address = place(watched.client.peername[0])
-            self._addresses[address] -= 1
-            if not self._addresses[address]:
-                del self._addresses[address]
+            self._count_down(watched.address)
 
     def of(self, client: Client) -> Watched | None:
         """Who watches over this client."""
@@ -97,15 +112,30 @@ class Guard:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def sweep(self, elapsed_s: float) -> None:
-        """End whatever has taken too long, on every connection, and the requests of keys that are no longer good."""
-        now, bounds = asyncio.get_running_loop().time(), self.rules.bounds()
+    async def sweep(self, elapsed_s: float) -> None:
+        """End whatever has taken too long, on every connection, and the requests of keys that are no longer good.
+
+        Others have their turn whenever it has taken SLICE_S. A connection at rest is left alone until its deadline.
+        """
+        loop, bounds = asyncio.get_running_loop(), self.rules.bounds()
         judge = self.rules.refused_since()
+        now = until = loop.time()
         for watched in list(self.watched.values()):
+            if judge is None and watched.rests(now, bounds):
+                continue
+            if loop.time() >= until:
+                await asyncio.sleep(0)
+                now = loop.time()
+                until = now + SLICE_S
             try:
                 watched.sweep(now, bounds, elapsed_s)
                 for ticket in list(watched.open.values()) if judge is not None else ():
-                    refused = judge(ticket) if judge is not None else None
+                    if loop.time() >= until:
+                        await asyncio.sleep(0)
+                        until = loop.time() + SLICE_S
+                    refused = (
+                        judge(ticket) if judge is not None and watched.open.get(id(ticket.flow)) is ticket else None
+                    )
                     if refused is not None:
                         watched.end(ticket, refused)
             except Exception as error:  # noqa: BLE001 (one connection's trouble must not end the watch over the others)
@@ -126,7 +156,7 @@ class Guard:
             if unread <= UNREAD_TOGETHER or not watched.excess:
                 break
             if watched.paused_s(now) > patience_s:
-                address = watched.client.peername[0]
+                address = watched.address
                 self._complain("a connection from %s is ended: it does not read %d bytes", address, watched.excess)
                 unread, watched.excess = unread - watched.excess, 0
                 watched.abort()
@@ -163,7 +193,7 @@ class Guard:
             await asyncio.sleep(SWEEP_S if self._unread < UNREAD_TOGETHER // 4 else HASTE_S)
             now = asyncio.get_running_loop().time()
             try:
-                self.sweep(now - before)
+                await self.sweep(now - before)
             except Exception as error:  # noqa: BLE001 (as above)
                 self.rules.report(error)
             before = now

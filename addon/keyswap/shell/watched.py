@@ -19,6 +19,7 @@ from keyswap.refusals import Answer
 from keyswap.shell import inside, inside_flow, inside_http, inside_http2, inside_upstream
 from keyswap.shell.bounds import Bounds, Rules, Ticket, refusal
 from keyswap.shell.metering import BODY_GRACE_S, Meters
+from keyswap.shell.opening import Opening
 
 ENDING_S = 2.0
 """How long a connection that was told to end may take for it."""
@@ -69,9 +70,16 @@ class Watched:
     """One caller's connection. Stands in for its stream reader."""
 
     def __init__(
-        self, rules: Rules, client: Client, handler: Any, spawn: Spawn, forget: "Callable[[Watched], None]"
+        self,
+        rules: Rules,
+        client: Client,
+        address: str,
+        handler: Any,
+        spawn: Spawn,
+        forget: "Callable[[Watched], None]",
     ) -> None:
-        self.client, self.handler = client, handler
+        """`address`: where the caller is, as connections are counted."""
+        self.client, self.address, self.handler = client, address, handler
         self._rules, self._spawn, self._forget = rules, spawn, forget
         self.open: dict[int, Ticket] = {}
         self.upstreams: dict[str, Watchpoint] = {}
@@ -83,6 +91,7 @@ class Watched:
         """It carries a WebSocket."""
         self._now = asyncio.get_running_loop().time
         self.last = self._since = self._now()
+        self._opening: Opening | None = Opening()
         self._layer: Any = None
         self._phase: inside_http.Phase | None = None
         self._received = self._counted = self._buffered = self._moved = 0
@@ -95,6 +104,7 @@ class Watched:
         self._reading = self._hung_up = self._closed = False
         self._ending: float | None = None
         self._changed = asyncio.Event()
+        self._rests_until, self._bounds = 0.0, rules.bounds()
 
     # ---- What mitmproxy asks of a stream reader
 
@@ -114,13 +124,25 @@ class Watched:
             await taken(self, *self.upstreams.values())
         if self._hung_up:
             return b""
+        if not self._opens():
+            self.abort()
+            return b""
         self._reading = True
-        data: bytes = await self.read_from(self._reader, n)
+        data: bytes = await self.read_from(self._reader, min(n, self._opening.left) if self._opening else n)
         self._reading = False
+        if self._opening is not None:
+            self._opening = self._opening.after(data, first=not self._received)
         self._received += len(data)
+        self._rests_until = 0.0
         if not inside_flow.is_multiplexed(self.client):
             self.last = self._now()
         return b"" if self._hung_up else data
+
+    def _opens(self) -> bool:
+        """Whether what precedes TLS may go on."""
+        if self._opening is not None and self.client.timestamp_tls_setup is not None:
+            self._opening = None
+        return self._opening is None or self._opening.left > 0
 
     async def read_from(self, reader: Any, n: int) -> bytes:
         """Read what has come from either side."""
@@ -136,7 +158,8 @@ class Watched:
         await self._changed.wait()
 
     def stir(self) -> None:
-        """Let those look again who wait for a change."""
+        """Let those look again who wait for a change; whatever moves, the next sweep is to see it."""
+        self._rests_until = 0.0
         self._changed.set()
 
     def has_no_room(self, server: Server) -> bool:
@@ -203,6 +226,7 @@ class Watched:
 
     def close(self) -> None:
         """Stands in for the writer's `close`: say that no more comes, and for a while discard what the peer sends."""
+        self._rests_until = 0.0
         if self._closed:
             return
         self._closed = True
@@ -254,6 +278,7 @@ class Watched:
 
     def wind_up(self) -> None:
         """Tell the caller that no new request is taken over this connection; those that it has go on."""
+        self._rests_until = 0.0
         for ticket in self.open.values():
             ticket.closes = True
         layer = self._layer or inside_http.http_layer(self.handler)
@@ -271,6 +296,7 @@ class Watched:
         if ticket.ended_by is not None:
             return
         ticket.ended_by = refused
+        self._rests_until = 0.0
         multiplexed = inside_flow.is_multiplexed(self.client)
         if not multiplexed:
             self._ending = self._now()
@@ -314,6 +340,7 @@ class Watched:
 
     def deliver(self, event: Any) -> None:
         """Let the connection's layers take an event, when they are done with what they do."""
+        self._rests_until = 0.0
         self._spawn(self.handler.server_event(event))
 
     # ---- The clock
@@ -335,6 +362,22 @@ class Watched:
         for upstream in list(self.upstreams.values()):
             upstream.sweep(now, bounds)
         self._sweep_caller(now, bounds, elapsed_s)
+        if self._reading and not self.open and self._ending is None and not self._buffered:
+            self._rest(bounds)
+
+    def rests(self, now: float, bounds: Bounds) -> bool:
+        """Whether nothing has moved since a sweep that found nothing under way, and nothing is due."""
+        return now < self._rests_until and bounds is self._bounds
+
+    def _rest(self, bounds: Bounds) -> None:
+        """Note until when nothing is due while nothing moves: a head, or the end of what is idle."""
+        phase = self._phase.name if self._phase is not None else ""
+        if phase not in {"head", "rest"} or not all(upstream.stands_still for upstream in self.upstreams.values()):
+            return
+        until = self.last + bounds.idle_s
+        if phase == "head":
+            until = min(until, self._since + bounds.head_s)
+        self._rests_until, self._bounds = until, bounds
 
     def _weigh(self, now: float) -> None:
         """See what waits for the caller, and whether it takes any of it."""
@@ -468,6 +511,11 @@ class Watchpoint:
     def stands(self) -> bool:
         """Whether requests can be sent over it."""
         return self.writer is not None and (not self.server.tls or self.server.timestamp_tls_setup is not None)
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether nothing of it is due: it stands, and is not to end."""
+        return self.stands and self._ended is None
 
     @property
     def is_silent(self) -> bool:

@@ -1,0 +1,217 @@
+"""The guard over all connections: it counts them exactly, and its looking after them holds up nobody."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mitmproxy.connection import Client
+
+from keyswap.model import Code, Refuse
+from keyswap.shell import guard as guards
+from keyswap.shell.bounds import Bounds, Rules
+from keyswap.shell.guard import Guard
+from keyswap.shell.watched import Watched
+
+BOUNDS = Bounds(10, 5, 60, 300, 65536, None, 500)
+
+
+class Transport:
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        pass
+
+
+class Site:
+    """A guard over connections without sockets."""
+
+    def __init__(self, judge: Callable[[Any], Refuse | None] | None = None) -> None:
+        self.reported: list[Exception] = []
+        self.connections: dict[str, Any] = {}
+        proxyserver = SimpleNamespace(connections=self.connections)
+        master: Any = SimpleNamespace(addons=SimpleNamespace(get=lambda _name: proxyserver))
+        nothing: Any = lambda *_: None  # noqa: E731
+        rules = Rules(lambda: BOUNDS, nothing, nothing, nothing, lambda: judge, self.reported.append)
+        self.guard = Guard(master, rules)
+
+    def client(self, peer: Any = ("192.0.2.1", 4000), is_known: bool = True) -> Client:
+        client = Client(peername=peer, sockname=("127.0.0.1", 1), timestamp_start=0.0)
+        if is_known:
+            writer = SimpleNamespace(close=lambda: None, transport=Transport())
+            transport = SimpleNamespace(reader=asyncio.StreamReader(), writer=writer)
+            layers = SimpleNamespace(context=SimpleNamespace(layers=[]))
+            self.connections[client.id] = SimpleNamespace(transports={client: transport}, layer=layers)
+        return client
+
+    def watch(self, one: Any) -> None:
+        self.guard.watched[str(len(self.guard.watched))] = one
+
+
+async def turns(work: Any) -> tuple[int, float]:
+    """How many turns another task gets while this goes on, and the longest that it waits for one."""
+    task = asyncio.ensure_future(work)
+    count, worst, before = 0, 0.0, time.thread_time()
+    while not task.done():
+        await asyncio.sleep(0)
+        now = time.thread_time()
+        count, worst, before = count + 1, max(worst, now - before), now
+    await task
+    return count, worst
+
+
+@pytest.mark.parametrize("peer", [None, ()])
+def test_a_caller_that_has_gone_is_turned_away(peer: Any) -> None:
+    """A connection whose peer the system does not know any more is closed; it is no fault of ours, and counts nowhere."""
+
+    async def run() -> None:
+        site = Site()
+        client = site.client()
+        client.peername = peer
+        site.guard.connected(client)
+        assert client.error and not site.guard.watched and not site.guard._addresses and not site.reported
+
+    asyncio.run(run())
+
+
+def test_what_cannot_be_watched_is_not_counted() -> None:
+    """However often watching fails, an address keeps all of its connections; one that ends twice is given back once."""
+
+    async def run() -> None:
+        site = Site()
+        for _ in range(3):
+            with pytest.raises(KeyError):
+                site.guard.connected(site.client(is_known=False))
+        assert not site.guard._addresses and not site.guard.watched
+        first, second = site.client(), site.client()
+        for client in (first, second):
+            site.guard.connected(client)
+        watched = site.guard.of(first)
+        assert watched is not None and site.guard._addresses == {"192.0.2.1": 2}
+        for _ in range(2):
+            site.guard.forget(watched)
+        assert site.guard._addresses == {"192.0.2.1": 1}
+
+    asyncio.run(run())
+
+
+def test_addresses_of_a_network_count_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections from one IPv6 /64 share what one address may have."""
+    monkeypatch.setattr(guards, "most_per_address", lambda: 2)
+
+    async def run() -> None:
+        site = Site()
+        clients = [site.client((f"2001:db8::{number}", 1, 0, 0)) for number in range(3)]
+        for client in clients:
+            site.guard.connected(client)
+        assert [bool(client.error) for client in clients] == [False, False, True]
+
+    asyncio.run(run())
+
+
+class Busy:
+    """A connection whose sweep takes 20 µs."""
+
+    address, excess = "", 0
+
+    def __init__(self, tickets: int = 0) -> None:
+        self.ended: list[Any] = []
+        tickets_: list[Any] = [SimpleNamespace(flow=object()) for _ in range(tickets)]
+        self.open = {id(one.flow): one for one in tickets_}
+
+    def rests(self, now: float, bounds: Bounds) -> bool:
+        return False
+
+    def sweep(self, now: float, bounds: Bounds, elapsed_s: float) -> None:
+        until = time.perf_counter() + 20e-6
+        while time.perf_counter() < until:
+            pass
+
+    def end(self, ticket: Any, refused: Refuse) -> None:
+        self.ended.append(ticket)
+
+
+def test_a_sweep_lets_others_have_their_turn() -> None:
+    """A sweep over 5,000 busy connections, a tenth of a second, is cut into slices of some milliseconds."""
+
+    async def run() -> None:
+        site = Site()
+        for _ in range(5000):
+            site.watch(Busy())
+        count, worst = await turns(site.guard.sweep(0.25))
+        assert count > 20 and worst < 0.03
+
+    asyncio.run(run())
+
+
+def test_judging_again_lets_others_have_their_turn() -> None:
+    """After a key has changed 2,000 open requests of one connection are judged again, in slices, each of them once."""
+    judged: list[Any] = []
+    refused = Refuse(Code.INVALID_CREDENTIAL, "revoked")
+
+    def judge(ticket: Any) -> Refuse | None:
+        until = time.perf_counter() + 40e-6
+        while time.perf_counter() < until:
+            pass
+        judged.append(ticket)
+        return refused if len(judged) % 2 else None
+
+    async def run() -> None:
+        site = Site(judge)
+        one = Busy(2000)
+        site.watch(one)
+        count, worst = await turns(site.guard.sweep(0.25))
+        assert len(judged) == 2000 and len(one.ended) == 1000
+        assert count > 20 and worst < 0.03
+
+    asyncio.run(run())
+
+
+def test_a_request_that_ends_meanwhile_is_not_judged() -> None:
+    """What ended while others had their turn is not ended once more."""
+    one = Busy(2)
+    judged: list[Any] = []
+
+    def judge(ticket: Any) -> Refuse | None:
+        judged.append(ticket)
+        one.open.clear()
+        return None
+
+    async def run() -> None:
+        site = Site(judge)
+        site.watch(one)
+        await site.guard.sweep(0.25)
+        assert len(judged) == 1
+
+    asyncio.run(run())
+
+
+def test_a_connection_at_rest_is_left_alone_until_something_is_due() -> None:
+    """What has been looked at and rests is skipped, until it moves, its deadline comes, or the bounds change."""
+
+    async def run() -> None:
+        site = Site()
+        client = site.client()
+        site.guard.connected(client)
+        watched = site.guard.of(client)
+        assert isinstance(watched, Watched)
+        reading = asyncio.ensure_future(watched.read(65536))
+        await asyncio.sleep(0)
+        now = asyncio.get_running_loop().time()
+        assert not watched.rests(now, BOUNDS)
+        watched.sweep(now, BOUNDS, 0.25)
+        assert watched.rests(now + 9, BOUNDS) and not watched.rests(now + 11, BOUNDS)  # a head is due in ten seconds
+        assert not watched.rests(now, Bounds(1, 5, 60, 300, 65536, None, 500))
+        watched.stir()
+        assert not watched.rests(now, BOUNDS)
+        watched.sweep(now, BOUNDS, 0.25)
+        watched._reader.feed_data(b"G")
+        assert await reading == b"G" and not watched.rests(now, BOUNDS)
+
+    asyncio.run(run())
