@@ -1,9 +1,13 @@
 """Washing, as a pure function."""
 
+import re
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyswap.headers import FRAMING, ONE_SPELLING
 from keyswap.model import Headers
 from keyswap.shell.washing import Washing, plain_address
 
@@ -23,14 +27,92 @@ def names(fields: Headers, method: str = "GET", wash: Washing = WASH) -> list[by
     return kept
 
 
-@given(st.sampled_from([b"X-User-Id", b"X-Api-Key", b"Authorization", b"X-Forwarded-For", b"X-Real-IP"]), st.data())
+def _respelled(drawn: tuple[bytes, st.DataObject]) -> bytes:
+    """A name with other separators."""
+    name, data = drawn
+    return b"".join(
+        data.draw(st.sampled_from([b"-", b"_", b".", b"+", b"--", b"_-"])) if byte == 0x2D else bytes([byte])
+        for byte in name
+    )
+
+
+SPELT = (b"X-User-Id", b"X-Api-Key", b"Authorization", b"X-Forwarded-For", b"X-Real-IP", b"Script-Name", b"Path-Info")
+NEVER = (
+    *SPELT,
+    b"Proxy",
+    b"True-Client-IP",
+    b"CF-Connecting-IP",
+    b"X-Client-IP",
+    b"X-HTTP-Method-Override",
+    b"Upgrade",
+)
+
+
+@given(st.sampled_from(NEVER), st.data())
 def test_no_spelling_gets_through(name: bytes, data: st.DataObject) -> None:
-    """However it is spelled (case, `-`, `_`, `.`), a header that only the gate may set is dropped."""
-    spelled = bytearray()
-    for byte in name:
-        choices = [bytes([byte]).lower(), bytes([byte]).upper()] if byte != 0x2D else [b"-", b"_", b"."]
-        spelled += data.draw(st.sampled_from(choices))
+    """However it is spelled (case, other separators, runs of them), a header that only the gate may set is dropped."""
+    spelled = bytearray(data.draw(st.sampled_from([b"", b"-", b"_"])))
+    for byte in name + data.draw(st.sampled_from([b"", b"-"])):
+        choices = [bytes([byte]).lower(), bytes([byte]).upper()]
+        spelled += data.draw(
+            st.sampled_from(choices if byte != 0x2D else [b"-", b"_", b".", b"+", b"~", b"--", b"-_-"])
+        )
     assert names(((bytes(spelled), b"x"),)) == []
+
+
+ODD = (b"X_Legacy", b"X.Legacy", b"X+Legacy", b"X~Legacy", b"X!Legacy", b"X Legacy", b"X\xc3\xa4", b"-", b"")
+"""Names that backends read in different ways, or not at all."""
+
+
+def test_only_letters_digits_and_hyphens_pass() -> None:
+    """Names with other characters are dropped, unless the policy keeps them; others pass as they are."""
+    plain = [b"x-legacy", b"dnt", b"sec-ch-ua", b"x1", b"x--twice"]
+    assert names(tuple((name, b"") for name in (*ODD, *plain))) == plain
+    keeping = Washing(["x-api-key"], [], [], keep=["x_legacy", "x.legacy"])
+    assert names(tuple((name, b"") for name in ODD), wash=keeping) == [b"x_legacy", b"x.legacy"]
+
+
+@pytest.mark.parametrize("name", sorted(ONE_SPELLING))
+def test_what_is_judged_has_one_spelling(name: bytes) -> None:
+    """A header that the gateway goes by passes under its own name alone, so that no backend finds a second one."""
+    spelled = [name.replace(b"-", other) for other in (b"_", b".", b"--", b"---", b"-_")] + [name + b"-", b"-" + name]
+    assert names(tuple((one, b"x") for one in spelled if one != name)) == []
+
+
+def variable(name: bytes) -> bytes:
+    """CGI, WSGI, PHP and Rack: a variable's name (RFC 3875 §4.1.18)."""
+    return name.upper().replace(b"-", b"_")
+
+
+READINGS: dict[str, Callable[[bytes], bytes]] = {
+    "CGI, WSGI, PHP, Rack": variable,
+    "PHP's own": lambda name: variable(name).translate(bytes.maketrans(b" .[", b"___")),
+    "lighttpd, Apache 2.2": lambda name: re.sub(rb"[^A-Z0-9]", b"_", name.upper()),
+    "runs as one": lambda name: re.sub(rb"[^A-Z0-9]+", b"_", name.upper()),
+    "blanks trimmed": lambda name: variable(name.strip(b" \t-_.")),
+}
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.text(st.sampled_from("abXY01-_.~+! \xe4"), max_size=12).map(lambda text: text.encode("latin-1")),
+            st.tuples(st.sampled_from((*NEVER, *sorted(ONE_SPELLING), b"X-User", b"Remote-User")), st.data()).map(
+                _respelled
+            ),
+        ),
+        max_size=8,
+    )
+)
+def test_no_backend_reads_what_was_stripped(sent: list[bytes]) -> None:
+    """Of any names, none that is left is one of the gate's in any backend's reading, and none doubles a judged one."""
+    wash = Washing(["x-api-key"], ["x-user-*", "remote-user"], [])
+    left = set(names(tuple((name, b"chunked") for name in sent), wash=wash)) - FRAMING
+    for reading in READINGS.values():
+        read = {name: reading(name) for name in left}
+        assert not {reading(name) for name in (*NEVER, b"Remote-User")} & set(read.values())
+        assert not [name for name in read.values() if name.startswith((reading(b"X-User-a")[:-1], b"X_FORWARDED_"))]
+        assert all(name in ONE_SPELLING for name in left if reading(name) in set(map(reading, ONE_SPELLING)))
 
 
 def test_what_connection_names_is_dropped_but_framing() -> None:

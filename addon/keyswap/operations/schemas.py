@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
+from keyswap.headers import canonical
 from keyswap.operations.assertions import TYPES
 from keyswap.operations.bodies import media_type
 from keyswap.operations.document import Described, Document
@@ -37,6 +38,8 @@ class Judged(NamedTuple):
     repeated: frozenset[str]
     """Those of the query that may be sent several times."""
     headers: frozenset[str]
+    spelled: Mapping[bytes, str]
+    """Those headers by the name that the most lenient backend reads."""
     cookies: frozenset[str]
     content: tuple[str, ...] | None
     """The documented media types of its body; None: it has none."""
@@ -178,6 +181,7 @@ class _Made:
             frozenset(named["query"]),
             frozenset(repeated),
             frozenset(named["header"]),
+            {canonical(name.encode()): name for name in named["header"]},
             frozenset(named["cookie"]),
             tuple(made["requestBody"].get("content", ())) if "requestBody" in made else None,
             {status: tuple(one.get("content", ())) for status, one in made["responses"].items()},

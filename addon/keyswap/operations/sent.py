@@ -1,6 +1,7 @@
 """What was sent of what is judged: parameters as texts, and what is wrong with them before any schema is asked.
 
-Law: one reading. A parameter, header, cookie or Content-Type that is judged and sent twice is a fault.
+Law: one reading. A parameter, header, cookie or Content-Type that is judged and sent twice is a fault, and so is
+another spelling of a judged header: some backends take it for the header itself (`keyswap.headers`).
 """
 
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from openapi_core.datatypes import RequestParameters
 
+from keyswap.headers import canonical
 from keyswap.model import Fault, Headers, Operation, Request
 from keyswap.operations.bodies import Unreadable, media_type
 from keyswap.operations.index import Found
@@ -17,6 +19,7 @@ from keyswap.operations.styles import TWICE, Fields, Sent
 
 MAX_QUERY = 1000
 """Parameters of a query."""
+OTHERWISE = "it is sent in another spelling, which some backends take for the same header"
 LONGEST = 200
 """Characters of a message, and of the place that it speaks of."""
 
@@ -35,6 +38,8 @@ def parameters(request: Request, found: Found[Operation], judged: Judged) -> tup
         if known in judged.headers:
             faults += [Fault("header", known, TWICE)] if known in fields else []
             fields[known] = value.decode("latin-1")
+        elif (meant := judged.spelled.get(canonical(name))) is not None:
+            faults.append(Fault("header", meant, OTHERWISE))
     if judged.content is not None:
         faults += _content_type(request.headers, judged.content)
     return faults, RequestParameters(query, fields, cookies, _path(found))

@@ -155,6 +155,12 @@ def _header(name: str) -> str:
     return name.lower()
 
 
+def _kept_header(name: str) -> str:
+    if "*" in name:
+        raise PydanticCustomError("kept_header", "a header that is kept is named as it is, without a wildcard")
+    return name
+
+
 _TIME_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{_TIME}$"})
 Time = Annotated[float, BeforeValidator(_time), _TIME_SCHEMA]
 TokenLife = Annotated[float, BeforeValidator(_time), AfterValidator(_ttl), _TIME_SCHEMA]
@@ -166,6 +172,7 @@ UpstreamUrl = Annotated[str, AfterValidator(_upstream)]
 Issuer = Annotated[str, AfterValidator(_issuer)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 Header = Annotated[str, AfterValidator(_header)]
+KeptHeader = Annotated[str, AfterValidator(_header), AfterValidator(_kept_header)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Variable = Annotated[
     str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})

@@ -10,12 +10,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from keyswap.headers import ONE_SPELLING, STRIPPED, Patterns, canonical
 from keyswap.policy.callers import ApiKeys, SessionRule, WorkOS, of_sessions
 from keyswap.policy.fields import (
     ByteRate,
     Cidr,
     Header,
     Issuer,
+    KeptHeader,
     Listen,
     MaxHead,
     Section,
@@ -118,6 +120,13 @@ class Admin(Section):
     )
 
 
+_IDENTITY = (
+    *("x-user-*", "x-org-*", "x-consumer-*", "x-auth-*", "x-authenticated-*", "remote-user", "x-remote-user"),
+    *("x-webauth-*", "x-authentik-*", "x-amzn-oidc-*", "x-goog-authenticated-*", "x-ms-client-principal*"),
+    *("cf-access-*", "tailscale-user-*", "x-userinfo", "x-client-cert*", "ssl-client-*"),
+)
+
+
 class Policy(Section):
     """Everything that an operator decides."""
 
@@ -137,8 +146,11 @@ class Policy(Section):
         default="upstream", description="The Host that the backend sees."
     )
     strip_headers: list[Header] = Field(
-        default=["x-user-*", "x-org-*", "x-consumer-*", "x-auth-*", "x-authenticated-*"],
+        default=list(_IDENTITY),
         description="Identity as other gateways write it: removed from what callers send. A final * is a wildcard.",
+    )
+    keep_headers: list[KeptHeader] = Field(
+        default=[], description="Names with other characters than letters, digits and `-` that pass all the same."
     )
     cors: CorsRules = CorsRules()
     timeouts: Timeouts = Timeouts()
@@ -189,11 +201,25 @@ class Policy(Section):
                     {"field": rule.needs_document, "number": number},
                 )
         of_sessions(self.sessions, self.issuer, self.workos.client_id)
+        self._keeps_none_that_is_stripped()
         said: dict[str, str] = {}
         for api in self.apis:
             if said.setdefault(api.prefix, api.undocumented) != api.undocumented:
                 raise PydanticCustomError(
                     "undocumented", "documents of one prefix have one `undocumented`: make them the same"
+                )
+
+    def _keeps_none_that_is_stripped(self) -> None:
+        """A header that is kept must not be another spelling of one that no caller may set, or that is judged."""
+        read_from = [one.header for one in self.api_keys.read_from]
+        read_from += [one.header for rule in self.sessions for one in rule.read_from if one.header is not None]
+        stripped = Patterns((*STRIPPED, *self.strip_headers, *read_from))
+        for number, name in enumerate(self.keep_headers):
+            if name.encode() in stripped or canonical(name.encode()) in ONE_SPELLING:
+                raise PydanticCustomError(
+                    "keep_headers",
+                    "keep_headers.{number}: backends may read `{name}` as a header that callers may not set: remove it",
+                    {"number": number, "name": name},
                 )
 
     def contradictions(self) -> Iterator[tuple[Place, str]]:

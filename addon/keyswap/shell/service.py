@@ -83,7 +83,7 @@ def _washing(policy: policies.Policy) -> Washing:
     headers = [place.header for place in policy.api_keys.read_from]
     headers += [place.header for place in sessions if place.header is not None]
     cookies = [place.cookie for place in sessions if place.cookie is not None]
-    return Washing(headers, policy.strip_headers, policy.trusted_proxies, cookies)
+    return Washing(headers, policy.strip_headers, policy.trusted_proxies, cookies, policy.keep_headers)
 
 
 def settle() -> None:

@@ -1,7 +1,8 @@
 """What is stripped from a request before it is judged.
 
 Law: after washing no header is left that speaks for the caller, for a proxy in front, or for the next hop alone
-(CONTRACT §5), however it is spelled: `-`, `_` and `.` are the same. Framing headers (Host, Content-Length,
+(CONTRACT §5), however it is spelled, nor one whose name hops read in more than one way: only names of letters, digits
+and `-` pass, and those that the policy keeps. Framing headers (Host, Content-Length,
 Transfer-Encoding) are never removed, whatever `Connection` names: a body without framing would be a second request.
 Which trace the request belongs to is settled here as well, so that what is judged of it is what is forwarded.
 """
@@ -11,6 +12,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
+from keyswap.headers import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
 from keyswap.model import Headers
 from keyswap.shell import tracing
 
@@ -37,15 +39,8 @@ class Washed(NamedTuple):
     """The trace of the `traceparent` that is in `kept`."""
 
 
-_STRIPPED = (
-    *("authorization", "forwarded", "x-forwarded-*", "x-real-ip", "x-request-id"),
-    *("x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override"),
-    *("connection", "keep-alive", "proxy-*", "te", "trailer", "upgrade"),
-    "sec-websocket-extensions",  # compressed messages would have no bound on what they become
-)
 _NOTED = {b"connection", b"upgrade", b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto"}
 _CHUNKED = (b"Transfer-Encoding", b"chunked")  # in whatever case it came: `wire` admits no other coding
-_FRAMING = {b"host", b"content-length", b"transfer-encoding"}
 _NAMES, _NAME = 1024, 64
 """How many spellings of header names are remembered, and of how many bytes: callers choose them, admitted or not."""
 
@@ -54,12 +49,16 @@ class Washing:
     """Made once from the policy, asked for each request."""
 
     def __init__(
-        self, credentials: Iterable[str], strip: Iterable[str], trusted: Iterable[str], cookies: Iterable[str] = ()
+        self,
+        credentials: Iterable[str],
+        strip: Iterable[str],
+        trusted: Iterable[str],
+        cookies: Iterable[str] = (),
+        keep: Iterable[str] = (),
     ) -> None:
-        """`credentials` are headers, `cookies` names of cookies, that may hold one."""
-        patterns = [canonical(name.encode()) for name in (*_STRIPPED, *credentials, *strip)]
-        self._exact = {name for name in patterns if not name.endswith(b"*")}
-        self._prefixes = tuple(name[:-1] for name in patterns if name.endswith(b"*"))
+        """`credentials` are headers, `cookies` names of cookies, that may hold one; `keep` names that pass as well."""
+        self._stripped = Patterns((*STRIPPED, *credentials, *strip))
+        self._keep = frozenset(name.lower().encode() for name in keep)
         self._trusted = tuple(ipaddress.ip_network(cidr) for cidr in trusted)
         self._cookies = frozenset(name.encode() for name in cookies)
         self._acts: dict[bytes, _Act] = {}
@@ -104,13 +103,12 @@ class Washing:
         return ((name, b";".join(others).strip()),) if others else ()
 
     def _act(self, name: bytes) -> _Act:
-        lower, plain = name.lower(), canonical(name)
-        if plain in _FRAMING:
-            # A header that only resembles a framing header is one to some backends and none to others.
-            act = _Act.FRAME if lower == plain else _Act.DROP
+        lower = name.lower()
+        if lower in FRAMING:
+            act = _Act.FRAME
         elif lower in _NOTED:
             act = _Act.NOTE
-        elif plain in self._exact or plain.startswith(self._prefixes):
+        elif name in self._stripped or self._has_other_readings(name, lower):
             act = _Act.DROP
         elif self._cookies and lower == b"cookie":
             act = _Act.COOKIE
@@ -122,10 +120,15 @@ class Washing:
             self._acts[name] = act
         return act
 
+    def _has_other_readings(self, name: bytes, lower: bytes) -> bool:
+        if lower not in ONE_SPELLING and canonical(name) in ONE_SPELLING:
+            return True
+        return not is_plain(name) and lower not in self._keep
+
     def _finish(self, washed: Washed, noted: dict[bytes, list[bytes]], method: str) -> Washed:
         kept, peer = washed.kept, washed.client
         options = {option.strip().lower() for option in b",".join(noted.get(b"connection", [])).split(b",")} - {b""}
-        named = options - _FRAMING
+        named = options - FRAMING
         upgrades = is_handshake(method, kept, noted.get(b"upgrade", []), options)
         if named & tracing.NAMES:
             trace_id, begun = tracing.begun()
@@ -168,11 +171,6 @@ class Washing:
             if not self._trusts(address):
                 break
         return client
-
-
-def canonical(name: bytes) -> bytes:
-    """A header's name as the most lenient backend reads it."""
-    return name.lower().replace(b"_", b"-").replace(b".", b"-")
 
 
 def plain_address(address: str) -> str:

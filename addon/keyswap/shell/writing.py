@@ -5,11 +5,13 @@ dead one in place. The token stands where the backend expects it, whatever place
 """
 
 import os
+import re
 import time
 
 from mitmproxy.http import Headers, HTTPFlow, Response
 
 from keyswap.gate import describe
+from keyswap.headers import canonical
 from keyswap.limits.fields import NAMES as LIMITS
 from keyswap.model import Admit, Code, Decision, Refuse, Reply
 from keyswap.model import Headers as Fields
@@ -140,6 +142,10 @@ def pass_on(response: Response, request_id: str, closes: bool, limits: Fields = 
         elif limits and field[0].lower() in LIMITS:
             continue
         fields.append(field)
+    if _ODD.search(b"\n".join([field[0] for field in fields])):
+        fields = [
+            field for field in fields if field[0].lower() in _ONE_SPELLING or canonical(field[0]) not in _ONE_SPELLING
+        ]
     closes = closes or data.http_version == b"HTTP/1.0"
     if options and options != _KEPT:
         fields, closes = _hop(response, fields, options, closes)
@@ -175,6 +181,9 @@ _KNOWN = _SWITCHING | {
 }
 """What `pass_on` does not just copy; what opens a WebSocket stays on its 101."""
 _LENGTHS = frozenset(len(name) for name in _KNOWN)
+_ONE_SPELLING = _KNOWN | {b"transfer-encoding"}
+_ODD = re.compile(rb"(?m)[^A-Za-z0-9\n-]|--|^-|-$")
+"""A name that a hop may read as another one: a caller's side may, as a backend may (`keyswap.headers`)."""
 _KEPT = [b"keep-alive"]
 
 

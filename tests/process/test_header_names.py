@@ -1,0 +1,98 @@
+"""Names of header fields that hops read in another way: over HTTP/1.1 and HTTP/2, to the backend and to the caller."""
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from certificates import self_signed
+from harness import Gateway, Home, eventually
+from raw import Http2, Recorder, answer, head, listen, ok, tls
+
+IDENTITY = (
+    *("Remote-User", "X-Remote-User", "X-WebAuth-User", "X-authentik-username", "X-Amzn-Oidc-Identity", "X-Userinfo"),
+    *("X-Goog-Authenticated-User-Email", "X-MS-CLIENT-PRINCIPAL", "X-MS-CLIENT-PRINCIPAL-NAME", "SSL-Client-Verify"),
+    *("Cf-Access-Authenticated-User-Email", "Tailscale-User-Login", "X-Client-Cert", "X-Client-Cert-Chain"),
+)
+OTHERS = (
+    *("SCRIPT_NAME", "Script-Name", "script.name", "PATH_INFO", "Path--Info", "Proxy", "True-Client-IP", "X_Client_IP"),
+    *("CF-Connecting-IP", "X+User+Id", "X~User~Id", "X_User_Id", "X--Forwarded--For", "X-Forwarded-For-", "Host_"),
+    *("Transfer---Encoding", "Transfer_Encoding", "Content_Length", "Content-Length-", "Content_Type", "Cookie_"),
+    *("X_Legacy", "X.Legacy", "Expect_", "Trailer_"),
+)
+PASS = ("X-Legacy", "DNT", "Sec-CH-UA", "X1", "X_Kept")
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Iterator[Recorder]:
+    made = Recorder()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, recorder: Recorder) -> Home:
+    made = Home(tmp_path_factory.mktemp("names"), recorder.url)
+    made.write_policy("keep_headers: [X_Kept]\n")
+    return made
+
+
+@pytest.fixture(scope="module")
+def certificate(home: Home) -> Path:
+    return self_signed(home.folder, "gateway")
+
+
+@pytest.fixture(scope="module")
+def gateway(home: Home, certificate: Path) -> Iterator[Gateway]:
+    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
+    made = Gateway(home, "serve", *words, "--workers", "1")
+    eventually("it is ready", lambda: '"ready"' in made.output)
+    yield made
+    assert "Traceback" not in made.stop()
+
+
+@pytest.fixture(scope="module")
+def key(home: Home) -> str:
+    return home.key()[1]
+
+
+@pytest.fixture(params=["http/1.1", "h2"])
+def connection(request: pytest.FixtureRequest, gateway: Gateway, certificate: Path) -> Iterator[ssl.SSLSocket]:
+    with tls(gateway.port, certificate, request.param) as made:
+        assert made.selected_alpn_protocol() == request.param
+        yield made
+
+
+def said(connection: ssl.SSLSocket, key: str, *names: str) -> tuple[int | None, list[str]]:
+    """Ask with these headers; the status, and the names of the answer's headers in small letters."""
+    if connection.selected_alpn_protocol() == "h2":
+        caller = Http2(connection)
+        stream = caller.ask("GET", "/", key, *((name.lower(), "1") for name in names))
+        caller.until(lambda: stream.ended)
+        return stream.status, list(stream.headers)
+    connection.sendall(head("GET", "/", key, *(f"{name}: 1" for name in names)))
+    heard = listen(connection, b"\r\n\r\nok")
+    lines = heard.data.decode().partition("\r\n\r\n")[0].split("\r\n")[1:]
+    return heard.status, [line.partition(":")[0].lower() for line in lines]
+
+
+def test_what_a_backend_could_take_for_another_header_is_removed(
+    connection: ssl.SSLSocket, key: str, recorder: Recorder
+) -> None:
+    """Of identity in any gateway's spelling, CGI's variables and odd names the backend sees none; others arrive."""
+    recorder.clear()
+    recorder.behave = ok
+    status, _ = said(connection, key, *IDENTITY, *OTHERS, *PASS)
+    assert status == 200 and not recorder.odd
+    arrived = {name.lower().decode() for name, value in recorder.requests[0].headers if value == b"1"}
+    assert arrived == {name.lower() for name in PASS}
+
+
+def test_an_answer_says_its_end_once(connection: ssl.SSLSocket, key: str, recorder: Recorder) -> None:
+    """Another spelling of a framing or hop-by-hop header in a backend's answer reaches no caller; odd names else do."""
+    odd = (b"Transfer---Encoding: chunked", b"Content_Length: 9", b"Connection_: close", b"Upgrade.: h2c", b"X_Own: 1")
+    recorder.behave = lambda _got, to: to.sendall(answer(b"ok", *odd))
+    status, names = said(connection, key)
+    assert status == 200 and "x_own" in names
+    assert not {line.partition(b":")[0].decode().lower() for line in odd[:-1]} & set(names)
