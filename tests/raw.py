@@ -274,6 +274,7 @@ class Http2:
         self.connection = connection
         self.streams: dict[int, Stream] = {}
         self.goaway: int | None = None
+        self.authority = "h"
         self.closed = False
         self._came = b""
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
@@ -287,7 +288,7 @@ class Http2:
     def ask(self, method: str, path: str, key: str | None, *fields: tuple[str, str], ends: bool = True) -> Stream:
         """Begin a request."""
         stream_id = self.h2.get_next_available_stream_id()
-        head = [(":method", method), (":path", path), (":scheme", "https"), (":authority", "h")]
+        head = [(":method", method), (":path", path), (":scheme", "https"), (":authority", self.authority)]
         authorization = [("authorization", f"Bearer {key}")] if key else []
         self.h2.send_headers(stream_id, [*head, *authorization, *fields], end_stream=ends)
         self.flush()

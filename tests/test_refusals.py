@@ -16,6 +16,7 @@ STATUS = {
     "missing-permission": 403,
     "method-not-allowed": 405,
     "invalid-request": 400,
+    "misdirected-request": 421,
     "headers-too-large": 431,
     "body-too-large": 413,
     "upstream-unavailable": 502,

@@ -37,6 +37,7 @@ class Code(StrEnum):
     RATE_LIMITED = "rate-limited"
     TOO_MANY_IN_FLIGHT = "too-many-in-flight"
     QUOTA_EXHAUSTED = "quota-exhausted"
+    MISDIRECTED_REQUEST = "misdirected-request"
 
 
 class Fault(NamedTuple):

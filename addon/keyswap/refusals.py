@@ -68,6 +68,9 @@ PROBLEMS = {
         405, "Method not allowed", "This method is not served here; the Allow header names those that are."
     ),
     Code.INVALID_REQUEST: Problem(400, "Invalid request", "The request is malformed, or asks for what is not served."),
+    Code.MISDIRECTED_REQUEST: Problem(
+        421, "Misdirected request", "No API of the host that this request asks for is served here."
+    ),
     Code.HEADERS_TOO_LARGE: Problem(431, "Headers too large", "Send a shorter target, or fewer headers."),
     Code.BODY_TOO_LARGE: Problem(413, "Body too large", "The body of this request is larger than is accepted here."),
     Code.UPSTREAM_UNAVAILABLE: Problem(

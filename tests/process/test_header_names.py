@@ -34,7 +34,7 @@ def recorder() -> Iterator[Recorder]:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, recorder: Recorder) -> Home:
     made = Home(tmp_path_factory.mktemp("names"), recorder.url)
-    made.write_policy("keep_headers: [X_Kept]\n")
+    made.write_policy("keep_headers: [X_Kept]\nhosts: [h, 'i:1', '[::1]']\nforwarded_host: keep\n")
     return made
 
 
@@ -96,3 +96,55 @@ def test_an_answer_says_its_end_once(connection: ssl.SSLSocket, key: str, record
     status, names = said(connection, key)
     assert status == 200 and "x_own" in names
     assert not {line.partition(b":")[0].decode().lower() for line in odd[:-1]} & set(names)
+
+
+@pytest.mark.parametrize("host", ["H.", "h:8443", "[0:0::1]", "i:1"])
+def test_a_host_of_the_policy_is_served(
+    gateway: Gateway, certificate: Path, key: str, recorder: Recorder, host: str
+) -> None:
+    """A host that the policy lists is forwarded as it was asked for, whatever its case, final dot or free port."""
+    recorder.clear()
+    recorder.behave = ok
+    with tls(gateway.port, certificate) as connection:
+        connection.sendall(head("GET", "/", key).replace(b"Host: h", b"Host: " + host.encode()))
+        assert listen(connection, b"\r\n\r\nok").status == 200
+    assert recorder.requests[0].values(b"host") == recorder.requests[0].values(b"x-forwarded-host") == [host.encode()]
+
+
+@pytest.mark.parametrize("host", ["other", "h.example", "i", "i:2", "[::2]"])
+def test_another_host_is_misdirected(
+    gateway: Gateway, certificate: Path, home: Home, key: str, recorder: Recorder, host: str
+) -> None:
+    """A host that the policy does not list gets 421 and reaches no backend; the connection goes on; own paths answer."""
+    recorder.clear()
+    recorder.behave = ok
+    with tls(gateway.port, certificate) as connection:
+        for _ in range(2):
+            connection.sendall(head("GET", "/", key).replace(b"Host: h", b"Host: " + host.encode()))
+            heard = listen(connection, b"}")
+            assert (heard.status, heard.code) == (421, "misdirected-request") and not heard.ended
+        own = head("GET", "/.well-known/keyswap/health", None).replace(b"Host: h", b"Host: " + host.encode())
+        connection.sendall(own)
+        assert listen(connection, b"}").status == 200
+    assert not recorder.requests
+
+
+def test_a_misdirected_request_is_explained(gateway: Gateway, certificate: Path, home: Home, key: str) -> None:
+    """Over HTTP/2 too; the record says that it was judged before the steps, and what to do."""
+    with tls(gateway.port, certificate, "h2") as connection:
+        caller = Http2(connection)
+        caller.authority = "other"
+        stream = caller.ask("GET", "/", key)
+        caller.until(lambda: stream.ended)
+    assert stream.status == 421
+    request_id = stream.headers["x-request-id"]
+    told = eventually("it is kept", lambda: home.json("explain", "--request-id", request_id, code=1))
+    assert told["code"] == "misdirected-request" and "`hosts`" in told["remedy"]
+    assert [step["step"] for step in told["steps"] if step["result"] == "refuse"] == ["wire"]
+
+
+def test_check_wants_hosts_where_they_are_kept(tmp_path: Path) -> None:
+    """A backend that gets the caller's Host without `hosts` is an error of `check`."""
+    made = Home(tmp_path, "http://127.0.0.1:9")
+    made.write_policy("forwarded_host: keep\n")
+    assert [one["code"] for one in made.json("check", code=1)["errors"]] == ["any-host"]

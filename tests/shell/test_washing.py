@@ -168,6 +168,26 @@ def test_the_client_is_the_rightmost_foreign_address(forwarded: str | None, clie
     assert wash(fields, "192.0.2.1").client == "192.0.2.1"
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "host"),
+    [
+        ([], b"own"),
+        ([b"api.example.com"], b"api.example.com"),
+        ([b"api.example.com:8443"], b"api.example.com:8443"),
+        ([b"evil, api.example.com"], b"own"),
+        ([b"evil", b"api.example.com"], b"own"),
+        ([b"a/b"], b"own"),
+        ([b""], b"own"),
+    ],
+)
+def test_a_trusted_proxy_says_which_host_was_asked_for(forwarded: list[bytes], host: bytes) -> None:
+    """One valid X-Forwarded-Host of a trusted proxy is what the caller asked for; nobody else's is, nor one of two."""
+    wash = Washing([], [], ["10.0.0.0/8"])
+    fields = ((b"Host", b"own"), *((b"X-Forwarded-Host", value) for value in forwarded))
+    assert wash(fields, "10.0.0.1").host == host
+    assert wash(fields, "192.0.2.1").host == b"own"
+
+
 def test_the_memory_of_names_is_bounded() -> None:
     """Callers choose header names: remembering how each is handled has a bound, and the handling does not change."""
     wash = Washing(["x-api-key"], [], [])

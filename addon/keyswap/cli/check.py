@@ -99,8 +99,10 @@ def _looked_at(setting: Setting, documents: Documents) -> _Looked:
     except DocumentError as error:
         return _Looked([error.finding], [])
     if operations is None:
-        return _Looked([], [_no_document(setting), *(located(one, setting.policy) for one in _open(policy))], policy)
-    found = [*operations.errors, *lint.errors(operations), *limiting.findings(policy, operations)]
+        errors = [located(one, setting.policy) for one in _of_hosts(policy)]
+        warnings = [_no_document(setting), *(located(one, setting.policy) for one in _open(policy))]
+        return _Looked(errors, warnings, policy)
+    found = [*_of_hosts(policy), *operations.errors, *lint.errors(operations), *limiting.findings(policy, operations)]
     errors = [located(finding, setting.policy) for finding in (*found, *_schemas(policy, operations))]
     warnings = [located(finding, setting.policy) for finding in (*_open(policy), *lint.warnings(operations))]
     return _Looked(errors, warnings, policy, operations, tuple(limiting.rules(policy)))
@@ -117,6 +119,13 @@ def _of_policy(error: str, setting: Setting) -> Finding:
     found = re.match(r"(?s)(.*?):(\d+): (.*)", error)
     message, line = (found[3], int(found[2])) if found else (error, None)
     return Finding("policy", message, str(setting.policy), None, line, "")
+
+
+def _of_hosts(policy: Policy) -> Iterable[Finding]:
+    """What lets callers choose the site that a backend serves them."""
+    if policy.forwarded_host == "keep" and not policy.hosts:
+        message = "the backend gets whatever Host a caller writes: forwarded_host is keep, and `hosts` names none"
+        yield Finding("any-host", message, "", "/forwarded_host", None, "list the API's names in `hosts`")
 
 
 def _no_document(setting: Setting) -> Finding:

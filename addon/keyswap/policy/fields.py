@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from keyswap.hosts import named
 from keyswap.model import Upstream
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -155,6 +156,14 @@ def _header(name: str) -> str:
     return name.lower()
 
 
+def _served_host(text: str) -> str:
+    try:
+        named(text)
+    except ValueError as error:
+        raise PydanticCustomError("host", "{why}", {"why": str(error)}) from error
+    return text
+
+
 def _kept_header(name: str) -> str:
     if "*" in name:
         raise PydanticCustomError("kept_header", "a header that is kept is named as it is, without a wildcard")
@@ -172,6 +181,7 @@ UpstreamUrl = Annotated[str, AfterValidator(_upstream)]
 Issuer = Annotated[str, AfterValidator(_issuer)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 Header = Annotated[str, AfterValidator(_header)]
+ServedHost = Annotated[str, AfterValidator(_served_host)]
 KeptHeader = Annotated[str, AfterValidator(_header), AfterValidator(_kept_header)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Variable = Annotated[

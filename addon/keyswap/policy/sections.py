@@ -21,6 +21,7 @@ from keyswap.policy.fields import (
     Listen,
     MaxHead,
     Section,
+    ServedHost,
     Size,
     TokenLife,
     UpstreamUrl,
@@ -151,6 +152,9 @@ class Policy(Section):
     )
     keep_headers: list[KeptHeader] = Field(
         default=[], description="Names with other characters than letters, digits and `-` that pass all the same."
+    )
+    hosts: list[ServedHost] = Field(
+        default=[], description="The names that callers may ask for, others are 421; NAME, or NAME:PORT; []: any."
     )
     cors: CorsRules = CorsRules()
     timeouts: Timeouts = Timeouts()

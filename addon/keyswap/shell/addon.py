@@ -56,6 +56,7 @@ _MALFORMED = {Code.INVALID_REQUEST, Code.HEADERS_TOO_LARGE}
 """After these nothing more is read from the connection."""
 _RECEIVED = Reply(())
 _LEFT = Refuse(Code.INVALID_REQUEST, "the caller left before the webhook's body was whole")
+_MISDIRECTED = Refuse(Code.MISDIRECTED_REQUEST, "the host that is asked for is none of the policy's `hosts`")
 _OLD_CONNECTION = Refuse(Code.GATEWAY_UNAVAILABLE, "the connection is older than the gate")
 
 
@@ -216,6 +217,8 @@ class KeyswapAddon:
         if refused is None and path == webhooks.PATH:
             line = Line(now, request_id, _RECEIVED, None, method, path, washed.client, 0.0, trace_id=washed.trace_id)
             return self._hear(flow, loaded, washed, presented, line)
+        if refused is None and not loaded.hosts(washed.host or data.authority, writing.scheme_of(flow, washed)):
+            refused = _MISDIRECTED
         if data.authority:  # HTTP/2 names the host there alone
             presented = (*presented, (b":authority", data.authority))
         request = Request(method, target, presented, washed.client, (*kept, (b"X-Request-Id", request_id.encode())))

@@ -31,6 +31,7 @@ STAGES = {
     Code.QUOTA_EXHAUSTED: "limits",
     Code.INVALID_REQUEST: "wire",
     Code.HEADERS_TOO_LARGE: "wire",
+    Code.MISDIRECTED_REQUEST: "wire",
     Code.BODY_TOO_LARGE: "wire",
     Code.STORE_UNAVAILABLE: "store",
     Code.UPSTREAM_UNAVAILABLE: "upstream",

@@ -58,6 +58,7 @@ _REMEDIES = {
     Code.MISSING_CREDENTIAL: "Send `Authorization: Bearer <key>`; `keyswap keys create --org ORG` makes a key.",
     Code.INVALID_CREDENTIAL: "Look at the key with `keyswap keys show ID` (or `keys find -`), or create another one.",
     Code.INVALID_REQUEST: "Let the client send well-formed HTTP: one valid Host, no control characters, no trailers.",
+    Code.MISDIRECTED_REQUEST: "Let the client ask for one of the policy's `hosts`, or add the one that it asks for.",
     Code.HEADERS_TOO_LARGE: "Let the client send a shorter target, or fewer headers.",
     Code.METHOD_NOT_ALLOWED: "Let the client use one of the methods in the answer's Allow header.",
     Code.BODY_TOO_LARGE: "Let the client send less, or raise `max_body` of the policy.",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from keyswap import policy as policies
 from keyswap.build import Built, Resources, build
+from keyswap.hosts import Hosts
 from keyswap.limits.fields import fields
 from keyswap.model import Damage, Headers, Level, Upstream
 from keyswap.operations.fetching import signature
@@ -63,6 +64,7 @@ class Loaded:
     log: DecisionLog
     encoding: Encoding
     keep_host: bool
+    hosts: Hosts
     bounds: Bounds
     addresses: frozenset[tuple[str, int]]
     """Host and port of every upstream."""
@@ -168,7 +170,9 @@ class Service:
         keep = policy.forwarded_host == "keep"
         off = [step for step, mode in modes_of(built).items() if mode == "off"]
         encoding = Encoding(off)
-        return Loaded(built, washing, log, encoding, keep, Bounds.of(policy), addresses, admin, time.time())
+        return Loaded(
+            built, washing, log, encoding, keep, Hosts(policy.hosts), Bounds.of(policy), addresses, admin, time.time()
+        )
 
     def _resumed(self) -> Loaded:
         """What is in force by the file; else what was."""

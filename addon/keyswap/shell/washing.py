@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from keyswap.headers import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
+from keyswap.hosts import HOST
 from keyswap.model import Headers
 from keyswap.shell import tracing
 
@@ -28,6 +29,7 @@ class Washed(NamedTuple):
 
     kept: list[tuple[bytes, bytes]]
     host: bytes
+    """What the caller asks for: its Host, or what a trusted proxy says that it was; over HTTP/2 it may be empty."""
     client: str
     proto: str | None
     request_id: bytes | None
@@ -39,7 +41,9 @@ class Washed(NamedTuple):
     """The trace of the `traceparent` that is in `kept`."""
 
 
-_NOTED = {b"connection", b"upgrade", b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto"}
+_NOTED = {
+    *(b"connection", b"upgrade", b"x-request-id", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
+}
 _CHUNKED = (b"Transfer-Encoding", b"chunked")  # in whatever case it came: `wire` admits no other coding
 _NAMES, _NAME = 1024, 64
 """How many spellings of header names are remembered, and of how many bytes: callers choose them, admitted or not."""
@@ -141,8 +145,10 @@ class Washing:
         washed = washed._replace(kept=kept, closes=b"close" in options)
         if not self._trusts(peer):
             return washed
+        hosts = noted.get(b"x-forwarded-host", [])
         request_ids, protos = noted.get(b"x-request-id", []), noted.get(b"x-forwarded-proto", [])
         return washed._replace(
+            host=hosts[0] if len(hosts) == 1 and HOST.fullmatch(hosts[0]) else washed.host,
             client=self._client(noted.get(b"x-forwarded-for", []), peer),
             proto=protos[0].decode() if protos in ([b"http"], [b"https"]) else None,
             request_id=request_ids[0] if len(request_ids) == 1 and is_request_id(request_ids[0]) else None,

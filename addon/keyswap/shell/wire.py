@@ -10,6 +10,7 @@ from base64 import b64encode
 
 from mitmproxy.http import HTTPFlow, Response
 
+from keyswap.hosts import HOST
 from keyswap.model import METHODS, Code, Headers, Refuse
 
 MAX_TARGET = 8 << 10
@@ -18,8 +19,6 @@ MAX_HEADERS = 100
 _METHODS = frozenset(name.encode() for name in METHODS)
 _VERSIONS = frozenset((b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0"))
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-"""Names of letters, digits, `.`, `-`, `_`, and addresses (RFC 3986 §3.2.2): what the URL of an API can hold."""
 
 
 def unforwardable(flow: HTTPFlow, fields: Headers, max_head: int, max_body: int | None) -> Refuse | None:
@@ -86,7 +85,7 @@ def _one_host(authority: bytes, multiplexed: bool, fields: Headers) -> Refuse | 
         return _invalid("an absolute target")
     if not hosts or any(host != hosts[0] for host in hosts) or (len(hosts) > 1 and not multiplexed):
         return _invalid("not exactly one host")
-    return None if _HOST.fullmatch(hosts[0]) else _invalid("a malformed host")
+    return None if HOST.fullmatch(hosts[0]) else _invalid("a malformed host")
 
 
 def is_promised(request: Headers, response: Response) -> bool:

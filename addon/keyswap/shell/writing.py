@@ -23,7 +23,7 @@ from keyswap.shell.washing import Washed
 def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep_host: bool, whole_up_to: int) -> None:
     """Put the token in place of the credential, and the backend in place of the dead upstream."""
     request, upstream = flow.request, decision.upstream
-    proto = washed.proto or ("https" if flow.client_conn.tls else "http")
+    proto = scheme_of(flow, washed)
     asked = washed.host or request.data.authority  # HTTP/2 names the host there alone
     host = asked if keep_host else upstream.authority.encode()
     fields = [
@@ -55,6 +55,11 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
     request.data.scheme = upstream.scheme.encode()
     request.data.port = upstream.port
     request.data.host = upstream.host
+
+
+def scheme_of(flow: HTTPFlow, washed: Washed) -> str:
+    """How the caller asks: http or https, as a trusted proxy says, else as this connection is."""
+    return washed.proto or ("https" if flow.client_conn.tls else "http")
 
 
 _WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))
@@ -220,6 +225,7 @@ REASONS = {
     404: "Not Found",
     405: "Method Not Allowed",
     413: "Content Too Large",
+    421: "Misdirected Request",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     502: "Bad Gateway",
