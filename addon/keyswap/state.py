@@ -21,6 +21,16 @@ _EPOCHS = 8
 _WORD = struct.calcsize("Q")
 
 
+def default_state() -> Path:
+    """`$KEYSWAP_STATE`, else `~/.keyswap`."""
+    return Path(os.environ.get("KEYSWAP_STATE") or "~/.keyswap").expanduser()
+
+
+def default_policy() -> Path:
+    """`$KEYSWAP_POLICY`, else `~/.keyswap/policy.yaml`."""
+    return Path(os.environ.get("KEYSWAP_POLICY") or "~/.keyswap/policy.yaml").expanduser()
+
+
 class StateDirectory:
     """The directory that holds everything the gateway remembers. Copied as a whole, it is a backup."""
 

@@ -4,36 +4,59 @@ Law: exit codes are 0 done or admitted, 1 the answer is no, 2 wrong usage, 3 cou
 that says what to do. A key never stands in an argument list, and is shown once, when it is made.
 """
 
+import platform
 import sys
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 
 import click
 
 from keyswap import __version__
-from keyswap.cli import gateway, keys, limits, seeing, signing
-from keyswap.cli.check import check
-from keyswap.cli.init import init
 from keyswap.cli.output import printable
 from keyswap.model import Damage
 
+COMMANDS = {
+    "serve": "gateway",
+    "init": "init",
+    "check": "check",
+    "explain": "gateway",
+    "status": "gateway",
+    "tail": "seeing",
+    "keys": "keys",
+    "signing": "signing",
+    "limits": "limits",
+}
+"""Each command, and the module that has it under the same name."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="keyswap")
+
+class Commands(click.Group):
+    """A command's module is imported when the command is wanted: none waits for what another one needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own signature
+        """The names of the commands, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """A command by its name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"keyswap.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        return command
+
+
+def _platform() -> str:
+    """The versions of Python and mitmproxy, from what is installed: nothing is imported for it."""
+    try:
+        mitmproxy = version("mitmproxy")
+    except PackageNotFoundError:
+        mitmproxy = "not installed"
+    return f"Python {platform.python_version()}, mitmproxy {mitmproxy}"
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="keyswap", message=f"%(prog)s %(version)s ({_platform()})")
 def cli() -> None:
     """An API gateway: callers present API keys, backends read JWTs."""
-
-
-for command in (
-    gateway.serve,
-    init,
-    check,
-    gateway.explain,
-    gateway.status,
-    seeing.tail,
-    keys.keys,
-    signing.signing,
-    limits.limits,
-):
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -10,19 +10,20 @@ import click
 
 from keyswap import policy as policies
 from keyswap.cli.output import Setting
-from keyswap.identity import secret_of
-from keyswap.keys import apikey
 from keyswap.keys.key import Key
-from keyswap.keys.workos import VALIDATIONS
 from keyswap.model import Damage
 from keyswap.policy import Policy
-from keyswap.workos.client import Rejected, Unreachable, WorkOS
 
 WAIT_S = 10.0
 
 
 def found(policy: Policy, file: Path, value: str) -> tuple[Key | None, str | None]:
     """The key at WorkOS that a value is, and its agent's registration; None: it is no good key. Raises Damage."""
+    # What talks to WorkOS takes longer to import than other commands to run.
+    from keyswap.identity import secret_of
+    from keyswap.keys import apikey
+    from keyswap.workos.client import Rejected, Unreachable
+
     secret = secret_of(policy.workos.api_key_env, "api_key_env", file)
     try:
         told = apikey.read(asyncio.run(_asked(policy, secret, value)))
@@ -38,6 +39,9 @@ def found(policy: Policy, file: Path, value: str) -> tuple[Key | None, str | Non
 
 
 async def _asked(policy: Policy, secret: str, value: str) -> object:
+    from keyswap.keys.workos import VALIDATIONS
+    from keyswap.workos.client import WorkOS
+
     client = WorkOS(policy.workos.base_url, secret, WAIT_S, policy.workos.api_key_env)
     try:
         answer: object = await client.post(VALIDATIONS, {"value": value})

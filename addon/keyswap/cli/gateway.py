@@ -10,19 +10,21 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from keyswap import policy as policies
-from keyswap.build import Built, Resources, build
 from keyswap.cli.output import Setting, common, from_stdin, is_value, printable
 from keyswap.cli.seeing import recalled
 from keyswap.model import Damage, Upstream
 from keyswap.policy import parse_upstream, seconds
-from keyswap.shell import control, telling
+from keyswap.shell import control
 from keyswap.shell.start import Start
 from keyswap.state import StateDirectory
+
+if TYPE_CHECKING:
+    from keyswap.build import Built, Resources
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -197,7 +199,9 @@ def _remote(answer: dict[str, Any]) -> Iterator[str]:
         yield f"events    {polled}, {webhook}" + "".join(f": {printable(why)}" for why in troubles)
 
 
-async def _explained(built: Built, resources: Resources, asked: dict[str, Any]) -> dict[str, Any]:
+async def _explained(built: "Built", resources: "Resources", asked: dict[str, Any]) -> dict[str, Any]:
+    from keyswap.shell import telling
+
     try:
         return await telling.explained(built, asked, time.time())
     finally:
@@ -218,7 +222,7 @@ def status(setting: Setting) -> None:
     """What runs, what is enforced, and the state of the stores."""
     answer = control.ask(setting.state, {"command": "status"})
     if answer is None:
-        answer = without_gateway(setting, lambda built, _resources: telling.standing(built, time.time()))
+        answer = without_gateway(setting, _standing_of)
         answer = {"running": False, **answer, "policy": {"file": str(setting.policy)}}
         if answer["limits"]["store"] != "local":
             answer["limits"] |= {"healthy": None, "reason": "no gateway runs that would ask it"}
@@ -244,8 +248,16 @@ def status(setting: Setting) -> None:
     )
 
 
-def without_gateway(setting: Setting, use: Callable[[Built, Resources], dict[str, Any]]) -> dict[str, Any]:
-    """What can be known from policy and state directory alone."""
+def _standing_of(built: "Built", _resources: "Resources") -> dict[str, Any]:
+    from keyswap.shell import telling
+
+    return telling.standing(built, time.time())
+
+
+def without_gateway(setting: Setting, use: Callable[["Built", "Resources"], dict[str, Any]]) -> dict[str, Any]:
+    """What can be known from policy and state directory alone. What builds a gate is imported by who needs one."""
+    from keyswap.build import Resources, build
+
     if not setting.policy.exists():
         raise Damage(
             f"no gateway runs on {setting.state}, and there is no policy {setting.policy}: name one by --policy"

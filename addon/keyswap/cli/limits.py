@@ -5,19 +5,18 @@ Law: what is listed and emptied is what the running gateway counts; without one,
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyswap.build import Built, Resources
 from keyswap.cli.gateway import without_gateway
 from keyswap.cli.output import Setting, common
 from keyswap.limits.limit import Unavailable
 from keyswap.model import Damage
-from keyswap.shell import audit, control, telling
+from keyswap.shell import audit, control
 
-Told = Callable[[Built, dict[str, Any], float], Awaitable[dict[str, Any]]]
+if TYPE_CHECKING:
+    from keyswap.build import Built, Resources
 
 
 @click.group()
@@ -31,7 +30,7 @@ def limits() -> None:
 @common
 def list_(setting: Setting, key: str | None, org: str | None) -> None:
     """Every bucket that is not empty."""
-    answer = _asked(setting, "limits list", {"key": key, "org": org}, telling.limits_listed)
+    answer = _asked(setting, "limits list", {"key": key, "org": org}, "limits_listed")
     rows = [
         (
             one["limit"],
@@ -53,19 +52,22 @@ def reset(setting: Setting, key: str | None, org: str | None) -> None:
     """Empty the buckets of a key or an organization; what is in flight stays so."""
     if key is None and org is None:
         raise click.UsageError("say whose: --key ID or --org ORG")
-    answer = _asked(setting, "limits reset", {"key": key, "org": org}, telling.limits_reset)
+    answer = _asked(setting, "limits reset", {"key": key, "org": org}, "limits_reset")
     audit.changed(setting.state, "cli", "limits.reset", key or org, key=key, org=org, count=answer["reset"])
     setting.print(answer, f"{answer['reset']} emptied")
 
 
-def _asked(setting: Setting, command: str, asked: dict[str, Any], told: Told) -> dict[str, Any]:
+def _asked(setting: Setting, command: str, asked: dict[str, Any], function: str) -> dict[str, Any]:
     answer = control.ask(setting.state, {"command": command, **asked})
     if answer is not None:
         return answer
 
-    async def alone(built: Built, resources: Resources) -> dict[str, Any]:
+    async def alone(built: "Built", resources: "Resources") -> dict[str, Any]:
+        from keyswap.shell import telling
+
         try:
-            return await told(built, asked, time.time())
+            answer: dict[str, Any] = await getattr(telling, function)(built, asked, time.time())
+            return answer
         except Unavailable as error:
             raise Damage(f"the limit store can't be asked: {error}") from error
         finally:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keyswap.shell.service import default_policy, default_state
+from keyswap.state import default_policy, default_state
 
 
 @dataclass(frozen=True, slots=True)

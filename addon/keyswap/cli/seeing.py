@@ -18,7 +18,6 @@ from keyswap.cli.output import Setting, common, printable
 from keyswap.model import Damage
 from keyswap.shell import control
 from keyswap.shell.recalling import Following, Record, recorded
-from keyswap.shell.retelling import retold
 
 POLL_S = 0.1
 
@@ -27,6 +26,8 @@ def recalled(setting: Setting, request_id: str) -> dict[str, Any]:
     """The explanation of a decision that was made. Raises Damage when it is not kept."""
     record = recorded(setting.state, request_id)
     if record is not None:
+        from keyswap.shell.retelling import retold
+
         return retold(record)
     kept = retain(setting)
     if kept == 0:

@@ -35,10 +35,11 @@ from keyswap.shell.decisions import Line
 from keyswap.shell.gathering import Traffic
 from keyswap.shell.guard import Guard, raise_file_limit
 from keyswap.shell.looking import Look, Looking
-from keyswap.shell.service import Loaded, Service, default_policy, default_state
+from keyswap.shell.service import Loaded, Service
 from keyswap.shell.tls import Certificate
 from keyswap.shell.washing import Washed
 from keyswap.shell.watched import Watchpoint
+from keyswap.state import default_policy, default_state
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ import asyncio
 import ctypes
 import gc
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -43,16 +42,6 @@ WATCH_S = 0.5
 URLS_S = 30.0
 """How often a document's URL is asked whether it has changed."""
 LAST_USED_S = 10.0
-
-
-def default_state() -> Path:
-    """`$KEYSWAP_STATE`, else `~/.keyswap`."""
-    return Path(os.environ.get("KEYSWAP_STATE") or "~/.keyswap").expanduser()
-
-
-def default_policy() -> Path:
-    """`$KEYSWAP_POLICY`, else `~/.keyswap/policy.yaml`."""
-    return Path(os.environ.get("KEYSWAP_POLICY") or "~/.keyswap/policy.yaml").expanduser()
 
 
 @dataclass(frozen=True, slots=True)
