@@ -18,6 +18,7 @@ from keyswap.identity import Callers, Elsewhere, Guessing, callers
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.source import Lookups
 from keyswap.keys.sqlite import SqliteKeys
+from keyswap.likeness import differing
 from keyswap.limiting import findings, rules
 from keyswap.limits.health import Health
 from keyswap.limits.limit import LimitStore
@@ -31,6 +32,7 @@ from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.index import Found, Index
 from keyswap.operations.paths import Opening, PathLaw
 from keyswap.operations.requirements import Override, permitted
+from keyswap.operations.rivals import Rivals
 from keyswap.operations.schemas import Judged, Schemas
 from keyswap.operations.slugs import conjunction
 from keyswap.operations.template import Template
@@ -266,7 +268,7 @@ def build(
     who = callers(policy, file, keys, resources.pepper, resources.elsewhere, _guessing(limits, operations))
     anything = Found(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
     gate = Gate(
-        path=PathLaw(operations.index if operations is not None else _openings(policy)),
+        path=path_law(policy, operations),
         credential=CredentialReader(_places(policy), policy.cors.origins),
         verifiers=who.verifiers,
         operation=operations if operations is not None else lambda _method, _target: anything,
@@ -285,6 +287,15 @@ def build(
     documents = resources.documents
     documents.accepted(api.document for api in (operations.apis if operations is not None else ()))
     return Built(policy, gate, who, key_set, resources.keyring, cors, operations, default, documents, checks, limits)
+
+
+def path_law(policy: Policy, operations: Catalogue | None) -> PathLaw:
+    """What refuses paths with more than one reading, and those that may be taken for an operation judged otherwise."""
+    if operations is None:
+        return PathLaw(_openings(policy))
+    upstreams = dict.fromkeys(entry.operation.upstream for entry in operations.entries)
+    behind = [operations.behind(upstream) for upstream in upstreams]
+    return PathLaw(operations.index, Rivals(behind, differing(policy, operations), operations.index))
 
 
 def _places(policy: Policy) -> Iterator[Place | Cookie]:

@@ -13,7 +13,7 @@ from keyswap.model import Code, Operation, Refuse, Upstream
 from keyswap.operations.document import Described, Document
 from keyswap.operations.findings import Finding, pointer
 from keyswap.operations.index import Found, Index, Missing
-from keyswap.operations.paths import Lookalikes
+from keyswap.operations.lookalikes import Lookalikes
 from keyswap.operations.requirements import Override, required
 from keyswap.operations.template import Template, form_of, normal
 
@@ -88,10 +88,10 @@ class Catalogue:
         self._judge_rules()
         self._judge_audiences()
         self.index: Index[Operation] = Index((entry.template, entry.operation) for entry in self.entries)
-        closed = (api.mount.prefix for api in self.apis if api.mount.undocumented == "refuse")
-        self._lookalike = Lookalikes(((entry.template, entry.operation.name) for entry in self.entries), closed)
         self._missing = self._refusal()
         self._outside = tuple(_undocumented(api) for api in self.apis)
+        self._behind: dict[Upstream, Lookalikes] = {}
+        self._lookalikes = self._all() if any(api.mount.undocumented != "refuse" for api in self.apis) else None
         by_length = sorted(range(len(self.apis)), key=lambda number: -len(self.apis[number].mount.prefix))
         self._by_prefix = tuple((normal(self.apis[number].mount.prefix.encode()), number) for number in by_length)
 
@@ -114,13 +114,45 @@ class Catalogue:
             if plain == prefix or plain.startswith(prefix + b"/"):
                 if self.apis[number].mount.undocumented == "refuse":
                     return self._missing
-                meant = self._lookalike(path)
+                meant = self._meant(path, self._outside[number].operation)
                 if meant is None:
                     return self._outside[number]
                 return Refuse(Code.NO_SUCH_OPERATION, f"nothing is documented so, but {meant} may be meant")
         return self._missing
 
+    def _meant(self, path: bytes, outside: Operation) -> str | None:
+        """What an undocumented path may be taken for, as it is sent or as its upstream gets it."""
+        assert self._lookalikes is not None
+        meant = self._lookalikes.name(path)
+        if meant is not None or not outside.stripped:
+            return meant
+        behind = b"/" + b"/".join(path.split(b"/")[outside.stripped + 1 :])
+        return self.behind(outside.upstream).name(behind, stripped=True)
+
+    def behind(self, upstream: Upstream) -> Lookalikes:
+        """What an upstream might take the paths for that it gets. Its operations are as it sees them."""
+        found = self._behind.get(upstream)
+        if found is None:
+            mounts = [api.mount for api in self.apis if api.mount.upstream == upstream]
+            closed = [mount.prefix for mount in mounts if mount.undocumented == "refuse" and not mount.strip_prefix]
+            operations = [
+                (entry.template.behind(entry.operation.stripped), entry.operation)
+                for entry in self.entries
+                if entry.operation.upstream == upstream
+            ]
+            found = self._behind[upstream] = Lookalikes(operations, closed)
+        return found
+
     # ---- Made at load
+
+    def _all(self) -> Lookalikes:
+        """What any backend might take the paths for that callers send."""
+        closed = (api.mount.prefix for api in self.apis if api.mount.undocumented == "refuse")
+        made = Lookalikes(((entry.template, entry.operation) for entry in self.entries), closed)
+        for number, api in enumerate(self.apis):
+            if api.mount.undocumented != "refuse" and self._outside[number].operation.stripped:
+                self.behind(api.mount.upstream)  # now, not when the first request needs it
+        return made
 
     def _refusal(self) -> Refuse:
         names = ", ".join(dict.fromkeys(one.document.name for one in self.apis))

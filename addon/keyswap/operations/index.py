@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from keyswap.operations.template import LITERAL, MIXED, ONE, SEVERAL, Part, Template, normal
+from keyswap.operations.template import LITERAL, MIXED, ONE, SEVERAL, Part, Template, normal, shouted
 
 
 class Found[T](NamedTuple):
@@ -60,6 +60,7 @@ class Index[T]:
 
     def __init__(self, entries: Iterable[tuple[Template, T]] = ()) -> None:
         self._root: _Node[T] = _Node()
+        self._latest: tuple[str, bytes, Found[T] | Missing] | None = None
         ordered = sorted(entries, key=_order)
         heads = {template.form for template, _ in ordered if template.method == "HEAD"}
         for template, operation in ordered:
@@ -71,8 +72,23 @@ class Index[T]:
                 node.operations["HEAD"] = (operation, template)
 
     def find(self, method: str, path: bytes) -> Found[T] | Missing:
-        """The operation that a request is; HEAD is GET where no HEAD is written. `path` is as sent, without a query."""
-        segments = (normal(path) if b"%" in path else path).split(b"/")
+        """The operation that a request is; HEAD is GET where no HEAD is written. `path` is as sent, without a query.
+
+        Several steps ask for the same path, one after the other: the latest answer is kept.
+        """
+        latest = self._latest
+        if latest is not None and latest[1] == path and latest[0] == method:
+            return latest[2]
+        found = self._found(method, normal(path) if b"%" in path else path)
+        self._latest = method, path, found
+        return found
+
+    def undecoded(self, method: str, path: bytes) -> Found[T] | Missing:
+        """The same for a backend that undoes no escape before it routes."""
+        return self._found(method, shouted(path))
+
+    def _found(self, method: str, path: bytes) -> Found[T] | Missing:
+        segments = path.split(b"/")
         values: list[bytes] = []
         found = _find(self._root, segments, 1, method, values)
         if found is not None:

@@ -16,6 +16,8 @@ from keyswap.operations.reading import one_reading
 _NAME = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_$@.\[\]-]*")
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
 _ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
+_OTHERWISE = re.compile(rb"%(?:2[DEde]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee]|[a-f][0-9A-Fa-f]|[0-9A-F][a-f])")
+"""Escapes of unreserved characters, and those with small letters."""
 _UNRESERVED = re.compile(rb"[A-Za-z0-9._~-]")
 MAX_SEGMENTS = 100
 """Of a template: GitHub's longest has 11. A request's path is looked for by a recursion as deep as its template is."""
@@ -66,6 +68,15 @@ class Template(NamedTuple):
         shape = re.compile(b"/" + b"/".join(part.pattern for part in parts), re.DOTALL)
         return cls(method, path, (*(part.rank for part in parts), _END), shape, parts, tuple(names))
 
+    def behind(self, stripped: int) -> Self:
+        """The same as an upstream sees it that does not get the first `stripped` segments of paths."""
+        if not stripped:
+            return self
+        parts = self.parts[stripped:]
+        path = "/" + "/".join(self.path[1:].split("/")[stripped:])
+        shape = re.compile(b"/" + b"/".join(part.pattern for part in parts), re.DOTALL)
+        return self._replace(path=path, rank=self.rank[stripped:], shape=shape, parts=parts)
+
     @property
     def form(self) -> str:
         """The path without its parameters' names: of one method, two templates of a form are the same operation."""
@@ -85,7 +96,12 @@ def pieces(segment: str) -> tuple[list[str], list[str]]:
 
 def normal(path: bytes) -> bytes:
     """A path with the escapes of unreserved characters undone, all others in capitals (RFC 3986 §6.2.2)."""
-    return _ESCAPE.sub(_normal_escape, path)
+    return _OTHERWISE.sub(_normal_escape, path)
+
+
+def shouted(path: bytes) -> bytes:
+    """A path with the digits of its escapes in capitals, and none undone."""
+    return _ESCAPE.sub(lambda escape: escape[0].upper(), path)
 
 
 def _normal_escape(escape: re.Match[bytes]) -> bytes:

@@ -82,6 +82,11 @@ def remedy(refused: Refuse) -> str | None:
         operation = refused.operation
         at = f" at {operation.document}#{operation.pointer}" if operation is not None else ""
         return f"Let the client send {where} as the document says, or change what it says{at}."
+    if refused.code is Code.AMBIGUOUS_PATH and "may take it for" in refused.reason:
+        return (
+            "Let the client write the path as the document has it, or say the same of both operations (what they "
+            "require, limits, cost, schemas)."
+        )
     if refused.code is Code.NO_SUCH_OPERATION and "may be meant" in refused.reason:
         return "Let the client write the path as the document does, or add this one to the document."
     if refused.code is Code.NO_SUCH_OPERATION:
