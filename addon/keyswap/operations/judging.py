@@ -25,14 +25,16 @@ from openapi_core.validation.request import (
 )
 from openapi_core.validation.response import V30ResponseDataValidator, V31ResponseDataValidator
 from openapi_core.validation.schemas.exceptions import InvalidSchemaValue
-from werkzeug.datastructures import ImmutableMultiDict
 
-from keyswap.operations.bodies import Unreadable, read_json, reader_of
+from keyswap.operations.bodies import Sent, Unreadable, read_json, reader_of
 from keyswap.operations.budget import Budget
+from keyswap.operations.findings import pointer
 from keyswap.operations.keywords import OPENAPI_31, REQUESTS_30, RESPONSES_30
+from keyswap.operations.names import Names
 from keyswap.operations.nodes import Dialect, Ground, Node
+from keyswap.operations.sent import names
 from keyswap.operations.shapes import Shape
-from keyswap.operations.styles import NotRead, Style, read_form
+from keyswap.operations.styles import NotRead, Style, once, read_form
 
 MAX_FAULTS = 20
 """Faults of one request."""
@@ -126,48 +128,59 @@ class _Styles:
         key = schema.parts, style, explode, name
         made = self._made.get(key)
         if made is None:
-            shape = Shape([self._judges.create(spec, schema).node])
-            made = self._made[key] = Style(name, style, explode, shape)
+            node = self._judges.create(spec, schema).node
+            made = self._made[key] = Style(name, style, explode, Shape([node]), Shape([node], whole=True))
         return made
 
 
-class _Content(NamedTuple):
+class _Content:
     """What reads the content of one media type."""
 
-    kind: str
-    shape: Shape | None
-    styles: Mapping[str, Style]
+    def __init__(self, kind: str, node: Node | None, encodings: Mapping[str, Any], closed: bool, sent: bool) -> None:
+        """`closed`: a form has no fields but documented ones. `sent`: by a caller, whose names are compared."""
+        self._kind = kind
+        self._shape = Shape([node]) if node is not None else None
+        self._whole = Shape([node], whole=True) if node is not None and sent else None
+        self._styles = dict(_styled(self._shape, encodings)) if self._shape is not None else {}
+        named = {*self._styles, *(self._shape.names if self._shape is not None else ())}
+        self._names = Names(named, [name for name, style in self._styles.items() if style.is_deep])
+        self._closed = closed and not (self._shape is not None and self._shape.open)
 
     def deserialize(self, value: Any) -> Any:
         """The value of a body, or of a parameter that is JSON. Raises NotRead, Unjudged."""
         if not isinstance(value, Body):
-            if reader_of(self.kind) is not read_json:
-                return value
-            try:
-                return read_json(value.encode("utf-8", "surrogateescape"))
-            except Unreadable as error:
-                raise NotRead(str(error).replace("the body", "it")) from error
-        if isinstance(value.value, ImmutableMultiDict):
-            return read_form(value.value, self.shape, self.styles)
-        return value.value
+            return once(self._parameter(value), self._whole)
+        if not isinstance(value.value, Sent):
+            return once(value.value, self._whole)
+        for fault in names(value.value, self._names, "body", self._closed):
+            raise NotRead(fault.message, pointer(fault.at))
+        return once(read_form(value.value, self._shape, self._styles), self._whole)
+
+    def _parameter(self, value: str) -> Any:
+        if reader_of(self._kind) is not read_json:
+            return value
+        try:
+            return read_json(value.encode("utf-8", "surrogateescape"))
+        except Unreadable as error:
+            raise NotRead(str(error).replace("the body", "it")) from error
 
 
 class _Contents:
     """The readers of contents, made once."""
 
-    def __init__(self, judges: _Judges) -> None:
-        self._judges = judges
+    def __init__(self, judges: _Judges, closed: bool, sent: bool) -> None:
+        self._judges, self._closed, self._sent = judges, closed, sent
         self._made: dict[tuple[Any, ...], _Content] = {}
 
     def create(self, spec: SchemaPath, mimetype: str, schema: Any = None, encoding: Any = None, **_: Any) -> _Content:
         """What reads a content."""
         if schema is None:
-            return _Content(mimetype, None, {})
+            return _Content(mimetype, None, {}, False, self._sent)
         made = self._made.get(schema.parts)
         if made is None:
-            shape = Shape([self._judges.create(spec, schema).node])
+            node = self._judges.create(spec, schema).node
             said = encoding.read_value() if encoding is not None else {}
-            made = self._made[schema.parts] = _Content(mimetype, shape, dict(_styled(shape, said)))
+            made = self._made[schema.parts] = _Content(mimetype, node, said, self._closed, self._sent)
         return made
 
 
@@ -177,7 +190,18 @@ def _styled(shape: Shape, encodings: Mapping[str, Any]) -> Iterator[tuple[str, S
         inner = shape.property(name) if isinstance(said, dict) and {"style", "explode"} & set(said) else None
         if inner is not None:
             style = said.get("style", "form")
-            yield name, Style(name, style, said.get("explode", style == "form"), inner)
+            yield name, Style(name, style, said.get("explode", style == "form"), inner, None)
+
+
+class _Reading:
+    """Parameters as we read them; openapi-core has an opinion of its own on empty ones."""
+
+    def _get_simple_param_or_header(self, parameter: Any, location: Any, name: str | None = None) -> tuple[Any, Any]:
+        if (parameter / "allowEmptyValue").read_bool(default=False):
+            named = (parameter / "name").read_str()
+            if isinstance(location, Sent) and location.getlist(named) == [""]:
+                return None, None  # as if it was not used (OpenAPI 3.1.1 §4.8.12.2)
+        return self._deserialise_style(parameter, location, name=name), parameter / "schema"  # type: ignore[attr-defined]
 
 
 class Judges(NamedTuple):
@@ -189,23 +213,26 @@ class Judges(NamedTuple):
     response: Any
 
 
-def judges(data: Any, uri: str, known: Any, old: bool) -> Judges:
-    """Made of a document's data, at a URI; `known` gives the documents that it refers to. `old`: OpenAPI 3.0."""
+def judges(data: Any, uri: str, known: Any, old: bool, closed: bool) -> Judges:
+    """Made of a document's data, at a URI; `known` gives the documents that it refers to.
+
+    `old`: OpenAPI 3.0. `closed`: forms have no fields but documented ones.
+    """
     spec = SchemaPath.from_dict(data, base_uri=uri, handlers=dict.fromkeys(("file", "http", "https"), known))
     budget = Budget()
 
-    def made(kind: Any, dialect: Dialect) -> Any:
+    def made(kind: Any, dialect: Dialect, sent: bool = True) -> Any:
         schemas = _Judges(spec, data, dialect, budget)
-        return kind(
+        return type("Judge", (_Reading, kind), {})(
             spec,
             path_finder_cls=_Finder,
             schema_validators_factory=schemas,
             style_deserializers_factory=_Styles(schemas),
-            media_type_deserializers_factory=_Contents(schemas),
+            media_type_deserializers_factory=_Contents(schemas, closed, sent),
         )
 
     if old:
         asked = made(V30RequestParametersValidator, REQUESTS_30), made(V30RequestBodyValidator, REQUESTS_30)
-        return Judges(budget, *asked, made(V30ResponseDataValidator, RESPONSES_30))
+        return Judges(budget, *asked, made(V30ResponseDataValidator, RESPONSES_30, False))
     asked = made(V31RequestParametersValidator, OPENAPI_31), made(V31RequestBodyValidator, OPENAPI_31)
-    return Judges(budget, *asked, made(V31ResponseDataValidator, OPENAPI_31))
+    return Judges(budget, *asked, made(V31ResponseDataValidator, OPENAPI_31, False))

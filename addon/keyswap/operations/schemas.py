@@ -15,6 +15,7 @@ from keyswap.operations.assertions import TYPES
 from keyswap.operations.bodies import media_type
 from keyswap.operations.document import Described, Document
 from keyswap.operations.findings import DocumentError, Finding, pointer
+from keyswap.operations.names import Names
 from keyswap.operations.references import Library, Place
 from keyswap.operations.soundness import Soundness
 
@@ -41,8 +42,17 @@ class Judged(NamedTuple):
     spelled: Mapping[bytes, str]
     """Those headers by the name that the most lenient backend reads."""
     cookies: frozenset[str]
+    cookie_names: Names
+    query_names: Names
+    """Those of the query, and the properties of those that are exploded objects."""
+    open_query: bool
+    """Whether an exploded object may have any names."""
+    listed: frozenset[str]
+    """The headers that are lists or objects, in one line or several."""
     content: tuple[str, ...] | None
     """The documented media types of its body; None: it has none."""
+    required: bool
+    """Whether it has to have a body."""
     responses: Mapping[str, tuple[str, ...]]
     """Those of its responses, by status as the document has it."""
 
@@ -167,14 +177,24 @@ class _Made:
 
     def _judged(self, described: Described, parameters: list[Place], made: dict[str, Any]) -> Judged:
         named: dict[str, set[str]] = {place: set() for place in _STYLES}
-        repeated = set()
+        repeated, members, deep, listed, is_open = set(), set(), set(), set(), False
         for place in parameters:
             name, where = place.value["name"], place.value["in"]
             named[where].add(name.lower() if where == "header" else name)
-            kinds = types_of(self._library, Place(place.value.get("schema"), place.uri, place.pointer + "/schema"))
-            exploded = place.value.get("explode", place.value.get("style", "form") == "form")
+            said = Place(place.value.get("schema"), place.uri, place.pointer + "/schema")
+            kinds, style = types_of(self._library, said), place.value.get("style", "form")
+            exploded = place.value.get("explode", style == "form")
             if where == "query" and "array" in kinds and exploded:
                 repeated.add(name)
+            if where == "query" and style == "deepObject":
+                deep.add(name)
+            elif where == "query" and "object" in kinds and exploded:
+                found = names_of(self._library, said)
+                members |= found
+                is_open |= not found or is_open_object(self._library, said)
+            if where == "header" and kinds & {"array", "object"}:
+                listed.add(name.lower())
+        body = made.get("requestBody")
         return Judged(
             described.template,
             described.method.lower(),
@@ -183,7 +203,12 @@ class _Made:
             frozenset(named["header"]),
             {canonical(name.encode()): name for name in named["header"]},
             frozenset(named["cookie"]),
-            tuple(made["requestBody"].get("content", ())) if "requestBody" in made else None,
+            Names(named["cookie"], cookies=True),
+            Names(named["query"] | members, deep),
+            is_open,
+            frozenset(listed),
+            tuple(body.get("content", ())) if body is not None else None,
+            body is not None and body.get("required") is True,
             {status: tuple(one.get("content", ())) for status, one in made["responses"].items()},
         )
 
@@ -206,8 +231,30 @@ def _based(value: Any, uri: str) -> Any:
 
 
 def types_of(library: Library, place: Place) -> set[str]:
-    """The types that a schema may be of, as far as it says. Each schema that it leads to is looked at once."""
+    """The types that a schema may be of, as far as it says."""
     kinds: set[str] = set()
+    for one in _in_place(library, place):
+        said = one.get("type")
+        kinds.update(kind for kind in TYPES if said == kind or (isinstance(said, list) and kind in said))
+    return kinds
+
+
+def names_of(library: Library, place: Place) -> set[str]:
+    """The properties that a schema names."""
+    said = [one["properties"] for one in _in_place(library, place) if isinstance(one.get("properties"), dict)]
+    return {name for properties in said for name in properties}
+
+
+def is_open_object(library: Library, place: Place) -> bool:
+    """Whether a schema says of what other properties may be."""
+    return any(
+        one.get("additionalProperties", False) is not False or "patternProperties" in one
+        for one in _in_place(library, place)
+    )
+
+
+def _in_place(library: Library, place: Place) -> Iterator[dict[str, Any]]:
+    """A schema, and those that it leads to of the same value. Each is looked at once."""
     seen: set[tuple[str, str]] = set()
     waiting = [place]
     while waiting:
@@ -215,12 +262,10 @@ def types_of(library: Library, place: Place) -> set[str]:
         if not isinstance(one.value, dict) or (one.uri, one.pointer) in seen:
             continue
         seen.add((one.uri, one.pointer))
-        said = one.value.get("type")
-        kinds.update(kind for kind in TYPES if said == kind or (isinstance(said, list) and kind in said))
+        yield one.value
         if isinstance(one.value.get("$ref"), str):
             waiting.append(library.follow(Place({"$ref": one.value["$ref"]}, one.uri, one.pointer)))
         for word in _IN_PLACE:
             if isinstance(one.value.get(word), list):
                 listed = Place(one.value[word], one.uri, one.pointer + pointer(word))
                 waiting += [inner for _, inner in library.items(listed)]
-    return kinds

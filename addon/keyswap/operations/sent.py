@@ -4,71 +4,111 @@ Law: one reading. A parameter, header, cookie or Content-Type that is judged and
 another spelling of a judged header: some backends take it for the header itself (`keyswap.headers`).
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from openapi_core.datatypes import RequestParameters
 
 from keyswap.headers import canonical
 from keyswap.model import Fault, Headers, Operation, Request
-from keyswap.operations.bodies import Unreadable, media_type
+from keyswap.operations.bodies import Pair, Sent, Unreadable, media_type, pairs_of
 from keyswap.operations.index import Found
+from keyswap.operations.names import Names
 from keyswap.operations.schemas import Judged
-from keyswap.operations.styles import TWICE, Fields, Sent
+from keyswap.operations.styles import TWICE, Fields, Segments
 
 MAX_QUERY = 1000
 """Parameters of a query."""
 OTHERWISE = "it is sent in another spelling, which some backends take for the same header"
 LONGEST = 200
 """Characters of a message, and of the place that it speaks of."""
+_QUOTED = re.compile(r'"[^"\\]*"')
+_MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
 
 
-def parameters(request: Request, found: Found[Operation], judged: Judged) -> tuple[list[Fault], RequestParameters]:
-    """The parameters, and what is wrong with them before any schema is asked. Raises Unreadable."""
-    faults: list[Fault] = []
-    query = Sent(_query(request.target.partition(b"?")[2]) if judged.query else [])
-    cookies = Sent(_cookies(request.headers) if judged.cookies else [])
+def parameters(
+    request: Request, found: Found[Operation], judged: Judged, closed: bool
+) -> tuple[list[Fault], RequestParameters]:
+    """The parameters, and what is wrong with them before any schema is asked. `closed`: all of a query are documented.
+
+    Raises Unreadable.
+    """
+    query = Sent(_query(request.target.partition(b"?")[2]))
+    cookies = Sent(_cookies(request.headers) if judged.cookies else ())
     query.declared, cookies.declared = judged.query, judged.cookies
-    faults += _twice("query", query, judged.query - judged.repeated)
-    faults += _twice("cookie", cookies, judged.cookies)
-    fields = Fields()
-    for name, value in request.headers if judged.headers else ():
-        known = name.decode("latin-1").lower()
-        if known in judged.headers:
-            faults += [Fault("header", known, TWICE)] if known in fields else []
-            fields[known] = value.decode("latin-1")
-        elif (meant := judged.spelled.get(canonical(name))) is not None:
-            faults.append(Fault("header", meant, OTHERWISE))
-    if judged.content is not None:
-        faults += _content_type(request.headers, judged.content)
+    fields, faults = _headers(request.headers, judged)
+    faults = [
+        *names(query, judged.query_names, "query", closed and not judged.open_query),
+        *_twice("query", query, judged.query - judged.repeated),
+        *names(cookies, judged.cookie_names, "cookie", False),
+        *_twice("cookie", cookies, judged.cookies),
+        *faults,
+    ]
+    if judged.content is not None and _has_body(request.headers):
+        faults += content_type(request.headers, judged.content)
     return faults, RequestParameters(query, fields, cookies, _path(found))
 
 
-def _twice(where: str, sent: Sent, judged: Iterable[str]) -> list[Fault]:
-    return [Fault(where, name, TWICE) for name in sorted(judged) if len(sent.getlist(name)) > 1]
+def names(sent: Iterable[str], documented: Names, where: str, closed: bool) -> Iterator[Fault]:
+    """The names that backends may read as judged ones; `closed`: and all that are not documented."""
+    for name in sent:
+        if name in documented:
+            continue
+        fault = documented.fault(name) or ("it is not documented" if closed else None)
+        if fault is not None:
+            yield Fault(where, name[:LONGEST], fault)
 
 
-def _path(found: Found[Operation]) -> dict[str, str]:
-    return {
-        name: unquote_to_bytes(value).decode("utf-8", "surrogateescape")
+def _twice(where: str, sent: Sent, judged: Iterable[str]) -> Iterator[Fault]:
+    return (Fault(where, name, TWICE) for name in sorted(judged) if len(sent.getlist(name)) > 1)
+
+
+def _headers(headers: Headers, judged: Judged) -> tuple[Fields, list[Fault]]:
+    """The judged headers. The lines of a list are one list (RFC 9110 §5.3); any other header has one line."""
+    fields, faults = Fields(), []
+    for name, value in headers if judged.headers else ():
+        known, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        if known not in judged.headers:
+            if (meant := judged.spelled.get(canonical(name))) is not None:
+                faults.append(Fault("header", meant, OTHERWISE))
+        elif known not in fields:
+            fields[known] = text
+        elif known in judged.listed:
+            fields[known] += "," + text
+        else:
+            faults.append(Fault("header", known, TWICE))
+    return fields, faults
+
+
+def _path(found: Found[Operation]) -> Segments:
+    return Segments(
+        (name, value.decode("latin-1"), unquote_to_bytes(value).decode("utf-8", "surrogateescape"))
         for name, value in zip(found.template.names, found.values, strict=True)
-    }
+    )
 
 
-def _query(query: bytes) -> list[tuple[str, str]]:
+def _query(query: bytes) -> list[Pair]:
     try:
-        return parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY)
-    except ValueError as error:
-        raise Unreadable("the query is no UTF-8, or has too many parameters") from error
+        return pairs_of(query, MAX_QUERY)
+    except Unreadable as error:
+        raise Unreadable(f"the query cannot be judged: {error}") from error
 
 
-def _cookies(headers: Headers) -> list[tuple[str, str]]:
-    pairs = [pair for value in values(headers, b"cookie") for pair in value.decode("latin-1").split(";")]
+def _cookies(headers: Headers) -> list[Pair]:
+    pairs = [pair.strip() for value in values(headers, b"cookie") for pair in value.decode("latin-1").split(";")]
     named = [pair.partition("=") for pair in pairs]
-    return [
-        (name.strip(), value.strip().removeprefix('"').removesuffix('"')) for name, equals, value in named if equals
-    ]
+    return [Pair(name.strip(), _unquoted(value.strip()), None) for name, equals, value in named if equals]
+
+
+def _unquoted(value: str) -> str:
+    """The value of a cookie; quotes around it are no part of it (RFC 6265 §4.1.1). Raises Unreadable."""
+    if not value.startswith('"'):
+        return value
+    if not _QUOTED.fullmatch(value):
+        raise Unreadable("the quotes of a cookie do not match, and some programs read what follows as a part of it")
+    return value[1:-1]
 
 
 # ---- Media types
@@ -92,7 +132,12 @@ def documented(sent: str, content: Iterable[str]) -> str | None:
     return max(found).kind if found else None
 
 
-def _content_type(headers: Headers, content: tuple[str, ...]) -> list[Fault]:
+def _has_body(headers: Headers) -> bool:
+    """Whether a body is declared that is not empty; another is known when it has come."""
+    return any(length.strip(b"0") for length in values(headers, b"content-length"))
+
+
+def content_type(headers: Headers, content: tuple[str, ...]) -> list[Fault]:
     """A body of a media type that is not documented; none was sent where none is named."""
     types = values(headers, b"content-type")
     if len(types) > 1:
@@ -100,6 +145,8 @@ def _content_type(headers: Headers, content: tuple[str, ...]) -> list[Fault]:
     if not types:
         return []
     sent = media_type(types[0].decode("latin-1"))
+    if not _MEDIA_TYPE.fullmatch(sent):
+        return [Fault("header", "Content-Type", "it is no media type")]
     if documented(sent, content) is not None:
         return []
     return [Fault("header", "Content-Type", f"{sent[:60]} is none of {', '.join(content)}"[:LONGEST])]

@@ -13,6 +13,7 @@ from typing import Any
 from openapi_core.util import BOOLEAN_FALSE_VALUES, BOOLEAN_TRUE_VALUES
 
 from keyswap.operations.bodies import Unreadable, read_json
+from keyswap.operations.names import fold
 from keyswap.operations.nodes import Node
 from keyswap.operations.patterns import compiled, found
 
@@ -20,14 +21,23 @@ _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,4000})")
 _NUMBER = re.compile(_WHOLE.pattern + r"(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _TRUTHS = dict.fromkeys(BOOLEAN_TRUE_VALUES, True) | dict.fromkeys(BOOLEAN_FALSE_VALUES, False)
 _IN_PLACE = ("allOf", "anyOf", "oneOf")
+_LITERAL = re.compile(r"\^([0-9A-Za-z_-]+)\$$")
+_ITEMS = object()
 
 
 class Shape:
-    """What may be read as a value of which all of these schemas, or one of them, speak."""
+    """What may be read as a value of which all of these schemas, or one of them, speak.
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
-        self._nodes = nodes
-        self._said = [node for node in _flat(nodes) if isinstance(node.schema, dict)]
+    `whole`: also of schemas that say nothing of how a text is read, as those of `if`; for the names in them.
+    """
+
+    def __init__(
+        self, nodes: Sequence[Node], whole: bool = False, made: "dict[tuple[int, ...], Shape] | None" = None
+    ) -> None:
+        self._nodes, self._whole = nodes, whole
+        self._made = made if made is not None else {}
+        """The shapes that this one leads to; they may lead back to each other."""
+        self._said = [node for node in _flat(nodes, whole) if isinstance(node.schema, dict)]
         kinds: set[str] = set()
         self.names: dict[str, Shape | None] = {}
         """The properties that are named; their shapes are made when they are asked for."""
@@ -37,6 +47,13 @@ class Shape:
             self.names.update(dict.fromkeys(node.schema.get("properties", ())))
         self.kinds = frozenset(kinds - {"null"})
 
+    def _of(self, nodes: Sequence[Node]) -> "Shape":
+        key = tuple(map(id, nodes))
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = Shape(nodes, self._whole, self._made)
+        return made
+
     def is_valid(self, value: Any) -> bool:
         """Whether a value may be what was meant."""
         return any(node.is_valid(value) for node in self._nodes)
@@ -45,24 +62,28 @@ class Shape:
         """Raises Unjudged."""
         self._nodes[0].budget.spend(steps)
 
+    # ---- What is inside
+
     @cached_property
     def items(self) -> "Shape | None":
         """Of an array's items."""
-        inner = [node.inner(node.schema["items"]) for node in self._said if "items" in node.schema]
+        words = ("items", "contains", "unevaluatedItems") if self._whole else ("items",)
+        inner = [node.inner(node.schema[word]) for node in self._said for word in words if word in node.schema]
         inner += [node.inner(one) for node in self._said for one in node.schema.get("prefixItems", ())]
-        return Shape(inner) if inner else None
+        return self._of(inner) if inner else None
 
     @cached_property
     def additional(self) -> "Shape | None":
         """Of properties that are not named, if anything is said of them."""
-        word = "additionalProperties"
-        inner = [node.inner(node.schema[word]) for node in self._said if isinstance(node.schema.get(word), dict)]
-        return Shape(inner) if inner else None
+        words = ("additionalProperties", "unevaluatedProperties")
+        said = [(node, node.schema.get(word)) for node in self._said for word in words]
+        inner = [node.inner(one) for node, one in said if isinstance(one, dict)]
+        return self._of(inner) if inner else None
 
     @cached_property
-    def _patterns(self) -> list[tuple[Any, "Shape"]]:
+    def _patterns(self) -> list[tuple[Any, Node]]:
         return [
-            (compiled(pattern), Shape([node.inner(one)]))
+            (compiled(pattern), node.inner(one))
             for node in self._said
             for pattern, one in node.schema.get("patternProperties", {}).items()
         ]
@@ -77,16 +98,90 @@ class Shape:
         """Of a property."""
         if name not in self.names:
             budget = self._nodes[0].budget
-            return next((shape for pattern, shape in self._patterns if found(pattern, name, budget)), self.additional)
+            nodes = [node for pattern, node in self._patterns if found(pattern, name, budget)]
+            return self._of(nodes) if nodes else self.additional
         shape = self.names[name]
         if shape is None:
             holders = [node for node in self._said if name in node.schema.get("properties", ())]
-            shape = Shape([node.inner(node.schema["properties"][name]) for node in holders])
+            shape = self._of([node.inner(node.schema["properties"][name]) for node in holders])
             self.names[name] = shape
         return shape
 
+    # ---- Keys in another spelling
 
-def _flat(nodes: Iterable[Node]) -> Iterator[Node]:
+    def mistaken(self, value: Any) -> "Iterator[tuple[tuple[object, ...], str, str]]":
+        """The keys of a value that fold to a named one, and are not named: where, which, and what it folds to."""
+        if isinstance(value, list):
+            items = self._inside.get(_ITEMS)
+            for number, one in enumerate(value if items is not None else ()):
+                yield from _within(items, number, one)
+        elif isinstance(value, dict):
+            if self.known and not value.keys() <= self.known:
+                for key in value.keys() - self.known:
+                    if (named := self._folded.get(fold(key))) is not None:
+                        yield (), key, named
+            for name, shape in self._inside.items():
+                if isinstance(name, str) and name in value:
+                    yield from _within(shape, name, value[name])
+            if self._others:
+                for key in value.keys() - self.names.keys():
+                    yield from _within(self.property(key), key, value[key])
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The keys that the schemas name, in whatever way."""
+        words = ("required", "dependentRequired", "dependentSchemas")
+        said = {*self.names, *(name for node in self._said for word in words for name in node.schema.get(word, ()))}
+        for node in self._said:
+            patterns = map(_LITERAL.fullmatch, node.schema.get("patternProperties", ()))
+            said.update(match[1] for match in patterns if match is not None)
+            discriminator = node.schema.get("discriminator")
+            said.update([discriminator["propertyName"]] if isinstance(discriminator, dict) else ())
+        return frozenset(said)
+
+    @cached_property
+    def _folded(self) -> dict[str, str]:
+        return {fold(name): name for name in sorted(self.known)}
+
+    @cached_property
+    def _inside(self) -> "dict[object, Shape]":
+        """What of the inside leads to named keys: the properties that are named, and an array's items."""
+        inner: dict[object, Shape | None] = {name: self.property(name) for name in self.names}
+        inner[_ITEMS] = self.items
+        return {name: shape for name, shape in inner.items() if shape is not None and shape.leads}
+
+    @cached_property
+    def unnamed(self) -> "list[Shape]":
+        """Of what is inside without a name in the schemas."""
+        others = [self.items, self.additional, *(self._of([node]) for _, node in self._patterns)]
+        return [shape for shape in others if shape is not None]
+
+    @cached_property
+    def _others(self) -> bool:
+        """Whether properties that are not named lead to named keys."""
+        return any(shape.leads for shape in self.unnamed if shape is not self.items)
+
+    @cached_property
+    def leads(self) -> bool:
+        """Whether a key is named here or anywhere inside."""
+        waiting, seen = [self], {id(self)}
+        while waiting:
+            shape = waiting.pop()
+            if shape.known:
+                return True
+            fresh = [one for one in shape.unnamed if id(one) not in seen]
+            seen.update(map(id, fresh))
+            waiting += fresh
+        return False
+
+
+def _within(shape: "Shape | None", step: object, value: Any) -> "Iterator[tuple[tuple[object, ...], str, str]]":
+    if shape is not None and isinstance(value, dict | list):
+        for path, key, named in shape.mistaken(value):
+            yield (step, *path), key, named
+
+
+def _flat(nodes: Iterable[Node], whole: bool) -> Iterator[Node]:
     """The schemas, and those that they say the same value may be of."""
     waiting, seen = list(reversed(list(nodes))), set()
     while waiting:
@@ -99,6 +194,9 @@ def _flat(nodes: Iterable[Node]) -> Iterator[Node]:
         inner = [node.target(schema[word]) for word in ("$ref", "$dynamicRef") if word in schema]
         inner += [node.inner(one) for word in _IN_PLACE for one in schema.get(word, ())]
         inner += [node.inner(schema[word]) for word in ("then", "else") if word in schema]
+        if whole:
+            inner += [node.inner(schema["if"])] if "if" in schema else []
+            inner += [node.inner(one) for one in schema.get("dependentSchemas", {}).values()]
         waiting += reversed(inner)
 
 

@@ -6,13 +6,14 @@ several, split at `%20` what was decoded before, and put names into regular expr
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import unquote, unquote_plus
 
 from openapi_core.deserializing.exceptions import DeserializeError
-from werkzeug.datastructures import ImmutableMultiDict
 
-from keyswap.operations.bodies import MAX_NESTING
+from keyswap.operations.bodies import MAX_NESTING, Sent
+from keyswap.operations.findings import pointer
 from keyswap.operations.shapes import Shape, read_text, read_texts
 
 TWICE = "it was sent more than once"
@@ -21,13 +22,24 @@ _DEEP = re.compile(r"(?:\[[^\[\]]+\])+")
 
 
 class NotRead(DeserializeError):
-    """What was sent cannot be read as it is documented. The message is for the caller."""
+    """What was sent cannot be read as it is documented. The message is for the caller; `at` points into a body."""
+
+    def __init__(self, message: str, at: str = "") -> None:
+        super().__init__(message)
+        self.at = at
 
 
-class Sent(ImmutableMultiDict[str, str]):
-    """Parameters of a query or of cookies; `declared` are the names of those that are documented."""
+class Segments(dict[str, str]):
+    """The parameters of a path, decoded."""
 
-    declared: frozenset[str] = frozenset()
+    def __init__(self, found: Iterable[tuple[str, str, str]]) -> None:
+        found = list(found)
+        self._raw = {name: raw for name, raw, _ in found}
+        super().__init__((name, text) for name, _, text in found)
+
+    def raw(self, name: str) -> str:
+        """A parameter as it was sent, escaped."""
+        return self._raw[name]
 
 
 class Fields(dict[str, str]):
@@ -43,16 +55,25 @@ class Fields(dict[str, str]):
 class Style:
     """How one parameter is written. Called by openapi-core with what was sent: `deserialize`."""
 
-    def __init__(self, name: str, style: str, explode: bool, shape: Shape) -> None:
-        self._name, self._style, self._explode, self._shape = name, style, explode, shape
+    def __init__(self, name: str, style: str, explode: bool, shape: Shape, whole: Shape | None) -> None:
+        """`whole`: the shape whose names a value's keys are compared with; None: they are not."""
+        self._name, self._style, self._explode, self._shape, self._whole = name, style, explode, shape, whole
         kinds = shape.kinds
         self._readers: list[Callable[[Any], Any]] = [self._array] if "array" in kinds else []
         self._readers += [self._object] if "object" in kinds else []
         if not self._readers or kinds - {"array", "object"}:
             self._readers.append(self._plain)
 
+    @property
+    def is_deep(self) -> bool:
+        """Whether its members stand as names of their own: `name[member]`."""
+        return self._style == "deepObject"
+
     def deserialize(self, location: Any) -> Any:
         """The value. Raises KeyError: there is none; NotRead, Unjudged."""
+        return once(self._read(location), self._whole)
+
+    def _read(self, location: Any) -> Any:
         if len(self._readers) == 1:
             return self._readers[0](location)
         read, failed = [], []
@@ -76,28 +97,44 @@ class Style:
             raise NotRead(TWICE)
         return texts[0]
 
-    def _bare(self, location: Any, named: bool = True) -> str:
+    def _bare(self, text: str, named: bool = True) -> str:
         """The text without what its style puts before it."""
-        text = self._text(location)
         begin = {"label": ".", "matrix": f";{self._name}=" if named else ";"}.get(self._style, "")
         if not text.startswith(begin):
             raise NotRead(f"it does not begin with {begin}")
         return text[len(begin) :]
 
     def _plain(self, location: Any) -> Any:
-        return read_text(self._bare(location), self._shape)
+        return read_text(self._bare(self._text(location)), self._shape)
+
+    def _divided(self, location: Any, separator: str, named: bool = True) -> "_Divided":
+        """The text at its separators: those that were sent as they are, if there is one, else those that were escaped.
+
+        RFC 6570 §3.2.1: separators stand as they are, and are escaped where they belong to a value; many escape both.
+        """
+        text = self._bare(self._text(location), named)
+        raw = location.raw(self._name) if isinstance(location, Sent | Segments) else None
+        if raw is not None and "%" in raw and separator not in _SEPARATORS.values():
+            try:
+                bare = self._bare(raw, named)
+            except NotRead:
+                bare = ""
+            if separator in bare:
+                return _Divided(bare.split(separator), _plus_decoded if isinstance(location, Sent) else _decoded)
+        parts = text.split(separator)
+        return _Divided([part.strip(" \t") for part in parts] if isinstance(location, Fields) else parts, str)
 
     # ---- Arrays
 
     def _array(self, location: Any) -> list[Any]:
-        if self._explode and isinstance(location, ImmutableMultiDict):
+        if self._explode and isinstance(location, Sent):
             texts: Sequence[str] = _texts(location, self._name)
             if not texts:
                 raise KeyError(self._name)
-        elif self._explode and self._style == "matrix":
-            texts = self._bare(location).split(f";{self._name}=")
         else:
-            texts = _split(self._bare(location), self._separator, location)
+            matrix = f";{self._name}=" if self._explode and self._style == "matrix" else None
+            parts, decode = self._divided(location, matrix or self._separator)
+            texts = [decode(part) for part in parts]
         return read_texts(texts, self._shape.items)
 
     @property
@@ -111,21 +148,20 @@ class Style:
     def _object(self, location: Any) -> dict[str, Any]:
         if self._style == "deepObject":
             return self._deep(location)
-        if self._explode and isinstance(location, ImmutableMultiDict):
+        if self._explode and isinstance(location, Sent):
             return self._members(location)
-        parts = _split(self._bare(location, not self._explode), self._separator, location)
+        parts, decode = self._divided(location, self._separator, not self._explode)
         found: dict[str, Any] = {}
-        for key, text in _pairs(parts, self._explode):
+        for key, text in ((decode(key), decode(text)) for key, text in _pairs(parts, self._explode)):
             if key in found:
                 raise NotRead(f"{key[:60]!r} stands twice in it")
             found[key] = read_text(text, self._shape.property(key))
         return found
 
-    def _members(self, location: ImmutableMultiDict[str, str]) -> dict[str, Any]:
+    def _members(self, location: Sent) -> dict[str, Any]:
         """The properties of an exploded object, which are parameters themselves."""
         shape = self._shape
-        declared: frozenset[str] = getattr(location, "declared", frozenset())
-        names = [name for name in location if name in shape.names or (shape.open and name not in declared)]
+        names = [name for name in location if name in shape.names or (shape.open and name not in location.declared)]
         if not names:
             raise KeyError(self._name)
         return {name: read_several(location.getlist(name), shape.property(name), name) for name in names}
@@ -170,7 +206,16 @@ def read_several(texts: Sequence[str], shape: Shape | None, name: str, structure
     return read_text(texts[0], shape, structured)
 
 
-def read_form(form: ImmutableMultiDict[str, str], shape: Shape | None, styles: Mapping[str, Style]) -> dict[str, Any]:
+def once(value: Any, shape: Shape | None) -> Any:
+    """The same, in which no key is another spelling of one that is documented. Raises NotRead."""
+    if shape is not None and isinstance(value, dict | list):
+        for path, key, named in shape.mistaken(value):
+            told = f"{key[:60]!r} is the same as {named[:60]!r} to backends that fold case, and is not documented"
+            raise NotRead(told, pointer(*path, key))
+    return value
+
+
+def read_form(form: Sent, shape: Shape | None, styles: Mapping[str, Style]) -> dict[str, Any]:
     """The fields of a form; `styles` are of those whose encoding names one. Raises NotRead, Unjudged."""
     found: dict[str, Any] = {}
     for name in form:
@@ -187,15 +232,25 @@ def read_form(form: ImmutableMultiDict[str, str], shape: Shape | None, styles: M
     return found
 
 
+class _Divided(NamedTuple):
+    """The parts of a text, and what makes values of them."""
+
+    parts: list[str]
+    decode: Callable[[str], str]
+
+
+def _plus_decoded(text: str) -> str:
+    return unquote_plus(text, errors="surrogateescape")
+
+
+def _decoded(text: str) -> str:
+    return unquote(text, errors="surrogateescape")
+
+
 def _texts(location: Any, name: str) -> list[str]:
-    if isinstance(location, ImmutableMultiDict):
+    if isinstance(location, Sent):
         return location.getlist(name)
     return [location[name]] if name in location else []
-
-
-def _split(text: str, separator: str, location: Any) -> list[str]:
-    parts = text.split(separator)
-    return [part.strip(" \t") for part in parts] if isinstance(location, Fields) else parts  # RFC 9110 §5.6.1
 
 
 def _pairs(parts: Sequence[str], explode: bool) -> Iterator[tuple[str, str]]:

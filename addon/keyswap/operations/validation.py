@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from openapi_core.datatypes import RequestParameters
-from openapi_core.deserializing.styles.exceptions import EmptyQueryParameterValue
 from openapi_core.templating.media_types.exceptions import MediaTypeNotFound
 from openapi_core.validation.request.exceptions import (
+    MissingRequestBody,
     MissingRequiredParameter,
     MissingRequiredRequestBody,
     ParameterValidationError,
@@ -20,7 +20,7 @@ from openapi_core.validation.schemas.exceptions import InvalidSchemaValue
 
 from keyswap.model import Code, Fault, Headers, NeedBody, Operation, Refuse, Request
 from keyswap.operations import sent
-from keyswap.operations.bodies import Unreadable, decompressed, media_type, read_json, reader_of
+from keyswap.operations.bodies import FORM, Sent, Unreadable, decompressed, media_type, read_json, reader_of
 from keyswap.operations.budget import Unjudged
 from keyswap.operations.document import Document
 from keyswap.operations.findings import pointer
@@ -35,21 +35,24 @@ from keyswap.operations.styles import NotRead
 class Validation:
     """The schemas of one document. `requests` is off, shadow or enforce; `responses` off or shadow."""
 
-    def __init__(self, document: Document, data: Any, requests: str, responses: str, max_body: int) -> None:
-        self.requests, self.responses, self.max_body = requests, responses, max_body
+    def __init__(
+        self, document: Document, data: Any, requests: str, responses: str, max_body: int, closed: bool
+    ) -> None:
+        """`closed`: a query or form has no names but documented ones."""
+        self.requests, self.responses, self.max_body, self._closed = requests, responses, max_body, closed
         library = document.library
 
         def known(uri: str) -> Any:
             return library.documents[uri].data  # everything was read at load; nothing else may be
 
-        self._judges = judges(data, library.uri, known, document.version == (3, 0))
+        self._judges = judges(data, library.uri, known, document.version == (3, 0), closed)
 
     # ---- Requests
 
     def parameters(self, request: Request, found: Found[Operation], judged: Judged) -> Refuse | None:
         """Judge path, query, header and cookie parameters, and whether the body's media type is documented."""
         try:
-            faults, parameters = sent.parameters(request, found, judged)
+            faults, parameters = sent.parameters(request, found, judged, self._closed)
         except Unreadable as error:
             return self._refuse(found.operation, [Fault("query", "", str(error))])
         asked = Asked(judged.method, judged.template, parameters, None, None)
@@ -67,15 +70,20 @@ class Validation:
             self._judges.budget.refill(len(plain))
             read = _read(plain, content_type)
         except Unreadable as error:
-            return self._refuse(operation, [Fault("body", "", str(error))])
+            return self._refuse(operation, [Fault("body", _short(error.at), str(error))])
         if plain and not content_type:
             return self._refuse(operation, [Fault("header", "Content-Type", "it is missing")])
+        if faults := sent.content_type(need.request.headers, judged.content or ()) if plain else []:
+            return self._refuse(operation, faults)
         kind = documented(media_type(content_type), judged.content or ())
+        if not plain and judged.required and kind is not None and media_type(content_type) == FORM:
+            read = Body(Sent())  # no bytes are a form without fields
         asked = Asked(judged.method, judged.template, RequestParameters(), kind, read)
         return self._refuse(operation, self._faults("body", lambda: self._judges.body.iter_errors(asked)))
 
     def _plain(self, headers: Headers, body: bytes) -> bytes:
-        return decompressed(body, joined(values(headers, b"content-encoding")), self.max_body)
+        encoding, kind = joined(values(headers, b"content-encoding")), joined(values(headers, b"content-type"))
+        return decompressed(body, encoding, self.max_body, kind)
 
     def _refuse(self, operation: Operation, faults: list[Fault]) -> Refuse | None:
         if not faults:
@@ -97,7 +105,7 @@ class Validation:
             self._judges.budget.refill(len(plain))
             read = _read(plain, content_type)
         except Unreadable as error:
-            return [Fault("body", "", str(error))]
+            return [Fault("body", _short(error.at), str(error))]
         asked = Asked(judged.method, judged.template, RequestParameters(), None, None)
         kind = media_type(content_type)
         said = [
@@ -131,9 +139,13 @@ def _read(plain: bytes, content_type: str) -> Body | None:
 
 def _told(error: Exception) -> Iterable[Fault]:
     where, at = "body", ""
+    if isinstance(error, MissingRequestBody):  # an optional one
+        return []
     if isinstance(error, ParameterValidationError):
         where, at = error.location, error.name
     cause = error.__cause__ if error.__cause__ is not None else error
+    if isinstance(cause, NotRead):
+        return [Fault(where, at or _short(cause.at), _short(str(cause)))]
     if isinstance(cause, InvalidSchemaValue):
         return [
             Fault(where, at or _pointer(wrong), _short(wrong.message))
@@ -146,11 +158,9 @@ def _told(error: Exception) -> Iterable[Fault]:
 def _message(error: Exception, cause: BaseException) -> str:
     if isinstance(error, MissingRequiredParameter | MissingRequiredRequestBody):
         return "it is required"
-    if isinstance(cause, NotRead):
-        return _short(str(cause))
     if isinstance(cause, MediaTypeNotFound):
         return "it is none of the documented media types"
-    return "it is empty" if isinstance(cause, EmptyQueryParameterValue) else "it is not as documented"
+    return "it is not as documented"
 
 
 def _pointer(wrong: Wrong) -> str:
@@ -181,8 +191,8 @@ class Validations:
         known = self._of.get(found.operation)
         if known is None or known[0].requests == "off" or known[1].content is None:
             return None
-        sent = joined(values(request.headers, b"content-type"))
-        if sent and reader_of(sent) is None:
+        kind = joined(values(request.headers, b"content-type"))
+        if kind and reader_of(kind) is None and documented(media_type(kind), known[1].content) is not None:
             return None
         limit = known[0].max_body
         if known[0].requests == "shadow" and not _is_short(request, limit):

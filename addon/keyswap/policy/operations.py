@@ -168,6 +168,9 @@ class Validation(Section):
     )
     responses: Literal["off", "shadow"] = Field(default="off", description="shadow: what does not fit is logged.")
     max_body: Size = Field(default=1 << 20, description="A body that is to be judged and is larger: 413.")
+    undocumented_parameters: Literal["allow", "refuse"] = Field(
+        default="allow", description="refuse: names of a query or form that the document does not have are a 400."
+    )
 
 
 class OpenApi(Section):
