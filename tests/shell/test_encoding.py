@@ -27,6 +27,7 @@ from keyswap.model import (
 from keyswap.shell import encoding
 from keyswap.shell.decisions import Line
 from keyswap.shell.encoding import CUT, MAX_PATH, MAX_RECORD, Encoding
+from keyswap.shell.masking import Masking
 
 FIELDS = (
     *("at", "request_id", "decision", "status", "code", "reason", "shadow", "method", "path", "operation", "key_id"),
@@ -97,6 +98,37 @@ def test_whatever_texts_are_one_line_of_json(name: str, target: bytes, reason: s
     assert text.isascii() and text.isprintable()
     assert (told["request_id"], told["reason"], told["key_id"]) == (name, reason, name)
     assert told["path"] == target.partition(b"?")[0].decode("latin-1")
+
+
+@pytest.mark.parametrize("letter", ["x", "\xff", "\u1234", '"', "\\", "\U0001f600"])
+def test_a_line_fits_into_one_write(letter: str) -> None:
+    """However long and odd each text in it is, a line is shorter than PIPE_BUF, has all its fields, and stays JSON."""
+    long = letter * 5000
+    who = WHO._replace(key_id=long, org_id=long, user_id=long, agent=long, session_id=long)
+    what = Operation("GET", "/" + long, UPSTREAM)
+    levels = tuple(LEVELS[0]._replace(limit=f"{one}{long}") for one in range(50))
+    shadow = tuple(Code)
+    for decision in (
+        Refuse(Code.INVALID_REQUEST, long, levels=levels, shadow=shadow, principal=who, operation=what),
+        Admit(who, SAYS, "t", what, shadow, Counted(levels), long),
+    ):
+        odd = line(decision, target=b"/" + b"\xff" * 8000)._replace(method=long, client=long, request_id=letter * 128)
+        text = Encoding().line(odd)
+        told = json.loads(text)
+        assert len(text.encode()) + 1 < 4096 and tuple(told)[: len(FIELDS)] == FIELDS
+        assert told["org_id"].startswith(letter) and told["path"].endswith(CUT) and told["method"].endswith(CUT)
+        assert json.loads(Encoding().record(odd, None))["method"] == told["method"]
+
+
+def test_keys_are_in_no_line() -> None:
+    """A key in the method, path or reason of a request is masked in line and record."""
+    key = "ksw_live_" + "Ab1" * 12
+    refused = Refuse(Code.INVALID_REQUEST, f"body /{key}", errors=(Fault("body", f"/{key}", ""),))
+    made = Encoding((), Masking({"ksw"}))
+    odd = line(refused, target=f"/{key}/%6bsw_live_{key[9:]}".encode())._replace(method=key)
+    text = made.record(odd, None)
+    assert "Ab1" not in text and json.loads(text)["path"] == "/ksw_live_***/%6bsw_live_***"
+    assert made.record(odd, made.line(odd)) == text
 
 
 def test_a_long_path_is_cut_and_marked() -> None:

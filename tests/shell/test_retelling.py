@@ -71,10 +71,13 @@ def test_a_caller_who_left_before_its_body_came() -> None:
     assert refused_at(told(need, 400, outcome=Refuse(Code.INVALID_REQUEST, "too slow"))) == "validation"
 
 
+LONG = ("x" * MAX_RECORD,)
+
+
 def test_what_is_off_and_what_is_too_long() -> None:
     """Steps that judge nothing are skipped; of a record that had to be cut short the decision is told."""
     found = told(ADMIT, off=("limits", "validation"))
     results = {step["step"]: (step["result"], step["detail"]) for step in found["steps"]}
     assert results["limits"] == results["validation"] == ("skip", "off")
-    long = told(Refuse(Code.MISSING_PERMISSION, "x" * 2 * MAX_RECORD, principal=WHO, operation=WHAT), 403)
+    long = told(Refuse(Code.MISSING_PERMISSION, "x", required=LONG, missing=LONG, principal=WHO, operation=WHAT), 403)
     assert (long["code"], refused_at(long), long["principal"]) == ("missing-permission", "permission", None)

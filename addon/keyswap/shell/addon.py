@@ -276,7 +276,7 @@ class KeyswapAddon:
     def _write_decision(self, flow: HTTPFlow, loaded: Loaded, washed: Washed, request: Request, line: Line) -> None:
         decision = line.decision
         if self._shown:
-            writing.show(flow, decision)
+            writing.show(flow, decision, loaded.encoding.mask)
         if isinstance(decision, Refuse):
             closes = washed.closes or decision.code in _MALFORMED
             return self._refuse(flow, loaded, washed._replace(closes=closes), request, line)
@@ -344,7 +344,7 @@ class KeyswapAddon:
         line = ticket.line._replace(decision=decision, gate_s=pending.began + time.perf_counter() - began)
         ticket.line, ticket.sent = line, time.perf_counter()
         if self._shown:
-            writing.show(flow, decision)
+            writing.show(flow, decision, loaded.encoding.mask)
         if isinstance(decision, Admit):
             writing.admit(flow, decision, washed, line.request_id, loaded.keep_host, self._whole_up_to)
             flow.request.headers.pop("expect", None)  # the body is here

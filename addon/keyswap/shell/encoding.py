@@ -2,7 +2,8 @@
 
 Law: neither holds a credential, token, query, body or anything that was read from one but names. A decision is encoded
 once: its record is its line with a part more. What is the same for many decisions (a principal, an operation, claims)
-is encoded once and remembered, in tables that are bounded; a record has at most MAX_RECORD bytes.
+is encoded once and remembered, in tables that are bounded; a line has at most MAX_LINE bytes, and a record MAX_RECORD.
+What a caller chose holds no key afterwards (`masking`).
 """
 
 import json
@@ -12,10 +13,14 @@ from typing import NamedTuple
 
 from keyswap.model import Admit, Claims, Code, Decision, Level, NeedBody, Operation, Principal, Refuse, Reply
 from keyswap.shell.decisions import Line
+from keyswap.shell.masking import Masking
 
+MAX_LINE = 4094
+"""With its end it is shorter than what Linux writes to a pipe in one go (PIPE_BUF, 4096)."""
 MAX_RECORD = 16 << 10
 MAX_PATH = 2 << 10
 """Characters of a path, encoded."""
+MAX_METHOD = 16
 CUT = "…"
 """Ends a path that was cut: none that came over the wire can hold it, since those are read byte by byte."""
 MAX_PART, MAX_PARTS = 4 << 10, 2048
@@ -48,7 +53,9 @@ class _Remembered[K, V](dict[K, V]):
 class Encoding:
     """Made anew with each policy, whose operations it remembers. For one thread. `off` are steps that judge nothing."""
 
-    def __init__(self, off: Sequence[str] = ()) -> None:
+    def __init__(self, off: Sequence[str] = (), mask: Masking | None = None) -> None:
+        """`mask` takes keys out of a text."""
+        self.mask = mask or Masking(["ksw"])
         self._off = [_members({"off": off})] if off else []
         self._operations = _Remembered[Operation, _Part](_operation)
         self._principals = _Remembered[Principal, _Part](_principal)
@@ -56,12 +63,14 @@ class Encoding:
 
     def line(self, line: Line) -> str:
         """The decision line, without its end."""
-        return self._line(line)
+        text = self.mask.literal(self._line(line))
+        return text if len(text) <= MAX_LINE else _cut(text)
 
     def record(self, line: Line, encoded: str | None) -> str:
         """The record, without its end; `encoded` is the decision's line where there is one already."""
-        whole = f'{(encoded or self._line(line))[:-1]},"more":{{{self._more(line.decision)}}}}}'
-        return whole if len(whole) <= MAX_RECORD else _short(line, path_of(line))
+        more = self.mask(self._more(line.decision))
+        whole = f'{(encoded or self.line(line))[:-1]},"more":{{{more}}}}}'
+        return whole if len(whole) <= MAX_RECORD else self.mask(_short(line, path_of(line)))
 
     def _line(self, line: Line) -> str:
         decision = line.decision
@@ -76,9 +85,9 @@ class Encoding:
             f'{{"at":{line.at:.3f},"request_id":{quoted(line.request_id)},'
             f'"decision":{_ADMIT if isinstance(decision, Admit) else _REFUSE},"status":{line.status or "null"},'
             f'"code":{quoted(refused.code) if refused else "null"},'
-            f'"reason":{_text(refused.reason if refused else noted)},'
+            f'"reason":{self.mask(_text(refused.reason if refused else noted))},'
             f'"shadow":{_encode(judged.shadow) if judged.shadow else "[]"},'
-            f'"method":{quoted(line.method)},"path":{_path(line)},'
+            f'"method":{self.mask(quoted(_method(line)))},"path":{self.mask(_path(line))},'
             f"{self._operations[judged.operation].line if judged.operation else _NO_OPERATION},{who},"
             f'"client":{quoted(line.client)},"gate_us":{line.gate_s * 1e6:.1f},'
             f'"upstream_ms":{"null" if line.upstream_s is None else f"{line.upstream_s * 1e3:.2f}"},'
@@ -100,6 +109,40 @@ class Encoding:
         elif judged.claims is not None and judged is decision:
             parts.append(self._claims[judged.claims])
         return ",".join(parts)
+
+
+def _method(line: Line) -> str:
+    """The method; of one that nobody defined the beginning tells enough."""
+    return line.method if len(line.method) <= MAX_METHOD else line.method[:MAX_METHOD] + CUT
+
+
+def _cut(text: str) -> str:
+    """A line that is too long, with less of every text in it, and of lists."""
+    told: dict[str, object] = json.loads(text)
+    for name, value in told.items():
+        if isinstance(value, str):
+            told[name] = shortened(value, _MOST.get(name, _MOST_ELSE))
+        elif isinstance(value, list):
+            told[name] = [
+                {**one, "limit": shortened(one["limit"], _MOST_ELSE)} if isinstance(one, dict) else one
+                for one in value[:_MOST_LISTED]
+            ]
+    return _encode(told)
+
+
+_MOST = {"path": 768, "reason": 384, "operation": 192, "request_id": 264}
+_MOST_ELSE, _MOST_LISTED = 128, 6
+"""Characters of a text, encoded, and elements of a list, where a line would be too long: 3.6 KB in all at most."""
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of which at most so many characters are left when it is encoded as JSON."""
+    if len(quoted(text)) <= most:
+        return text
+    kept = text[:most]
+    while (excess := len(quoted(kept + CUT)) - most) > 0:
+        kept = kept[: -max(1, excess // 12)]
+    return kept + CUT
 
 
 def path_of(line: Line) -> str:
@@ -212,7 +255,7 @@ def _short(line: Line, path: str) -> str:
             "code": refused.code if refused else None,
             "reason": refused.reason[:_SHORT] if refused else None,
             "shadow": (),
-            "method": line.method,
+            "method": _method(line),
             "path": path[:_SHORT] + (CUT if len(path) > _SHORT else ""),
             "operation": None,
             **dict.fromkeys(("key_id", "org_id", "user_id", "agent", "session_id")),

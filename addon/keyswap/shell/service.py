@@ -30,6 +30,7 @@ from keyswap.shell.encoding import Encoding
 from keyswap.shell.exposition import exposition
 from keyswap.shell.families import Snapshot
 from keyswap.shell.kept import keep, kept
+from keyswap.shell.masking import Masking
 from keyswap.shell.segments import FOLDER, Kept
 from keyswap.shell.telling import modes_of
 from keyswap.shell.tls import Certificate
@@ -74,7 +75,9 @@ def _washing(policy: policies.Policy) -> Washing:
     headers = [place.header for place in policy.api_keys.read_from]
     headers += [place.header for place in sessions if place.header is not None]
     cookies = [place.cookie for place in sessions if place.cookie is not None]
-    return Washing(headers, policy.strip_headers, policy.trusted_proxies, cookies, policy.keep_headers)
+    return Washing(
+        headers, policy.strip_headers, policy.trusted_proxies, cookies, policy.keep_headers, Masking.of(policy)
+    )
 
 
 def settle() -> None:
@@ -158,7 +161,7 @@ class Service:
         addresses = frozenset((upstream.host, upstream.port) for upstream in built.upstreams)
         keep = policy.forwarded_host == "keep"
         off = [step for step, mode in modes_of(built).items() if mode == "off"]
-        encoding = Encoding(off)
+        encoding = Encoding(off, Masking.of(policy))
         return Loaded(
             built, washing, log, encoding, keep, Hosts(policy.hosts), Bounds.of(policy), addresses, admin, time.time()
         )

@@ -3,6 +3,7 @@
 Law: no credential, token or private key is told; a key is its id and its obfuscated form.
 """
 
+import json
 import os
 import time
 from dataclasses import replace
@@ -29,6 +30,7 @@ from keyswap.model import (
 )
 from keyswap.refusals import status_of
 from keyswap.shell import own
+from keyswap.shell.masking import Masking
 from keyswap.shell.remedies import remedy
 from keyswap.tokens.claims import told
 
@@ -149,7 +151,8 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
     )
     off = [step for step, mode in modes_of(built).items() if mode == "off"]
     decision, steps = await explain(gate, request, now, time.perf_counter, presented, off)
-    return explanation(decision, steps)
+    told: dict[str, Any] = json.loads(Masking.of(built.policy)(json.dumps(explanation(decision, steps))))
+    return told
 
 
 def _answered_here(built: Built, method: str, path: bytes, now: float) -> dict[str, Any]:

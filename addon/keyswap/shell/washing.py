@@ -8,7 +8,7 @@ Which trace the request belongs to is settled here as well, so that what is judg
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -59,8 +59,13 @@ class Washing:
         trusted: Iterable[str],
         cookies: Iterable[str] = (),
         keep: Iterable[str] = (),
+        mask: Callable[[str], str] = str,
     ) -> None:
-        """`credentials` are headers, `cookies` names of cookies, that may hold one; `keep` names that pass as well."""
+        """`credentials` are headers, `cookies` names of cookies, that may hold one; `keep` names that pass as well.
+
+        `mask` takes keys out of a text.
+        """
+        self._mask = mask
         self._stripped = Patterns((*STRIPPED, *credentials, *strip))
         self._keep = frozenset(name.lower().encode() for name in keep)
         self._trusted = tuple(ipaddress.ip_network(cidr) for cidr in trusted)
@@ -151,8 +156,12 @@ class Washing:
             host=hosts[0] if len(hosts) == 1 and HOST.fullmatch(hosts[0]) else washed.host,
             client=self._client(noted.get(b"x-forwarded-for", []), peer),
             proto=protos[0].decode() if protos in ([b"http"], [b"https"]) else None,
-            request_id=request_ids[0] if len(request_ids) == 1 and is_request_id(request_ids[0]) else None,
+            request_id=request_ids[0] if len(request_ids) == 1 and self._is_request_id(request_ids[0]) else None,
         )
+
+    def _is_request_id(self, value: bytes) -> bool:
+        """Whether it can be passed on and written down; one that holds a key is none."""
+        return is_request_id(value) and self._mask(value.decode()) == value.decode()
 
     def _trusts(self, address: str) -> bool:
         if not self._trusted:

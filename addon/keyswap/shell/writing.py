@@ -7,6 +7,7 @@ dead one in place. The token stands where the backend expects it, whatever place
 import os
 import re
 import time
+from collections.abc import Callable
 
 from mitmproxy.http import Headers, HTTPFlow, Response
 
@@ -75,11 +76,14 @@ def without_prefix(target: bytes, segments: int) -> bytes:
     return b"/" + (rest[segments + 1] if len(rest) > segments + 1 else b"") + mark + query
 
 
-def show(flow: HTTPFlow, decision: Decision) -> None:
-    """Put the decision where mitmweb and the console show it: as the flow's comment, refusals marked."""
+def show(flow: HTTPFlow, decision: Decision, mask: Callable[[str], str]) -> None:
+    """Put the decision where mitmweb and the console show it: as the flow's comment, refusals marked.
+
+    `mask` takes keys out of a text.
+    """
     if isinstance(decision, Refuse):
         flow.marked = ":no_entry:"
-        flow.comment = f"refused {status_of(decision.code)} {decision.code}: {decision.reason}"
+        flow.comment = f"refused {status_of(decision.code)} {decision.code}: {mask(decision.reason)}"
     elif isinstance(decision, Reply):
         flow.comment = "answered by the gateway: a preflight"
     elif isinstance(decision, Admit):
