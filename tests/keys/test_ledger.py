@@ -31,6 +31,10 @@ def test_create_is_read_back(parts: Parts) -> None:
         ({"org_id": ""}, "org"), ({"user_id": " "}, "user"), ({"plan": "a\nb"}, "plan"), ({"name": "x" * 256}, "name"),
         ({"permissions": ["a b"]}, "permissions"), ({"permissions": [""]}, "permissions"),
         ({"roles": ["x" * 129]}, "roles"), ({"allow_ip": ["10.0.0.1/8"]}, "allow_ip"), ({"env": "prod"}, "env"),
+        ({"permissions": [f"p:{one}" for one in range(257)]}, "permissions must be at most 256"),
+        ({"permissions": [f"{one:0128}" for one in range(31)]}, "permissions must .* 4000 bytes in all"),
+        ({"permissions": ["\U0001f600" * 120] * 2 + ["\U0001f600" * 119 + str(one) for one in range(4)]}, "permissions"),
+        ({"roles": [f"{one:0100}" for one in range(5)]}, "roles must"),
         ({"allow_ip": ["::ffff:1.2.3.0/120"]}, "allow_ip"), ({"expires_at": int(NOW)}, "expires_at"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ Law: one clear ValueError sentence that names the field and never holds what was
 into any of them.
 """
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from ipaddress import IPv6Network, ip_network
@@ -12,6 +13,10 @@ from typing import TypedDict
 from keyswap.keys.format import ENVIRONMENTS
 
 MAX_TEXT, MAX_SLUG = 255, 128
+MAX_SLUGS = 256
+MAX_PERMISSIONS, MAX_ROLES = 4000, 512
+"""Bytes of all permissions, and of all roles, as a token says them: with other claims, base64 and the signature it
+stays below the 8 KiB that servers commonly take of a header."""
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
@@ -51,9 +56,9 @@ def checked(changes: Changes, now: float) -> Checked:
     if "user_id" in changes:
         good["user_id"] = None if changes["user_id"] is None else text("user", changes["user_id"])
     if "permissions" in changes:
-        good["permissions"] = slugs("permissions", changes["permissions"])
+        good["permissions"] = slugs("permissions", changes["permissions"], MAX_PERMISSIONS)
     if "roles" in changes:
-        good["roles"] = slugs("roles", changes["roles"])
+        good["roles"] = slugs("roles", changes["roles"], MAX_ROLES)
     if "plan" in changes:
         good["plan"] = None if changes["plan"] is None else text("plan", changes["plan"])
     if "expires_at" in changes:
@@ -74,14 +79,16 @@ def text(field: str, value: str) -> str:
     return value
 
 
-def slugs(field: str, values: Iterable[str]) -> tuple[str, ...]:
-    """Permission or role slugs: in the order given, each once, no spaces, 1 to 128 characters."""
+def slugs(field: str, values: Iterable[str], most: int) -> tuple[str, ...]:
+    """Permission or role slugs: in the order given, each once, no spaces, 1 to 128 characters; `most` bytes in all."""
     found = tuple(dict.fromkeys(values))
     for slug in found:
         if not slug or len(slug) > MAX_SLUG:
             raise ValueError(f"each of {field} must have 1 to {MAX_SLUG} characters")
         if " " in slug or not slug.isprintable():
             raise ValueError(f"{field} must not hold spaces or control characters")
+    if len(found) > MAX_SLUGS or len(json.dumps(found)) > most:
+        raise ValueError(f"{field} must be at most {MAX_SLUGS} and have {most} bytes in all: a token holds them")
     return found
 
 

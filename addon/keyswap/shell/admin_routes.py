@@ -1,8 +1,9 @@
 """What can be asked of the admin listener, and by whom (CONTRACT §7).
 
 Law: whoever is no operator learns whether the gateway lives and is ready, and its metrics, and nothing else, not even
-which routes there are. A browser can be made to ask by any page, so what comes from one (`Origin`), or under a name
-that may be anybody's (DNS rebinding), is refused before all else. The token is compared in constant time.
+which routes there are. A browser can be made to ask by any page, so what comes from one (`Origin`,
+`Sec-Fetch-Site`), or under a name that may be anybody's (DNS rebinding), is refused before all else. The token is
+compared in constant time.
 """
 
 import hmac
@@ -19,6 +20,8 @@ from keyswap.shell.admin_answers import as_json, body, refusal
 from keyswap.shell.admin_http import Head
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]{1,5})?")
+_OWN_SITE = {"none", "same-origin"}
+"""What a browser says of a request that no other page makes (Fetch Metadata); a site has all ports of its host."""
 _CHALLENGE = b'Bearer realm="keyswap admin"'
 
 PROBLEMS = {
@@ -136,7 +139,7 @@ class Desk:
         """The refusal of a request whose head has come; None: its body may come too."""
         if not self._is_our_host(head.headers.get_list("Host")):
             return _refused(head, "unknown-host", request_id)
-        if "Origin" in head.headers:
+        if "Origin" in head.headers or not set(head.headers.get_list("Sec-Fetch-Site")) <= _OWN_SITE:
             return _refused(head, "forbidden-origin", request_id)
         known = [route for route in self._routes if route.match(head.path) is not None]
         if any(not route.token and route.method == head.plain_method for route in known):

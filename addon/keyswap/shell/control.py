@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """What answers a question: a JSON object, which holds `error` when there is no answer."""
 MAX_QUESTION = 64 << 10
+MAX_ANSWER = 64 << 20
 PATIENCE_S = 5.0
 
 
@@ -79,7 +80,7 @@ class ControlSocket:
     async def _answer_to(self, question: bytes) -> dict[str, Any]:
         try:
             asked = json.loads(question)
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or nested deeper than Python's stack
             asked = None
         return await self._answer(asked) if isinstance(asked, dict) else {"error": "this is no question"}
 
@@ -144,11 +145,23 @@ def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any] | None:
         with asking, asking.makefile("rwb") as stream:
             stream.write(json.dumps(question).encode() + b"\n")
             stream.flush()
-            answer = json.loads(stream.readline())
-    except (OSError, ValueError) as error:
+            answer = json.loads(stream.readline(MAX_ANSWER))
+    except (OSError, ValueError, RecursionError) as error:
         raise Damage(
             f"the gateway at {folder / 'control.sock'} did not answer: is it overloaded or stopping?"
         ) from error
+    if not isinstance(answer, dict):
+        raise Damage(_STRANGE)
     if "error" in answer:
         raise Damage(str(answer["error"]))
-    return dict(answer)
+    return _Answered(answer)
+
+
+class _Answered(dict[str, Any]):
+    """An answer of which a command may ask what it needs."""
+
+    def __missing__(self, name: str) -> Any:
+        raise Damage(_STRANGE)
+
+
+_STRANGE = "the gateway's answer is none that this keyswap understands: is it of another version? Restart the gateway"
