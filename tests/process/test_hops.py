@@ -1,7 +1,10 @@
 """What is for one hop alone stays there: fields of a response, closing, transfer codings, upgrades (RFC 9110 §7.6)."""
 
+import re
 import socket
+import time
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -57,7 +60,35 @@ def test_fields_of_the_hop_behind_reach_no_caller(gateway: Gateway, key: str, re
             connection.sendall(head("GET", "/", key))
             told = listen(connection, b"body").data.partition(b"\r\n\r\n")[0].split(b"\r\n")
             names = [line.partition(b":")[0].lower() for line in told[1:]]
-            assert sorted(names) == [b"connected", b"content-length", b"x-own", b"x-request-id"]
+            assert sorted(names) == [b"connected", b"content-length", b"date", b"x-own", b"x-request-id"]
+
+
+@pytest.mark.parametrize("target", ["/", "/.well-known/jwks.json", "/a/../b"])
+def test_every_answer_has_one_date(gateway: Gateway, key: str, recorder: Recorder, target: str) -> None:
+    """A backend's answer without a Date gets one, as the gateway's own have; a backend's own Date stays."""
+    heard = say(gateway.port, head("GET", target, key, "Connection: close"))
+    (date,) = re.findall(rb"(?im)^Date: (.*?)\r$", heard.data)
+    assert abs(parsedate_to_datetime(date.decode()).timestamp() - time.time()) < 60
+    recorder.behave = lambda _got, to: to.sendall(answer(b"ok", b"DATE: Tue, 15 Nov 1994 08:12:31 GMT"))
+    heard = say(gateway.port, head("GET", "/", key, "Connection: close"))
+    assert re.findall(rb"(?im)^Date: (.*?)\r$", heard.data) == [b"Tue, 15 Nov 1994 08:12:31 GMT"]
+
+
+def test_malformed_http_has_a_date_too(gateway: Gateway) -> None:
+    """An answer that is given before any request could be read has a Date."""
+    assert re.search(rb"(?im)^Date: ", say(gateway.port, b"nonsense\r\n\r\n").data)
+
+
+@pytest.mark.parametrize("target", ["/.well-known/jwks.json", "/.well-known/openid-configuration"])
+def test_pages_may_read_the_key_set(gateway: Gateway, target: str) -> None:
+    """Code of any page can read what verifies tokens, also as 304; health has nothing for pages."""
+    heard = say(gateway.port, head("GET", target, None, "Origin: https://app.example", "Connection: close"))
+    assert heard.status == 200 and b"\r\nAccess-Control-Allow-Origin: *\r\n" in heard.data
+    (etag,) = re.findall(r"(?i)\r\nETag: (.*?)\r\n", heard.data.decode())
+    known = say(gateway.port, head("GET", target, None, f"If-None-Match: {etag}", "Connection: close"))
+    assert known.status == 304 and b"\r\nAccess-Control-Allow-Origin: *\r\n" in known.data
+    health = say(gateway.port, head("GET", "/.well-known/keyswap/health", None, "Connection: close"))
+    assert b"access-control" not in health.data.lower()
 
 
 @pytest.mark.parametrize("chunked", [False, True])

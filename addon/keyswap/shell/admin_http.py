@@ -28,6 +28,7 @@ from tornado.iostream import IOStream
 from keyswap.model import Damage
 from keyswap.refusals import Answer, Problem
 from keyswap.shell.admin_answers import refusal
+from keyswap.shell.dates import dated
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ class Exchange(HTTPMessageDelegate):
         assert self._head is not None
         self._answered = True
         headers = HTTPHeaders()
-        for name, value in (*answer.headers, (b"X-Content-Type-Options", b"nosniff"), (b"Connection", b"close")):
+        for name, value in (*dated(answer.headers), (b"X-Content-Type-Options", b"nosniff"), (b"Connection", b"close")):
             headers.add(name.decode("latin-1"), value.decode("latin-1"))
         line = ResponseStartLine("HTTP/1.1", answer.status, HTTPStatus(answer.status).phrase)
         body = answer.body if self._head.method != "HEAD" else None

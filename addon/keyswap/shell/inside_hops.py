@@ -1,7 +1,7 @@
 """What is for one hop alone, in mitmproxy's layers: another part of `inside`, installed by `inside_flow`.
 
 Law: the connection behind says nothing of the one in front. What closes one need not close the other, and a caller
-gets a body in a coding that its version knows. Measured on mitmproxy 12.2.3.
+gets a body in a coding that its version knows, and a Date. Measured on mitmproxy 12.2.3.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,8 @@ from mitmproxy.proxy.layers import websocket
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._events import ResponseHeaders
 from wsproto.events import Message
+
+from keyswap.shell.dates import dated
 
 
 def install() -> None:
@@ -36,8 +38,10 @@ def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
 
 
 def _send_http1(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
-    if isinstance(event, ResponseHeaders) and self.request.data.http_version == b"HTTP/1.0":
-        _delimit_by_close(event.response)
+    if isinstance(event, ResponseHeaders):
+        event.response.data.headers.fields = dated(event.response.data.headers.fields)
+        if self.request.data.http_version == b"HTTP/1.0":
+            _delimit_by_close(event.response)
     sent: CommandGenerator[None] = original(self, event)
     return sent
 

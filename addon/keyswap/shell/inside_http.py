@@ -38,6 +38,7 @@ from wsproto.events import Message
 
 from keyswap.refusals import Answer
 from keyswap.shell import inside_http2
+from keyswap.shell.dates import dated
 from keyswap.shell.inside_watch import (
     Interjection,
     Watch,
@@ -182,7 +183,7 @@ _REASONS: dict[int, str] = {}
 def _wire(answer: Answer) -> bytes:
     """An answer as HTTP/1.1, after which the connection is closed."""
     lines = [b"HTTP/1.1 %d %s" % (answer.status, _REASONS.get(answer.status, "").encode())]
-    lines += [b"%s: %s" % pair for pair in (*answer.headers, (b"Connection", b"close"))]
+    lines += [b"%s: %s" % pair for pair in (*dated(answer.headers), (b"Connection", b"close"))]
     return b"\r\n".join(lines) + b"\r\n\r\n" + answer.body
 
 

@@ -17,9 +17,10 @@ from mitmproxy.proxy.commands import Command, SendData
 from mitmproxy.proxy.events import CommandCompleted, DataReceived, Event
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http import HttpLayer, _http2
-from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseHeaders, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
+from keyswap.shell.dates import dated
 from keyswap.shell.inside_watch import Interjection, Watch, answer_to, layer_of, watch_of, wrap
 
 MAX_STREAMS = 100
@@ -202,6 +203,8 @@ def _handle(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
     if isinstance(event, FarewellDue):
         yield SendData(self.conn, _goaway())  # what h2 writes are whole frames: it stands between two of them
         return
+    if isinstance(event, ResponseHeaders):
+        event.response.data.headers.fields = dated(event.response.data.headers.fields)
     yield from original(self, event)
     if isinstance(event, DataReceived) and _overfull(self):
         yield from self.protocol_error("a frame or header block is too long", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
@@ -222,7 +225,9 @@ def _fail(original: Any, self: Any, event: ResponseProtocolError) -> CommandGene
         answer = answer_to(self, event, status)
     stream = streams.pop(stream_id, None)
     if answer is not None:
-        fields = [(b":status", b"%d" % answer.status)] + [(name.lower(), value) for name, value in answer.headers]
+        fields = [(b":status", b"%d" % answer.status)] + [
+            (name.lower(), value) for name, value in dated(answer.headers)
+        ]
         connection.send_headers(stream_id, fields)
         connection.send_data(stream_id, answer.body, end_stream=True)
     elif begun and stream is not None and stream.server_state == stream.state_done and self.is_open_for_us(stream_id):

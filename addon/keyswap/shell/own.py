@@ -15,6 +15,8 @@ from keyswap.tokens.jwks import Document
 JWKS = b"/.well-known/jwks.json"
 CONFIGURATION = b"/.well-known/openid-configuration"
 HEALTH = b"/.well-known/keyswap/health"
+_ANY_PAGE = (b"Access-Control-Allow-Origin", b"*")
+"""Code of any page may verify tokens: the documents are public, and no cookie or credential has a say in them."""
 PATHS = {JWKS, CONFIGURATION, HEALTH}
 
 
@@ -50,10 +52,10 @@ def document(found: Document, headers: Headers, request_id: str) -> Answer:
     asked = b",".join(value for name, value in headers if name.lower() == b"if-none-match")
     known = {tag.strip().removeprefix(b"W/") for tag in asked.split(b",")}
     if etag in known or b"*" in known:
-        fields = ((b"ETag", etag), (b"Cache-Control", cache), (b"X-Request-Id", request_id.encode()))
+        fields = ((b"ETag", etag), (b"Cache-Control", cache), (b"X-Request-Id", request_id.encode()), _ANY_PAGE)
         return Answer(304, fields, b"")
     answered = _answer(200, found.body, found.content_type.encode(), cache, request_id)
-    return answered._replace(headers=(*answered.headers, (b"ETag", etag)))
+    return answered._replace(headers=(*answered.headers, (b"ETag", etag), _ANY_PAGE))
 
 
 def _answer(status: int, body: bytes, content_type: bytes, cache: bytes, request_id: str) -> Answer:
