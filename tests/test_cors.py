@@ -28,13 +28,17 @@ def answered(cors: Cors, *fields: tuple[bytes, bytes]) -> dict[bytes, bytes]:
         request(ASKS[1]),
         request(*ASKS, ASKS[0]),
         request(*ASKS, ASKS[1]),
+        request(*ASKS, (b"Content-Length", b"2")),
+        request(*ASKS, (b"Content-Length", b"0"), (b"content-length", b"1")),
+        request(*ASKS, (b"Transfer-Encoding", b"chunked")),
         request(),
     ],
 )
 def test_only_a_whole_preflight_is_one(mode: str, other: Request) -> None:
-    """OPTIONS with exactly one Origin and one Access-Control-Request-Method; whatever else needs a credential."""
+    """OPTIONS with one Origin, one Access-Control-Request-Method and no body; whatever else needs a credential."""
     cors = Cors(mode, [APP.decode()])
     assert cors.preflight(request(*ASKS)) is not None
+    assert cors.preflight(request(*ASKS, (b"Content-Length", b"0"))) is not None
     assert cors.preflight(other) is None
 
 
@@ -84,3 +88,14 @@ def test_refusals_are_readable_for_listed_origins_alone() -> None:
     for fields in ((), ((b"Origin", b"null"),), ((b"Origin", b"https://evil.example"),), (ASKS[0], ASKS[0])):
         assert cors.exposed(fields) == ()
     assert Cors("refuse", ["*"]).exposed(((b"Origin", b"null"),)) == ()
+
+
+def test_cookies_are_allowed_for_named_origins_alone() -> None:
+    """Where a credential may come in a cookie, both answers let a listed origin send it; `*` and others never."""
+    cors = Cors("answer", [APP.decode()], cookies=True)
+    assert answered(cors, *ASKS)[b"Access-Control-Allow-Credentials"] == b"true"
+    assert dict(cors.exposed(ASKS))[b"Access-Control-Allow-Credentials"] == b"true"
+    evil = (b"Origin", b"https://evil.example")
+    assert b"Access-Control-Allow-Credentials" not in answered(cors, evil, ASKS[1]) and not cors.exposed((evil,))
+    everyone = Cors("answer", ["*"], cookies=True)
+    assert b"Access-Control-Allow-Credentials" not in {**answered(everyone, *ASKS), **dict(everyone.exposed(ASKS))}

@@ -150,3 +150,27 @@ def test_another_sites_page_cannot_use_a_cookie(method: str, sent: list[tuple[by
             assert isinstance(found, Refuse) and found.code is Code.MISSING_CREDENTIAL
         header = BROWSER((host, (b"Authorization", f"Bearer {TOKEN}".encode()), *sent), method)
         assert header == Credential("session", TOKEN), "a header is sent by nobody but whoever wrote it"
+
+
+@pytest.mark.parametrize(
+    ("site", "origins", "counts"),
+    [
+        (b"https://api.example.com", [b"https://api.example.com"], True),
+        (b"https://api.example.com", [b"http://api.example.com"], False),
+        (b"http://api.example.com", [b"http://api.example.com"], True),
+        (b"http://api.example.com", [b"https://api.example.com"], True),
+        (b"https://api.example.com:443", [b"https://api.example.com"], True),
+        (b"https://API.example.com", [b"https://api.example.com"], True),
+        (b"https://api.example.com:8443", [b"https://api.example.com"], False),
+        (b"https://api.example.com", [b"http://api.example.com:443"], False),
+        (b"https://api.example.com", [b"https://evil.example", b"https://api.example.com"], False),
+        (b"https://api.example.com", [b"https://api.example.com", b"https://api.example.com"], False),
+        (b"https://api.example.com", [b"api.example.com"], False),
+        (b"", [b"http://api.example.com"], True),
+    ],
+)
+def test_a_page_is_our_own_by_host_and_scheme(site: bytes, origins: list[bytes], counts: bool) -> None:
+    """One Origin, of the host that is asked; a page that came in plain is none of an encrypted site."""
+    read = CredentialReader([Cookie("session")])
+    headers = ((b"Host", b"api.example.com"), (b"Cookie", b"session=x"), *((b"Origin", one) for one in origins))
+    assert isinstance(read(headers, "POST", site), Credential) is counts

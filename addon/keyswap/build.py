@@ -264,7 +264,8 @@ def build(
     checks = validations(policy, operations)
     store = resources.limit_store(policy.limit_store, policy.limit_store_timeout) if policy.limits else None
     limits = Limits(rules(policy), store, policy.limit_store_down, resources.health(policy.limit_store))
-    cors = Cors(policy.cors.preflight, policy.cors.origins)
+    cookies = any(place.cookie is not None for rule in policy.sessions for place in rule.read_from)
+    cors = Cors(policy.cors.preflight, policy.cors.origins, cookies)
     who = callers(policy, file, keys, resources.pepper, resources.elsewhere, _guessing(limits, operations))
     anything = Found(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
     gate = Gate(

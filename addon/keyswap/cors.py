@@ -1,7 +1,8 @@
 """Cross-origin requests of browsers (Fetch standard, "CORS protocol").
 
-Law: a preflight is judged without a credential and is forwarded, if at all, without one and without a token. What an
-admitted response allows its readers is the backend's to say; the gateway only lets the policy's origins read refusals.
+Law: a preflight is judged without a credential and is forwarded, if at all, without one and without a token. It has no
+body. What an admitted response allows its readers is the backend's to say; the gateway only lets the policy's origins
+read refusals, and those that it names send the cookies that hold credentials.
 """
 
 import re
@@ -13,14 +14,18 @@ MAX_AGE_S = 600
 _NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 _LONGEST = 4 << 10
 _LIMITS = b"RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
+_CREDENTIALS = (b"Access-Control-Allow-Credentials", b"true")
 _EXPOSED = (b"Access-Control-Expose-Headers", b"X-Request-Id, WWW-Authenticate, Retry-After, " + _LIMITS)
 
 
 class Cors:
-    """Made once from the policy. `preflight` is refuse, forward or answer; `origins` are exact ones, or `*` alone."""
+    """Made once from the policy. `preflight` is refuse, forward or answer; `origins` are exact ones, or `*` alone.
 
-    def __init__(self, preflight: str, origins: Iterable[str]) -> None:
-        self._mode = preflight
+    `cookies`: whether a credential may come in a cookie, which browsers send where both answers allow it.
+    """
+
+    def __init__(self, preflight: str, origins: Iterable[str], cookies: bool = False) -> None:
+        self._mode, self._cookies = preflight, cookies
         self._origins = frozenset(origin.encode() for origin in origins)
 
     def preflight(self, request: Request) -> Preflight | None:
@@ -28,6 +33,8 @@ class Cors:
         origins = _values(request.headers, b"origin")
         methods = _values(request.headers, b"access-control-request-method")
         if self._mode == "refuse" or request.method != "OPTIONS" or len(origins) != 1 or len(methods) != 1:
+            return None
+        if _values(request.headers, b"transfer-encoding") or set(_values(request.headers, b"content-length")) - {b"0"}:
             return None
         method = methods[0].decode("latin-1")
         return Preflight(method, None if self._mode == "forward" else Reply(self._allowed(request.headers, method)))
@@ -40,7 +47,7 @@ class Cors:
             return ((b"Vary", vary),)
         fields = [
             (b"Vary", vary),
-            (b"Access-Control-Allow-Origin", origin),
+            *self._allows(origin),
             (b"Access-Control-Allow-Methods", ", ".join(METHODS).encode()),
             (b"Access-Control-Max-Age", b"%d" % MAX_AGE_S),
         ]
@@ -54,7 +61,12 @@ class Cors:
         origin = self._named(headers) if self._origins else None
         if origin is None:
             return ()
-        return ((b"Access-Control-Allow-Origin", origin), _EXPOSED, (b"Vary", b"Origin"))
+        return (*self._allows(origin), _EXPOSED, (b"Vary", b"Origin"))
+
+    def _allows(self, origin: bytes) -> Headers:
+        """Credentials are for the origins that are named, never for all of them (Fetch standard, "CORS check")."""
+        allowed = (b"Access-Control-Allow-Origin", origin)
+        return (allowed, _CREDENTIALS) if self._cookies and origin != b"*" else (allowed,)
 
     def _named(self, headers: Headers) -> bytes | None:
         origins = _values(headers, b"origin")

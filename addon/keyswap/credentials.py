@@ -50,8 +50,11 @@ class CredentialReader:
         self._cookies = frozenset(cookies)
         self._origins = frozenset(origin.encode() for origin in origins if origin != "*")
 
-    def __call__(self, headers: Headers, method: str = "GET") -> Credential | Refuse | None:
-        """The one credential; None when nothing was presented; a refusal when there is more than one."""
+    def __call__(self, headers: Headers, method: str = "GET", site: bytes = b"") -> Credential | Refuse | None:
+        """The one credential; None when nothing was presented; a refusal when there is more than one.
+
+        `site` is what the request was sent to, `https://host`; empty, only its Host is known.
+        """
         schemes = self._schemes
         seen: list[bytes] = []
         value: bytes | None = None
@@ -69,10 +72,12 @@ class CredentialReader:
                 return Refuse(Code.MULTIPLE_CREDENTIALS, "two different credentials were sent")
             value = found
         if self._cookies:
-            return self._with_cookies(headers, method, value)
+            return self._with_cookies(headers, method, site, value)
         return None if value is None else classify(value)
 
-    def _with_cookies(self, headers: Headers, method: str, value: bytes | None) -> Credential | Refuse | None:
+    def _with_cookies(
+        self, headers: Headers, method: str, site: bytes, value: bytes | None
+    ) -> Credential | Refuse | None:
         found = [crumb for name, content in headers if name.lower() == b"cookie" for crumb in self._among(content)]
         if not found:
             return None if value is None else classify(value)
@@ -80,7 +85,7 @@ class CredentialReader:
             return Refuse(Code.MULTIPLE_CREDENTIALS, "a session's cookie was sent more than once")
         if value is not None and value != found[0]:
             return Refuse(Code.MULTIPLE_CREDENTIALS, "two different credentials were sent, one of them as a cookie")
-        if value is None and self._is_foreign(headers, method):
+        if value is None and self._is_foreign(headers, method, site):
             return Refuse(
                 Code.MISSING_CREDENTIAL,
                 "a session's cookie came with a request of another site's page: it counts only from pages of this host "
@@ -99,15 +104,32 @@ class CredentialReader:
             if value and name.strip() in self._cookies:
                 yield value
 
-    def _is_foreign(self, headers: Headers, method: str) -> bool:
+    def _is_foreign(self, headers: Headers, method: str, site: bytes) -> bool:
         """Whether a browser made this request, which may change something, for another site's page."""
         said = {name.lower(): value for name, value in headers}
         if method in _SAFE and b"upgrade" not in said:
             return False
-        origin = said.get(b"origin")
-        if origin is None:
+        origins = [value for name, value in headers if name.lower() == b"origin"]
+        if not origins:
             return said.get(b"sec-fetch-site", b"none") not in {b"none", b"same-origin"}
-        return origin not in self._origins and origin.partition(b"://")[2] != said.get(b"host", said.get(b":authority"))
+        host = said.get(b"host", said.get(b":authority", b""))
+        return len(origins) > 1 or not (origins[0] in self._origins or _is_own(origins[0], site or b"://" + host))
+
+
+def _is_own(origin: bytes, site: bytes) -> bool:
+    """Whether a page is one of the site that is asked. A page sent in plain is none of a site that is encrypted.
+
+    The other way round it is: who ends TLS before us may not say so.
+    """
+    scheme, _, host = _without_port(origin).partition(b"://")
+    ours, _, asked = _without_port(site).partition(b"://")
+    return host == asked and (scheme == b"https" or ours != b"https")
+
+
+def _without_port(origin: bytes) -> bytes:
+    """An origin in small letters, without its scheme's own port."""
+    scheme, mark, host = origin.lower().partition(b"://")
+    return scheme + mark + host.removesuffix({b"http": b":80", b"https": b":443"}.get(scheme, b":"))
 
 
 def presented(content: bytes, schemes: frozenset[bytes | None]) -> bytes | None:

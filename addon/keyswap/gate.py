@@ -74,7 +74,7 @@ class Gate:
     """The steps, in the order in which `decide` asks them."""
 
     path: Callable[[str, bytes], Refuse | None]
-    credential: Callable[[Headers, str], Credential | Refuse | None]
+    credential: Callable[[Headers, str, bytes], Credential | Refuse | None]
     verifiers: Mapping[str, Verifier]
     operation: Callable[[str, bytes], Found[Operation] | Refuse]
     claims: Callable[[Principal, Operation], Claims]
@@ -94,7 +94,7 @@ class Gate:
 
     async def decide(self, request: Request, now: float) -> Decision:
         """Judge a request at `now` (epoch seconds)."""
-        asked = self.preflight(request) if request.method == "OPTIONS" else None
+        asked = self.asks_first(request) if request.method == "OPTIONS" else None
         refused = self.path(asked.method if asked else request.method, request.target)
         if refused is not None:
             return refused
@@ -155,6 +155,14 @@ class Gate:
             return _turned_back(admit, token)
         return Admit(admit.principal, admit.claims, token, admit.operation, admit.shadow, admit.counted, admit.noted)
 
+    def asks_first(self, request: Request) -> Preflight | None:
+        """What a browser's question asks for. It goes to no operation that the document has of its own for OPTIONS."""
+        asked = self.preflight(request)
+        if asked is None or asked.reply is not None:
+            return asked
+        found = self.operation(request.method, request.target)
+        return asked if isinstance(found, Refuse) or not found.operation.path else None
+
     async def forwarded(self, asked: Preflight, request: Request, now: float) -> Decision:
         """A browser's question goes to the backend of the operation that it asks for, if there is one."""
         found = self.operation(asked.method, request.target)
@@ -201,7 +209,7 @@ class Gate:
 
     def presented(self, request: Request) -> Credential | Refuse | None:
         """The one credential. A cookie of another site's page is none, where none is needed."""
-        found = self.credential(request.headers, request.method)
+        found = self.credential(request.headers, request.method, request.site)
         foreign = isinstance(found, Refuse) and found.presented == "cookie"
         return None if foreign and self.is_public(request) else found
 
@@ -235,9 +243,7 @@ async def explain(
     timed = replace(
         gate,
         path=trace.of("path", gate.path, lambda _: "it has exactly one reading"),
-        credential=trace.of(
-            "credential", lambda headers, method: presented or gate.credential(headers, method), _presented
-        ),
+        credential=trace.of("credential", lambda headers, *of: presented or gate.credential(headers, *of), _presented),
         verifiers=dict.fromkeys({*gate.verifiers, "session"}, trace.waiting("principal", gate.principal, describe)),
         operation=trace.of("operation", gate.operation, lambda found: located(found.operation)),
         permission=trace.of("permission", gate.permission, lambda _: "held", lambda _, operation: asked(operation)),

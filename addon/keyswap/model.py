@@ -56,7 +56,8 @@ class Fault(NamedTuple):
 class Request(NamedTuple):
     """What is judged of a request. `target` is the request target as sent; `client` the caller's address as text.
 
-    `kept` are the headers that its backend would get, None: all of `headers`.
+    `kept` are the headers that its backend would get, None: all of `headers`. `site` is what the caller asks,
+    `https://host`; empty, it is not known.
     """
 
     method: str
@@ -64,6 +65,7 @@ class Request(NamedTuple):
     headers: Headers
     client: str
     kept: Headers | None = None
+    site: bytes = b""
 
     def forwarded(self) -> "Request":
         """The request as its backend would get it, but for what the gate puts in."""

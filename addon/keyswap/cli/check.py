@@ -128,6 +128,20 @@ def _of_hosts(policy: Policy) -> Iterable[Finding]:
         yield Finding("any-host", message, "", "/forwarded_host", None, "list the API's names in `hosts`")
 
 
+def _of_cors(policy: Policy) -> Iterable[Finding]:
+    """What pages of other sites need beside an answered preflight."""
+    if policy.cors.preflight == "answer" and not policy.cors.origins:
+        message = "preflights are answered here, and `origins` names none that would be allowed anything"
+        yield Finding("no-origins", message, "", "/cors/preflight", None, "list the pages' origins in `cors.origins`")
+    elif policy.cors.preflight == "answer":
+        message = (
+            "preflights are answered here; what pages may read of an admitted answer is the backend's to say, "
+            "without its Access-Control-Allow-Origin they read refusals alone"
+        )
+        remedy = "let the backend send CORS headers on its answers, or set `preflight: forward` if it answers all"
+        yield Finding("cors-on-answers", message, "", "/cors/preflight", None, remedy)
+
+
 def _no_document(setting: Setting) -> Finding:
     message = "there is no `openapi` document: every path is open to every valid credential"
     return Finding("no-document", message, str(setting.policy), None, None, "name the API's document in `openapi`")
@@ -147,6 +161,7 @@ def _open(policy: Policy) -> Iterable[Finding]:
         message = f"limits are not enforced: mode.limits is {policy.mode.limits}"
         yield Finding("not-enforced", message, "", "/mode/limits", None, "set it to enforce")
     yield from _of_callers(policy)
+    yield from _of_cors(policy)
     for number, limit in enumerate(policy.limits):
         if limit.mode != "enforce":
             message = f"limit {limit.name} is not enforced: its mode is {limit.mode}"

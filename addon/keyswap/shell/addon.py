@@ -28,7 +28,18 @@ from mitmproxy.tls import TlsData
 from keyswap.build import Built
 from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
-from keyswap.shell import answering, inside, inside_flow, inside_http, options, own, webhooks, wire, writing
+from keyswap.shell import (
+    answering,
+    inside,
+    inside_flow,
+    inside_http,
+    inside_upstream,
+    options,
+    own,
+    webhooks,
+    wire,
+    writing,
+)
 from keyswap.shell.bounds import Pending, Rules, Ticket, refusal
 from keyswap.shell.counts import EXCEPTIONS
 from keyswap.shell.decisions import Line
@@ -212,17 +223,25 @@ class KeyswapAddon:
         request_id = washed.request_id.decode() if washed.request_id else writing.new_request_id()
         path = target.partition(b"?")[0]
         refused = wire.unforwardable(flow, presented, loaded.bounds.max_head, loaded.bounds.max_body)
-        if refused is None and path in own.PATHS:
-            reply = own.respond(loaded.built, method, path, presented, request_id, now)
+        ours = loaded.own.get(path) if refused is None else None
+        if ours in own.PATHS:
+            reply = own.respond(loaded.built, method, ours, presented, request_id, now)
             return self._respond(flow, reply, washed.closes, washed.framed)
-        if refused is None and path == webhooks.PATH:
+        if ours is not None:
             line = Line(now, request_id, _RECEIVED, None, method, path, washed.client, 0.0, trace_id=washed.trace_id)
             return self._hear(flow, loaded, washed, presented, line)
-        if refused is None and not loaded.hosts(washed.host or data.authority, writing.scheme_of(flow, washed)):
+        host, scheme = washed.host or data.authority, writing.scheme_of(flow, washed)
+        if refused is None and not loaded.hosts(host, scheme):
             refused = _MISDIRECTED
         if data.authority:  # HTTP/2 names the host there alone
             presented = (*presented, (b":authority", data.authority))
-        request = Request(method, target, presented, washed.client, (*kept, (b"X-Request-Id", request_id.encode())))
+            if method == "OPTIONS" and not inside_upstream.ended_with_head(
+                flow.request
+            ):  # as it would be framed: a preflight has none
+                presented = (*presented, (b"transfer-encoding", b"chunked"))
+        site = scheme.encode() + b"://" + host
+        kept = (*kept, (b"X-Request-Id", request_id.encode()))
+        request = Request(method, target, presented, washed.client, kept, site)
         judged = self._judged
         decision = refused or await self._decide(flow, loaded, request, now)
         gate_s = time.perf_counter() - began

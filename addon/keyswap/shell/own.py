@@ -1,16 +1,19 @@
 """The paths that the gateway's listener answers itself (CONTRACT §5).
 
 Law: these answers hold nothing that is secret and need no credential; they are read with GET or HEAD and hide whatever
-the backend has under the same path.
+the backend has under the same path. They are served at the root and under the issuer's own path, where OpenID Connect
+Discovery 1.0 §4.1 looks for them: a proxy in front may take that path away or not.
 """
 
 import json
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 from keyswap.build import Built
 from keyswap.model import Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
 from keyswap.tokens.jwks import Document
+from keyswap.workos.webhook import PATH as WEBHOOK
 
 JWKS = b"/.well-known/jwks.json"
 CONFIGURATION = b"/.well-known/openid-configuration"
@@ -18,6 +21,12 @@ HEALTH = b"/.well-known/keyswap/health"
 _ANY_PAGE = (b"Access-Control-Allow-Origin", b"*")
 """Code of any page may verify tokens: the documents are public, and no cookie or credential has a say in them."""
 PATHS = {JWKS, CONFIGURATION, HEALTH}
+
+
+def served(issuer: str) -> Mapping[bytes, bytes]:
+    """Every path that the gateway of an issuer answers itself, with the one of PATHS or WEBHOOK that it means."""
+    under = urlsplit(issuer).path.rstrip("/").encode()
+    return {begin + path: path for begin in (b"", under) for path in (*PATHS, WEBHOOK)}
 
 
 def respond(built: Built, method: str, path: bytes, headers: Headers, request_id: str, now: float) -> Answer:

@@ -31,6 +31,7 @@ from keyswap.shell.exposition import exposition
 from keyswap.shell.families import Snapshot
 from keyswap.shell.kept import keep, kept
 from keyswap.shell.masking import Masking
+from keyswap.shell.own import served
 from keyswap.shell.segments import FOLDER, Kept
 from keyswap.shell.telling import modes_of
 from keyswap.shell.tls import Certificate
@@ -54,6 +55,8 @@ class Loaded:
     log: DecisionLog
     encoding: Encoding
     keep_host: bool
+    own: Mapping[bytes, bytes]
+    """The paths that the gateway answers itself, as `own.served` has them."""
     hosts: Hosts
     bounds: Bounds
     addresses: frozenset[tuple[str, int]]
@@ -163,7 +166,17 @@ class Service:
         off = [step for step, mode in modes_of(built).items() if mode == "off"]
         encoding = Encoding(off, Masking.of(policy))
         return Loaded(
-            built, washing, log, encoding, keep, Hosts(policy.hosts), Bounds.of(policy), addresses, admin, time.time()
+            built,
+            washing,
+            log,
+            encoding,
+            keep,
+            served(policy.issuer),
+            Hosts(policy.hosts),
+            Bounds.of(policy),
+            addresses,
+            admin,
+            time.time(),
         )
 
     def _resumed(self) -> Loaded:

@@ -135,8 +135,9 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
         refused = Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS)
         return explanation(refused, [])
     path = asked["path"].encode("utf-8", "surrogateescape").partition(b"?")[0]
-    if path in own.PATHS:
-        return _answered_here(built, asked["method"], path, now)
+    ours = own.served(built.policy.issuer).get(path)
+    if ours in own.PATHS:
+        return _answered_here(built, asked["method"], ours, now)
     gate, presented = built.gate, None
     if asked.get("key_id"):
 
