@@ -13,7 +13,7 @@ from operations.judged import JSON, Api, of_body
 COSTLY = "it is too costly to be judged"
 NESTED = "{anyOf: [{type: object, required: [a], properties: {a: {$ref: '#/components/schemas/N'}}}, {type: object, maxProperties: 1, properties: {a: {$ref: '#/components/schemas/N'}}, required: [a]}, {type: integer}]}"
 HEAD = f"openapi: 3.1.0\ncomponents: {{schemas: {{N: {NESTED}}}}}"
-BOUND_S = 0.1
+BOUND_S = 0.2
 MEMBERS = json.dumps({f"k{number}": 1 for number in range(80_000)}).encode()
 
 
@@ -27,55 +27,60 @@ def spent_s(api: Api, body: bytes) -> tuple[list[str], float]:
     return told, min(took)
 
 
+NUMBERS = b"[" + b"1," * 500_000 + b"1]"
+EITHER = "must match one of 2 alternatives"
+
+
 @pytest.mark.parametrize(
     ("schema", "body", "told"),
     [
-        ("{uniqueItems: true}", json.dumps([{"a": n} for n in range(4300)]).encode(), []),
-        ("{uniqueItems: true}", json.dumps([n * (2**61 - 1) for n in range(45_000)]).encode(), [COSTLY]),
-        ("{$ref: '#/components/schemas/N'}", b'{"a":' * 12 + b'"x"' + b"}" * 12, [COSTLY]),
-        ("{$ref: '#/components/schemas/N'}", b'{"a":' * 60 + b'"x"' + b"}" * 60, [COSTLY]),
-        ("{pattern: ^(a+)+$}", b'"' + b"a" * 27 + b'b"', ["it does not match the pattern"]),
-        ("{pattern: ^(a|aa)+$}", b'"' + b"a" * 60 + b'b"', [COSTLY]),
-        ("{items: {pattern: ^(a|aa)+$}}", json.dumps(["a" * 22 + "b"] * 1000).encode(), [COSTLY]),
-        ("{patternProperties: {^(a|aa)+$: {}}}", b'{"' + b"a" * 60 + b'b": 1}', [COSTLY]),
-        ("{items: {type: integer}}", b"[" + b"1," * 500_000 + b"1]", [COSTLY]),
-        ("{items: {type: integer}}", b"[" + b"1," * 5_000 + b"1]", []),
-        ("{additionalProperties: false}", MEMBERS, ["'k0' is not expected in it"]),
-        ("{patternProperties: {^a: {type: integer}}}", MEMBERS, [COSTLY]),
-        ("{unevaluatedProperties: {type: integer}, allOf: [{properties: {a: {}}}]}", MEMBERS, [COSTLY]),
-        ("{items: {format: regex}}", json.dumps(["((a{1,99}){1,99}){1,99}|[a-z]" * 30] * 300).encode(), [COSTLY]),
+        ("{uniqueItems: true}", json.dumps([{"a": n} for n in range(20_000)]).encode(), []),
+        ("{uniqueItems: true}", json.dumps([n * (2**61 - 1) for n in range(45_000)]).encode(), []),
+        ("{uniqueItems: true}", json.dumps([10**40 + n for n in range(20_000)]).encode(), []),
+        ("{uniqueItems: true}", b"[" + b",".join([b"7" * 4300] * 240) + b"]", ["must not have an item twice"]),
+        ("{uniqueItems: true}", json.dumps(list(range(150_000))).encode(), []),
+        ("{$ref: '#/components/schemas/N'}", b'{"a":' * 12 + b'"x"' + b"}" * 12, [EITHER]),
+        ("{$ref: '#/components/schemas/N'}", b'{"a":' * 60 + b'"x"' + b"}" * 60, [EITHER]),
+        ("{pattern: ^(a+)+$}", b'"' + b"a" * 27 + b'b"', ["must match the pattern ^(a+)+$"]),
+        ("{patternProperties: {^(a|aa)+$: {}}}", b'{"' + b"a" * 60 + b'b": 1}', []),
+        ("{items: {type: integer}}", NUMBERS, []),
+        ("{items: {type: string}}", NUMBERS, ["must be a string"] * 20),
+        ("{items: {type: integer}}", NUMBERS[:-2] + b'"x"]', ["must be an integer"]),
+        ("{additionalProperties: false}", MEMBERS, ["'k0' is not expected"]),
+        ("{patternProperties: {^a: {type: integer}}}", MEMBERS, []),
+        ("{unevaluatedProperties: {type: integer}, allOf: [{properties: {a: {}}}]}", MEMBERS, []),
         ("{multipleOf: 0.01}", b"1" + b"0" * 400, []),
-        ("{items: {multipleOf: 0.01}}", b"[" + b",".join([b"7" * 4300] * 240) + b"]", [COSTLY]),
+        ("{items: {multipleOf: 0.01}}", b"[" + b",".join([b"7" * 4300] * 240) + b"]", []),
         ("{}", b"[" + b"{}," * 340_000 + b"{}]", []),
         ("{}", b"[" + b"[[]]," * 200_000 + b"{}]", [f"the body has more than {MAX_CONTAINERS:,} objects and arrays"]),
         ("{}", b"[" + b'"[",' * 200_000 + b"1]", []),
     ],
 )  # fmt: skip
 def test_no_body_holds_the_loop(tmp_path: Path, schema: str, body: bytes, told: list[str]) -> None:
-    """A request is judged, or refused as too costly, in less than 0.1 s of the processor; the bound is steps, not time."""
+    """A request of a megabyte is judged, whatever it holds, and what is wrong is told, soon."""
     found, spent = spent_s(of_body(tmp_path, schema, HEAD), body)
     assert found == told and spent < BOUND_S
 
 
-def test_an_ordinary_body_is_far_from_the_bound(tmp_path: Path) -> None:
-    """A list of a thousand objects costs a tenth of what is allowed."""
-    schema = "{items: {type: object, required: [name], properties: {name: {type: string, maxLength: 20}, age: {type: integer}}}}"
-    found, spent = spent_s(of_body(tmp_path, schema), json.dumps([{"name": "Rex", "age": 5}] * 1000).encode())
-    assert found == [] and spent < 0.03
+@pytest.mark.parametrize(
+    ("schema", "body"),
+    [
+        ("{pattern: '^(?!b)(a|aa)+$'}", b'"' + b"a" * 60 + b'b"'),
+        ("{items: {pattern: '^(?!b)(a|aa)+$'}}", json.dumps(["a" * 22 + "b"] * 1000).encode()),
+    ],
+)
+def test_a_search_that_nobody_can_bound_is_given_up(tmp_path: Path, schema: str, body: bytes) -> None:
+    """A pattern that only backtracking can search for has a time, and what it does not tell until then is refused."""
+    found, spent = spent_s(of_body(tmp_path, schema, HEAD), body)
+    assert found == [COSTLY] and spent < BOUND_S
 
 
-def test_the_same_body_is_judged_alike_each_time(tmp_path: Path) -> None:
-    """What is too costly once is so always: each request has the whole budget, and no other's rest."""
-    api = of_body(tmp_path, "{items: {type: integer}}")
-    for size, told in ((20_000, []), (100_000, [COSTLY])) * 2:
-        assert api.messages("POST", "/a", JSON, body=b"[" + b"1," * size + b"1]") == told
-
-
-def test_schemas_that_only_lead_into_each_other_are_refused(tmp_path: Path) -> None:
-    """A schema that says nothing but itself ends in a fault, at load or at the request."""
-    head = "openapi: 3.1.0\ncomponents: {schemas: {N: {allOf: [{$ref: '#/components/schemas/N'}]}}}"
+def test_schemas_that_only_lead_into_each_other_say_nothing(tmp_path: Path) -> None:
+    """A schema that is made of itself asks what stands beside that, and ends."""
+    head = "openapi: 3.1.0\ncomponents: {schemas: {N: {allOf: [{$ref: '#/components/schemas/N'}], type: integer}}}"
     api = of_body(tmp_path, "{$ref: '#/components/schemas/N'}", head)
-    assert api.messages("POST", "/a", JSON, body=b"1") in ([COSTLY], ["it is nested too deep to be judged"])
+    assert api.messages("POST", "/a", JSON, body=b"1") == []
+    assert api.messages("POST", "/a", JSON, body=b'"x"') == ["must be an integer"]
 
 
 def test_faults_are_few_and_short(tmp_path: Path) -> None:

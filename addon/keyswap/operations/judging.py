@@ -1,14 +1,14 @@
 """openapi-core, with what is put in place of its parts.
 
 Law: openapi-core finds what of a document is said of which part of a request, and asks these for the rest: how a text
-is read (`styles`), what a body holds (it was read before), and whether a value is as its schema says (`nodes`). Its own
-do that without bounds, read what was sent in more than one way, and drop what stands beside a `$ref`.
+is read (`styles`), what a body holds (it was read before), and whether a value is as its schema says (`engine`). Its
+own do that without bounds, read what was sent in more than one way, and drop what stands beside a `$ref`. All schemas
+that it can find are compiled here, when a document is loaded.
 """
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from jsonschema_path import SchemaPath
@@ -28,16 +28,15 @@ from openapi_core.validation.schemas.exceptions import InvalidSchemaValue
 
 from keyswap.operations.bodies import Sent, Unreadable, read_json, reader_of
 from keyswap.operations.budget import Budget
+from keyswap.operations.engine import Engine
+from keyswap.operations.explaining import Explainer, Wrong
 from keyswap.operations.findings import pointer
-from keyswap.operations.keywords import OPENAPI_31, REQUESTS_30, RESPONSES_30
 from keyswap.operations.names import Names
-from keyswap.operations.nodes import Dialect, Ground, Node
+from keyswap.operations.nodes import Ground, Node
+from keyswap.operations.rewriting import Rewriting
 from keyswap.operations.sent import names
 from keyswap.operations.shapes import Shape
 from keyswap.operations.styles import NotRead, Style, once, read_form
-
-MAX_FAULTS = 20
-"""Faults of one request."""
 
 logging.getLogger("openapi_core").setLevel(logging.CRITICAL)  # it warns of what callers send
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"openapi_core\.")
@@ -87,33 +86,73 @@ class _Schema(NamedTuple):
     """A schema as openapi-core asks it."""
 
     node: Node
+    explained: Callable[[Node, Any], list[Wrong]]
 
     def validate(self, value: Any) -> None:
         """Raises InvalidSchemaValue, Unjudged."""
-        errors = tuple(islice(self.node.errors(value), MAX_FAULTS))
-        if errors:
-            raise InvalidSchemaValue("", "any", schema_errors=errors)
+        if not self.node.is_valid(value):
+            raise InvalidSchemaValue("", "any", schema_errors=self.explained(self.node, value))
 
 
 class _Judges:
-    """The schemas of a document, by the place where they stand."""
+    """The schemas of a document in one direction, by the place where they stand; `unsent`: as of `Rewriting`."""
 
-    def __init__(self, spec: SchemaPath, data: Any, dialect: Dialect, budget: Budget) -> None:
+    def __init__(self, spec: SchemaPath, data: Any, old: bool, unsent: str | None, budget: Budget) -> None:
         self._data = data
-        self._ground = Ground(dialect, budget)
+        self._ground = Ground(old, budget)
         with spec.resolve() as resolved:
             self._resolver = resolved.resolver
         self._made: dict[tuple[Any, ...], _Schema] = {}
+        rewriting = Rewriting(old, unsent if old else None)
+        places = _of_responses(data) if unsent == "writeOnly" else _of_requests(data)
+        self._explained: Callable[[Node, Any], list[Wrong]] = lambda _node, _value: []
+        nodes = [self._at(parts).node for parts in places]
+        engine = Engine(rewriting, nodes, budget)
+        explainer = Explainer(engine, rewriting)
+        self._ground.fits = engine.fits
+        self._explained = lambda node, value: explainer.wrongs(engine.name(node), value)
+        self._made.clear()
 
     def create(self, _spec: SchemaPath, schema: SchemaPath, **_: Any) -> _Schema:
         """A schema, with all that stands beside its `$ref`, which a resolved path has lost."""
-        made = self._made.get(schema.parts)
+        return self._at(schema.parts)
+
+    def _at(self, parts: tuple[Any, ...]) -> _Schema:
+        made = self._made.get(parts)
         if made is None:
             value = self._data
-            for part in schema.parts:
+            for part in parts:
                 value = value[part]
-            made = self._made[schema.parts] = _Schema(self._ground.node(value, self._resolver))
+            made = self._made[parts] = _Schema(self._ground.node(value, self._resolver), self._explained)
         return made
+
+
+def _operations(data: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    for template, item in data["paths"].items():
+        for method, operation in item.items():
+            yield ("paths", template, method), operation
+
+
+def _of_requests(data: Any) -> Iterator[tuple[Any, ...]]:
+    """Where the schemas of parameters and bodies stand."""
+    for place, operation in _operations(data):
+        for number, parameter in enumerate(operation["parameters"]):
+            yield from _schemas((*place, "parameters", number), parameter)
+        yield from _schemas((*place, "requestBody"), operation.get("requestBody", {}))
+
+
+def _of_responses(data: Any) -> Iterator[tuple[Any, ...]]:
+    for place, operation in _operations(data):
+        for status, response in operation["responses"].items():
+            yield from _schemas((*place, "responses", status), response)
+
+
+def _schemas(place: tuple[Any, ...], said: Any) -> Iterator[tuple[Any, ...]]:
+    if "schema" in said:
+        yield (*place, "schema")
+    for kind, media in said.get("content", {}).items():
+        if "schema" in media:
+            yield (*place, "content", kind, "schema")
 
 
 class _Styles:
@@ -205,7 +244,7 @@ class _Reading:
 
 
 class Judges(NamedTuple):
-    """openapi-core's validators of one document, and the budget that they have in common."""
+    """openapi-core's validators of one document, and the budget that they have in common; None: not to be asked."""
 
     budget: Budget
     parameters: Any
@@ -213,26 +252,35 @@ class Judges(NamedTuple):
     response: Any
 
 
-def judges(data: Any, uri: str, known: Any, old: bool, closed: bool) -> Judges:
+def judges(
+    data: Any, uri: str, known: Any, old: bool, closed: bool, requests: bool = True, responses: bool = True
+) -> Judges:
     """Made of a document's data, at a URI; `known` gives the documents that it refers to.
 
-    `old`: OpenAPI 3.0. `closed`: forms have no fields but documented ones.
+    `old`: OpenAPI 3.0. `closed`: forms have no fields but documented ones. What neither `requests` nor `responses` ask
+    for is not compiled.
     """
     spec = SchemaPath.from_dict(data, base_uri=uri, handlers=dict.fromkeys(("file", "http", "https"), known))
     budget = Budget()
 
-    def made(kind: Any, dialect: Dialect, sent: bool = True) -> Any:
-        schemas = _Judges(spec, data, dialect, budget)
-        return type("Judge", (_Reading, kind), {})(
-            spec,
-            path_finder_cls=_Finder,
-            schema_validators_factory=schemas,
-            style_deserializers_factory=_Styles(schemas),
-            media_type_deserializers_factory=_Contents(schemas, closed, sent),
-        )
+    def made(schemas: _Judges, sent: bool, *kinds: Any) -> list[Any]:
+        factories = {
+            "path_finder_cls": _Finder,
+            "schema_validators_factory": schemas,
+            "style_deserializers_factory": _Styles(schemas),
+            "media_type_deserializers_factory": _Contents(schemas, closed, sent),
+        }
+        return [type("Judge", (_Reading, kind), {})(spec, **factories) for kind in kinds]
 
-    if old:
-        asked = made(V30RequestParametersValidator, REQUESTS_30), made(V30RequestBodyValidator, REQUESTS_30)
-        return Judges(budget, *asked, made(V30ResponseDataValidator, RESPONSES_30, False))
-    asked = made(V31RequestParametersValidator, OPENAPI_31), made(V31RequestBodyValidator, OPENAPI_31)
-    return Judges(budget, *asked, made(V31ResponseDataValidator, OPENAPI_31, False))
+    parameters = body = response = None
+    if requests:
+        kinds = _REQUESTS_30 if old else _REQUESTS_31
+        parameters, body = made(_Judges(spec, data, old, "readOnly" if old else None, budget), True, *kinds)
+    if responses:
+        kind = V30ResponseDataValidator if old else V31ResponseDataValidator
+        (response,) = made(_Judges(spec, data, old, "writeOnly", budget), False, kind)
+    return Judges(budget, parameters, body, response)
+
+
+_REQUESTS_30 = V30RequestParametersValidator, V30RequestBodyValidator
+_REQUESTS_31 = V31RequestParametersValidator, V31RequestBodyValidator

@@ -8,6 +8,7 @@ import re
 import time
 from functools import lru_cache
 
+import jsonschema_rs
 import regex
 
 from keyswap.operations.budget import Budget, Unjudged
@@ -16,6 +17,14 @@ SEARCH_S = 0.02
 """A search has the processor for so long at most. Ordinary ones take microseconds."""
 SEARCH_STEPS = 5
 STEPS_A_SECOND = 1_000_000
+
+LIMITS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000)
+
+
+def engine_pattern(pattern: str) -> str | None:  # noqa: ARG001
+    """The same pattern as the engine takes it; None: it is searched for by our own means."""
+    return None
+
 
 _TOKEN = re.compile(
     r"\\(?P<escape>u\{[0-9a-fA-F]+\}|[pP]\{[^}]*\}|.)|(?P<all>\[\^\])|(?P<none>\[\])|(?P<set>\[(?:\\.|[^\]\\])*\])"

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 from keyswap.headers import canonical
-from keyswap.operations.assertions import TYPES
 from keyswap.operations.bodies import media_type
 from keyswap.operations.document import Described, Document
 from keyswap.operations.findings import DocumentError, Finding, pointer
 from keyswap.operations.names import Names
 from keyswap.operations.references import Library, Place
-from keyswap.operations.soundness import Soundness
+from keyswap.operations.soundness import TYPES, Soundness
 
 _IGNORED = {"accept", "content-type", "authorization"}
 """Header parameters that OpenAPI 3.1 §4.8.12.1 tells to ignore."""

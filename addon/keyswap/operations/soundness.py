@@ -7,12 +7,12 @@ what could only be stumbled over later is a finding with file, pointer and remed
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from keyswap.operations.assertions import TYPES
 from keyswap.operations.findings import DocumentError, Finding, pointer
 from keyswap.operations.patterns import compiled
 from keyswap.operations.references import Library, Place
 
 Check = Callable[[Any], bool]
+TYPES = frozenset({"string", "integer", "number", "boolean", "object", "array", "null"})
 
 
 def _is_schema(value: Any) -> bool:
@@ -85,6 +85,12 @@ _EXPECTED: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(_SEVERAL, _SCHEMAS),
     **dict.fromkeys(_BY_NAME, _NAMED),
 }
+
+
+def is_sound(word: str, value: Any, old: bool) -> bool:  # noqa: ARG001
+    """Whether a keyword's value is one that a value can be judged by."""
+    fits, _ = _EXPECTED.get(word, (None, ""))
+    return fits is None or bool(fits(value))
 
 
 class Soundness:

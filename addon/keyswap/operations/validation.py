@@ -23,10 +23,10 @@ from keyswap.operations import sent
 from keyswap.operations.bodies import FORM, Sent, Unreadable, decompressed, media_type, read_json, reader_of
 from keyswap.operations.budget import Unjudged
 from keyswap.operations.document import Document
+from keyswap.operations.explaining import MAX_FAULTS, Wrong
 from keyswap.operations.findings import pointer
 from keyswap.operations.index import Found
-from keyswap.operations.judging import MAX_FAULTS, Answered, Asked, Body, judges
-from keyswap.operations.nodes import Wrong
+from keyswap.operations.judging import Answered, Asked, Body, judges
 from keyswap.operations.schemas import Judged
 from keyswap.operations.sent import LONGEST, documented, joined, values
 from keyswap.operations.styles import NotRead
@@ -45,7 +45,8 @@ class Validation:
         def known(uri: str) -> Any:
             return library.documents[uri].data  # everything was read at load; nothing else may be
 
-        self._judges = judges(data, library.uri, known, document.version == (3, 0), closed)
+        old = document.version == (3, 0)
+        self._judges = judges(data, library.uri, known, old, closed, requests != "off", responses != "off")
 
     # ---- Requests
 
@@ -165,7 +166,7 @@ def _message(error: Exception, cause: BaseException) -> str:
 
 def _pointer(wrong: Wrong) -> str:
     """Where it is. A key may be as long as the body: of a long pointer the beginning tells enough."""
-    return _short(pointer(*(str(step)[: LONGEST + 1] for step in wrong.path[: -LONGEST - 1 : -1])))
+    return _short(pointer(*(str(step)[: LONGEST + 1] for step in wrong.path[:LONGEST])))
 
 
 def _short(message: str) -> str:
