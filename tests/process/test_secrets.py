@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable
 
-from harness import Backend, Client, Gateway, Home, Web
+from harness import Backend, Client, Gateway, Home, Web, eventually
 
 Start = Callable[..., Gateway]
 
@@ -80,3 +80,28 @@ def test_the_key_is_not_in_an_explanation(start: Start, home: Home) -> None:
     start("serve").ready()
     told = home.run("explain", "GET", "/pets", "--key", "-", given=value)
     assert key.id in told and value not in told
+
+
+def test_a_key_where_none_belongs_is_masked(start: Start, home: Home, backend: Backend) -> None:
+    """A key in a path (also percent-encoded), a method or a proxy's request id is in no log, store or explanation."""
+    home.write_policy("trusted_proxies: [127.0.0.0/8]\nlog: {decisions: decisions.log}\n")
+    _, good = home.key()
+    secret = good[9:]
+    encoded = "".join(f"%{byte:02x}" for byte in good.encode())
+    gateway = start("serve", "--workers", "1").ready()
+    with Client(gateway.port) as client:
+        assert client.ask("GET", f"/pets/{good}?key={good}", good).status == 200
+        assert client.ask("GET", f"/pets/{encoded}/x", good).status == 200
+        assert client.ask("GET", f"/a/../{good}", good).status == 400
+        proxied = client.ask("GET", "/pets", good, headers={"X-Request-Id": good, "X-Forwarded-For": "192.0.2.1"})
+        assert proxied.status == 200 and proxied.header("x-request-id") != good
+        assert client.ask(good, "/pets", good).status == 405
+        assert client.ask("B" * 60_000, "/pets", good).status in {400, 405, 431}
+    lines = eventually("all are written", lambda: (home.folder / "decisions.log").read_text().splitlines()[4:])
+    assert backend.seen[0].path == f"/pets/{good}?key={good}", "what was judged is what is forwarded"
+    assert all(len(line) + 1 < 4096 for line in lines)
+    gateway.stop()
+    files = [file for file in home.folder.rglob("*") if file.is_file()]
+    assert (home.folder / "decisions.log").read_text().count("/ksw_live_***") == 2
+    for text in (secret, secret.lower(), encoded, encoded[27:], encoded[27:].upper()):
+        assert [file for file in files if text.encode() in file.read_bytes()] == []

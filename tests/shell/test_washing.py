@@ -269,5 +269,10 @@ def test_a_sessions_cookie_goes_no_further() -> None:
     assert cookies(b"a=1; b=2") == [b"a=1; b=2"]
     assert cookies(b"a=1; session=x; b=2") == [b"a=1; b=2"]
     assert cookies(b"session=x") == cookies(b"session =x;session=") == cookies(b"session") == []
+    assert cookies(b"session[]=x; session[a]=y; s%65ssion=z") == [], "other spellings, as PHP reads them"
+    dotted = Washing([], [], [], ["my.session"])
+    crumbs = (b"my.session", b"my_session", b"my session", b"my%2Esession", b"mysession")
+    kept_of = [dotted(((b"Cookie", name + b"=x"),), "192.0.2.1").kept for name in crumbs]
+    assert [any(name == b"Cookie" for name, _ in kept) for kept in kept_of] == [False, False, False, False, True]
     assert cookies(b"Session=x; sessions=y") == [b"Session=x; sessions=y"]
     assert (b"Cookie", b"session=x") in Washing([], [], [])(((b"Cookie", b"session=x"),), "192.0.2.1").kept

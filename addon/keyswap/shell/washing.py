@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from keyswap.headers import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
 from keyswap.hosts import HOST
@@ -69,7 +70,7 @@ class Washing:
         self._stripped = Patterns((*STRIPPED, *credentials, *strip))
         self._keep = frozenset(name.lower().encode() for name in keep)
         self._trusted = tuple(ipaddress.ip_network(cidr) for cidr in trusted)
-        self._cookies = frozenset(name.encode() for name in cookies)
+        self._cookies = frozenset(_cookie(name.encode()) for name in cookies)
         self._acts: dict[bytes, _Act] = {}
 
     def __call__(self, fields: Headers, peer: str, method: str = "GET") -> Washed:
@@ -106,7 +107,7 @@ class Washing:
     def _other_cookies(self, name: bytes, value: bytes) -> Headers:
         """A Cookie header without credentials (RFC 6265 §4.2.1)."""
         crumbs = value.split(b";")
-        others = [crumb for crumb in crumbs if crumb.partition(b"=")[0].strip() not in self._cookies]
+        others = [crumb for crumb in crumbs if _cookie(crumb.partition(b"=")[0]) not in self._cookies]
         if len(others) == len(crumbs):
             return ((name, value),)
         return ((name, b";".join(others).strip()),) if others else ()
@@ -186,6 +187,11 @@ class Washing:
             if not self._trusts(address):
                 break
         return client
+
+
+def _cookie(name: bytes) -> bytes:
+    """A cookie's name as PHP reads it: decoded (before 7.2.34), cut at `[`, with `_` for blanks and dots."""
+    return unquote_to_bytes(name).strip().partition(b"[")[0].replace(b".", b"_").replace(b" ", b"_")
 
 
 def plain_address(address: str) -> str:
