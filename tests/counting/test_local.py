@@ -3,9 +3,10 @@
 import asyncio
 import fcntl
 import os
+import resource
 import struct
 from collections.abc import Coroutine, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -188,7 +189,7 @@ def test_another_boot(tmp_path: Path, runner: asyncio.Runner, clock: Clock) -> N
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("size", [1, 8, 63, 100, 104, 4095, 4096, 4097, 8191, 8200])
+@pytest.mark.parametrize("size", [0, 1, 8, 63, 100, 104, 4095, 4096, 4097, 8191, 8200])
 def test_cut_short(tmp_path: Path, runner: asyncio.Runner, name: str, size: int) -> None:
     """A file that was cut short stops the start, and is named; or it held nothing beyond and all is well."""
     first = opened(tmp_path, runner)
@@ -257,6 +258,52 @@ def test_files_that_are_gone(two: tuple[Driver, Driver], tmp_path: Path, name: s
     assert "restart" in str(two[0].store.status()["reason"])
 
 
+@pytest.mark.parametrize("name", [*FILES, "inflight.0", "inflight.1"])
+def test_files_that_were_cut_short_while_open(two: tuple[Driver, Driver], tmp_path: Path, name: str) -> None:
+    """Who finds its counters cut short counts no more, and what was counted does not begin anew."""
+    asks = [asking(limit) for limit in (rate(9), quota(9), places(9))]
+    assert two[0].fits(*asks)
+    size = (tmp_path / name).stat().st_size
+    os.truncate(tmp_path / name, 0)
+    two[0].tend()
+    assert two[0].store.status()["healthy"] is False
+    with pytest.raises(Unavailable):
+        two[0].fits(*asks)
+    os.truncate(tmp_path / name, size)  # or what is mapped here would end this process
+
+
+def test_a_caller_below_its_limits_is_found_again(two: tuple[Driver, Driver], clock: Clock) -> None:
+    """The bucket of a caller that comes once a second stays where it is, though it has run empty and others come."""
+    asks = [asking(rate(10, 10, 1)) for _ in range(300)]
+    store = two[0].store
+    assert isinstance(store, LocalLimits)
+    for _ in range(3):
+        for ask in asks:
+            assert two[0].fits(ask)
+        clock.go(1)
+    known = [store._rates.find(store._rates.fingerprint(ask.subject)) for ask in asks]
+    assert len(set(known)) == 300 and min(known) > 0
+    assert two[0].states(*asks) == {}, "they are empty"
+
+
+def test_a_full_disk_takes_the_place_of_empty_buckets(two: tuple[Driver, Driver], clock: Clock) -> None:
+    """Where the file cannot grow, buckets that have just run empty make room for new callers."""
+    with no_growth():
+        for _ in range(30):
+            assert all(two[0].fits(asking(rate(10, 10, 1))) for _ in range(100))
+            clock.go(1)
+
+
+@pytest.mark.parametrize("now", [1e11, 1e12, 7_300_000_000.0, -1.0, -1e11], ids=str)
+def test_a_wrong_calendar(two: tuple[Driver, Driver], clock: Clock, now: float) -> None:
+    """A clock in the year 5138 or before 1970 is no error, and no quota begins anew by it with each request."""
+    clock.now = now
+    for window in ("hour", "day", "month"):
+        ask = asking(quota(3, window))
+        assert [two[turn % 2].fits(ask) for turn in range(5)] == [True] * 3 + [False] * 2
+        assert two[0].level(ask) is not None
+
+
 def test_waiting_for_the_lock_grants_nothing(tmp_path: Path, two: tuple[Driver, Driver], clock: Clock) -> None:
     """Who waits for the lock while another fills the bucket empties nothing of it: burst + rate × time, no more."""
     ask, admitted = asking(rate(1, 1, 1)), list[int]()
@@ -281,6 +328,17 @@ def test_waiting_for_the_lock_grants_nothing(tmp_path: Path, two: tuple[Driver, 
         clock.go(0.01)
         pour(two[0].store)
     assert all(later - earlier >= NS for earlier, later in pairwise(admitted))
+
+
+@contextmanager
+def no_growth() -> Iterator[None]:
+    """No file of this process may become longer than 128 KiB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (128 << 10, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def straight[T](step: Coroutine[None, None, T]) -> T:

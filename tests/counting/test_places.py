@@ -1,8 +1,10 @@
 """Guarantees of limits.places: what is in flight is what stands in the files of living processes."""
 
 import os
+import resource
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from counting.parts import begin, said, spawn
+from keyswap.limits.limit import Unavailable
 from keyswap.limits.places import MOST, Places
 
 ONE, TWO = b"\x01" * 8, bytes(range(8))
@@ -136,6 +139,73 @@ def test_closing_gives_back(tmp_path: Path, places: Places) -> None:
     assert places.count(ONE) == 1
     other.close()
     assert places.count(ONE) == 0
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """For the block, nothing more can be opened."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_process_that_cannot_be_looked_at_is_not_none(tmp_path: Path, places: Places) -> None:
+    """Who can open no file counts nothing instead of too few; as soon as it can, everything that is held is counted."""
+    other = Places(tmp_path)
+    other.take(ONE)
+    with no_descriptors(), pytest.raises(Unavailable):
+        places.survey()
+    places.survey()
+    assert places.count(ONE) == 1
+    other.close()
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "loop"])
+def test_something_else_in_the_place_of_a_file(tmp_path: Path, places: Places, kind: str) -> None:
+    """Where a process's file may stand and something else does, nothing is counted, and nothing is waited for."""
+    at = tmp_path / "inflight.7"
+    if kind == "folder":
+        at.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(at)
+    else:
+        at.symlink_to(at)
+    with pytest.raises(Unavailable, match=r"inflight\.7"):
+        places.survey()
+
+
+def test_a_file_that_was_removed_counts_for_its_process(tmp_path: Path, places: Places) -> None:
+    """A living process's places count though its file was removed and another process has made it anew."""
+    others = Places(tmp_path)
+    others.take(ONE)
+    places.survey()
+    (tmp_path / "inflight.1").unlink()
+    third = Places(tmp_path)
+    third.take(ONE)
+    places.survey()
+    places.reclaim()
+    assert places.count(ONE) == 2
+    others.close()
+    places.reclaim()
+    assert places.count(ONE) == 1
+    assert len(places._others) == 1, "nothing of a process that has ended stays open"
+    third.close()
+
+
+def test_a_file_that_was_cut_short(tmp_path: Path, places: Places, others: Places) -> None:
+    """A living process's file that was cut short is looked at no more, and nothing is counted until it has ended."""
+    others.take(ONE)
+    os.truncate(tmp_path / "inflight.1", 0)
+    assert not others.in_place()
+    with pytest.raises(Unavailable, match="cut short"):
+        places.survey()
+    others._own.unclaim()
+    places.survey()
+    assert places.count(ONE) == 0
+    os.truncate(tmp_path / "inflight.1", 1 << 20)
 
 
 @pytest.mark.parametrize("size", [0, 3, 100, 5000])

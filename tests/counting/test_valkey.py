@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import random
 import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ import pytest
 
 from counting.servers import PATIENCE_S, Server, cluster
 from keyswap.limits import bucket
-from keyswap.limits.connection import Address, packed
+from keyswap.limits.connection import Address, bulk, packed
 from keyswap.limits.limit import Ask, Kind, Limit, LimitStore, Poured, Unavailable
 from keyswap.limits.pouring import PREFIX, SOURCE
 from keyswap.limits.valkey import ValkeyLimits
@@ -278,6 +279,55 @@ def test_an_error_of_the_server_is_unavailability(server: Server) -> None:
         assert store.status()["healthy"] is True
         await store.close()
 
+    run(story())
+
+
+NAN, INFINITE = float("nan"), float("inf")
+NONSENSE = {
+    "a number": b":1\r\n",
+    "nothing": b"$-1\r\n",
+    "a list": b"*1\r\n:1\r\n",
+    "a text": b"+OK\r\n",
+    "too short": bulk(struct.pack("<6d", 1, 1, 0, 0, 1, 0)),
+    "too long": bulk(struct.pack("<8d", 1, 1, 0, 0, 1, 0, 0, 0)),
+    "no number": bulk(struct.pack("<7d", 1e15, 1, NAN, 0, 1, 0, 0)),
+    "no fit": bulk(struct.pack("<7d", 1e15, NAN, 0, 0, 1, 0, 0)),
+    "no time": bulk(struct.pack("<7d", INFINITE, 1, 0, 0, 1, 0, 0)),
+    "infinities": bulk(struct.pack("<7d", 1e15, 1, INFINITE, 0, 1, -INFINITE, 0)),
+    "half a fit": bulk(struct.pack("<7d", 1e15, 0.5, 0, 0, 1, 0, 0)),
+    "less than nothing": bulk(struct.pack("<7d", 1e15, 1, 0, 0, 1, -1, 0)),
+}
+
+
+@pytest.mark.parametrize("answer", NONSENSE.values(), ids=list(NONSENSE))
+@pytest.mark.parametrize("dry", [False, True])
+def test_an_answer_that_the_script_cannot_have_given_is_unavailability(answer: bytes, dry: bool) -> None:
+    """An answer of another type or length, or that holds no number, admits nobody and is told as the store's fault."""
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while head := await reader.readline():
+                words = []
+                for _ in range(int(head[1:])):
+                    size = int((await reader.readline())[1:])
+                    words.append((await reader.readexactly(size + 2))[:-2])
+                writer.write({b"PING": b"+PONG\r\n", b"EVALSHA": answer}.get(words[0], b":1\r\n"))
+        writer.close()
+        ended.set()
+
+    async def story() -> None:
+        server = await asyncio.start_server(speak, "127.0.0.1", 0)
+        store = ValkeyLimits(f"valkey://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", PATIENCE_S)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="answer"):
+                await store.pour((ask(RATE), ask(PLACES)), 0.0, dry)
+        assert store.status()["healthy"] is False
+        assert store.status()["in_flight"] == 0
+        await store.close()
+        await ended.wait()
+        server.close()
+
+    ended = asyncio.Event()
     run(story())
 
 

@@ -28,10 +28,12 @@ from keyswap.limits.reading import (
     bucket_name,
 )
 from keyswap.limits.table import SHARED, Table
-from keyswap.limits.windows import HOUR_S
+from keyswap.limits.windows import hour_of
 from keyswap.model import Damage, Level
 from keyswap.state import StateDirectory
 
+REUSE_NS = 60_000_000_000
+"""So long after it ran empty a bucket keeps its place: a caller below its limits finds it again at its next request."""
 _PAGES = 64
 """Pages that are looked through at once when everything is listed: about 2,000 buckets, some milliseconds."""
 
@@ -58,7 +60,7 @@ class LocalLimits:
         self, state: StateDirectory, wait_s: float = 0.1, clock: Callable[[], int] = time.monotonic_ns
     ) -> None:
         """Open them, making them on first use. Raises Damage."""
-        self._clock = clock
+        self._clock, self._folder = clock, state.path
         self._lock = MachineLock(state.file("limits.lock"), wait_s)
         self._late: list[int] = []
         self._known: OrderedDict[int, tuple[tuple[Ask, ...], list[Reading]]] = OrderedDict()
@@ -84,7 +86,8 @@ class LocalLimits:
             with self._lock:
                 yield
         except Unavailable as error:
-            raise Damage(f"limits can't be counted: {error}; end the process that holds limits.lock") from error
+            mend = f"look at {self._folder}: who holds limits.lock, and whether files can be opened there"
+            raise Damage(f"limits can't be counted: {error}; {mend}") from error
 
     def wait(self, wait_s: float) -> None:
         """Wait so long for other processes from now on."""
@@ -143,11 +146,14 @@ class LocalLimits:
     def _place(self, readings: list[Reading], clock: int, now: float) -> None:
         """Make the entries that are missing, before anything is poured: making them may fail, and move others."""
         try:
-            self._make(readings, clock, now)
+            try:
+                self._make(readings, clock, now, REUSE_NS)
+            except OSError:  # where there is no room for more, every empty bucket's place is taken
+                self._make(readings, clock, now, 0)
         except OSError as error:
             raise Unavailable(f"counters cannot grow: {error.strerror or error}") from error
 
-    def _make(self, readings: list[Reading], clock: int, now: float) -> None:
+    def _make(self, readings: list[Reading], clock: int, now: float, grace_ns: int) -> None:
         moved = True
         while moved:
             before = [table.pages for table in self._tables.values()]
@@ -156,7 +162,7 @@ class LocalLimits:
                 table = reading.table
                 where = table.find(reading.fingerprint)
                 if where < 0:
-                    dead = self._dead(table, clock, now)
+                    dead = self._dead(table, clock - grace_ns, now)
                     where = table.make(reading.fingerprint, bucket_name(reading.ask), dead, taken[table])
                 reading.at(where)
                 taken[table].add(where)
@@ -164,7 +170,7 @@ class LocalLimits:
 
     def _dead(self, table: Table, clock: int, now: float) -> int:
         """Numbers of this table up to this one mean nothing any more."""
-        return ((int(now // HOUR_S) + 1) << COUNT_BITS) - 1 if table is self._quotas else clock
+        return ((hour_of(now) + 1) << COUNT_BITS) - 1 if table is self._quotas else clock
 
     def _write(self, readings: list[Reading], clock: int) -> _Held | None:
         numbers: list[int] = []
@@ -187,7 +193,7 @@ class LocalLimits:
 
     def give_back(self, numbers: list[int]) -> None:
         """These places are held no longer; if the lock can't be had now, they are given back a little later."""
-        if self._closed:
+        if self._closed or not (self._gone is None or self._places.in_place()):
             return
         self._late += numbers
         with suppress(Unavailable), self._lock:
@@ -196,6 +202,7 @@ class LocalLimits:
 
     async def held(self, now: float) -> list[Stored]:
         """Every bucket that is not empty, looked for a few pages at a time: others pour meanwhile."""
+        self._look()
         found: dict[tuple[Kind, bytes], Stored] = {}
         for kind, table in self._tables.items():
             first = 0
@@ -220,6 +227,7 @@ class LocalLimits:
 
     async def empty(self, buckets: list[Stored], now: float) -> int:
         """Empty these."""
+        self._look()
         emptied = 0
         with self._lock:
             clock = self._clock()
@@ -233,19 +241,24 @@ class LocalLimits:
 
     async def tend(self, now: float) -> None:  # noqa: ARG002, a store with a clock of its own
         """Give back the places of processes that have ended, and those that could not be given back before."""
-        in_place = [table.in_place() for table in self._tables.values()]
-        if self._gone or not all((*in_place, self._places.in_place(), self._lock.in_place())):
-            self._gone = self._unwell = "the counters' files were replaced or are gone: restart the gateway"
-            return
         self._unwell = None
         try:
+            self._look()
             with self._lock:
                 self._places.survey()
                 self._places.reclaim()
                 self._name_held()
         except Unavailable as error:
             self._unwell = str(error)
+            self._roster = -1  # nothing in flight is counted until the others can be seen again
         self.give_back([])
+
+    def _look(self) -> None:
+        """See that the files are what they were. Once they are not nothing is counted any more. Raises Unavailable."""
+        in_place = [table.in_place() for table in self._tables.values()]
+        if self._gone or not all((*in_place, self._places.in_place(), self._lock.in_place())):
+            self._gone = "the counters' files were replaced, cut short or are gone: restart the gateway"
+            raise Unavailable(self._gone)
 
     def _name_held(self) -> None:
         """Let what lasts for long go on being listed."""
@@ -264,12 +277,12 @@ class LocalLimits:
 
     def status(self) -> dict[str, object]:
         """What `keyswap status` says of it."""
-        pages = sum([table.pages for table in self._tables.values()])
+        pages = sum([table.pages for table in self._tables.values()]) if self._gone is None else 0
         return {
             "store": "local",
             "healthy": self._unwell is None,
             "reason": self._unwell,
-            "in_flight": self._places.held,
+            "in_flight": self._places.held if self._gone is None else 0,
             "bytes": pages * 4096,
         }
 

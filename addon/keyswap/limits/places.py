@@ -3,16 +3,18 @@
 Law: whoever calls holds the machine's lock. Each process has a file of its own, in which every place that it holds is
 one record, and holds a lock on it that ends with it, however it ends. What is in flight is what stands in the files of
 living processes: there is no sum that could be wrong. A dead process's file counts until another one has looked at it,
-which each does twice a second.
+which each does twice a second. While a file that may be a living process's cannot be read, nothing is counted: too few
+would be.
 """
 
 import fcntl
 import heapq
 import mmap
 import os
-from contextlib import suppress
+import stat
 from pathlib import Path
 
+from keyswap.limits.limit import Unavailable
 from keyswap.limits.lock import same_file
 from keyswap.model import Damage
 
@@ -26,11 +28,12 @@ _SIZE = _HEAD + MOST * 8
 class _File:
     """One process's records: the first word tells how many may be in use."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, own: bool = False) -> None:
+        """Raises OSError. `own`: it is made, or as long as it has to be."""
         self.path = path
-        self.handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self.handle = os.open(path, os.O_RDWR | (os.O_CREAT if own else os.O_NONBLOCK), 0o600)
         try:
-            if os.fstat(self.handle).st_size < _SIZE:
+            if own and not self.is_whole():
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(self.handle, 0, _SIZE)
                 else:
@@ -41,6 +44,10 @@ class _File:
             raise
         self._bytes = memoryview(self.map)
         self.words = self._bytes.cast("q")
+
+    def is_whole(self) -> bool:
+        """Whether all of it is there: what is mapped and no more there ends the process (SIGBUS)."""
+        return os.fstat(self.handle).st_size >= _SIZE
 
     def claim(self) -> bool:
         """Lock it, if no living process holds it."""
@@ -78,11 +85,12 @@ class Places:
     def __init__(self, folder: Path) -> None:
         """Take a file. Raises Damage."""
         self._folder = folder
-        self._others: dict[str, _File] = {}
+        self._others: dict[tuple[int, int], _File] = {}
+        """By device and inode: a file that was removed counts for as long as the process that holds it."""
         self._freed: list[int] = []
         for number in range(MOST_PROCESSES):
             try:
-                own = _File(folder / f"inflight.{number}")
+                own = _File(folder / f"inflight.{number}", own=True)
             except OSError as error:
                 raise Damage(f"{folder}/inflight.{number} cannot be used: {error.strerror}") from error
             if own.claim():
@@ -95,11 +103,30 @@ class Places:
         self.survey()
 
     def survey(self) -> None:
-        """Take in the files of processes that have begun since the last time."""
-        for path in self._folder.glob("inflight.*"):
-            if path != self._own.path and path.name not in self._others:
-                with suppress(OSError):  # the next survey finds it
-                    self._others[path.name] = _File(path)
+        """Take in the files of processes that have begun since the last time. Raises Unavailable."""
+        try:
+            names = [name for name in os.listdir(self._folder) if _is_one(name) and name != self._own.path.name]  # noqa: PTH208, which hides what cannot be listed
+        except OSError as error:
+            raise Unavailable(f"places in flight of other processes cannot be looked for: {error.strerror}") from error
+        for name in names:
+            try:
+                self._look(self._folder / name)
+            except OSError as error:
+                why = error.strerror or error
+                raise Unavailable(f"places in flight of another process cannot be counted: {name}: {why}") from error
+
+    def _look(self, path: Path) -> None:
+        """Have the file of this name in hand. Raises OSError."""
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(None, "it is no regular file")
+        whole, key = found.st_size >= _SIZE, (found.st_dev, found.st_ino)
+        if whole and key not in self._others:
+            self._others[key] = _File(path)
+        elif not whole and _is_held(path):
+            raise OSError(None, "it was cut short")
+        elif not whole and key in self._others:
+            self._others.pop(key).close()
 
     def count(self, fingerprint: bytes) -> int:
         """How many places of this name are held."""
@@ -111,7 +138,7 @@ class Places:
 
     def in_place(self) -> bool:
         """Whether others still see this process's file."""
-        return same_file(self._own.path, self._own.handle)
+        return same_file(self._own.path, self._own.handle) and self._own.is_whole()
 
     def full(self, wanted: int) -> bool:
         """Whether this process can't hold so many more."""
@@ -143,15 +170,37 @@ class Places:
     def reclaim(self) -> int:
         """Take the places of processes that have ended; how many these were. Their files stay, for the next ones."""
         taken = 0
-        for other in self._others.values():
-            if other.words[0] and other.claim():
+        for key, other in list(self._others.items()):
+            stays = same_file(other.path, other.handle)
+            if (other.words[0] or not stays) and other.claim():
                 taken += sum(map(bool, other.words[8 : 8 + other.words[0]].tolist()))
                 other.words[0] = 0
                 other.unclaim()
+                if not stays:
+                    self._others.pop(key).close()
         return taken
 
     def close(self) -> None:
         """Hold nothing any more. Needs no lock: it is one word of our own."""
-        self._own.words[0] = 0
+        if self._own.is_whole():
+            self._own.words[0] = 0
         for file in (self._own, *self._others.values()):
             file.close()
+
+
+def _is_one(name: str) -> bool:
+    """Whether a file of this name may be a process's."""
+    number = name.removeprefix("inflight.")
+    return number != name and number.isdecimal()
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a living process holds a file that is too short to be read. Raises OSError."""
+    handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -1,16 +1,17 @@
 """What is sent to the script that pours in a Valkey or Redis server (pour.lua), and what its answer says.
 
 Law: a caller's command is made once and sent as it is for each of its requests; only the name of what a request holds
-in flight is added. Numbers travel as doubles, which are exact where pour.lua says so.
+in flight is added. Numbers travel as doubles, which are exact where pour.lua says so. An answer that the script cannot
+have given is none: nobody knows what was poured.
 """
 
 import hashlib
 import struct
+from math import isfinite
 from pathlib import Path
-from typing import cast
 
 from keyswap.limits.connection import bulk
-from keyswap.limits.limit import Ask, Kind, Poured, count_level, new
+from keyswap.limits.limit import Ask, Kind, Poured, Unavailable, count_level, new
 from keyswap.model import Level
 
 US = 1_000_000
@@ -20,6 +21,7 @@ PREFIX = b"{keyswap}:"
 SOURCE = Path(__file__).with_name("pour.lua").read_bytes()
 BY_DIGEST = bulk(b"EVALSHA", hashlib.sha1(SOURCE, usedforsecurity=False).hexdigest().encode())
 BY_SOURCE = bulk(b"EVAL", SOURCE)
+_TRUTHS = frozenset((0.0, 1.0))
 _WINDOWS = ("", "hour", "day", "month")
 
 
@@ -108,13 +110,13 @@ def asked(ask: Ask) -> Asked:
 class Plan:
     """All asks of a caller's request."""
 
-    __slots__ = ("_asked", "_numbers", "dry", "places", "pour")
+    __slots__ = ("_asked", "_numbers", "_size", "dry", "places", "pour")
 
     def __init__(self, asks: tuple[Ask, ...], lease_us: int) -> None:
         self._asked = [asked(ask) for ask in asks]
         self.places = tuple([one.key for one in self._asked if one.is_place])
         numbers = "<" + "d" * (1 + 3 * len(asks))
-        self._numbers = struct.Struct(numbers).unpack
+        self._numbers, self._size = struct.Struct(numbers).unpack, struct.calcsize(numbers)
         keys = [one.key for one in self._asked]
         packed = b"".join([one.words(lease_us) for one in self._asked])
         words = bulk(b"%d" % len(keys), *keys, packed, numbers.encode())
@@ -124,8 +126,12 @@ class Plan:
         """The command that pours nothing."""
 
     def told(self, answer: object) -> tuple[float, Poured]:
-        """What the script answers: its time in µs, and what was poured."""
-        numbers = self._numbers(cast("bytes", answer))
+        """What the script answers: its time in µs, and what was poured. Raises Unavailable."""
+        if not isinstance(answer, bytes) or len(answer) != self._size:
+            raise Unavailable("the limit store's answer is none of the script's")
+        numbers = self._numbers(answer)
+        if not isfinite(sum(numbers)) or min(numbers) < 0 or not _TRUTHS.issuperset(numbers[1::3]):
+            raise Unavailable("the limit store's answer holds what is no number of the script's")
         now_us, fits = numbers[0], 0.0 not in numbers[1::3] or self._fits(numbers)
         levels, at = [], 1
         for one in self._asked:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from keyswap.limits import bucket
 from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, count_level, rate_level
 from keyswap.limits.table import COUNT_AT, SLOTS, Table
-from keyswap.limits.windows import HOUR_S, end_hour
+from keyswap.limits.windows import HOUR_S, end_hour, hour_of
 from keyswap.model import Level
 
 NS = 1_000_000_000
@@ -115,8 +115,8 @@ class QuotaReading(Reading):
     def read(self, clock: int, now: float) -> bool:  # noqa: ARG002, quotas know nothing but the calendar
         """Whether it fits. A window that is not over stays, also when the clock steps back."""
         state = self.stored()
-        if state >> COUNT_BITS <= now // HOUR_S:
-            state = end_hour(self.limit.window, now) << COUNT_BITS
+        if state >> COUNT_BITS <= hour_of(now):
+            state = end_hour(self.limit.window, hour_of(now) * HOUR_S) << COUNT_BITS
         self.state, self.after = state, state + self.cost
         self.fits = (state & _COUNT) + self.cost <= self.limit.capacity or not self.cost
         return self.fits
@@ -154,5 +154,5 @@ class PlaceReading(Reading):
 
 def quota_level(limit: Limit, state: int, now: float, fits: bool) -> Level:
     """The level of a quota with this state."""
-    ends = (state >> COUNT_BITS) * HOUR_S - now
+    ends = max(0.0, (state >> COUNT_BITS) * HOUR_S - now)
     return count_level(limit, state & _COUNT, ends, 0.0 if fits else ends)

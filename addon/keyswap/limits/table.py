@@ -4,7 +4,8 @@ Law: whoever calls holds the machine's lock. What is written is right after ever
 process may be killed anywhere: an entry exists from the moment its fingerprint is written, a page from the moment it is
 counted. Nothing is ever moved but half a page (extendible hashing): growth stops nobody. An entry whose number is not
 above `dead` means nothing any more; its place is taken by the next one that needs it, so there is no sweep. Space is
-allocated before it is used: a full disk is an error here, not the end of the process.
+allocated before it is used: a full disk is an error here, not the end of the process. A new file is there whole or not
+at all, so one that is too short was cut: it is an error, since limits would begin anew.
 
 A page of 4 KiB holds 42 entries: their fingerprints, their numbers, and their names, each cut at 80 bytes. The
 directory that leads from a fingerprint to its page is each process's own; it is made from the order in which pages were
@@ -46,7 +47,9 @@ class Table:
         """Open it, making it on first use. Raises Damage."""
         self.file = file
         try:
-            self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+            if not os.path.lexists(file):  # a link that leads nowhere is there
+                self._create(era)
+            self._handle = os.open(file, os.O_RDWR | os.O_NONBLOCK)
         except OSError as error:
             raise Damage(f"{file} cannot be opened ({error.strerror}): limits are counted in it") from error
         try:
@@ -58,9 +61,6 @@ class Table:
     def _open(self, era: int) -> None:
         try:
             size = os.fstat(self._handle).st_size
-            if size == 0:
-                self._allocate(_FEWEST)
-                size = os.fstat(self._handle).st_size
             if size < 2 * PAGE or size % PAGE:
                 raise self._damage("was cut short, or is none of ours")
             self._map = _mapped(self._handle, size)
@@ -75,13 +75,13 @@ class Table:
             raise
 
     def _judge(self, era: int) -> None:
-        """Take what is there, or begin anew. Raises Damage for what is no table."""
+        """Take what is there, or begin anew after a restart of the machine. Raises Damage for what is no table."""
         words = self.words
         # Arrays, which the garbage collector does not walk: a list of 100,000 numbers would cost it a millisecond.
         self._directory, self._depths = array("I", [0]), array("B", [0])
-        if words[_MAGIC_AT] not in {0, _MAGIC}:
+        if words[_MAGIC_AT] != _MAGIC:
             raise self._damage("is damaged, or none of ours")
-        if words[_MAGIC_AT] == 0 or words[_ERA_AT] != era:  # new, or half begun by a process that was killed
+        if words[_ERA_AT] != era:
             self._begin(era)
         if not 0 < words[COUNT_AT] < len(self._map) // PAGE:
             raise self._damage("was cut short")
@@ -96,7 +96,20 @@ class Table:
         self._map[_SALT_AT * 8 : _SALT_AT * 8 + 16] = secrets.token_bytes(16)
         self.words[COUNT_AT] = 1
         self.words[_ERA_AT] = era
-        self.words[_MAGIC_AT] = _MAGIC
+
+    def _create(self, era: int) -> None:
+        """Make the file, with one page that is empty. Raises OSError."""
+        fresh = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        self._handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            self._allocate(_FEWEST)
+            os.pwrite(self._handle, struct.pack("<QqQ16s", _MAGIC, era, 1, secrets.token_bytes(16)), 0)
+            os.fsync(self._handle)  # a machine that loses its power must not find half of it
+            with suppress(FileExistsError):
+                os.link(fresh, self.file)
+        finally:
+            os.close(self._handle)
+            fresh.unlink()
 
     # ---- What is asked for each request
 
@@ -249,8 +262,8 @@ class Table:
                 yield name.rstrip(b"\0").decode("utf-8", "replace"), fingerprint, number
 
     def in_place(self) -> bool:
-        """Whether the file is still the one that other processes map."""
-        return same_file(self.file, self._handle)
+        """Whether the file is still the one that other processes map, and none of it has been cut off."""
+        return same_file(self.file, self._handle) and os.fstat(self._handle).st_size >= len(self._map)
 
     def flush(self) -> None:
         """Let the disk have it."""

@@ -100,9 +100,7 @@ class ValkeyLimits:
         known = self._known.get(id(asks))
         plan = known[1] if known is not None and known[0] is asks else self._plan(asks)
         if dry or not plan.places:
-            now_us, poured = plan.told(await self._ask(plan.dry if dry else plan.pour))
-            self._ahead_us = now_us - now * US
-            return poured
+            return self._told(plan, await self._ask(plan.dry if dry else plan.pour), now)
         return await self._hold(plan, now)
 
     def _plan(self, asks: tuple[Ask, ...]) -> Plan:
@@ -116,13 +114,26 @@ class ValkeyLimits:
         except (Lost, asyncio.CancelledError):
             self._return_later(member, plan.places, 2)
             raise
-        now_us, poured = plan.told(answer)
-        self._ahead_us = now_us - now * US
+        try:
+            poured = self._told(plan, answer, now)
+        except Unavailable:  # whatever was said, they may have been taken
+            self._return_later(member, plan.places, 1)
+            raise
         keys = plan.taken(poured)
         if not keys:
             return poured
         self._held[member] = keys
         return Poured(True, poured.levels, _Place(self, member, keys))
+
+    def _told(self, plan: Plan, answer: object, now: float) -> Poured:
+        """What was poured. Raises Unavailable for an answer that says nothing of that."""
+        try:
+            now_us, poured = plan.told(answer)
+        except Unavailable as error:
+            self._complaint = f"{self._url}: {error}"
+            raise
+        self._ahead_us = now_us - now * US
+        return poured
 
     async def _ask(self, command: bytes) -> object:
         """The answer to a command. Raises Unavailable, or Lost."""
@@ -213,6 +224,12 @@ class ValkeyLimits:
     async def held(self, now: float) -> list[Stored]:
         """Every bucket that is not empty."""
         await self._ask(packed(b"EXISTS", PREFIX))  # a cluster's node says where the keys are, which SCAN does not
+        try:
+            return await self._listed(now)
+        except (TypeError, ValueError) as error:
+            raise Unavailable(f"{self._url} lists what no gateway has written") from error
+
+    async def _listed(self, now: float) -> list[Stored]:
         found: dict[bytes, int] = {}
         cursor = b"0"
         while True:
@@ -236,7 +253,8 @@ class ValkeyLimits:
         """Empty these."""
         emptied = 0
         for batch in batched([one.handle for one in buckets if one.kind is not Kind.CONCURRENCY], _BATCH):
-            emptied += cast("int", await self._ask(packed(b"DEL", *batch)))
+            answer = await self._ask(packed(b"DEL", *batch))
+            emptied += answer if isinstance(answer, int) else 0
         return emptied
 
     async def tend(self, now: float) -> None:  # noqa: ARG002, the server has a clock

@@ -6,6 +6,16 @@ Law: a window is known by the hour at which it ends, counted from the epoch: hou
 from datetime import UTC, datetime
 
 HOUR_S = 3600
+_LAST_HOUR = 2_000_000
+"""In the year 2198: where it is stored an hour has 21 bits."""
+
+
+def hour_of(now: float) -> int:
+    """The hour, since the epoch, of `now` (epoch seconds).
+
+    By a clock outside of the years 1970 to 2198 it is the nearest hour of these: a window then does not end.
+    """
+    return int(min(max(now // HOUR_S, 0), _LAST_HOUR))
 
 
 def end_hour(window: str, now: float) -> int:
