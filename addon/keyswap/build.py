@@ -6,6 +6,7 @@ database, signing keys, minted tokens) is opened once a process.
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,15 +71,18 @@ class Resources:
         self._healths: dict[str, Health] = {}
         self._tending: dict[str, asyncio.Task[None]] = {}
         self._unused: dict[str, int] = {}
+        self._naming = threading.Lock()
+        """Held while a store is found for a policy that is being built, and while an unused one is given up."""
 
     def limit_store(self, url: str, wait_s: float) -> LimitStore:
         """Where limits are counted: `local`, or the server at a URL; a new one is waited for at most so long."""
-        self._unused[url] = 0
-        store = self._stores.get(url)
-        if store is None:
-            store = LocalLimits(self.state, wait_s) if url == "local" else ValkeyLimits(url, wait_s)
-            self._stores[url] = store
-        return store
+        with self._naming:
+            self._unused[url] = 0
+            store = self._stores.get(url)
+            if store is None:
+                store = LocalLimits(self.state, wait_s) if url == "local" else ValkeyLimits(url, wait_s)
+                self._stores[url] = store
+            return store
 
     def health(self, url: str) -> Health:
         """Whether a store answers, over reloads."""
@@ -109,10 +113,12 @@ class Resources:
             if in_force:
                 store.wait(policy.limit_store_timeout)
             await store.tend(now)
-            self._unused[url] = 0 if in_force or store.status()["in_flight"] else self._unused[url] + 1
-            if self._unused[url] > UNUSED_TICKS:
+            with self._naming:
+                self._unused[url] = 0 if in_force or store.status()["in_flight"] else self._unused[url] + 1
+                if self._unused[url] <= UNUSED_TICKS:
+                    return
                 self._stores.pop(url, None)
-                await store.close()
+            await store.close()
         except Exception:
             logger.exception("the limit store could not be tended; it will be tried again")
 

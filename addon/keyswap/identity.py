@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import re
+import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -104,6 +105,8 @@ class Elsewhere:
         self._environments: dict[object, _Environment] = {}
         self._tending: asyncio.Task[None] | None = None
         self._given_up = _Calls()
+        self._naming = threading.Lock()
+        """Held while an environment is found for a policy that is being built, and while an unused one is given up."""
 
     @property
     def changes(self) -> Changes:
@@ -117,11 +120,12 @@ class Elsewhere:
         said = policy.api_keys
         ages = (said.cache_ttl, said.refresh_ahead, said.negative_ttl, said.stale_if_error, said.timeout)
         name = policy.workos.model_dump_json(), ages, secret
-        if name not in self._environments:
-            self._environments[name] = _Environment(policy, secret, self._share)
-        found = self._environments[name]
-        found.unused = 0
-        return found
+        with self._naming:
+            if name not in self._environments:
+                self._environments[name] = _Environment(policy, secret, self._share)
+            found = self._environments[name]
+            found.unused = 0
+            return found
 
     def keys(self, policy: Policy, secret: str, watch: Watch) -> WorkosKeys:
         """The key source `workos`."""
@@ -167,13 +171,16 @@ class Elsewhere:
                     one.poll(self._state, self.changes)
                 else:
                     await one.poll_no_more()
-                if one.unused > UNUSED_TICKS:
-                    await self._give_up(name)
+                await self._give_up(name, UNUSED_TICKS)
         except Exception:
             logger.exception("WorkOS or a key set could not be tended; it will be tried again")
 
-    async def _give_up(self, name: object) -> None:
-        environment = self._environments.pop(name)
+    async def _give_up(self, name: object, unused: int = -1) -> None:
+        """Close an environment that was not used for so many ticks."""
+        with self._naming:
+            if self._environments[name].unused <= unused:
+                return
+            environment = self._environments.pop(name)
         if environment.keys is not None:
             self.changes.unsubscribe(environment.keys.forget)
         await environment.close()

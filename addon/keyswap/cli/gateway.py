@@ -181,7 +181,8 @@ def _standing(limits: dict[str, Any]) -> str:
 def _known(keys: dict[str, Any]) -> str:
     """What knows the keys."""
     if keys["source"] == "sqlite":
-        return f"{keys['keys']} in {keys['database']}"
+        count = "cannot be counted" if keys["keys"] is None else keys["keys"]
+        return f"{count} in {keys['database']}"
     return f"at WorkOS: {keys['cached']} remembered, {keys['refused']} refused, {keys['asking']} being asked for"
 
 

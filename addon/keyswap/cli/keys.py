@@ -14,7 +14,7 @@ import click
 
 from keyswap import policy as policies
 from keyswap.cli import elsewhere
-from keyswap.cli.output import Setting, common, from_stdin, printable
+from keyswap.cli.output import Setting, common, from_stdin, printable, read_input
 from keyswap.keys.importing import parse_import
 from keyswap.keys.key import Key, state
 from keyswap.keys.ledger import Ledger
@@ -263,10 +263,7 @@ def rotate(setting: Setting, key_id: str, grace: float) -> None:
 @common
 def import_(setting: Setting, file: Path) -> None:
     """Take keys from a CSV or JSON lines file: all of them, or none."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Damage(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8'})") from error
+    text = read_input(file, 256 << 20)
     elsewhere.note(setting)
     with opened(setting) as ledger:
         found = ledger.import_rows(parse_import(text, file.name), time.time())

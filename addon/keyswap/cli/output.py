@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from keyswap import files
+from keyswap.model import Damage
 from keyswap.state import default_policy, default_state
 
 
@@ -72,6 +74,14 @@ def common[**P, R](command: Callable[Concatenate[Setting, P], R]) -> Callable[..
 def printable(text: str) -> str:
     """A text with its control characters escaped (C0, DEL, C1 and the characters that reorder a line)."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def read_input(file: Path, most: int) -> str:
+    """A file of at most so many bytes that a command was given. Raises Damage."""
+    try:
+        return files.text(file, most)
+    except OSError as error:
+        raise Damage(f"{file} cannot be read ({error.strerror}): name a regular file of UTF-8 text") from error
 
 
 def from_stdin() -> str:

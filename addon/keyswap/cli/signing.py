@@ -15,7 +15,7 @@ import click
 
 from keyswap import policy as policies
 from keyswap.cli.keys import Span, audited
-from keyswap.cli.output import Setting, common
+from keyswap.cli.output import Setting, common, read_input
 from keyswap.keys.told import iso
 from keyswap.model import Damage
 from keyswap.state import Epochs, StateDirectory
@@ -113,10 +113,7 @@ def import_(setting: Setting, file: Path, at_once: bool) -> None:
 
     Where keys sign already, these take over when they have been published for a while.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Damage(f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8'})") from error
+    text = read_input(file, 4 << 20)
     now = int(time.time())
     with opened(setting) as keyring:
         taken = keyring.import_text(text, now, 0 if at_once else LEAD_S)

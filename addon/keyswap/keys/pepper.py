@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import secrets
 
+from keyswap import files
 from keyswap.model import Damage
 from keyswap.state import StateDirectory
 
@@ -15,7 +16,7 @@ FILE = "pepper"
 DATABASE = "keys.db"
 """The key database's file; named here because whether it exists decides whether a pepper may be made."""
 
-_BYTES, _BLOCK = 32, 64
+_BYTES, _BLOCK, _MAX_BYTES = 32, 64, 4096
 
 
 class Pepper:
@@ -60,7 +61,7 @@ class Pepper:
 
 def _read(state: StateDirectory) -> bytes | None:
     try:
-        return state.file(FILE).read_bytes()
+        return files.contents(state.file(FILE), _MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:

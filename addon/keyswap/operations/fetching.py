@@ -8,8 +8,6 @@ request.
 
 import hashlib
 import json
-import os
-import stat
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -19,16 +17,22 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from keyswap import files
 from keyswap.operations.document import Document, read
 from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.parsing import BUDGET_S, MAX_BYTES
-from keyswap.operations.references import Library
+from keyswap.operations.references import MAX_TOTAL, Library
 from keyswap.state import StateDirectory
 
 WAIT_S = 10.0
 """How long one answer of a URL may take."""
+ANSWER_S = WAIT_S + 2.0
+"""How long a URL may take all in all, with its name's resolution and redirects."""
 PAUSE_S = 0.5
 MAX_REDIRECTS = 5
+SILENT_S = 30.0
+"""For how long an origin that did not answer in time is not waited for again, where a kept copy stands in."""
+_MAX_KEPT = 2 * MAX_TOTAL
 
 Signature = tuple[int, ...] | None
 
@@ -62,6 +66,10 @@ class Unavailable(Exception):
 
     def __init__(self, why: str, url: str = "") -> None:
         super().__init__(f"{url}: {why}" if url else why)
+
+
+class Late(Unavailable):
+    """It did not answer in time."""
 
 
 class Files:
@@ -109,6 +117,8 @@ class Documents:
         self._read: dict[str, tuple[Parts, Document]] = {}
         """What was read last for each document, accepted or not."""
         self._good: dict[str, Parts] = {}
+        self._silent: dict[tuple[str, str, int], float] = {}
+        """Origins that did not answer in time, and until when they are left alone."""
         self._asked: dict[str, dict[str, bytes | None]] = {}
         """What each URL of a document said when it was last loaded, as a digest; None: nothing."""
         self.standing_in: Parts | None = None
@@ -128,7 +138,7 @@ class Documents:
 
         def get(url: str) -> Content:
             asked[url] = None
-            content = _patient(url, known.get(url), patience_s)
+            content = self._patient(url, known.get(url), patience_s, good is not None)
             asked[url] = _digest(content.raw)
             return content
 
@@ -199,7 +209,10 @@ class Documents:
 
     def _file(self, uri: str, name: str) -> bytes:
         path = Path(unquote(urlsplit(uri).path))
-        self.files.watch(path, signature(path))
+        try:
+            self.files.watch(path, files.within(files.WAIT_S, lambda: signature(path)))
+        except OSError as error:
+            raise _unreadable(name, f"it cannot be read ({error.strerror})") from error
         return _file(path, name)
 
     def _differs(self, uri: str, asked: Mapping[str, bytes | None]) -> bool:
@@ -208,7 +221,7 @@ class Documents:
         different, missing = False, None
         for url, before in asked.items():
             try:
-                different |= _digest(_get(url, known.get(url)).raw) != before
+                different |= _digest(self._get(url, known.get(url), True).raw) != before
             except Unavailable as error:
                 missing = missing or str(error)
         if missing is not None:
@@ -217,12 +230,37 @@ class Documents:
             self.stale.pop(uri, None)
         return different
 
+    def _patient(self, url: str, known: Content | None, patience_s: float, spared: bool) -> Content:
+        """What a URL answers within so much time. Raises Unavailable."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                return self._get(url, known, spared)
+            except Unavailable:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(PAUSE_S)
+
+    def _get(self, url: str, known: Content | None, spared: bool) -> Content:
+        """What a URL answers. Raises Unavailable. `spared`: nobody waits where its origin was silent a moment ago."""
+        origin = _origin(httpx.URL(url))
+        if spared and time.monotonic() < self._silent.get(origin, 0.0):
+            raise Unavailable("it did not answer in time a moment ago", url)
+        try:
+            return files.within(ANSWER_S, lambda: _get(url, known))
+        except Late:
+            self._silent[origin] = time.monotonic() + SILENT_S
+            raise
+        except OSError as error:
+            self._silent[origin] = time.monotonic() + SILENT_S
+            raise Late(f"no whole answer within {ANSWER_S:g} s", url) from error
+
     def _kept(self, uri: str) -> Parts | None:
         """The last good copies on disk."""
         if self._state is None:
             return None
         try:
-            return _unpacked(uri, self._state.file(_kept_name(uri)).read_bytes())
+            return _unpacked(uri, files.contents(self._state.file(_kept_name(uri)), _MAX_KEPT))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -299,33 +337,16 @@ def _unreadable(name: str, why: str) -> DocumentError:
 
 
 def _file(path: Path, name: str) -> bytes:
-    """A regular file's content: opening another kind might never end."""
+    """A file's content."""
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise _unreadable(name, "it is no regular file")
-            return file.read(MAX_BYTES + 1)  # what is longer is refused where it is parsed
+        return files.contents(path, MAX_BYTES)
     except OSError as error:
         raise _unreadable(name, f"it cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise _unreadable(name, f"it is no name of a file ({error})") from error
-
-
-def _patient(url: str, known: Content | None, patience_s: float) -> Content:
-    """What a URL answers within so much time. Raises Unavailable."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            return _get(url, known)
-        except Unavailable:
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(PAUSE_S)
 
 
 def _get(url: str, known: Content | None) -> Content:
     """What a URL answers; `known` itself if that has not changed. Raises Unavailable."""
-    headers = {"Accept": "application/json, application/yaml, text/yaml, */*;q=0.1"}
+    headers = {"Accept": "application/json, application/yaml, text/yaml, */*;q=0.1", "Accept-Encoding": "identity"}
     if known is not None and known.etag:
         headers["If-None-Match"] = known.etag
     deadline = time.monotonic() + WAIT_S
@@ -337,10 +358,14 @@ def _get(url: str, known: Content | None) -> Content:
                 try:
                     if answer.next_request is None:
                         return _content(answer, url, known, deadline)
+                    if time.monotonic() > deadline:
+                        raise Late(f"no answer within {WAIT_S:g} s", url)
                     request = _redirected(request, answer.next_request)
                 finally:
                     answer.close()
             raise Unavailable(f"more than {MAX_REDIRECTS} redirects", url)
+    except httpx.TimeoutException as error:
+        raise Late(type(error).__name__, url) from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise Unavailable(type(error).__name__, url) from error
 
@@ -362,12 +387,15 @@ def _content(answer: httpx.Response, url: str, known: Content | None, deadline: 
         return known
     if answer.status_code != 200:
         raise Unavailable(f"it answered {answer.status_code}", url)
+    coding = answer.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in {"", "identity"}:  # against our wish; what it would become may be of any size
+        raise Unavailable(f"it answered in the encoding {coding[:40]!r}: a document is read as it is alone", url)
     pieces, size = [], 0
-    for piece in answer.iter_bytes():
+    for piece in answer.iter_raw():
         pieces.append(piece)
         size += len(piece)
         if size > MAX_BYTES:
             raise Unavailable(f"more than {MAX_BYTES >> 20} MiB", url)
         if time.monotonic() > deadline:
-            raise Unavailable(f"no whole answer within {WAIT_S:g} s", url)
+            raise Late(f"no whole answer within {WAIT_S:g} s", url)
     return Content.of(b"".join(pieces), answer.headers.get("etag"))

@@ -7,7 +7,7 @@ taken whole or not at all. Nothing is read after load, and no secret stands in a
 from keyswap.policy.callers import SessionRule
 from keyswap.policy.fields import parse_listen, parse_upstream, seconds
 from keyswap.policy.limits import ByRequest, LimitRule, Numbers, effective
-from keyswap.policy.loading import PolicyError, line_at, load, parse, read, schema
+from keyswap.policy.loading import PolicyError, PolicyUnread, line_at, load, parse, read, schema
 from keyswap.policy.operations import OperationRule
 from keyswap.policy.sections import Policy
 
@@ -18,6 +18,7 @@ __all__ = [
     "OperationRule",
     "Policy",
     "PolicyError",
+    "PolicyUnread",
     "SessionRule",
     "effective",
     "line_at",

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from keyswap import files
 from keyswap.model import Damage
 from keyswap.policy.sections import Policy
 
@@ -29,23 +30,24 @@ class PolicyError(Damage):
         self.each = (first, *others)
 
 
+class PolicyUnread(PolicyError):
+    """A policy that could not be read: that may pass by itself."""
+
+
 def load(path: Path) -> Policy:
     """Read a policy file. Raises PolicyError."""
     return parse(read(path), str(path))
 
 
 def read(path: Path) -> bytes:
-    """A policy file's text. Raises PolicyError."""
+    """A policy file's text. Raises PolicyUnread."""
     try:
-        raw = path.read_bytes()
+        return files.contents(path, MAX_BYTES)
     except OSError as error:
-        raise PolicyError(
+        raise PolicyUnread(
             f"{path}: the policy cannot be read ({error.strerror}): name one with --policy, --set keyswap_policy or "
             "$KEYSWAP_POLICY, or make one with `keyswap init`"
         ) from error
-    if len(raw) > MAX_BYTES:
-        raise PolicyError(f"{path}: the policy is larger than {MAX_BYTES >> 20} MiB: is this the right file?")
-    return raw
 
 
 def parse(raw: bytes, name: str) -> Policy:
@@ -115,7 +117,7 @@ def line_of(data: object, place: tuple[int | str, ...]) -> int:
 def line_at(file: Path, pointer: str) -> int | None:
     """The line, from 1, of a policy file on which a JSON pointer's value stands; None when that can't be told."""
     try:
-        data = YAML(typ="rt", pure=True).load(StringIO(file.read_text()))
+        data = YAML(typ="rt", pure=True).load(StringIO(files.text(file, MAX_BYTES)))
     except (OSError, ValueError, YAMLError):
         return None
     tokens = [int(token) if token.isdecimal() else token for token in pointer.split("/")[1:]]

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import ssl
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -131,13 +132,15 @@ class KeySets:
 
     def __init__(self) -> None:
         self._known: weakref.WeakValueDictionary[str, Jwks] = weakref.WeakValueDictionary()
+        self._looking = threading.Lock()
 
     def of(self, url: str) -> Jwks:
-        """The key set at a URL."""
-        found = self._known.get(url)
-        if found is None:
-            self._known[url] = found = Jwks(url)
-        return found
+        """The key set at a URL. A policy is built on another thread than its key sets are tended."""
+        with self._looking:
+            found = self._known.get(url)
+            if found is None:
+                self._known[url] = found = Jwks(url)
+            return found
 
     async def tend(self, now: float) -> None:
         """Ask again for what is due; nothing is waited for. To be called about twice a second."""
@@ -154,7 +157,9 @@ class KeySets:
             await jwks.close()
 
     def _all(self) -> Sequence[Jwks]:
-        return sorted(self._known.values(), key=lambda jwks: jwks.url)
+        with self._looking:
+            found = list(self._known.values())
+        return sorted(found, key=lambda jwks: jwks.url)
 
 
 def _passed(since: float, now: float, wait_s: float) -> bool:

@@ -49,7 +49,7 @@ from keyswap.shell.looking import Look, Looking
 from keyswap.shell.service import Loaded, Service
 from keyswap.shell.tls import Certificate
 from keyswap.shell.washing import Washed
-from keyswap.shell.watched import Watchpoint
+from keyswap.shell.watched import Watched, Watchpoint
 from keyswap.state import default_policy, default_state
 
 logger = logging.getLogger(__name__)
@@ -619,11 +619,11 @@ class KeyswapAddon:
         """Refuse every address that is no upstream of the policy, whoever wrote it."""
         try:
             address = data.server.address
-            if self.service is None or address is None or not self.service.is_upstream(address[0], address[1]):
+            watched = self._guard.of(data.client) if self._guard is not None else None
+            if address is None or not self._is_upstream(address[0], address[1], watched):
                 data.server.error = "not an upstream of the policy"
                 return
             data.server.alpn_offers = (b"http/1.1",)  # what is sent upstream is made for HTTP/1.1
-            watched = self._guard.of(data.client) if self._guard is not None else None
             if watched is None:
                 data.server.error = "nobody watches over the caller's connection"
             else:
@@ -631,6 +631,19 @@ class KeyswapAddon:
         except Exception as error:  # noqa: BLE001 (as above)
             report(error)
             data.server.error = "the gateway could not judge this address"
+
+    def _is_upstream(self, host: str, port: int, watched: Watched | None) -> bool:
+        """Whether the policy in force sends requests there, or an earlier one has admitted one that is still open."""
+        if self.service is None or self.service.is_upstream(host, port):
+            return self.service is not None
+        return watched is not None and any((host, port) == _address(ticket) for ticket in watched.open.values())
+
+
+def _address(ticket: Ticket) -> tuple[str, int] | None:
+    """Where an open request was admitted to."""
+    decision = ticket.line.decision
+    admit = decision.admit if isinstance(decision, NeedBody) else decision
+    return (admit.upstream.host, admit.upstream.port) if isinstance(admit, Admit) else None
 
 
 def _give_back(decision: Decision) -> None:

@@ -61,7 +61,7 @@ class Gateway(Protocol):
         """The metrics and their content type, in the format that an Accept header asks for."""
 
     async def readiness(self) -> Mapping[str, str]:
-        """Why it is not ready, by what is amiss; nothing: it is."""
+        """Why it is not ready, by what is amiss; nothing, or what lets it serve all the same (`serves`): it is."""
 
     @property
     def keeping(self) -> Keeping:
@@ -108,10 +108,15 @@ async def _healthz(_gateway: Gateway, asked: Asked) -> Answer:
 
 async def _readyz(gateway: Gateway, asked: Asked) -> Answer:
     reasons = await gateway.readiness()
-    if reasons:
+    if not serves(reasons):
         also = {"ready": False, "reasons": dict(reasons)}
         return problem("not-ready", PROBLEMS["not-ready"], asked.request_id, also=also)
-    return as_json({"ready": True, "reasons": {}}, asked.request_id)
+    return as_json({"ready": True, "reasons": dict(reasons)}, asked.request_id)
+
+
+def serves(reasons: Mapping[str, str]) -> bool:
+    """Whether it serves all the same: the policy before a bad one is in force, and no balancer is to leave for that."""
+    return not reasons.keys() - {"policy"}
 
 
 async def _metrics(gateway: Gateway, asked: Asked) -> Answer:

@@ -16,6 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from keyswap import files
+from keyswap.policy.loading import MAX_BYTES
+
 logger = logging.getLogger(__name__)
 
 FILE = "audit.jsonl"
@@ -87,7 +90,7 @@ def _user() -> str | None:
 
 def _digest(file: Path) -> str | None:
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return hashlib.sha256(files.contents(file, MAX_BYTES)).hexdigest()
     except OSError:
         return None
 

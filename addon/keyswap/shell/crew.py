@@ -13,6 +13,7 @@ from typing import Any
 
 from keyswap.model import Damage
 from keyswap.shell.admin import AdminListener, Keeping, Settings
+from keyswap.shell.admin_routes import serves
 from keyswap.shell.exposition import exposition
 from keyswap.shell.families import Snapshot, merged
 from keyswap.shell.together import together
@@ -88,14 +89,15 @@ class Crew:
         return await asyncio.to_thread(exposition, whole, accept)
 
     async def readiness(self) -> Mapping[str, str]:
-        """Why no worker can serve; nothing: one can."""
+        """Why no worker can serve; nothing, or what lets one serve all the same: one can."""
         if self.stopping:
             return {"gateway": "it is stopping"}
         answers = await asyncio.gather(*(worker.ask({"command": "readiness"}) for worker in self._awake()))
         reasons = [one["reasons"] for one in answers if one is not None and "reasons" in one]
         if not reasons:
             return {"workers": "no worker answers"}
-        return {} if {} in reasons else {name: why for one in reasons for name, why in one.items()}
+        serving = [one for one in reasons if serves(one)]
+        return {name: why for one in serving or reasons for name, why in one.items()}
 
     @property
     def keeping(self) -> Keeping:

@@ -68,6 +68,15 @@ FAMILIES: Mapping[str, Family] = {
     "keyswap_limit_store_seconds": Family("histogram", "Time that calls of the limit store took."),
     "keyswap_errors_total": Family("counter", "Exceptions caught while handling requests: each is a bug."),
     "keyswap_policy_reloads_total": Family("counter", "Reloads of the policy, taken or refused.", ("result",)),
+    "keyswap_last_reload_successful": Family(
+        "gauge", "1 while the policy in force is what its file says, 0 once a reload was refused.", (), min
+    ),
+    "keyswap_last_reload_timestamp_seconds": Family(
+        "gauge",
+        "When the policy was last read, taken or refused; of several processes, the one that is behind.",
+        (),
+        min,
+    ),
     "keyswap_worker_restarts_total": Family("counter", "Worker processes that were started in another's place."),
     "keyswap_workers": Family("gauge", "Worker processes that run."),
     "keyswap_requests_in_flight": Family("gauge", "Admitted requests that have not ended."),

@@ -44,6 +44,8 @@ def snapshot(service: "Service", traffic: Traffic, now: float) -> Snapshot:
         "keyswap_requests_in_flight": [([], traffic.in_flight)],
         "keyswap_open_connections": [([], traffic.connections)],
         "keyswap_policy_loaded_timestamp_seconds": [([], loaded.at)],
+        "keyswap_last_reload_successful": [([], int(service.reload_error is None))],
+        "keyswap_last_reload_timestamp_seconds": [([], service.reloaded_at)],
         "keyswap_signing_keys": [([state], states[state]) for state in STATES],
         "keyswap_build_info": [(list(_build()), 1)],
     }

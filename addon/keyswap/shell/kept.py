@@ -10,11 +10,14 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from keyswap import files
 from keyswap.model import Damage
 from keyswap.operations.fetching import Content, Parts
 from keyswap.state import StateDirectory
 
 logger = logging.getLogger(__name__)
+
+_MAX_BYTES = 1 << 30
 
 
 def keep(state: StateDirectory, policy: Path, raw: bytes, parts: Parts) -> None:
@@ -34,7 +37,7 @@ def kept(state: StateDirectory, policy: Path) -> tuple[bytes, Parts] | None:
     """The text and the documents of the policy that was in force last; None when there are none, or not whole."""
     file = state.file(_name(policy))
     try:
-        head, _, rest = file.read_bytes().partition(b"\n")
+        head, _, rest = files.contents(file, _MAX_BYTES).partition(b"\n")
         said = json.loads(head)
         raw, at = rest[: said["size"]], said["size"]
         parts: dict[str, Content] = {}
@@ -58,7 +61,6 @@ def _name(policy: Path) -> str:
 
 def _head_of(file: Path) -> bytes:
     try:
-        with file.open("rb") as opened:
-            return opened.readline()
+        return files.contents(file, _MAX_BYTES).partition(b"\n")[0] + b"\n"
     except FileNotFoundError:
         return b""

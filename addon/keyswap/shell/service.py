@@ -8,6 +8,7 @@ import asyncio
 import ctypes
 import gc
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,10 +17,12 @@ from pathlib import Path
 
 from keyswap import policy as policies
 from keyswap.build import Built, Resources, build
+from keyswap.files import WAIT_S, aside, within
 from keyswap.hosts import Hosts
 from keyswap.limits.fields import fields
-from keyswap.model import Damage, Headers, Level, Upstream
-from keyswap.operations.fetching import signature
+from keyswap.model import Damage, Headers, Level, Refuse, Upstream
+from keyswap.operations.fetching import Signature, signature
+from keyswap.operations.findings import DocumentError
 from keyswap.shell import audit, gathering
 from keyswap.shell.admin import AdminListener, Keeping, Settings
 from keyswap.shell.bounds import Bounds
@@ -41,6 +44,10 @@ from keyswap.state import StateDirectory
 logger = logging.getLogger(__name__)
 
 WATCH_S = 0.5
+RELOAD_S = 60.0
+"""How long a reload may take before it has failed."""
+AGAIN_S = 5.0
+"""Until a policy that could not be read, for whatever reason that may pass, is read again though it has not changed."""
 URLS_S = 30.0
 """How often a document's URL is asked whether it has changed."""
 LAST_USED_S = 10.0
@@ -96,6 +103,30 @@ def settle() -> None:
     gc.freeze()
 
 
+class Unread(Damage):
+    """What could not be read just now."""
+
+
+class _Attempt:
+    """One reload, from which nobody may wait for an answer any more."""
+
+    given_up = False
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether what a reload failed of may end though no file changes: it is read again after a while."""
+    unavailable = isinstance(error, DocumentError) and error.finding.code == "unavailable"
+    return unavailable or isinstance(error, OSError | Unread | policies.PolicyUnread)
+
+
+def _looked(file: Path) -> Signature:
+    """A file's signature, if it comes in time."""
+    try:
+        return within(WAIT_S, lambda: signature(file))
+    except OSError:
+        return None
+
+
 class Service:
     """One gateway process."""
 
@@ -119,12 +150,15 @@ class Service:
         self.file = file.absolute()
         self.upstream = upstream
         self.reload_error: str | None = None
+        self.reloaded_at = time.time()
+        """When a policy was read last, whatever came of it, in epoch seconds."""
+        self._changed, self._again_at = False, 0.0
         self.listening: Callable[[], list[str]] = list
         self.traffic: Callable[[], gathering.Traffic] = lambda: gathering.Traffic(0, 0)
         self.counts = Counts()
         self.stopping = False
         self._terminal, self._certificate = terminal, certificate
-        before = signature(self.file)
+        before = _looked(self.file)
         self._keeps = not alone
         try:
             raw = None if resumes else policies.read(self.file)
@@ -140,10 +174,10 @@ class Service:
         audit.policy(self.resources.state.path, self.file, self.reload_error)
         if raw is not None:
             self._keep(raw, self.loaded)
-        self.previous = self.loaded
+        self._reading = threading.Lock()
+        self._unhealthy: Refuse | None = None
         self._kept = Kept(self.resources.state.path, self.loaded.built.policy.log.retain)
         self._keeping = Lines(str(self.resources.state.file(FOLDER)), self._kept, self._kept.close)
-        self._changed = False
         settle()
         self._tasks: list[asyncio.Task[None]] = []
         self._control: ControlSocket | None = None
@@ -196,10 +230,13 @@ class Service:
             finally:
                 documents.standing_in = None
             self.reload_error = self._told(error)
+            self._again_at = time.monotonic() + AGAIN_S if _may_pass(error) else 0.0
             logger.error("the policy that was in force stays so: %s", self.reload_error)
         return loaded
 
     def _told(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"{self.file}: it was not read, with its documents, within {RELOAD_S:g} s"
         return str(error) if isinstance(error, Damage) else f"{self.file}: {type(error).__name__} while reading it"
 
     def _keep(self, raw: bytes, loaded: Loaded) -> None:
@@ -215,7 +252,10 @@ class Service:
         """
         self.listening = listening
         self._tasks = [
+            asyncio.create_task(self._every(WATCH_S, self._tend), name="keyswap stores"),
             asyncio.create_task(self._every(WATCH_S, self._watch), name="keyswap watch"),
+            asyncio.create_task(self._every(WATCH_S, self._follow_certificate), name="keyswap certificate"),
+            asyncio.create_task(self._every(WATCH_S, self._follow), name="keyswap policy"),
             asyncio.create_task(self._every(URLS_S, self._ask_urls), name="keyswap documents"),
             asyncio.create_task(self._every(LAST_USED_S, self._keep_last_used), name="keyswap last used"),
         ]
@@ -264,52 +304,101 @@ class Service:
     async def _keep_last_used(self) -> None:
         await asyncio.to_thread(self.resources.flush)
 
+    def _tend(self) -> None:
+        """Look after the stores. Nothing else is done by this task: what waits elsewhere lets no lease lapse."""
+        now = time.time()
+        self.resources.tend(self.loaded.built, now)
+        refused = self.loaded.built.unhealthy(now)
+        if (refused is None) != (self._unhealthy is None):
+            if refused is not None:
+                logger.error("requests with a credential are refused until it can be used: %s", refused.reason)
+            else:
+                logger.warning("the key database can be used again")
+        self._unhealthy = refused
+
     async def _watch(self) -> None:
         if self._control is not None:
             await self._control.tend()
-        self.resources.tend(self.loaded.built, time.time())
-        if self._certificate is not None:
-            self._certificate.renew()
-        if self.files.due(self._changed):
-            self._changed = False
-            await self.reload()
         await self._tend_admin()
+
+    async def _follow_certificate(self) -> None:
+        if self._certificate is not None:
+            await aside(self._certificate.renew)
 
     async def _ask_urls(self) -> None:
         """Look whether documents that came from URLs say something else by now."""
-        if await asyncio.to_thread(self.resources.documents.changed):
+        if await aside(self.resources.documents.changed, RELOAD_S):
             self._changed = True
+
+    async def _follow(self) -> None:
+        """Reload when a file has changed, or could not be read a while ago."""
+        if self._again_at and time.monotonic() >= self._again_at:
+            self._changed, self._again_at = True, 0.0
+        wanted = self._changed
+        try:
+            due = await aside(lambda: self.files.due(wanted))
+        except OSError as error:
+            await self._failed(Unread(f"{self.file}: whether it has changed cannot be seen ({error.strerror})"))
+            return
+        if due:
+            self._changed = False
+            await self.reload()
 
     async def reload(self) -> None:
         """Take the policy file's new content, or keep the old policy and say why."""
-        before = self.loaded
+        before, attempt = self.loaded, _Attempt()
         try:
-            raw = await asyncio.to_thread(policies.read, self.file)
-            policy = await asyncio.to_thread(policies.parse, raw, str(self.file))
-            after = await asyncio.to_thread(self._load, policy, before)
+            raw, after, whole = await aside(lambda: self._read_anew(before, attempt), RELOAD_S)
         except Exception as error:  # noqa: BLE001 (whatever it is, the old policy stays, and says so)
-            self.reload_error = self._told(error)
-            self.counts.reloads_refused += 1
-            logger.error("the old policy stays in force: %s", self.reload_error)
-            await asyncio.to_thread(audit.policy, self.resources.state.path, self.file, self.reload_error)
+            attempt.given_up = True
+            await self._failed(error)
             return
-        if not self.files.unchanged():  # it may have been half written when it was read: soon it will be again
+        if not whole:  # it may have been half written when it was read: soon it will be again
             self._changed = True
             if after.log is not before.log:
                 after.log.close()
             return
-        self.reload_error = None
+        await self._take(before, after, raw)
+
+    def _read_anew(self, before: Loaded, attempt: "_Attempt") -> tuple[bytes, Loaded, bool]:
+        """Read policy and documents, one attempt at a time, on a thread of its own; and whether no file changed."""
+        with self._reading:
+            raw = policies.read(self.file)
+            after = self._load(policies.parse(raw, str(self.file)), before)
+        if attempt.given_up and after.log is not before.log:
+            after.log.close()
+        return raw, after, self.files.unchanged()
+
+    async def _failed(self, error: Exception) -> None:
+        """Keep the old policy, and say why. What may pass by itself is tried again, and told once."""
+        known, self.reload_error = self.reload_error, self._told(error)
+        self.reloaded_at = time.time()
+        if _may_pass(error):
+            self._again_at = time.monotonic() + AGAIN_S
+            if self.reload_error == known:
+                return
+        self.counts.reloads_refused += 1
+        logger.error("the old policy stays in force: %s", self.reload_error)
+        with suppress(OSError):
+            await aside(lambda: audit.policy(self.resources.state.path, self.file, self.reload_error))
+
+    async def _take(self, before: Loaded, after: Loaded, raw: bytes) -> None:
+        """Put a policy in force."""
+        self.reload_error, self._again_at = None, 0.0
+        self.reloaded_at = time.time()
         self.counts.reloads_taken += 1
-        self.previous, self.loaded = before, after
+        self.loaded = after
         settle()
         if after.log is not before.log:
             before.log.close()
-        if self._kept.retain != policy.log.retain:
-            self._kept.retain = policy.log.retain
+        retain = after.built.policy.log.retain
+        if self._kept.retain != retain:
+            self._kept.retain = retain
             self._keeping.nudge()
         logger.warning("policy %s is in force", self.file)
-        await asyncio.to_thread(self._keep, raw, after)
-        await asyncio.to_thread(audit.policy, self.resources.state.path, self.file, None)
+        with suppress(OSError):
+            await aside(lambda: self._keep(raw, after))
+            await aside(lambda: audit.policy(self.resources.state.path, self.file, None))
 
     def record(self, line: Line) -> None:
         """Keep a decision, and count it: the only place where that is done.
@@ -336,7 +425,10 @@ class Service:
 
     async def readiness(self) -> Mapping[str, str]:
         """Why it is not ready, by what is amiss; nothing: it is."""
-        return gathering.not_ready(self.loaded.built, self.stopping, time.time())
+        found = gathering.not_ready(self.loaded.built, self.stopping, time.time())
+        if self.reload_error is not None:
+            found["policy"] = "the last reload was refused, the policy before it is in force: `keyswap status` says why"
+        return found
 
     @property
     def keeping(self) -> Keeping:
@@ -349,5 +441,5 @@ class Service:
         return {"body": found.body.decode(), "etag": found.etag, "max_age_s": found.max_age_s}
 
     def is_upstream(self, host: str, port: int) -> bool:
-        """Whether the policy in force, or the one before it, sends requests to this address."""
-        return (host, port) in self.loaded.addresses or (host, port) in self.previous.addresses
+        """Whether the policy in force sends requests to this address."""
+        return (host, port) in self.loaded.addresses

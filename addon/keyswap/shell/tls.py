@@ -7,8 +7,12 @@ that cannot be used stops the start, and never replaces one in use.
 import logging
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
 
+from keyswap import files
 from keyswap.model import Damage
 
 logger = logging.getLogger(__name__)
@@ -16,6 +20,7 @@ logger = logging.getLogger(__name__)
 _PROTOCOLS = (b"h2", b"http/1.1")
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _NO_RENEGOTIATION = 1 << 30
+_MAX_BYTES = 1 << 20
 
 
 class Certificate:
@@ -24,7 +29,8 @@ class Certificate:
     def __init__(self, chain: Path, key: Path) -> None:
         """Read them. Raises Damage."""
         self._files = (chain.absolute(), key.absolute())
-        self._seen = self._signature()
+        self._seen, self._again = self._signature(), False
+        self._complaint: str | None = None
         self._context = self._read()
 
     def connection(self) -> SSL.Connection:
@@ -34,44 +40,65 @@ class Certificate:
         return made
 
     def renew(self) -> None:
-        """Take changed files, if they can be used; connections that are open keep what they have."""
+        """Take changed files, if they can be used; connections that are open keep what they have.
+
+        It may be done on any thread, one at a time: files are waited for.
+        """
         seen = self._signature()
-        if seen == self._seen:
+        if seen == self._seen and not self._again:
             return
-        self._seen = seen
+        self._seen, self._again = seen, False
         try:
             self._context = self._read()
+        except Unread as damage:
+            self._again = True  # a file that did not come is asked for until it does
+            self._complain(damage)
         except Damage as damage:
-            logger.error("the old certificate stays: %s", damage)
+            self._complain(damage)
         else:
+            self._complaint = None
             logger.warning("certificate %s is in use", self._files[0])
+
+    def _complain(self, damage: Damage) -> None:
+        if str(damage) != self._complaint:
+            logger.error("the old certificate stays: %s", damage)
+        self._complaint = str(damage)
 
     def _signature(self) -> list[tuple[int, int] | None]:
         return [_changed(file) for file in self._files]
 
     def _read(self) -> SSL.Context:
         chain, key = self._files
-        for file in self._files:
-            try:
-                file.open("rb").close()
-            except OSError as error:
-                raise Damage(f"{file} cannot be read ({error.strerror}): --tls-cert and --tls-key name PEM") from error
+        texts = [_text(file) for file in self._files]
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        context.set_passwd_cb(lambda *_: b"")  # otherwise an encrypted key asks on the terminal
         try:
-            context.use_certificate_chain_file(str(chain))
-        except SSL.Error as error:
+            first, *others = load_pem_x509_certificates(texts[0])
+            context.use_certificate(first)
+            for one in others:
+                context.add_extra_chain_cert(one)
+        except (SSL.Error, ValueError, UnsupportedAlgorithm) as error:
             raise Damage(f"{chain} holds no PEM certificate chain, the server's own first") from error
         try:
-            context.use_privatekey_file(str(key))
+            context.use_privatekey(load_pem_private_key(texts[1], None))  # type: ignore[arg-type]
             context.check_privatekey()
-        except SSL.Error as error:
+        except (SSL.Error, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise Damage(f"{key} holds no unencrypted PEM private key of the certificate in {chain}") from error
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_cipher_list(_CIPHERS)
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_COMPRESSION | _NO_RENEGOTIATION)
         context.set_alpn_select_callback(_select)
         return context
+
+
+class Unread(Damage):
+    """A file that could not be read just now."""
+
+
+def _text(file: Path) -> bytes:
+    try:
+        return files.contents(file, _MAX_BYTES)
+    except OSError as error:
+        raise Unread(f"{file} cannot be read ({error.strerror}): --tls-cert and --tls-key name PEM files") from error
 
 
 def _select(_connection: SSL.Connection, offered: list[bytes]) -> bytes:

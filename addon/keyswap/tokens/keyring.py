@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from keyswap import files
 from keyswap.model import Damage
 from keyswap.state import SIGNING, Epochs, StateDirectory
 from keyswap.tokens.ring import KEEP_S, ended, merged, parse, takeover, text_of
@@ -22,6 +23,7 @@ __all__ = ["KEEP_S", "LEAD_S", "Keyring"]
 LEAD_S = 600
 """A new key is published this long before it signs: longer than the key set is cached (RFC 9111 `max-age`)."""
 _FILE = "signing.json"
+_MAX_BYTES = 4 << 20
 
 logger = logging.getLogger(__name__)
 
@@ -193,17 +195,16 @@ class Keyring:
     def _read(self) -> tuple[SigningKey, ...]:
         file = self._state.file(_FILE)
         try:
-            text = file.read_text(encoding="utf-8")
+            text = files.text(file, _MAX_BYTES)
         except FileNotFoundError:
             if self._ring:
                 raise Damage(
                     f"{file} is gone: restore it from a backup, or restart the gateway for a new key"
                 ) from None
             return ()
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is no UTF-8"
+        except OSError as error:
             mend = "give this user read and write, or restore it from a backup"
-            raise Damage(f"{file} cannot be read ({why}): {mend}") from error
+            raise Damage(f"{file} cannot be read ({error.strerror}): {mend}") from error
         return tuple(sorted(parse(text, str(file)), key=lambda key: (key.created_at, key.signs_from, key.kid)))
 
     def _load_one(self, key: SigningKey) -> LoadedKey:
