@@ -193,6 +193,10 @@ NEARLY = [
     "/Admin/users", "/ADMIN/USERS", "/admin/users/", "/admin/users.", "/admin./users", "/admin/users%20", "/admin%20/users",
     "/admin/users%2e", "/admin/users...", "/admin/users.%20.", "/%41dmin/users", "/admin/user%53", "/pets/1/", "/PETS/1",
     "/pets/1./", "/Health", "/health/", "/pet%73/", "/admin/users/.%20",
+    "/admin/users.json", "/admin/users.tar.gz", "/index.php/admin/users", "/admin/index.php/users", "/app.PHP/Health",
+    "/admin/users%3f", "/admin/users%3Fx/y", "/admin/users%23", "/admin/users::$DATA", "/admin/users%3A%3A%24data",
+    "/admin/users%E2%80%8B", "/adm%C2%ADin/users", "/%EF%BD%81dmin/users", "/admin/%20users", "/admin/users%C2%A0",
+    "/admin%EF%BC%8Fusers", "/x/%EF%BC%8E%EF%BC%8E/admin/users", "/admin/user%C5%BF", "/health.html",
 ]  # fmt: skip
 
 
@@ -264,6 +268,23 @@ def test_a_closed_prefix_is_closed_however_it_is_written(tmp_path: Path) -> None
         assert refused(made, "GET", target).code is Code.NO_SUCH_OPERATION, target
     for target in ("/x", "/admin/open/x", "/admins", "/ops", "/ops/y"):
         assert found(made, "GET", target).path == "", target
+
+
+def test_an_undocumented_path_is_nothing_else_behind_its_prefix(tmp_path: Path) -> None:
+    """What an upstream gets without a prefix is none of its other documents' paths, nor under a prefix they close."""
+    text = """openapi:
+  - {spec: api.yaml, prefix: /a, strip_prefix: true, undocumented: authenticated}
+  - {spec: two.yaml}
+  - {spec: two.yaml, prefix: /shut}
+  - {spec: far.yaml, prefix: /far, upstream: "http://127.0.0.1:9001", audience: far}
+"""
+    one, two, far = ("openapi: 3.1.0\npaths: {%s: {get: {}}}" % path for path in ("/x", "/admin", "/distant"))
+    made = catalogue("audience: near\n" + text, tmp_path, api=one, two=two, far=far)
+    assert not made.errors
+    for target in ("/a/admin", "/a/Admin", "/a/admin.", "/a/admin.json", "/a/%61dmin/", "/a/shut/x", "/a/SHUT", "/a/X"):
+        assert refused(made, "GET", target).code is Code.NO_SUCH_OPERATION, target
+    for target in ("/a/other", "/a/distant", "/a/far/distant", "/a/shuts", "/a"):
+        assert found(made, "POST", target).path == "", target
 
 
 def test_an_undocumented_path_costs_time_in_proportion_to_its_length(tmp_path: Path) -> None:

@@ -23,8 +23,6 @@ STEPS = 400_000
 """How long templates that may be near each other are looked for at load; beyond it each path is looked at."""
 MOST = 24
 """Rivals of one operation that are compared in one pass."""
-_CLEAN = re.compile(rb"[A-Za-z0-9_~!$&'()*+,:=@/-]+")
-"""Decoded paths of one shape, whatever a backend drops of them."""
 _ODD = re.compile(
     rb"[?#\\]|/[. \t]+(?:/|\Z)|\.(?:php\d?|phtml|fcgi|cgi|pl|dll|cfm|aspx?|jsp)(?:[. \t:][^/]*)?(?:/|\Z)", re.IGNORECASE
 )
@@ -67,14 +65,15 @@ class Rivals:
         if escaped and (other := self._undecoded(method, path, operation)) is not None:
             return _refused(operation, other.name)
         known = self._known.get(operation)
-        if known is None:
+        odd = escaped or b"." in path
+        if known is None or (known.near is None and not odd):
             return None
         behind = b"/" + path.split(b"/", operation.stripped + 1)[-1] if operation.stripped else path
         decoded = unquote_to_bytes(behind) if escaped else behind
         if escaped and (not decoded.isascii() or decoded.count(b"/") != behind.count(b"/")):
             return self._looked_at(method, behind, known)
         near = known.near is not None and known.near.fullmatch(decoded)
-        if near or (not _CLEAN.fullmatch(decoded) and _ODD.search(decoded)):
+        if near or (odd and _ODD.search(decoded)):
             return self._looked_at(method, behind, known)
         return None
 
@@ -205,7 +204,7 @@ class _Search:
         for text, part in zip(_texts(template), template.parts, strict=True):
             after: set[State] = set()
             for state in states:
-                self._left -= 1 + len(state.literals) + len(state.mixed)
+                self._left -= 1 + len(state.mixed) + (len(state.literals) if part.rank != LITERAL else 0)
                 if self._left < 0:
                     return set()
                 after.update(self._under(state) if part.rank == SEVERAL else _nexts(state, text, part))
