@@ -278,7 +278,7 @@ def test_an_undocumented_path_is_nothing_else_behind_its_prefix(tmp_path: Path) 
   - {spec: two.yaml, prefix: /shut}
   - {spec: far.yaml, prefix: /far, upstream: "http://127.0.0.1:9001", audience: far}
 """
-    one, two, far = ("openapi: 3.1.0\npaths: {%s: {get: {}}}" % path for path in ("/x", "/admin", "/distant"))
+    one, two, far = (f"openapi: 3.1.0\npaths: {{{path}: {{get: {{}}}}}}" for path in ("/x", "/admin", "/distant"))
     made = catalogue("audience: near\n" + text, tmp_path, api=one, two=two, far=far)
     assert not made.errors
     for target in ("/a/admin", "/a/Admin", "/a/admin.", "/a/admin.json", "/a/%61dmin/", "/a/shut/x", "/a/SHUT", "/a/X"):
