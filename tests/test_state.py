@@ -1,12 +1,14 @@
 """The state directory and its epochs."""
 
 import multiprocessing
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
 from keyswap.model import Damage
-from keyswap.state import KEYS, SIGNING, Epochs, StateDirectory
+from keyswap.state import KEYS, SIGNING, Epochs, NotOurs, StateDirectory
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -33,6 +35,48 @@ def test_rights_are_made_right(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir(mode=0o755)
     StateDirectory(tmp_path / "s").open()
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o700
+
+
+def test_nobody_elses_directory_is_closed(tmp_path: Path) -> None:
+    """One that holds other files keeps its rights and gets none of ours; the error says what to do. Ours is closed."""
+    theirs = tmp_path / "project"
+    theirs.mkdir(mode=0o755)
+    (theirs / "notes.txt").touch()
+    with pytest.raises(Damage, match=f"chmod 700 {theirs}"):
+        StateDirectory(theirs).open()
+    assert theirs.stat().st_mode & 0o777 == 0o755 and [one.name for one in theirs.iterdir()] == ["notes.txt"]
+    for ours in (tmp_path / ".keyswap", tmp_path / "copied"):
+        ours.mkdir(mode=0o755)
+        (ours / "policy.yaml").touch()
+        (tmp_path / "copied" / "pepper").touch() if ours.name == "copied" else None
+        StateDirectory(ours).open()
+        assert ours.stat().st_mode & 0o777 == 0o700
+    theirs.chmod(0o700)
+    StateDirectory(theirs).open()
+    theirs.chmod(0o1777)
+    with pytest.raises(Damage, match="everybody may make files in it"):
+        StateDirectory(theirs).open()
+
+
+def test_another_users_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may not use it hears whose it is."""
+    mine = pwd.getpwuid(os.geteuid()).pw_name
+    state = StateDirectory(tmp_path / "s").open()
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(NotOurs, match=f"belongs to the user {mine}") as caught:
+        state.open()
+    assert caught.value.owner == mine
+
+
+def test_what_is_not_there_is_not_made(tmp_path: Path) -> None:
+    """Whoever only looks makes nothing."""
+    with pytest.raises(Damage, match="mistyped"):
+        StateDirectory(tmp_path / "s").seen()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for act in (StateDirectory(tmp_path / "file").seen, StateDirectory(tmp_path / "file").open):
+        with pytest.raises(Damage, match="directory"):
+            act()
 
 
 def _bump(folder: Path, times: int) -> None:

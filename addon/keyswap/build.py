@@ -135,6 +135,11 @@ class Resources:
         for store in list(self._stores.values()):
             store.flush()
 
+    def forget_uses(self) -> None:
+        """Whoever only explains has used no key."""
+        for keys in self._sqlite.values():
+            keys.used.waiting.clear()
+
     async def release(self) -> None:
         """Give the limit stores back: nothing is in flight any more."""
         for task in self._tending.values():

@@ -1,12 +1,14 @@
 """The state directory: its files are the owner's alone, and its epochs tell every process what has changed.
 
-Law: the directory is 0700 and each file 0600, whatever the umask; a file is replaced whole or not at all. An epoch is a
-counter in shared memory (an mmap of `epoch`): a writer bumps it after its commit, readers compare an integer a request.
+Law: the directory is 0700 and each file 0600, whatever the umask; a file is replaced whole or not at all. Nobody else's
+directory is closed: only one that keyswap has made, or that is empty. An epoch is a counter in shared memory (an mmap
+of `epoch`): a writer bumps it after its commit, readers compare an integer a request.
 """
 
 import fcntl
 import mmap
 import os
+import pwd
 import stat
 import struct
 from contextlib import suppress
@@ -16,6 +18,11 @@ from keyswap.model import Damage
 
 KEYS, SIGNING, REMOTE = 0, 1, 2
 """The epochs: key database (with the block list), signing keys, what WorkOS said has changed."""
+
+_OURS = ("pepper", "keys.db", "signing.json", "epoch")
+"""Files by which a state directory is known."""
+_HOME = ".keyswap"
+"""The name of the directory that is used where none is named."""
 
 _EPOCHS = 8
 _WORD = struct.calcsize("Q")
@@ -31,6 +38,32 @@ def default_policy() -> Path:
     return Path(os.environ.get("KEYSWAP_POLICY") or "~/.keyswap/policy.yaml").expanduser()
 
 
+class NotOurs(Damage):
+    """The state directory is another user's. `owner` is that one's name."""
+
+    def __init__(self, path: Path, owner: str) -> None:
+        super().__init__(f"state directory {path} belongs to the user {owner}, whose alone it is: run this as {owner}")
+        self.owner = owner
+
+
+def owner_of(path: Path) -> str | None:
+    """Whose a directory is that this user may not use, as far as can be seen; None: it is this user's, or not there."""
+    for one in (path, *path.absolute().parents):
+        try:
+            found = one.stat().st_uid
+        except PermissionError:
+            continue
+        except OSError:
+            return None
+        if found == os.geteuid() or (one != path and found == 0):
+            return None
+        try:
+            return pwd.getpwuid(found).pw_name
+        except KeyError:
+            return f"#{found}"
+    return None
+
+
 class StateDirectory:
     """The directory that holds everything the gateway remembers. Copied as a whole, it is a backup."""
 
@@ -42,17 +75,52 @@ class StateDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             found = self.path.stat()
-            if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX:
-                raise PermissionError("it is not this user's own")
-            if stat.S_IMODE(found.st_mode) != 0o700:
+            if found.st_uid != os.geteuid():
+                raise NotOurs(self.path, owner_of(self.path) or f"#{found.st_uid}")
+            if found.st_mode & stat.S_ISVTX:
+                raise PermissionError("everybody may make files in it")
+            mode = stat.S_IMODE(found.st_mode)
+            if mode != 0o700 and not self._may_close():
+                raise Damage(
+                    f"state directory {self.path} holds other files and is open to others (mode {mode:o}): keyswap "
+                    f"closes no directory but its own. Name a new or an empty one, as {self.path / 'keyswap'}, or "
+                    f"close this one yourself: chmod 700 {self.path}"
+                )
+            if mode != 0o700:
                 self.path.chmod(0o700)
             if not os.access(self.path, os.W_OK | os.X_OK):
-                raise PermissionError("not writable")
+                raise PermissionError("this user may not write into it")
+        except FileExistsError as error:
+            raise Damage(f"state directory {self.path} cannot be used (it is no directory): name another") from error
         except OSError as error:
+            owner = owner_of(self.path) if isinstance(error, PermissionError) else None
+            if owner is not None:
+                raise NotOurs(self.path, owner) from error
             raise Damage(
-                f"state directory {self.path} cannot be used ({error.strerror or error}): make it writable for this "
-                "user, or name another with --state, --set keyswap_state or $KEYSWAP_STATE"
+                f"state directory {self.path} cannot be used ({error.strerror or error}): name a directory of this "
+                "user's own with --state, --set keyswap_state or $KEYSWAP_STATE"
             ) from error
+        return self
+
+    def _may_close(self) -> bool:
+        """Whether keyswap made it, or nothing is in it."""
+        if self.path.name == _HOME or any(self.file(name).exists() for name in _OURS):
+            return True
+        return all(one.name == "lost+found" for one in self.path.iterdir())
+
+    def seen(self) -> "StateDirectory":
+        """The same, which nothing is made in or changed of. Raises Damage when it is not there or may not be seen."""
+        try:
+            found = self.path.stat()
+            known = stat.S_ISDIR(found.st_mode) and os.access(self.path, os.R_OK | os.X_OK)
+            if not known and stat.S_ISDIR(found.st_mode):
+                raise PermissionError("this user may not look into it")
+        except PermissionError as error:
+            raise NotOurs(self.path, owner_of(self.path) or "root") from error
+        except OSError:
+            known = False
+        if not known:
+            raise Damage(f"there is no state directory {self.path}: is --state mistyped? A gateway or a key makes it")
         return self
 
     def file(self, name: str) -> Path:

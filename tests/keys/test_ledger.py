@@ -3,6 +3,7 @@
 import hashlib
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -136,6 +137,29 @@ def test_import(parts: Parts) -> None:
         assert isinstance(parts.ask(value), Principal)
 
 
+@pytest.mark.parametrize("cell", ["a;b", '"a,b"', "a b", '" a ;; b, "', '"a\n\tb"', '"a, b"'])
+def test_lists_in_csv(parts: Parts, cell: str) -> None:
+    """Semicolons, commas and blanks separate the permissions of a key in CSV: never one slug of several."""
+    text = f"value,org,permissions\nsk_one_123456789,org_1,{cell}\n"
+    (key,) = parts.ledger.import_rows(parse_import(text, "k.csv"), NOW)
+    assert key.permissions == ("a", "b")
+
+
+@pytest.mark.parametrize("slug", ["a,b", "a;b", "a|b", "a b", "a\tb", "a\u2003b", "a\nb"])
+@pytest.mark.parametrize("field", ["permissions", "roles"])
+def test_a_slug_holds_no_separator(parts: Parts, slug: str, field: str) -> None:
+    """Several slugs that were written as one are refused, by create and update, and the error says how to write them."""
+    key, _ = parts.ledger.create(now=NOW, org_id="o")
+    given: Any = {field: [slug]}
+    for act in (
+        lambda: parts.ledger.create(now=NOW, org_id="o", **given),
+        lambda: parts.ledger.update(key.id, now=NOW, **given),
+    ):
+        with pytest.raises(ValueError, match="once for each") as caught:
+            act()
+        assert slug not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "name", "line", "field"),
     [
@@ -143,7 +167,9 @@ def test_import(parts: Parts) -> None:
         (CSV + "sk_x_1234567890,,,\n", "k.csv", 4, "org"),
         (CSV + "sk_x_1234567890,o,,tomorrow\n", "k.csv", 4, "expires_at"),
         (CSV + "sk_x_1234567890,o,,2001-01-01\n", "k.csv", 4, "expires_at"),
-        (CSV + "sk_x_1234567890,o,a b,\n", "k.csv", 4, "permissions"),
+        (CSV + "sk_x_1234567890,o,a|b,\n", "k.csv", 4, "permissions"),
+        ('{"value": "sk_x_1234567890", "org": "o", "permissions": ["a,b"]}', "k", 1, "permissions"),
+        ('{"value": "sk_x_1234567890", "org": "o", "roles": ["a;b"]}', "k", 1, "roles"),
         (CSV + "sk_x_1234567890,o\n", "k.csv", 4, None),
         ("sk_x_1234567890,org\n", "k.csv", 1, "number 1"),
         ("value,value,org\n", "k.csv", 1, "value"),

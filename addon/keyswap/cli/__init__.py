@@ -5,6 +5,7 @@ that says what to do. A key never stands in an argument list, and is shown once,
 """
 
 import platform
+import shlex
 import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -12,8 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from keyswap import __version__
-from keyswap.cli.output import printable
+from keyswap.cli.output import again, printable
 from keyswap.model import Damage
+from keyswap.state import NotOurs
 
 COMMANDS = {
     "serve": "gateway",
@@ -63,6 +65,8 @@ def main() -> None:
     """Run a command line."""
     try:
         cli(prog_name="keyswap")
+    except NotOurs as error:
+        sys.exit(_say(f"{error}: sudo -u {shlex.quote(error.owner)} {again()}", 3))
     except Damage as error:
         sys.exit(_say(str(error), 3))
     except ValueError as error:

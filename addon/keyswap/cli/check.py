@@ -6,6 +6,7 @@ Law: nothing runs and nothing is changed, but for what `--push` creates in WorkO
 
 import re
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -16,15 +17,20 @@ from keyswap import limiting
 from keyswap import policy as policies
 from keyswap.build import catalogue, located
 from keyswap.cli.agreeing import Agreement, agree
-from keyswap.cli.output import Setting, common, printable
+from keyswap.cli.keys import opened
+from keyswap.cli.known import near, unknown_to
+from keyswap.cli.output import Setting, common, counted, printable
+from keyswap.keys.pepper import DATABASE
 from keyswap.limits.step import Rule
-from keyswap.model import Upstream
+from keyswap.model import Damage, Upstream
 from keyswap.operations import lint, schemas
 from keyswap.operations.catalogue import Catalogue, Entry
 from keyswap.operations.fetching import Documents
 from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.parsing import Lines
 from keyswap.policy import Policy, PolicyError, parse_upstream
+from keyswap.shell.telling import required
+from keyswap.state import StateDirectory
 
 _NOWHERE = Upstream("http", "unknown.invalid", 80)
 
@@ -40,8 +46,11 @@ def check(setting: Setting, strict: bool, workos: bool, push: bool) -> None:
         raise click.UsageError("--push creates permissions in WorkOS: give --workos with it")
     if not setting.policy.exists():
         policies.load(setting.policy)  # says what to do
+    if "--state" in setting.named:
+        StateDirectory(setting.state).seen()
     documents = Documents(None)
     found = _looked_at(setting, documents)
+    found.warnings.extend(_of_keys(setting, found))
     agreed = agree(found.policy, found.catalogue, push) if workos and found.policy is not None else None
     missing = [located(finding, setting.policy) for finding in agreed.missing.values()] if agreed is not None else []
     lines_of = _Lines(documents)
@@ -70,7 +79,7 @@ def _print(
         ]
         setting.table(answer, ("METHOD", "PATH", "REQUIRES", "FROM", "LIMITS", "OPERATION"), rows)
     lines = [f"error [{one.code}] {one.text}" for one in told] + [f"warning [{one.code}] {one.text}" for one in noted]
-    ended = f"{len(told)} errors, {len(noted)} warnings in {setting.policy}"
+    ended = f"{counted(len(told), 'error')}, {counted(len(noted), 'warning')} in {setting.policy}"
     setting.print(answer, *lines, *(agreed.lines() if agreed is not None else ()), ended)
 
 
@@ -106,6 +115,33 @@ def _looked_at(setting: Setting, documents: Documents) -> _Looked:
     errors = [located(finding, setting.policy) for finding in (*found, *_schemas(policy, operations))]
     warnings = [located(finding, setting.policy) for finding in (*_open(policy), *lint.warnings(operations))]
     return _Looked(errors, warnings, policy, operations, tuple(limiting.rules(policy)))
+
+
+def _of_keys(setting: Setting, found: _Looked) -> Iterable[Finding]:
+    """What keys of this state directory name that neither policy nor document knows."""
+    policy, file = found.policy, setting.state / DATABASE
+    if policy is None or policy.api_keys.source != "sqlite":
+        return
+    try:
+        if not file.exists():
+            return
+        with opened(setting, reads=True) as ledger:
+            tallied = ledger.tallied(time.time())
+    except (OSError, Damage) as error:
+        message = f"the keys in {setting.state} cannot be looked at: {error}"
+        yield Finding("keys-unseen", message, str(setting.policy), None, None, "run this as their owner")
+        return
+    slugs = required(found.catalogue)
+    plans, permissions = unknown_to(policy, slugs, tallied)
+    for plan, count in sorted(plans.items()):
+        message = f"{counted(count, 'key')} {'has' if count == 1 else 'have'} the plan {plan}, which the policy lacks"
+        remedy = f"write it under `plans`, or change them: {setting.command('keys', 'update', 'ID', '--plan', 'NAME')}"
+        yield Finding("unknown-plan", message + near(plan, policy.plans), str(setting.policy), None, None, remedy)
+    for slug, count in sorted(permissions.items()):
+        message = f"{counted(count, 'key')} {'has' if count == 1 else 'have'} the permission {slug}"
+        message += f", which no operation requires{near(slug, slugs)}"
+        remedy = f"change them: {setting.command('keys', 'update', 'ID', '--permission', 'SLUG')}, or require it"
+        yield Finding("unknown-permission", message, str(setting.policy), None, None, remedy)
 
 
 def _schemas(policy: Policy, operations: Catalogue) -> Iterable[Finding]:

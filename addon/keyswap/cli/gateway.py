@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +131,7 @@ def explain(setting: Setting, method: str | None, path: str | None, key: str | N
         answer = _decided(setting, method, path, key)
     else:
         raise click.UsageError("give METHOD and PATH, or --request-id ID")
-    _print_explanation(setting, answer)
+    _print_explanation(setting, setting.pasteable(answer))
     sys.exit(0 if answer["decision"] == "admit" else 1)
 
 
@@ -225,6 +225,8 @@ def status(setting: Setting) -> None:
     if answer is None:
         answer = without_gateway(setting, _standing_of)
         answer = {"running": False, **answer, "policy": {"file": str(setting.policy)}}
+        if "database" in answer["keys"]:
+            answer["keys"]["database"] = str(setting.state / "keys.db")
         if answer["limits"]["store"] != "local":
             answer["limits"] |= {"healthy": None, "reason": "no gateway runs that would ask it"}
     keys, tokens = answer["keys"], answer["tokens"]
@@ -255,16 +257,28 @@ def _standing_of(built: "Built", _resources: "Resources") -> dict[str, Any]:
     return telling.standing(built, time.time())
 
 
-def without_gateway(setting: Setting, use: Callable[["Built", "Resources"], dict[str, Any]]) -> dict[str, Any]:
-    """What can be known from policy and state directory alone. What builds a gate is imported by who needs one."""
-    from keyswap.build import Resources, build
+def without_gateway(
+    setting: Setting, use: Callable[["Built", "Resources"], dict[str, Any]], changes: bool = False
+) -> dict[str, Any]:
+    """What can be known from policy and state directory alone; nothing is made there unless `use` changes something.
 
+    What builds a gate is imported by who needs one.
+    """
+    from keyswap.build import Resources, build
+    from keyswap.cli.glance import glanced
+
+    if not changes:
+        StateDirectory(setting.state).seen()
     if not setting.policy.exists():
         raise Damage(
             f"no gateway runs on {setting.state}, and there is no policy {setting.policy}: name one by --policy"
         )
     policy = policies.load(setting.policy)
-    with closing(Resources(StateDirectory(setting.state).open())) as resources:
+    directory = nullcontext(StateDirectory(setting.state).open()) if changes else glanced(setting.state)
+    with directory as state, closing(Resources(state)) as resources:
         nowhere = Upstream("http", "unknown.invalid", 80) if policy.upstream is None else None
         built = build(policy, resources, nowhere, time.time(), False, setting.policy)
-        return use(built, resources)
+        try:
+            return use(built, resources)
+        finally:
+            resources.forget_uses()

@@ -3,10 +3,11 @@
 Law: a change is effective at the next request of every gateway on this machine when the command returns.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import click
 
 from keyswap import policy as policies
 from keyswap.cli import elsewhere
-from keyswap.cli.output import Setting, common, from_stdin, printable, read_input
+from keyswap.cli.glance import glanced
+from keyswap.cli.known import Known, known, note
+from keyswap.cli.output import Setting, common, counted, from_stdin, printable, read_input
 from keyswap.keys.importing import parse_import
 from keyswap.keys.key import Key, state
 from keyswap.keys.ledger import Ledger
@@ -32,22 +35,26 @@ def keys() -> None:
 
 
 @contextmanager
-def opened(setting: Setting) -> Iterator[Ledger]:
-    """The ledger of the state directory."""
-    directory = StateDirectory(setting.state).open()
+def opened(setting: Setting, reads: bool = False) -> Iterator[Ledger]:
+    """The ledger of the state directory; `reads`: nothing is made there."""
+    opening = glanced(setting.state) if reads else nullcontext(StateDirectory(setting.state).open())
     prefix = policies.load(setting.policy).api_keys.prefix if setting.policy.exists() else "ksw"
-    epochs = Epochs(directory)
-    try:
-        with Ledger(directory, epochs, Pepper.load(directory), prefix) as ledger:
-            yield ledger
-    finally:
-        epochs.close()
+    with (
+        opening as directory,
+        closing(Epochs(directory)) as epochs,
+        Ledger(directory, epochs, Pepper.load(directory), prefix) as ledger,
+    ):
+        yield ledger
 
 
-def note_plan(setting: Setting, plan: str | None) -> None:
-    """Say so when the policy does not know a key's plan."""
-    if plan is not None and setting.policy.exists() and plan not in policies.load(setting.policy).plans:
-        click.echo(f"{setting.policy} has no plan {printable(plan)}: such a key has the limits of everybody", err=True)
+def note_place(setting: Setting, known: Known | None) -> None:
+    """Say where keys were made, to who named no place and may run the gateway elsewhere."""
+    named = "--state" in setting.named or "KEYSWAP_STATE" in os.environ
+    if not named and (known is None or not known.running):
+        click.echo(
+            f"made in {setting.state}, where no gateway runs: one that runs with another --state does not know it",
+            err=True,
+        )
 
 
 def audited(setting: Setting, action: str, target: str | None, **detail: object) -> None:
@@ -125,8 +132,8 @@ def described(command: Callable[..., None]) -> Callable[..., None]:
                 "--user", metavar="USER", help="The user it acts for; without one it is the organization's own."
             ),
             click.option("--name", metavar="NAME", help="What people call it."),
-            click.option("--permission", "permissions", multiple=True, metavar="SLUG", help="May be given many times."),
-            click.option("--role", "roles", multiple=True, metavar="SLUG", help="May be given many times."),
+            click.option("--permission", "permissions", multiple=True, metavar="SLUG", help="Once for each."),
+            click.option("--role", "roles", multiple=True, metavar="SLUG", help="Once for each."),
             click.option("--plan", metavar="NAME", help="The plan whose limits it has."),
             click.option("--expires-in", type=Span(), metavar="30d", help="How long it is good for; default: no end."),
             click.option("--allow-ip", multiple=True, metavar="CIDR", help="Only from there. May be given many times."),
@@ -168,11 +175,13 @@ def create(setting: Setting, /, env: str, **given: Any) -> None:
         raise click.UsageError("--org is required: every key belongs to an organization")
     now = time.time()
     elsewhere.note(setting)
-    note_plan(setting, given["plan"])
+    found = known(setting)
     with opened(setting) as ledger:
         key, value = ledger.create(now=now, env=env, **changes(now, **given))
         audited(setting, "key.created", key.id, **said(key))
         show_one(setting, ledger, key, value)
+    note(found, [key.plan], key.permissions)
+    note_place(setting, found)
 
 
 @keys.command("list")
@@ -180,7 +189,7 @@ def create(setting: Setting, /, env: str, **given: Any) -> None:
 @common
 def list_(setting: Setting, org: str | None) -> None:
     """All keys, or an organization's."""
-    with opened(setting) as ledger:
+    with opened(setting, reads=True) as ledger:
         show_list(setting, ledger, ledger.list(org))
 
 
@@ -189,7 +198,7 @@ def list_(setting: Setting, org: str | None) -> None:
 @common
 def show(setting: Setting, key_id: str) -> None:
     """One key."""
-    with opened(setting) as ledger:
+    with opened(setting, reads=True) as ledger:
         show_one(setting, ledger, ledger.get(key_id))
 
 
@@ -202,7 +211,6 @@ def show(setting: Setting, key_id: str) -> None:
 def update(setting: Setting, /, key_id: str, enable: bool | None, clear: tuple[str, ...], **given: Any) -> None:
     """Change what is given of a key, and leave the rest."""
     now = time.time()
-    note_plan(setting, given["plan"])
     with opened(setting) as ledger:
         wanted = changes(now, **given)
         for field in clear:
@@ -219,6 +227,8 @@ def update(setting: Setting, /, key_id: str, enable: bool | None, clear: tuple[s
             key = (ledger.enable if enable else ledger.disable)(key_id, now)
             audited(setting, "key.updated", key_id, disabled=not enable)
         show_one(setting, ledger, key)
+    if given["plan"] or given["permissions"]:
+        note(known(setting), [given["plan"]], given["permissions"])
 
 
 @keys.command()
@@ -262,13 +272,22 @@ def rotate(setting: Setting, key_id: str, grace: float) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @common
 def import_(setting: Setting, file: Path) -> None:
-    """Take keys from a CSV or JSON lines file: all of them, or none."""
+    """Take keys from a CSV or JSON lines file: all of them, or none.
+
+    Fields: value or sha256 (hex), org, user, name, permissions, roles, plan, expires_at. In CSV permissions and roles
+    are separated by ; or , or blanks; in JSON they are lists.
+    """
     text = read_input(file, 256 << 20)
     elsewhere.note(setting)
     with opened(setting) as ledger:
         found = ledger.import_rows(parse_import(text, file.name), time.time())
         audited(setting, "keys.imported", str(file.absolute()), count=len(found))
         show_list(setting, ledger, found)
+    if not setting.json:
+        click.echo(f"{counted(len(found), 'key')} imported")
+    knows = known(setting)
+    note(knows, [key.plan for key in found], [slug for key in found for slug in key.permissions])
+    note_place(setting, knows)
 
 
 @keys.command()
@@ -281,7 +300,7 @@ def find(setting: Setting, value: str) -> None:
     presented = from_stdin()
     policy = policies.load(setting.policy) if setting.policy.exists() else None
     remote = policy is not None and policy.api_keys.source == "workos"
-    with opened(setting) as ledger:
+    with opened(setting, reads=True) as ledger:
         if policy is not None and remote:
             key, agent = elsewhere.found(policy, setting.policy, presented)
         else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyswap.cli.gateway import without_gateway
-from keyswap.cli.output import Setting, common
+from keyswap.cli.output import Setting, common, span
 from keyswap.limits.limit import Unavailable
 from keyswap.model import Damage
 from keyswap.shell import audit, control
@@ -37,7 +37,7 @@ def list_(setting: Setting, key: str | None, org: str | None) -> None:
             ", ".join(f"{name} {value}" for name, value in one["by"].items()),
             f"{one['level']} of {one['capacity']}",
             one["remaining"],
-            f"{one['full_in_s']:g} s",
+            span(one["full_in_s"]),
         )
         for one in answer["data"]
     ]
@@ -52,12 +52,14 @@ def reset(setting: Setting, key: str | None, org: str | None) -> None:
     """Empty the buckets of a key or an organization; what is in flight stays so."""
     if key is None and org is None:
         raise click.UsageError("say whose: --key ID or --org ORG")
-    answer = _asked(setting, "limits reset", {"key": key, "org": org}, "limits_reset")
+    answer = _asked(setting, "limits reset", {"key": key, "org": org}, "limits_reset", changes=True)
     audit.changed(setting.state, "cli", "limits.reset", key or org, key=key, org=org, count=answer["reset"])
     setting.print(answer, f"{answer['reset']} emptied")
 
 
-def _asked(setting: Setting, command: str, asked: dict[str, Any], function: str) -> dict[str, Any]:
+def _asked(
+    setting: Setting, command: str, asked: dict[str, Any], function: str, changes: bool = False
+) -> dict[str, Any]:
     answer = control.ask(setting.state, {"command": command, **asked})
     if answer is not None:
         return answer
@@ -73,4 +75,4 @@ def _asked(setting: Setting, command: str, asked: dict[str, Any], function: str)
         finally:
             await resources.release()
 
-    return without_gateway(setting, lambda built, resources: asyncio.run(alone(built, resources)))
+    return without_gateway(setting, lambda built, resources: asyncio.run(alone(built, resources)), changes)

@@ -5,7 +5,10 @@ is listed can move a terminal's cursor or forge a line.
 """
 
 import json
+import math
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,13 +26,39 @@ from keyswap.model import Damage
 from keyswap.state import default_policy, default_state
 
 
+def program() -> str:
+    """How whoever runs this calls it: a command that can be pasted begins so."""
+    name = Path(sys.argv[0]).name
+    return "keyswap" if name == "__main__.py" or shutil.which(name) else shlex.quote(sys.argv[0])
+
+
+def again() -> str:
+    """The command line that runs, to be pasted."""
+    return shlex.join([program(), *sys.argv[1:]])
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What every command is told."""
+    """What every command is told. `named` are the options of these that stood on the command line."""
 
     policy: Path
     state: Path
     json: bool
+    named: tuple[str, ...] = ()
+
+    def command(self, *words: str) -> str:
+        """A keyswap command about the same gateway, to be pasted."""
+        return shlex.join([program(), *words, *self.named])
+
+    def pasteable(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """An explanation whose remedy's commands can be pasted: they are about the gateway that was asked."""
+        if not answer.get("remedy"):
+            return answer
+        text = re.sub(r"`keyswap ([^`]+)`", lambda found: f"`{self._whole(found[1])}`", answer["remedy"])
+        return {**answer, "remedy": text}
+
+    def _whole(self, words: str) -> str:
+        return " ".join([program(), words, *map(shlex.quote, self.named)])
 
     def print(self, document: object, *lines: str) -> None:
         """Print the JSON document, or the lines."""
@@ -65,10 +94,27 @@ def common[**P, R](command: Callable[Concatenate[Setting, P], R]) -> Callable[..
     @click.option("--json", "as_json", is_flag=True, help="Print JSON: one document, or one a line where lines come.")
     @wraps(command)
     def run(*args: Any, policy: Path | None, state: Path | None, as_json: bool, **options: Any) -> R:
-        setting = Setting(policy or default_policy(), (state or default_state()).expanduser(), as_json)
+        options_given = (("--policy", policy), ("--state", state))
+        named = [word for name, given in options_given if given is not None for word in (name, str(given))]
+        setting = Setting(policy or default_policy(), (state or default_state()).expanduser(), as_json, tuple(named))
         return command(setting, *args, **options)
 
     return run
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 key`, `2 keys`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def span(seconds: float) -> str:
+    """A length of time for people: its two largest units."""
+    left, told = math.ceil(seconds), []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= size:
+            told.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(told[:2]) or "0 s"
 
 
 def printable(text: str) -> str:

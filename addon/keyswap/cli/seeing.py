@@ -18,12 +18,14 @@ from keyswap.cli.output import Setting, common, printable
 from keyswap.model import Damage
 from keyswap.shell import control
 from keyswap.shell.recalling import Following, Record, recorded
+from keyswap.state import StateDirectory
 
 POLL_S = 0.1
 
 
 def recalled(setting: Setting, request_id: str) -> dict[str, Any]:
     """The explanation of a decision that was made. Raises Damage when it is not kept."""
+    StateDirectory(setting.state).seen()
     record = recorded(setting.state, request_id)
     if record is not None:
         from keyswap.shell.retelling import retold
@@ -58,6 +60,7 @@ def retain(setting: Setting) -> int | None:
 @common
 def tail(setting: Setting, deny: bool, org: str | None, key: str | None, request_id: str | None) -> None:
     """Live decisions of every gateway on this state directory, one line each, until Ctrl-C."""
+    StateDirectory(setting.state).seen()
     if retain(setting) == 0:
         raise Damage("there is nothing to follow: `log.retain` of the policy is 0")
     asked = {"org_id": org, "key_id": key, "request_id": request_id, "decision": "refuse" if deny else None}

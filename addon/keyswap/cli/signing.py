@@ -7,13 +7,14 @@ keys leave the state directory only into a file that is the owner's alone.
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
 from keyswap import policy as policies
+from keyswap.cli.glance import glanced
 from keyswap.cli.keys import Span, audited
 from keyswap.cli.output import Setting, common, read_input
 from keyswap.keys.told import iso
@@ -30,14 +31,11 @@ def signing() -> None:
 
 
 @contextmanager
-def opened(setting: Setting) -> Iterator[Keyring]:
-    """The keyring of the state directory."""
-    directory = StateDirectory(setting.state).open()
-    epochs = Epochs(directory)
-    try:
+def opened(setting: Setting, reads: bool = False) -> Iterator[Keyring]:
+    """The keyring of the state directory; `reads`: nothing is made there."""
+    opening = glanced(setting.state) if reads else nullcontext(StateDirectory(setting.state).open())
+    with opening as directory, closing(Epochs(directory)) as epochs:
         yield Keyring(directory, epochs)
-    finally:
-        epochs.close()
 
 
 def show(setting: Setting, found: Sequence[SigningKey], now: int) -> None:
@@ -62,7 +60,7 @@ def show(setting: Setting, found: Sequence[SigningKey], now: int) -> None:
 def list_(setting: Setting) -> None:
     """The signing keys and what each is doing."""
     now = int(time.time())
-    with opened(setting) as keyring:
+    with opened(setting, reads=True) as keyring:
         show(setting, keyring.current(now), now)
 
 
@@ -90,7 +88,7 @@ def rotate(setting: Setting, at_once: bool, lead: float | None, algorithm: str |
 @common
 def export(setting: Setting, file: Path) -> None:
     """Write the signing keys, private parts and all, into FILE, for a second machine."""
-    with opened(setting) as keyring:
+    with opened(setting, reads=True) as keyring:
         text = keyring.export_text()
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

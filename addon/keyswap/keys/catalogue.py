@@ -16,7 +16,7 @@ from keyswap.keys.key import Key
 from keyswap.keys.key import state as state_of
 from keyswap.keys.paging import Asked, Listing, Page, page
 from keyswap.keys.pepper import DATABASE, Pepper
-from keyswap.keys.rows import COLUMNS, SELECT, Row, key_of
+from keyswap.keys.rows import COLUMNS, SELECT, Row, key_of, texts
 from keyswap.model import Damage
 from keyswap.state import KEYS, Epochs, StateDirectory
 
@@ -74,6 +74,13 @@ class Catalogue:
         rows = page(self._rows, listing, asked)
         with self._noted():
             return Page([key_of(row) for row in rows.data], rows.before, rows.after)
+
+    def tallied(self, now: float) -> Sequence[tuple[str | None, tuple[str, ...], int]]:
+        """How many keys that have not ended have each plan with each set of permissions."""
+        living = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)"
+        query = f"SELECT plan, permissions, count(*) FROM keys WHERE {living} GROUP BY plan, permissions"  # noqa: S608
+        with self._noted():
+            return [(plan, texts(slugs), count) for plan, slugs, count in self._rows(query, int(now))]
 
     def get(self, key_id: str) -> Key:
         """The key of an id; UnknownKey when there is none."""

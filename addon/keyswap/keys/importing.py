@@ -1,5 +1,7 @@
 """Reading keys from elsewhere: CSV or JSON lines into rows, and each row into a key (CONTRACT §2, `keys import`).
 
+In CSV the slugs of a list are separated by `;`, `,` or blanks.
+
 Law: anything that is not understood is an error naming the line and the field. What stands in a field is never
 repeated: it may be a key, also in a header line or under a wrong name.
 """
@@ -18,6 +20,7 @@ from keyswap.keys.pepper import Pepper
 
 FIELDS = ("value", "sha256", "org", "user", "name", "permissions", "roles", "plan", "expires_at")
 _LISTS = ("permissions", "roles")
+_BETWEEN = re.compile(r"[;,]")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _SHOWABLE = re.compile(r"[a-z_]{1,20}")
 
@@ -59,7 +62,7 @@ def _csv(text: str) -> Iterator[ImportRow]:
 
 
 def _cell(name: str, cell: str) -> object:
-    return [part.strip() for part in cell.split(";") if part.strip()] if name in _LISTS else cell.strip()
+    return _BETWEEN.sub(" ", cell).split() if name in _LISTS else cell.strip()
 
 
 def _json_lines(text: str) -> Iterator[ImportRow]:

@@ -5,6 +5,7 @@ into any of them.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from ipaddress import IPv6Network, ip_network
@@ -17,6 +18,8 @@ MAX_SLUGS = 256
 MAX_PERMISSIONS, MAX_ROLES = 4000, 512
 """Bytes of all permissions, and of all roles, as a token says them: with other claims, base64 and the signature it
 stays below the 8 KiB that servers commonly take of a header."""
+_SEPARATORS = re.compile(r"[\s,;|]")
+"""What people separate slugs with: none of it stands in one."""
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
@@ -80,13 +83,18 @@ def text(field: str, value: str) -> str:
 
 
 def slugs(field: str, values: Iterable[str], most: int) -> tuple[str, ...]:
-    """Permission or role slugs: in the order given, each once, no spaces, 1 to 128 characters; `most` bytes in all."""
+    """Permission or role slugs: in their order, each once, no separators, 1 to 128 characters; `most` bytes in all."""
     found = tuple(dict.fromkeys(values))
     for slug in found:
         if not slug or len(slug) > MAX_SLUG:
             raise ValueError(f"each of {field} must have 1 to {MAX_SLUG} characters")
-        if " " in slug or not slug.isprintable():
-            raise ValueError(f"{field} must not hold spaces or control characters")
+        if _SEPARATORS.search(slug):
+            raise ValueError(
+                f"{field} must not hold blanks, commas, semicolons or bars: give several as several (--permission or "
+                "--role once for each; in CSV separated by ; or , or blanks; in JSON as a list)"
+            )
+        if not slug.isprintable():
+            raise ValueError(f"{field} must not hold control characters")
     if len(found) > MAX_SLUGS or len(json.dumps(found)) > most:
         raise ValueError(f"{field} must be at most {MAX_SLUGS} and have {most} bytes in all: a token holds them")
     return found

@@ -44,6 +44,11 @@ async def _limits_reset(service: Service, asked: dict[str, Any]) -> dict[str, An
     return await telling.limits_reset(service.loaded.built, asked, time.time())
 
 
+async def _known(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
+    built = service.loaded.built
+    return telling.known(built.policy, built.catalogue, service.file)
+
+
 async def _pulse(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
     """For the supervisor alone: what was counted, and the admin listener that is wanted, without its token."""
     admin = service.loaded.built.policy.admin
@@ -66,6 +71,7 @@ _COMMANDS: dict[str, Callable[[Service, dict[str, Any]], Awaitable[dict[str, Any
     "explain": _explain,
     "limits list": _limits_list,
     "limits reset": _limits_reset,
+    "known": _known,
     "pulse": _pulse,
     "readiness": _readiness,
     "jwks": _jwks,

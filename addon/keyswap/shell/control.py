@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from keyswap.model import Damage
+from keyswap.state import NotOurs, owner_of
 
 logger = logging.getLogger(__name__)
 
@@ -127,15 +128,23 @@ def _address(folder: Path, handle: int) -> str:
 
 
 def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any] | None:
-    """The running gateway's answer; None when none runs on this state directory. Raises Damage when it fails."""
+    """The running gateway's answer; None when none runs on this state directory. Raises Damage when it fails.
+
+    NotOurs: whether one runs there is not for this user to know.
+    """
     try:
         handle = os.open(folder, os.O_RDONLY)
+    except PermissionError as error:
+        raise NotOurs(folder, owner_of(folder) or "root") from error
     except OSError:
         return None
     asking = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     asking.settimeout(PATIENCE_S)
     try:
         asking.connect(_address(folder, handle))
+    except PermissionError as error:
+        asking.close()
+        raise NotOurs(folder, owner_of(folder) or "root") from error
     except OSError:
         asking.close()
         return None

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyswap import __version__
@@ -28,6 +29,8 @@ from keyswap.model import (
     Request,
     Step,
 )
+from keyswap.operations.catalogue import Catalogue
+from keyswap.policy import Policy
 from keyswap.refusals import status_of
 from keyswap.shell import own
 from keyswap.shell.masking import Masking
@@ -124,6 +127,23 @@ def documents_json(built: Built) -> list[dict[str, Any]]:
     ]
 
 
+def required(operations: Catalogue | None) -> frozenset[str]:
+    """Every permission that an operation requires."""
+    entries = operations.entries if operations is not None else ()
+    return frozenset(slug for one in entries for held in one.operation.require for slug in held)
+
+
+def known(policy: Policy, operations: Catalogue | None, file: Path) -> dict[str, Any]:
+    """What keys may name: for whoever makes one."""
+    apis = operations.apis if operations is not None else ()
+    return {
+        "policy": str(file),
+        "plans": sorted(policy.plans),
+        "permissions": sorted(required(operations)),
+        "documents": ", ".join(api.document.name for api in apis),
+    }
+
+
 async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str, Any]:
     """The decision on a request that is described and not made.
 
@@ -152,8 +172,22 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
     )
     off = [step for step, mode in modes_of(built).items() if mode == "off"]
     decision, steps = await explain(gate, request, now, time.perf_counter, presented, off)
-    told: dict[str, Any] = json.loads(Masking.of(built.policy)(json.dumps(explanation(decision, steps))))
+    said = explanation(decision, _with_plan(built, decision, steps))
+    told: dict[str, Any] = json.loads(Masking.of(built.policy)(json.dumps(said)))
     return told
+
+
+def _with_plan(built: Built, decision: Decision, steps: list[Step]) -> list[Step]:
+    """The steps, with the plan of whose limits they speak."""
+    principal = decision.principal if isinstance(decision, Admit | Refuse) else None
+    plan = principal.plan if principal is not None else None
+    if plan is None:
+        return steps
+    ending = f", plan {plan}" + ("" if plan in built.policy.plans else " (unknown)")
+    return [
+        replace(one, detail=f"{one.detail}{ending}") if (one.step, one.result) == ("principal", "pass") else one
+        for one in steps
+    ]
 
 
 def _answered_here(built: Built, method: str, path: bytes, now: float) -> dict[str, Any]:

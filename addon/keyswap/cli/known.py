@@ -1,0 +1,84 @@
+"""What the gateway knows that keys may name: its plans, and the permissions that operations require.
+
+Law: a plan or permission that nothing knows is said to whoever writes it into a key, and is written all the same: the
+policy may come to know it, or a backend judge it.
+"""
+
+import difflib
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
+
+import click
+
+from keyswap import policy as policies
+from keyswap.cli.output import Setting, printable
+from keyswap.model import Damage, Upstream
+from keyswap.policy import Policy
+from keyswap.shell import control
+
+
+class Known(NamedTuple):
+    """Plans, and required permissions (empty: no operation requires any); `running`: a gateway said so."""
+
+    policy: str
+    plans: Collection[str]
+    permissions: Collection[str]
+    documents: str
+    running: bool = True
+
+
+def known(setting: Setting) -> Known | None:
+    """What the running gateway knows, else what the policy and its files say; None: neither can be asked."""
+    try:
+        told = control.ask(setting.state, {"command": "known"})
+    except Damage:
+        told = None
+    if told is not None:
+        return Known(**told)
+    try:
+        policy = policies.load(setting.policy) if setting.policy.exists() else None
+        if policy is None or not policy.apis or any("://" in api.spec for api in policy.apis):
+            return None if policy is None else Known(str(setting.policy), policy.plans, (), "", False)
+        from keyswap.build import catalogue  # who asks a gateway, or has no document, does without these
+        from keyswap.operations.fetching import Documents
+        from keyswap.shell import telling
+
+        upstream = Upstream("http", "unknown.invalid", 80)
+        operations = catalogue(policy, Documents(None), setting.policy.parent, upstream)
+    except Damage:
+        return None
+    said: dict[str, Any] = telling.known(policy, operations, setting.policy)
+    return Known(**said)._replace(running=False)
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`: did you mean …?`, where something like it is known."""
+    found = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.7)
+    return f": did you mean {printable(' or '.join(found))}?" if found else ""
+
+
+def note(known: Known | None, plans: Iterable[str | None], permissions: Iterable[str]) -> None:
+    """Say which of a key's plans and permissions nothing knows."""
+    if known is None:
+        return
+    for plan in sorted({plan for plan in plans if plan is not None and plan not in known.plans}):
+        meant = near(plan, known.plans) or ": such a key has the limits of everybody"
+        click.echo(f"{known.policy} has no plan {printable(plan)}{meant}", err=True)
+    for slug in sorted({slug for slug in permissions if known.permissions and slug not in known.permissions}):
+        meant = near(slug, known.permissions)
+        click.echo(f"no operation of {known.documents} requires {printable(slug)}{meant}", err=True)
+
+
+def unknown_to(
+    policy: Policy, required: Collection[str], tallied: Iterable[tuple[str | None, tuple[str, ...], int]]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """How many keys have each plan and each permission that nothing knows; keys come by plan and permissions."""
+    plans: dict[str, int] = {}
+    slugs: dict[str, int] = {}
+    for plan, permissions, count in tallied:
+        if plan is not None and plan not in policy.plans:
+            plans[plan] = plans.get(plan, 0) + count
+        for slug in permissions if required else ():
+            if slug not in required:
+                slugs[slug] = slugs.get(slug, 0) + count
+    return plans, slugs

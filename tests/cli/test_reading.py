@@ -1,0 +1,138 @@
+"""Commands beside no gateway: what only reads makes nothing, and who makes a key hears what nothing knows of it."""
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from keyswap.cli import cli
+from keyswap.model import Damage
+
+DOCUMENT = """openapi: 3.1.0
+info: {title: t, version: '1'}
+paths:
+  /items: {get: {x-required-permissions: [items:read], responses: {'200': {description: ok}}}}
+"""
+POLICY = """version: 1
+issuer: http://127.0.0.1:8080
+upstream: http://127.0.0.1:9
+openapi: {spec: api.yaml}
+limits: [{name: a, by: [key], rate: 9/s}, {name: b, by: [key], concurrency: 9}]
+plans: {free: {a: {rate: 1/s, burst: 1}}}
+"""
+READING = (
+    "status",
+    "explain GET /items",
+    "limits list",
+    "keys list",
+    "keys show key_1",
+    "signing list",
+    "tail",
+    f"explain --request-id {'0' * 24}",
+    "check",
+)
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """An empty state directory beside a policy and its document."""
+    (tmp_path / "api.yaml").write_text(DOCUMENT)
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    found = tmp_path / "state"
+    found.mkdir(mode=0o700)
+    return found
+
+
+@pytest.fixture
+def run(state: Path) -> Run:
+    """Run a command on that policy and that state directory; Damage comes as it is."""
+
+    def ran(line: str, given: str = "", code: int = 0) -> Result:
+        where = f" --policy {state.parent / 'policy.yaml'} --state {state}"
+        done = CliRunner().invoke(cli, shlex.split(line + where), input=given, catch_exceptions=False)
+        assert done.exit_code == code, (line, done.output)
+        return done
+
+    return ran
+
+
+def test_reading_makes_nothing(state: Path, run: Run) -> None:
+    """Commands that only read make and change nothing, in an empty state directory and in one with a key."""
+    reading = [line for line in READING if line not in {"tail", "keys show key_1"} and "request-id" not in line]
+    for line in reading:
+        run(line, code=1 if line.startswith("explain") else 0)
+        assert not list(state.iterdir()), line
+    made = json.loads(run("keys create --org o --permission items:read --plan free --json").stdout)
+    before = {one.name: one.read_bytes() for one in state.iterdir()}
+    for line in reading:
+        run(line, code=1 if line.startswith("explain") else 0)
+    told = json.loads(run("explain GET /items --key - --json", given=made["value"]).stdout)
+    assert (told["decision"], told["principal"]["key_id"]) == ("admit", made["id"])
+    assert {one.name: one.read_bytes() for one in state.iterdir()} == before
+    assert json.loads(run("status --json").stdout)["keys"]["database"] == str(state / "keys.db")
+
+
+@pytest.mark.parametrize("line", READING)
+def test_a_mistyped_state_directory(state: Path, run: Run, line: str) -> None:
+    """It is an error for commands that only read, and is not made."""
+    state.rmdir()
+    with pytest.raises(Damage, match=f"no state directory {state}"):
+        run(line)
+    assert not state.exists()
+
+
+def test_what_nothing_knows_of_a_key_is_said(state: Path, run: Run) -> None:
+    """At create, update and import near misses of permissions and plans are named, and the key is made all the same;
+    check counts such keys."""
+    slug, plan = "requires itmes:read: did you mean items:read?", "has no plan fre: did you mean free?"
+    made = run("keys create --org o --permission itmes:read --plan fre --json")
+    assert f"no operation of api.yaml {slug}" in made.stderr and plan in made.stderr
+    key = json.loads(made.stdout)
+    assert key["permissions"] == ["itmes:read"]
+    assert slug in run(f"keys update {key['id']} --permission itmes:read").stderr
+    assert not run(f"keys update {key['id']} --permission items:read --plan free").stderr
+    (state.parent / "keys.csv").write_text(
+        'value,org,permissions,plan\nsk_1234567890abcdef,o,"itmes:read, items:read",\nsk_1234567890abcdeg,o,,fre\n'
+    )
+    imported = run(f"keys import {state.parent / 'keys.csv'}")
+    assert slug in imported.stderr and plan in imported.stderr and imported.stdout.endswith("2 keys imported\n")
+    found = json.loads(run("check --json").stdout)["warnings"]
+    told = {one["code"]: f"{one['message']}: {one['remedy']}" for one in found}
+    assert "1 key has the plan fre" in told["unknown-plan"] and "did you mean free?" in told["unknown-plan"]
+    assert "1 key has the permission itmes:read" in told["unknown-permission"]
+    assert "did you mean items:read?" in told["unknown-permission"]
+
+
+def test_where_a_key_was_made(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who names no state directory hears which one it was, and that no gateway runs there."""
+    monkeypatch.setenv("HOME", str(state.parent))
+    for name in ("KEYSWAP_STATE", "KEYSWAP_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    made = CliRunner().invoke(cli, ["keys", "create", "--org", "o"], catch_exceptions=False)
+    assert f"made in {state.parent / '.keyswap'}, where no gateway runs" in made.stderr
+    named = CliRunner().invoke(cli, ["keys", "create", "--org", "o", "--state", str(state)], catch_exceptions=False)
+    assert "made in" not in named.stderr
+
+
+def test_remedies_can_be_pasted(state: Path, run: Run) -> None:
+    """What explain proposes is about the policy and the state directory that it was asked about."""
+    remedy = json.loads(run("explain GET /items --json", code=1).stdout)["remedy"]
+    words = shlex.split(remedy.split("`")[3].replace("ORG", "org_1"))
+    assert words[1:3] == ["keys", "create"] and words[-4:] == [
+        "--policy", str(state.parent / "policy.yaml"), "--state", str(state),
+    ]  # fmt: skip
+    assert CliRunner().invoke(cli, words[1:]).exit_code == 0
+    assert len(json.loads(run("keys list --json").stdout)["data"]) == 1
+
+
+def test_the_plan_is_explained(run: Run) -> None:
+    """An explanation says whose plan's limits hold, and whether there is such a plan."""
+    for plan, said in (("free", "plan free"), ("enterprize", "plan enterprize (unknown)")):
+        key = json.loads(run(f"keys create --org o --permission items:read --plan {plan} --json").stdout)
+        steps = json.loads(run(f"explain GET /items --key {key['id']} --json").stdout)["steps"]
+        assert next(one["detail"] for one in steps if one["step"] == "principal").endswith(said)
