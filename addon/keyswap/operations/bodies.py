@@ -230,12 +230,11 @@ def read_form(body: bytes, content_type: str = "") -> Sent:
 
 def read_multipart(body: bytes, content_type: str) -> Sent:
     """A form of several parts: texts as they are, files as texts of their bytes. Raises Unreadable."""
-    _only_utf_8(content_type)
-    said = parameters_of(content_type)
-    if not multipart.BOUNDARY.fullmatch(said.get("boundary", "")) or said.keys() - {"boundary", "charset"}:
-        raise Unreadable("Content-Type has no boundary that every program finds, or other parameters than it")
+    said = multipart.CONTENT_TYPE.fullmatch(content_type)
+    if said is None:
+        raise Unreadable("Content-Type has not one boundary that every program finds, or has more than it and UTF-8")
     try:
-        parts = list(multipart.parts(body, said["boundary"]))
+        parts = list(multipart.parts(body, said["token"] or said["quoted"]))
     except multipart.Malformed as error:
         raise Unreadable(str(error)) from error
     pairs = [Pair(part.name, _text_of(part), None) for part in parts]

@@ -12,7 +12,13 @@ from typing import NamedTuple
 MAX_PARTS = 1000
 MAX_HEADS = 128 << 10
 """Bytes of the headers of all parts of a body."""
-BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=?-]{1,70}")
+CONTENT_TYPE = re.compile(
+    r'multipart/form-data;[ \t]*(?:charset="?utf-?8"?;[ \t]*)?boundary='
+    r"""(?:(?P<token>[0-9A-Za-z'()+_./:=?-]{1,70})|"(?P<quoted>[0-9A-Za-z'()+_,./:=?-]{1,70})")"""
+    r'(?:;[ \t]*charset="?utf-?8"?)?',
+    re.IGNORECASE,
+)
+"""A Content-Type in which every reader finds the same boundary: nothing else stands in it, nor after it."""
 
 _FIELD = re.compile(rb"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[^\x00-\x08\x0a-\x1f\x7f]*)")
 _TEXT = r'"(?P<{}>[^"\\]*)"'
@@ -74,6 +80,12 @@ def _part(head: bytes, content: bytes) -> Part:
     kind = fields.get(b"content-type", "").strip()
     if (kind and not _TYPE.fullmatch(kind.partition(";")[0].rstrip())) or kind.lower().startswith("multipart/"):
         raise Malformed("the Content-Type of a part cannot be read")
+    if said["file"] is None and kind.partition(";")[0].strip().lower() == "application/octet-stream":
+        raise Malformed(
+            "a part is a file to some readers only: its Content-Type is application/octet-stream without a filename"
+        )
+    if said["file"] == "" and content:
+        raise Malformed("a part has a file without a name, whose content not every reader takes")
     return Part(said["name"], bool(said["file"]), kind, content)
 
 
