@@ -222,6 +222,8 @@ def read_form(body: bytes, content_type: str = "") -> Sent:
     _only_utf_8(content_type)
     try:
         pairs = pairs_of(body, MAX_FIELDS)
+        if any("=" not in piece for piece in body.decode("ascii").split("&") if piece):
+            raise Unreadable("a field without = is none to some programs")
     except Unreadable as error:
         raise Unreadable(f"the body is no form that can be judged: {error}") from error
     _says_utf_8(pairs)
