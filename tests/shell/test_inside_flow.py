@@ -50,6 +50,8 @@ class Watch:
     def deliver(self, event: events.Event) -> None:
         self.delivered.append(event)
 
+    later = deliver
+
 
 @pytest.fixture(autouse=True)
 def _changed() -> None:

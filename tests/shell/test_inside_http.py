@@ -10,10 +10,11 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ResponseReceived, StreamReset
 from h2.settings import SettingCodes
+from hyperframe import frame as frames
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import Client, ConnectionState, Server
-from mitmproxy.http import HTTPFlow, Request
+from mitmproxy.http import HTTPFlow, Request, Response
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
@@ -52,6 +53,8 @@ class Watch:
     def deliver(self, event: events.Event) -> None:
         self.delivered.append(event)
 
+    later = deliver
+
     def answer(self, flow: HTTPFlow | None, status: int) -> Answer:
         return Answer(status, ((b"Content-Length", b"4"),), b"ours")
 
@@ -82,6 +85,15 @@ def layer_of(made: Context) -> http.HttpLayer:
 def begun[L: Layer](layer: L) -> L:
     list(layer.handle_event(events.Start()))
     return layer
+
+
+def in_turns(layer: http.HttpLayer, data: bytes) -> list[commands.Command]:
+    """What the layers do with what was read, turn after turn."""
+    watch: Any = inside_http.watch_of(layer.context.client)
+    done = list(layer.handle_event(events.DataReceived(layer.context.client, data)))
+    while watch.delivered:
+        done += list(layer.handle_event(watch.delivered.pop(0)))
+    return done
 
 
 def sent(done: list[commands.Command]) -> bytes:
@@ -140,6 +152,85 @@ def test_trailers_are_discarded() -> None:
     got = [command.event for command in done if isinstance(command, ReceiveHttp)]
     assert [type(event).__name__ for event in got] == ["RequestHeaders", "RequestData", "RequestEndOfMessage"]
     assert isinstance(got[1], RequestData) and got[1].data == b"x"
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def body_of(made: Context, *reads: bytes) -> list[bytes]:
+    """The pieces that become of a chunked body; b"" is its end."""
+    server = begun(_http1.Http1Server(made))
+    layer: Any = http.HttpLayer(made, http.HTTPMode.transparent)
+    server.context.layers.insert(0, layer)
+    done: list[commands.Command] = []
+    for read in (CHUNKED, *reads):
+        done += list(server.handle_event(events.DataReceived(made.client, read)))
+    got = [command.event for command in done if isinstance(command, ReceiveHttp)]
+    assert isinstance(got.pop(0), RequestHeaders)
+    return [event.data if isinstance(event, RequestData) else type(event).__name__.encode() for event in got]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [b"1\r\nx\r\n" * 3, b"1;a=b\r\nx\r\n0000000002\r\nxx\r\n", b"3 \t\r\nxxx\r\n", b"1\r\nx\r\n" * 3 + b"3\r\nxxx\r\n"],
+)
+def test_the_chunks_of_a_read_are_one_piece(chunks: bytes) -> None:
+    """However small its chunks, a body becomes one piece a read, of the same bytes, however it was cut into reads."""
+    end = b"RequestEndOfMessage"
+    whole = body_of(context(), chunks + b"0\r\n\r\n")
+    assert len(whole) == 2 and set(whole[0]) == set(b"x") and whole[1] == end
+    for at in range(1, len(chunks)):
+        cut = body_of(context(), chunks[:at], chunks[at:] + b"0\r\n\r\n")
+        assert b"".join(cut) == whole[0] + end and len(cut) <= 5
+
+
+@pytest.mark.parametrize(
+    "bad", [b"1\r\nxx\r\n", b"1\r\nx\n", b"g\r\nx\r\n", b"1\nx\n", b"-1\r\nx\r\n", b"1\rx\r\n\r\n", b"1;\x00\r\nx\r\n"]
+)
+def test_a_malformed_chunk_behind_good_ones_is_malformed(bad: bytes) -> None:
+    """What was before it has come; the body does not end, and is refused."""
+    got = body_of(context(), b"1\r\nx\r\n" * 5 + bad + b"0\r\n\r\n")
+    assert got[-1] == b"RequestProtocolError" and b"RequestEndOfMessage" not in got
+
+
+def test_very_many_small_chunks_end_the_request() -> None:
+    """Half a million small chunks at once are a flood: 400, and the connection is closed; large ones cost nothing."""
+    made = context()
+    watch: Any = inside_http.watch_of(made.client)
+    assert body_of(made, *[(b"40\r\n" + b"x" * 64 + b"\r\n") * 500] * 20) and watch.left == 100
+    got = body_of(made, *[b"1\r\nx\r\n" * 10_000] * 6)
+    assert watch.left < 0 and got[-1] == b"RequestProtocolError" and len(got) == 7
+
+
+def pipelined(made: Context, count: int) -> tuple[Any, list[bytes]]:
+    """An HTTP/1 connection on which so many requests have come in one read, each of them answered at once."""
+    made.server = Server(address=("127.0.0.1", 3))
+    layer = layer_of(made)
+    server: Any = layer.connections[made.client]
+    targets: list[bytes] = []
+
+    def run(event: events.Event) -> None:
+        for command in list(layer.handle_event(event)):
+            while isinstance(command, commands.StartHook):
+                flow: Any = getattr(command, "flow", None)
+                if command.name == "requestheaders":
+                    targets.append(flow.request.data.path)
+                    flow.response = Response.make(401, b"no")
+                (command, *_) = [*layer.handle_event(events.HookCompleted(command)), None]
+
+    run(events.DataReceived(made.client, b"".join(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % n for n in range(count))))
+    watch: Any = inside_http.watch_of(made.client)
+    while watch.delivered:
+        assert inside_http.is_full(layer, 1 << 20), "more is read before what has come was used"
+        run(watch.delivered.pop(0))
+    assert not inside_http.is_full(layer, 1 << 20) and not server.buf
+    return server, targets
+
+
+def test_requests_in_one_read_are_taken_one_a_turn() -> None:
+    """Requests that came one behind the other are answered in their order, each in a turn of its own."""
+    _, targets = pipelined(context(), 300)
+    assert targets == [b"/%d" % number for number in range(300)]
 
 
 def test_an_endless_chunk_head_is_malformed() -> None:
@@ -206,8 +297,45 @@ def test_http2_frames_of_no_use_end_the_connection() -> None:
     client.initiate_connection()
     for _ in range(200):
         client.ping(b"12345678")
-    done = list(layer.handle_event(events.DataReceived(made.client, client.data_to_send())))
+    done = in_turns(layer, client.data_to_send())
     assert closes(done) and (11).to_bytes(4, "big") in sent(done)[-60:]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 23, 24, 25, 33, 34, 1000])
+def test_frames_in_one_read_are_taken_in_turns(cut: int) -> None:
+    """300 requests, or 4,000 frames, that came in one read are taken some at a time, in order, wherever reads end."""
+    made = context(b"h2")
+    made.server = Server(address=("127.0.0.1", 3))
+    watch: Any = inside_http.watch_of(made.client)
+    watch.left = 1e6
+    layer = layer_of(made)
+    server: Any = layer.connections[made.client]
+    client = H2Connection()
+    client.initiate_connection()
+    for number in range(300):
+        client.send_headers(
+            2 * number + 1,
+            [(":method", "GET"), (":path", f"/{number}"), (":scheme", "https"), (":authority", "h")],
+            end_stream=True,
+        )
+        client.reset_stream(2 * number + 1)
+    said = client.data_to_send() + frames.PingFrame(0, opaque_data=b"12345678").serialize() * 4000
+    seen: list[int | None] = []
+    receive = server.h2_conn._receive_frame
+
+    def received(frame: frames.Frame) -> Any:
+        seen.append(frame.type)
+        return receive(frame)
+
+    server.h2_conn._receive_frame = received
+    most = 0
+    for part in (said[:cut], said[cut:]):
+        watch.delivered.append(events.DataReceived(made.client, part))
+        while watch.delivered:
+            before = len(seen)
+            list(layer.handle_event(watch.delivered.pop(0)))
+            most = max(most, len(seen) - before)
+    assert seen.count(1) == seen.count(3) == 300 and seen.count(6) == 4000 and 8 < most <= 65
 
 
 def test_http2_frames_are_bounded() -> None:
@@ -422,8 +550,7 @@ def test_every_frame_of_no_use_costs(frame: str) -> None:
     often = 100 if frame != "DATA of one byte" else 4900
     assert not closes(caller.say(FLOODS[frame] * (often - 10))), "too soon"
     caller.server.h2_conn._due = 0
-    done = [caller.layer.handle_event(events.DataReceived(caller.client, FLOODS[frame] * 200))]
-    assert closes(list(done[0]))
+    assert closes(in_turns(caller.layer, FLOODS[frame] * 200))
 
 
 def test_what_honest_callers_send_costs_nothing() -> None:

@@ -139,7 +139,8 @@ class KeyswapAddon:
         )
         service = self.service
         service.traffic = self._traffic
-        rules = Rules(lambda: service.loaded.bounds, self._answer, self._cut, self._left, self._refused_since, report)
+        asked = (self._answer, self._cut, self._left, self._refused_since, report)
+        rules = Rules(lambda: service.loaded.bounds, *asked, shows=self._shown)
         self._guard = Guard(master, rules)
 
     def _traffic(self) -> Traffic:

@@ -99,6 +99,8 @@ class Rules:
     refused_since: Callable[[], Callable[[Ticket], Refuse | None] | None]
     """None while no key has changed; else what says whether an open request's key is still good."""
     report: Callable[[Exception], None]
+    shows: bool = False
+    """Somebody looks at flows: what was sent is kept with them."""
 
 
 def refusal(status: int) -> Refuse:

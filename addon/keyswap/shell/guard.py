@@ -21,7 +21,9 @@ from mitmproxy.master import Master
 from keyswap.limits.step import place
 from keyswap.shell import inside, inside_http
 from keyswap.shell.bounds import Rules
-from keyswap.shell.watched import STUCK_S, Watched
+from keyswap.shell.holding import Holdings
+from keyswap.shell.turns import Turns
+from keyswap.shell.watched import STUCK_S, Shared, Watched
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,12 @@ class Guard:
     _complained: float = 0.0
     _ended: bool = False
     _unread: int = 0
+    _holdings: Holdings = field(init=False)
+    _shared: Shared = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._holdings = Holdings(self._complain_of_held)
+        self._shared = Shared(self.rules, self.spawn, self.forget, Turns(), self._holdings)
 
     def connected(self, client: Client) -> None:
         """Watch over a new connection, or turn it away."""
@@ -71,7 +79,7 @@ class Guard:
 
     def _watch(self, client: Client, address: str) -> None:
         handler = inside.handler_of(self.master, client)
-        watched = Watched(self.rules, client, address, handler, self.spawn, self.forget)
+        watched = Watched(self._shared, client, address, handler)
         inside_http.watch(client, watched)
         inside.lift_connection_limit(handler)
         inside.leave_draining(handler)
@@ -81,6 +89,9 @@ class Guard:
         self._addresses[address] -= 1
         if not self._addresses[address]:
             del self._addresses[address]
+
+    def _complain_of_held(self, address: str) -> None:
+        self._complain("requests from %s are ended: too much is held of what is not whole", address)
 
     def _complain(self, text: str, *given: object) -> None:
         now = time.monotonic()
@@ -99,6 +110,7 @@ class Guard:
         """A connection is closed."""
         watched.forget_requests()
         if self.watched.pop(watched.client.id, None) is not None:
+            self._holdings.forget(watched)
             self._count_down(watched.address)
 
     def of(self, client: Client) -> Watched | None:

@@ -188,6 +188,11 @@ def log_without_quoting(report: Callable[[Exception], None]) -> None:
     server.ConnectionHandler.log = log  # type: ignore[method-assign]
 
 
+def ahead(reader: Any) -> int:
+    """Bytes that a stream reader has of its peer, and nobody has read."""
+    return len(reader._buffer)
+
+
 def is_silent(reader: Any, writer: Any) -> bool:
     """Whether nothing has come over a connection that was not read, its end neither."""
     if reader._buffer or reader.at_eof():

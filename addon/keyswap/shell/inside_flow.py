@@ -25,6 +25,7 @@ from mitmproxy.proxy.layers.http._events import RequestData
 from keyswap.shell import inside_hops, inside_upstream
 from keyswap.shell.inside_hops import wrap
 from keyswap.shell.inside_http import watch_of
+from keyswap.shell.inside_watch import TurnDue
 
 WINDOW = 65_535
 """Bytes of a stream's body that may be on their way: HTTP/2's default, which a caller may use before our settings."""
@@ -243,7 +244,9 @@ def _handle(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
 
 
 def _done(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
-    if not isinstance(event, GoOn):
+    if isinstance(event, TurnDue):
+        self.keyswap_waits = False
+    elif not isinstance(event, GoOn):
         yield from original(self, event)
 
 
@@ -293,7 +296,9 @@ def bodies(layer: http.HttpLayer) -> dict[int, Body]:
     server: Any = layer.connections.get(layer.context.client)
     for stream_id, lane in list(lanes.of.items()) if lanes is not None else ():
         stream: Any = layer.streams.get(stream_id)
-        if stream is None or server.is_closed(stream_id):
+        if stream is None and lanes is not None:
+            _forget(server, lanes, stream_id)
+        elif stream is None or server.is_closed(stream_id):
             if lane.held is None and lanes is not None:
                 del lanes.of[stream_id]
         elif stream.client_state in (stream.state_stream_request_body, stream.state_consume_request_body):

@@ -41,21 +41,28 @@ from keyswap.shell import inside_http2
 from keyswap.shell.dates import dated
 from keyswap.shell.inside_watch import (
     Interjection,
+    TurnDue,
     Watch,
     answer_to,
     event_for,
     flow_of,
     layer_of,
+    wait_for_turn,
+    waits_for_turn,
     watch,
     watch_of,
     wrap,
 )
 
 __all__ = ["Interjection", "Phase", "Watch", "bound_body", "http_layer", "install", "interject", "interject_http1"]
-__all__ += ["is_full", "phase", "still_sends", "unread", "watch", "watch_of"]
+__all__ += ["is_full", "phase", "room", "still_sends", "unread", "waits_for_turn", "watch", "watch_of"]
 
 MAX_CHUNK_HEAD = 16 << 10
 """Bytes of a chunk's size and extensions, or of trailers, after which a body is malformed."""
+SMALL_CHUNK, SMALL_CHUNK_COST = 64, 0.002
+"""Bytes under which a chunk of a request costs: 16,500 a second are free, and half a million at once."""
+MANY_SMALL, SMALL_READ = 256, 8 << 10
+"""Small chunks in one read after which the next read is a small one, and its bytes."""
 MAX_UPSTREAM_HEAD = 256 << 10
 MAX_MESSAGE, MAX_FRAGMENTS = 4 << 20, 1 << 14
 """Bytes and frames of a WebSocket message, after which the socket is closed with 1009 (RFC 6455 §7.4.1)."""
@@ -88,6 +95,8 @@ def install(reasons: Mapping[int, str], shows: bool) -> None:
     wrap(one, "send", _send_http1)
     wrap(one, "read_headers", _read_request_head)
     wrap(one, "read_body", _read_request_body)
+    wrap(one, "mark_done", _done_with_request)
+    wrap(one, "_handle_event", _handle_http1)
     wrap(_http1.Http1Client, "__init__", _begin_upstream)
     wrap(_http1.Http1Client, "read_headers", _read_response_head)
     wrap(http.HttpStream, "handle_protocol_error", _end_stream)
@@ -199,7 +208,7 @@ _REQUEST_HEAD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^\x09-\x0d\x20]+ HTTP
 _RESPONSE_HEAD = re.compile(rb"HTTP/[0-9]\.[0-9] [1-9][0-9]{2}(?: [^\x00-\x08\x0a-\x1f\x7f]*)?\r\n" + _FIELDS)
 """Heads as RFC 9112 §2 to §5 have them, without their leniency: no bare CR or LF, no folded lines. Other bytes that a
 request's target may not hold are left to the path law."""
-_CHUNK_HEAD = re.compile(rb"[0-9A-Fa-f]{1,16}[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
+_CHUNK_HEAD = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 
 
 class _Strict(ReceiveBuffer):
@@ -285,7 +294,46 @@ def _read_request_head(original: Any, self: Any, event: Event) -> CommandGenerat
         yield from _say(self, by.answer(None, 431))
 
 
+def _done_with_request(original: Any, self: Any, **done: bool) -> CommandGenerator[None]:
+    """A request that came right behind this one is read when others had their turn: a read may hold a thousand."""
+    by = watch_of(self.context.client)
+    whole = all(
+        getattr(self, name) or done.get(name.removesuffix("_done")) for name in ("request_done", "response_done")
+    )
+    if by is None or not whole or not self.buf or _http1.should_make_pipe(self.request, self.response):
+        yield from original(self, **done)
+        return
+    rest, self.buf = self.buf, _Strict(_REQUEST_HEAD)
+    yield from original(self, **done)
+    self.buf = rest
+    if self.state == self.read_headers:
+        wait_for_turn(self, by)
+
+
+def _handle_http1(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    if not isinstance(event, TurnDue):
+        yield from original(self, event)
+        return
+    self.keyswap_waits = False
+    if self.state == self.read_headers:
+        yield from self.state(DataReceived(self.conn, b""))
+
+
 def _read_request_body(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    reader, by = self.body_reader, watch_of(self.context.client)
+    yield from _read_body_strictly(original, self, event)
+    small = reader.small if isinstance(reader, _Chunks) else 0
+    self.keyswap_crumbs = small > MANY_SMALL
+    if small and by is not None:
+        reader.small = 0
+        if by.strike(small * SMALL_CHUNK_COST) and self.state == self.read_body and self.body_reader is reader:
+            self.state = self.done
+            yield from _say(self, by.answer(flow_of(self, self.stream_id), 400))
+            error = RequestProtocolError(self.stream_id, "too many small chunks", ErrorCode.GENERIC_CLIENT_ERROR)
+            yield ReceiveHttp(error)
+
+
+def _read_body_strictly(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
     for command in original(self, event):
         malformed = isinstance(command, CloseConnection) and isinstance(event, DataReceived)
         if malformed and not self.request_done and not self.response:
@@ -297,13 +345,47 @@ def _read_request_body(original: Any, self: Any, event: Event) -> CommandGenerat
 
 
 class _Chunks(ChunkedReader):
-    """A chunked body without its trailers, which a recipient may discard (RFC 9110 §6.5.1), and with short heads."""
+    """A chunked body without its trailers, which a recipient may discard (RFC 9110 §6.5.1), and with short heads.
+
+    The chunks of a read are one event: with one for each, 64 KiB of chunks of a byte kept everybody waiting for half a
+    second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small = 0
+        """Small chunks since somebody asked."""
 
     def __call__(self, buf: Any) -> Any:
+        if self._bytes_to_discard == b"\r\n" and buf._data[:2] == b"\r\n":
+            buf._extract(2)
+            self._bytes_to_discard = b""
+        if not (self._bytes_to_discard or self._bytes_in_chunk or self._reading_trailer):
+            data = self._whole(buf)
+            if data:
+                return h11.Data(data=data)
         event = super().__call__(buf)
         if event is None and len(buf) > MAX_CHUNK_HEAD:
             raise h11.RemoteProtocolError("the head of a chunk, or the trailers, do not end")
         return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) and event.headers else event
+
+    def _whole(self, buf: Any) -> bytes:
+        """The data of all chunks that have come whole, up to one that is the last, or malformed."""
+        came, at, small, data = bytes(buf._data), 0, 0, []
+        match = _CHUNK_HEAD.match
+        while found := match(came, at):
+            begin, size = found.end(), int(found[1], 16)
+            end = begin + size
+            if not size or not came.startswith(b"\r\n", end):
+                break
+            data.append(came[begin:end])
+            if size < SMALL_CHUNK:
+                small += 1
+            at = end + 2
+        if at:
+            buf._extract(at)
+            self.small += small
+        return b"".join(data)
 
 
 # ---- HTTP/1 towards the backend
@@ -406,9 +488,17 @@ def still_sends(layer: http.HttpLayer, flow: HTTPFlow) -> bool:
     return False
 
 
+def room(layer: http.HttpLayer, most: int) -> int:
+    """How many bytes to read at once: few, where they are many pieces of a body."""
+    crumbs = getattr(layer.connections.get(layer.context.client), "keyswap_crumbs", False)
+    return min(most, SMALL_READ) if crumbs else most
+
+
 def is_full(layer: http.HttpLayer, at_most: int) -> bool:
     """Whether enough was read from the caller: pipelined bytes, or events for streams that cannot take them yet."""
     server: Any = layer.connections.get(layer.context.client)
+    if waits_for_turn(layer):
+        return True
     if isinstance(server, _http1.Http1Server) and len(server.buf) > at_most and server.state != server.read_headers:
         return True
     return any(stream._paused and len(stream._paused_event_queue) > QUEUED_EVENTS for stream in layer.streams.values())

@@ -21,7 +21,16 @@ from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseHeaders, Resp
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
 from keyswap.shell.dates import dated
-from keyswap.shell.inside_watch import Interjection, Watch, answer_to, layer_of, watch_of, wrap
+from keyswap.shell.inside_watch import (
+    Interjection,
+    TurnDue,
+    Watch,
+    answer_to,
+    layer_of,
+    wait_for_turn,
+    watch_of,
+    wrap,
+)
 
 MAX_STREAMS = 100
 """Requests of one connection that may be under way, h2's own bound on open streams: one more is refused."""
@@ -31,6 +40,9 @@ RESET_COST = MALFORMED_COST = 4.0
 """What a reset or a malformed request costs: rapid reset (CVE-2023-44487), and the same by mistakes (CVE-2025-8671)."""
 SMALL_DATA, SMALL_COST = 64, 0.02
 """Bytes under which a DATA frame costs: 1,650 a second are free."""
+TURN, REQUEST_TURN = 64, 8
+"""Frames that are read before others have their turn, and for how many of them a request counts: a read may hold a
+thousand requests, or ten thousand frames."""
 DUE_PER_SEND, DUE_PER_BYTE, DUE_PER_REQUEST, MAX_DUE = 4.0, 1 / 4096, 4.0, float(1 << 14)
 """How many WINDOW_UPDATEs and the like a caller may send for what it was sent: the most talkative clients send two for
 each frame, and frames are cut where its windows end."""
@@ -86,12 +98,14 @@ class _Connection(BufferedH2Connection):
         return 0.0 if isinstance(frame, frames.GoAwayFrame) else 1.0
 
 
+_HEADERS = int(frames.HeadersFrame.type)
 _SETTINGS = frozenset(h2.settings.SettingCodes)
 
 
 def _begin(original: Any, self: Any, *given: Any) -> None:
     original(self, *given)
     self.keyswap_missing = {}
+    self.keyswap_rest, self.keyswap_waits = bytearray(), False
     by = watch_of(self.context.client)
     if by is not None:
         self.h2_conn.by = by
@@ -205,9 +219,47 @@ def _handle(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
         return
     if isinstance(event, ResponseHeaders):
         event.response.data.headers.fields = dated(event.response.data.headers.fields)
+    if isinstance(event, TurnDue):
+        self.keyswap_waits = False
+        event = DataReceived(self.conn, b"")
+    if isinstance(event, DataReceived):
+        event = _in_turn(self, event)
+        if not event.data:
+            return
     yield from original(self, event)
     if isinstance(event, DataReceived) and _overfull(self):
         yield from self.protocol_error("a frame or header block is too long", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+
+
+def _in_turn(self: Any, event: DataReceived) -> DataReceived:
+    """So much of what was read as is taken in one turn; the rest waits for the next."""
+    by, rest = watch_of(self.context.client), self.keyswap_rest
+    if by is None:
+        return event
+    rest += event.data
+    if self.keyswap_waits:
+        return DataReceived(self.conn, b"")
+    at = _end_of_turn(self.h2_conn.incoming_buffer, rest)
+    taken = bytes(rest[:at])
+    del rest[:at]
+    if rest:
+        wait_for_turn(self, by)
+    return DataReceived(self.conn, taken)
+
+
+def _end_of_turn(buffer: Any, data: bytearray) -> int:
+    """Where the frames end that are read in one turn; `buffer` is h2's, in which a frame may have begun."""
+    at, cost = min(int(buffer._preamble_len), len(data)), 0
+    begun = len(buffer._data)
+    if begun:
+        head = bytes(buffer._data[:3]) + bytes(data[at : at + 3])
+        at += 9 + int.from_bytes(head[:3]) - begun if len(head) >= 3 else len(data)
+    while at < len(data) and cost < TURN:
+        if len(data) - at < 4:
+            return len(data)
+        cost += REQUEST_TURN if data[at + 3] == _HEADERS else 1
+        at += 9 + int.from_bytes(data[at : at + 3])
+    return min(at, len(data))
 
 
 _MALFORMED = {ErrorCode.REQUEST_VALIDATION_FAILED, ErrorCode.DESTINATION_UNKNOWN}

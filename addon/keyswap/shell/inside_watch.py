@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from mitmproxy.connection import Client
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.commands import Command
-from mitmproxy.proxy.events import CommandCompleted
+from mitmproxy.proxy.events import CommandCompleted, Event
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseProtocolError
 
@@ -29,6 +29,9 @@ class Watch(Protocol):
 
     def strike(self, cost: float) -> bool:
         """Note a frame that only costs; True when there were too many of them."""
+
+    def later(self, event: Event) -> None:
+        """Let the connection's layers take an event after others had their turn."""
 
 
 def watch_of(client: Client) -> Any:
@@ -70,14 +73,45 @@ def event_for(layer: http.HttpLayer, target: Any, stream_id: int, answer: Answer
     return event
 
 
+@dataclass
+class Turn(Command):
+    """Nothing is done for this command: it marks where its completion goes."""
+
+    blocking = False
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+@dataclass(repr=False)
+class TurnDue(CommandCompleted):
+    """Others had their turn: what was left of a read is taken up."""
+
+    command: Turn
+    reply: None = None
+
+
+def wait_for_turn(child: Any, by: Watch) -> None:
+    """Let a connection's layer go on with what was read when others had their turn; nothing is read until then."""
+    event = TurnDue(Turn())
+    layer_of(child).command_sources[event.command] = child
+    child.keyswap_waits = True
+    by.later(event)
+
+
+def waits_for_turn(layer: http.HttpLayer) -> bool:
+    """Whether something is left of what was read from a caller."""
+    return bool(getattr(layer.connections.get(layer.context.client), "keyswap_waits", False))
+
+
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
     """Put `around` in place of a method: it is given the original, then what that was given."""
     original = getattr(owner, name)
     if hasattr(original, "before_keyswap"):
         return
 
-    def method(self: Any, *given: Any) -> Any:
-        return around(original, self, *given)
+    def method(self: Any, *given: Any, **named: Any) -> Any:
+        return around(original, self, *given, **named)
 
     vars(method)["before_keyswap"] = original
     setattr(owner, name, method)

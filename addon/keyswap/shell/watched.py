@@ -9,17 +9,23 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakSet
 
 from mitmproxy.connection import Client, Server
 from mitmproxy.http import HTTPFlow
 
+from keyswap.limits.step import place
 from keyswap.model import Code, Refuse
 from keyswap.refusals import Answer
-from keyswap.shell import inside, inside_flow, inside_http, inside_http2, inside_upstream
+from keyswap.shell import inside, inside_flow, inside_held, inside_http, inside_http2, inside_upstream
 from keyswap.shell.bounds import Bounds, Rules, Ticket, refusal
+from keyswap.shell.holding import Holdings, Piece
 from keyswap.shell.metering import BODY_GRACE_S, Meters
 from keyswap.shell.opening import Opening
+from keyswap.shell.pace import Pace
+from keyswap.shell.turns import Turns
 
 ENDING_S = 2.0
 """How long a connection that was told to end may take for it."""
@@ -27,8 +33,6 @@ LINGER_S, LINGER_SILENT_S = 10.0, 2.0
 """How long a closed connection's peer may go on sending, and how long it may be silent."""
 WAITING_UP_TO = 64 << 10
 """Bytes that wait to be written to a peer, before no more is read from the other."""
-SOCKET_READ = 4 << 10
-"""Bytes read at once of a WebSocket."""
 UNREAD_UP_TO = 64 << 10
 """Bytes of a response that wait for an HTTP/2 caller to make room, before no more is read from the backend."""
 UNREAD_IN_ALL = 1 << 20
@@ -41,6 +45,9 @@ STUCK_S = 1.0
 """How long a caller has taken nothing when it counts as one that does not read."""
 STRIKES, STRIKES_PER_S = 1000.0, 33.0
 """Frames of no use (resets, pings, settings) that an HTTP/2 connection may send at once, and each second."""
+
+
+_TOO_MUCH = Refuse(Code.GATEWAY_UNAVAILABLE, "too much is held of requests that are not whole")
 
 
 class End(Protocol):
@@ -62,25 +69,26 @@ async def taken(*ends: End) -> None:
                 await end.writer.drain()
 
 
-Spawn = Callable[[Coroutine[Any, Any, Any]], None]
-"""Lets something happen beside its caller."""
+class Shared(NamedTuple):
+    """What all connections of a process have in common."""
+
+    rules: Rules
+    spawn: Callable[[Coroutine[Any, Any, Any]], None]
+    """Lets something happen beside its caller."""
+    forget: "Callable[[Watched], None]"
+    """Is told of a connection that is closed."""
+    turns: Turns
+    holdings: Holdings
 
 
 class Watched:
     """One caller's connection. Stands in for its stream reader."""
 
-    def __init__(
-        self,
-        rules: Rules,
-        client: Client,
-        address: str,
-        handler: Any,
-        spawn: Spawn,
-        forget: "Callable[[Watched], None]",
-    ) -> None:
-        """`address`: where the caller is, as connections are counted."""
+    def __init__(self, shared: Shared, client: Client, address: str, handler: Any) -> None:
+        """`address`: where the caller is, as connections are counted; `handler`: mitmproxy's, of this connection."""
         self.client, self.address, self.handler = client, address, handler
-        self._rules, self._spawn, self._forget = rules, spawn, forget
+        self._rules, self._spawn, self._forget = shared.rules, shared.spawn, shared.forget
+        self._turns, self._holdings = shared.turns, shared.holdings
         self.open: dict[int, Ticket] = {}
         self.upstreams: dict[str, Watchpoint] = {}
         transport = handler.transports[client]
@@ -92,29 +100,34 @@ class Watched:
         self._now = asyncio.get_running_loop().time
         self.last = self._since = self._now()
         self._opening: Opening | None = Opening()
+        self._pace = Pace()
         self._layer: Any = None
         self._phase: inside_http.Phase | None = None
         self._received = self._counted = self._buffered = self._moved = 0
         self._credit_s = BODY_GRACE_S
         self._meters = Meters()
         self._took = self.last
+        self._shedding = WeakSet[HTTPFlow]()
         self.excess = 0
         """Bytes that wait for this caller, beyond what may wait for any, as of the last sweep."""
         self._strikes, self._struck = STRIKES, self.last
         self._reading = self._hung_up = self._closed = False
         self._ending: float | None = None
         self._changed = asyncio.Event()
-        self._rests_until, self._bounds = 0.0, rules.bounds()
+        self._rests_until, self._bounds = 0.0, self._rules.bounds()
 
     # ---- What mitmproxy asks of a stream reader
 
     async def read(self, n: int) -> bytes:
         """As StreamReader's; waits while what was read before cannot be used."""
+        self._pace.done()
         layer = self._layer
         if layer is None:
             layer = self._layer = inside_http.http_layer(self.handler)
         self.stir()
         if inside_flow.is_multiplexed(self.client):
+            while layer is not None and inside_http.waits_for_turn(layer) and not self._hung_up:
+                await self.change()
             await taken(self)  # each stream waits for its own backend alone: inside_flow
         else:
             while layer is not None and inside_http.is_full(layer, self._rules.bounds().max_head):
@@ -128,12 +141,13 @@ class Watched:
             self.abort()
             return b""
         self._reading = True
-        data: bytes = await self.read_from(self._reader, min(n, self._opening.left) if self._opening else n)
+        data: bytes = await self.read_from(self._reader, self._pace, self._room(n))
         self._reading = False
         if self._opening is not None:
             self._opening = self._opening.after(data, first=not self._received)
         self._received += len(data)
         self._rests_until = 0.0
+        self._holdings.came(self, len(data))
         if not inside_flow.is_multiplexed(self.client):
             self.last = self._now()
         return b"" if self._hung_up else data
@@ -144,13 +158,15 @@ class Watched:
             self._opening = None
         return self._opening is None or self._opening.left > 0
 
-    async def read_from(self, reader: Any, n: int) -> bytes:
-        """Read what has come from either side."""
-        if not self.has_socket:
-            return bytes(await reader.read(n))
-        # A small read can hold hundreds of messages; between two of them others have their turn.
-        await asyncio.sleep(0)
-        return bytes(await reader.read(min(n, SOCKET_READ)))
+    def _room(self, most: int) -> int:
+        """How many bytes to read at once."""
+        if self._opening is not None:
+            return min(most, self._opening.left)
+        return inside_http.room(self._layer, most) if self._layer is not None else most
+
+    async def read_from(self, reader: Any, pace: Pace, n: int) -> bytes:
+        """Read what has come from either side; a small read of a WebSocket can hold hundreds of messages."""
+        return await pace.read(reader, n) if self.has_socket else bytes(await reader.read(n))
 
     async def change(self) -> None:
         """Wait until something has moved, or the next sweep."""
@@ -343,6 +359,62 @@ class Watched:
         self._rests_until = 0.0
         self._spawn(self.handler.server_event(event))
 
+    def later(self, event: Any) -> None:
+        """Let the connection's layers take an event after others had their turn; then more may be read."""
+
+        async def go_on() -> None:
+            await self.handler.server_event(event)
+            self.stir()
+
+        self._turns.wait(lambda: self._spawn(go_on()))
+
+    # ---- What is held (holding.Holder)
+
+    def pieces(self) -> list[Piece]:
+        """What is held of this connection's requests, but of those that are to end."""
+        if self._closed or self._ending is not None or self._hung_up:
+            return []
+        layer = self._layer
+        if layer is None:
+            return []
+        if not self._rules.shows:
+            inside_held.let_go_of_sent(layer)
+        found = [self._piece(one.flow, one.size) for one in inside_held.held(layer, inside.ahead(self._reader))]
+        return [piece for piece in found if piece is not None]
+
+    def _piece(self, flow: HTTPFlow | None, size: int) -> Piece | None:
+        if flow is None:
+            return Piece(size, self.client.timestamp_start, self.address, None, 0, partial(self._shed, None))
+        ticket, since = self.open.get(id(flow)), flow.request.timestamp_start
+        if flow in self._shedding or (ticket is not None and ticket.ended_by is not None):
+            return None
+        if ticket is None:
+            return Piece(size, since, self.address, None, 0, partial(self._shed, flow))
+        who, client = ticket.principal, ticket.line.client
+        principal = (who.org_id, who.user_id, who.key_id) if who.key_id or who.user_id or who.org_id else None
+        limit = ticket.pending.need.limit if ticket.pending is not None else 0
+        return Piece(
+            size, since, place(client) if client else self.address, principal, limit, partial(self._shed, flow)
+        )
+
+    def _shed(self, flow: HTTPFlow | None) -> None:
+        """End a request of which too much is held; one that has its answer already gets that, and reads no more."""
+        if flow is None:
+            if inside_flow.is_multiplexed(self.client):
+                self.hang_up()
+            else:
+                self._give_up(_TOO_MUCH, answers=True)
+            return
+        self._shedding.add(flow)
+        ticket = self.open.get(id(flow))
+        if ticket is not None:
+            self.end(ticket, _TOO_MUCH)
+        elif flow.response is not None:
+            data = flow.response.data
+            self.deny(flow, Answer(data.status_code, data.headers.fields, data.content or b""))
+        else:
+            self.deny(flow, self._rules.answer(flow, _TOO_MUCH))
+
     # ---- The clock
 
     def sweep(self, now: float, bounds: Bounds, elapsed_s: float) -> None:
@@ -492,6 +564,7 @@ class Watchpoint:
     def __init__(self, watched: Watched, server: Server) -> None:
         self.watched, self.server = watched, server
         self.late = False
+        self._pace = Pace()
         self._began = self.last = asyncio.get_running_loop().time()
         self._reader: Any = None
         self.writer: Any = None
@@ -524,6 +597,7 @@ class Watchpoint:
 
     async def read(self, n: int) -> bytes:
         """As StreamReader's; waits while the caller has not made room for what came before."""
+        self._pace.done()
         watched = self.watched
         watched.stir()
         while watched.has_no_room(self.server) and not self._hung_up:
@@ -532,7 +606,7 @@ class Watchpoint:
         if self._hung_up:
             return b""
         self._reading = True
-        data: bytes = await watched.read_from(self._reader, n)
+        data: bytes = await watched.read_from(self._reader, self._pace, n)
         self._reading = False
         self.last = watched.last = asyncio.get_running_loop().time()
         return b"" if self._hung_up else data

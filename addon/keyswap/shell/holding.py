@@ -1,0 +1,148 @@
+"""How much is held of all requests together, and who goes when it is too much.
+
+Law: what is held is measured, not counted: nothing has to be given back, however a request ends. It is measured anew
+whenever so much has come as may be held unseen. A connection, an address, a caller and the process each have a budget;
+where one is exceeded the youngest of its requests is ended, the heaviest address' first where the process' is. A budget
+is never smaller than two of the bodies that the policy lets be judged.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+MIB = 1 << 20
+PER_CONNECTION, PER_CALLER, TOGETHER = 8 * MIB, 12 * MIB, 24 * MIB
+"""Bytes that may be held for one connection, for one address or credential, and for all."""
+UNSEEN = 2 * MIB
+"""Bytes that may come, of all callers, before it is looked what became of them."""
+SMALL = 512
+"""Bytes under which ending a request would free nothing."""
+
+
+class Piece(NamedTuple):
+    """What is held of one request, or of what a connection has sent ahead."""
+
+    size: int
+    since: float
+    """When it began, in epoch seconds."""
+    address: str
+    principal: object
+    """Whose credential it is; None: nobody's."""
+    limit: int
+    """Bytes that this body may have, as the policy says; 0: it says nothing."""
+    end: Callable[[], None]
+
+
+class Holder(Protocol):
+    """A connection."""
+
+    def pieces(self) -> list[Piece]:
+        """What is held for it now, but for what is already to end."""
+
+
+@dataclass(slots=True, eq=False)
+class Holdings:
+    """Those of a process."""
+
+    complain: Callable[[str], None]
+    """Is told of the address that has to give."""
+    _of: dict[Holder, int] = field(default_factory=dict)
+    _moved: set[Holder] = field(default_factory=set)
+    _unseen: int = 0
+
+    def came(self, holder: Holder, count: int) -> None:
+        """Note that so many bytes were read from a caller."""
+        self._moved.add(holder)
+        self._unseen += count
+        if self._unseen >= UNSEEN:
+            self.weigh()
+
+    def forget(self, holder: Holder) -> None:
+        """A connection is closed."""
+        self._of.pop(holder, None)
+        self._moved.discard(holder)
+
+    def weigh(self) -> None:
+        """See what is held by those from whom something has come; if it may be too much, by all, and end what is."""
+        for holder in self._moved:
+            self._note(holder, holder.pieces())
+        self._moved.clear()
+        self._unseen = 0
+        if sum(self._of.values()) > PER_CONNECTION:
+            self._judge()
+
+    def _note(self, holder: Holder, pieces: list[Piece]) -> None:
+        size = sum(piece.size for piece in pieces)
+        if size:
+            self._of[holder] = size
+        else:
+            self._of.pop(holder, None)
+
+    def _judge(self) -> None:
+        whole: list[Piece] = []
+        for holder in list(self._of):
+            pieces = holder.pieces()
+            self._note(holder, pieces)
+            whole += self._within(pieces, PER_CONNECTION)
+        for kind in (_principal, _address):
+            groups = defaultdict[object, list[Piece]](list)
+            for piece in whole:
+                groups[kind(piece)].append(piece)
+            whole = groups.pop(None, [])
+            for group in groups.values():
+                whole += self._within(group, PER_CALLER)
+        self._relieve(whole)
+
+    def _within(self, pieces: list[Piece], least: int) -> list[Piece]:
+        """End the youngest of these until the rest is within its budget: the rest."""
+        held, budget = sum(piece.size for piece in pieces), _budget(pieces, least)
+        if held <= budget:
+            return pieces
+        kept = []
+        for piece in sorted(pieces, key=_since, reverse=True):
+            if held > budget and piece.size >= SMALL:
+                self._end(piece)
+                held -= piece.size
+            else:
+                kept.append(piece)
+        return kept
+
+    def _relieve(self, pieces: list[Piece]) -> None:
+        """Bring the process within its budget: whichever address has most gives its youngest."""
+        too_much = sum(piece.size for piece in pieces) - _budget(pieces, TOGETHER)
+        if too_much <= 0:
+            return
+        oldest_first = defaultdict[str, list[Piece]](list)
+        for piece in sorted(pieces, key=_since):
+            if piece.size >= SMALL:
+                oldest_first[piece.address].append(piece)
+        sizes = {address: sum(piece.size for piece in held) for address, held in oldest_first.items()}
+        while too_much > 0 and sizes:
+            heaviest = max(sizes, key=sizes.__getitem__)
+            piece = oldest_first[heaviest].pop()
+            self._end(piece)
+            too_much -= piece.size
+            sizes[heaviest] -= piece.size
+            if not oldest_first[heaviest]:
+                del sizes[heaviest]
+
+    def _end(self, piece: Piece) -> None:
+        self.complain(piece.address)
+        piece.end()
+
+
+def _budget(pieces: Iterable[Piece], least: int) -> int:
+    return max(least, 2 * max((piece.limit for piece in pieces), default=0))
+
+
+def _since(piece: Piece) -> float:
+    return piece.since
+
+
+def _address(piece: Piece) -> object:
+    return piece.address
+
+
+def _principal(piece: Piece) -> object:
+    return piece.principal
