@@ -1,4 +1,4 @@
-"""Memory: by how much the gateway grows while something large passes, or something endless is refused.
+"""Memory: by how much the gateway grows while something large passes, or something endless is refused; and floods.
 
 Each row is a gateway's resident memory at its peak during one thing, less what it was before, on a machine with
 `/proc` (Linux). A refused caller goes on sending, and must have its answer within a second of its head. Exit code 1
@@ -27,6 +27,7 @@ from wsproto.events import AcceptConnection, BytesMessage, Request
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+import soak_floods
 import soak_long
 
 from certificates import self_signed
@@ -340,25 +341,41 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of the bytes")
     parser.add_argument("--only", default="", metavar="WORD", help="only rows whose name holds this")
     parser.add_argument("--json", action="store_true", help="one JSON line a row")
+    parser.add_argument("--floods", action="store_true", help="only what a health request waits for beside floods")
+    parser.add_argument("--memory", action="store_true", help="only what passes, or is refused")
     parser.add_argument("--minutes", type=float, help="instead: mixed traffic for so long, and what it leaves behind")
     told = parser.parse_args()
     if told.minutes is not None:
         with tempfile.TemporaryDirectory() as folder:
             return 0 if soak_long.run(Path(folder), told.minutes, told.json) else 1
+    done: list[bool] = []
+    if not told.floods:
+        done += [row.good for row in memory(told.quick, told.only, told.json)]
+    if not told.memory:
+        with tempfile.TemporaryDirectory() as folder:
+            floods = soak_floods.run(Path(folder), 1.0 if told.quick else 5.0, told.only, told.json)
+        done += [row.good for row in floods]
+        if not told.json:
+            soak_floods.show(floods)
+    return 0 if done and all(done) else 1
+
+
+def memory(quick: bool, only: str, as_json: bool) -> list[Row]:
+    """Measure each row whose name holds `only`."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder), 100 if told.quick else 1000)
+        soak = Soak(Path(folder), 100 if quick else 1000)
         try:
             for what, gateway, act in soak.rows():
-                if told.only in what:
+                if only in what:
                     rows.append(soak.measure(what, gateway, act))
-                    if told.json:
+                    if as_json:
                         print(json.dumps({**vars(rows[-1]), "good": rows[-1].good}), flush=True)
         finally:
             soak.close()
-    if not told.json:
+    if not as_json:
         show(rows)
-    return 0 if rows and all(row.good for row in rows) else 1
+    return rows
 
 
 if __name__ == "__main__":
