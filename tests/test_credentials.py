@@ -5,7 +5,7 @@ from base64 import urlsafe_b64encode
 
 import pytest
 
-from keyswap.credentials import Cookie, CredentialReader, Place
+from keyswap.credentials import Absence, Cookie, CredentialReader, Place
 from keyswap.model import Code, Credential, Headers, Refuse
 
 READ = CredentialReader([Place("Authorization", "Bearer"), Place("X-Api-Key")])
@@ -50,6 +50,36 @@ def test_two_credentials_are_refused(headers: Headers) -> None:
     """Two different credentials, or one header twice (even if equal), are refused: one reading of who is calling."""
     refused = READ(tuple(headers))
     assert isinstance(refused, Refuse) and refused.code is Code.MULTIPLE_CREDENTIALS and "k1" not in refused.reason
+
+
+ABSENT = Absence([Place("authorization", "Bearer"), Place("x-api-key")], ["ksw", "acme"])
+KEY = b"ksw_live_" + b"a" * 36
+
+
+@pytest.mark.parametrize(
+    ("headers", "target", "said"),
+    [
+        ([], b"/", None),
+        ([(b"Authorization", b"Token " + KEY)], b"/", "authorization with the scheme `Token`"),
+        ([(b"Authorization", b"Basic dTpw")], b"/", "authorization with the scheme `Basic`"),
+        ([(b"Authorization", KEY)], b"/", "authorization without a scheme"),
+        ([(b"Authorization", KEY + b" x")], b"/", "authorization without a scheme"),
+        ([(b"Api-Key", b"whatever")], b"/", "there is a header api-key"),
+        ([(b"X-Api-Token", b"ACME_test_" + b"b" * 36)], b"/", "header x-api-token holds what looks like a key of ours"),
+        ([(b"X-Custom", KEY)], b"/", "header x-custom holds what looks like a key of ours"),
+        ([], b"/pets?api_key=zzz", "there is a query parameter api_key"),
+        ([], b"/pets?a=1&k=ksw%5Flive%5F" + b"a" * 36, "query parameter k holds what looks like a key of ours"),
+        ([], b"/pets?" + KEY + b"=" + KEY, "query parameter ? holds what looks like a key of ours"),
+        ([(KEY, b"x")], b"/pets?" + KEY, None),
+    ],
+)
+def test_a_credential_in_a_wrong_place_is_noticed(headers: Headers, target: bytes, said: str | None) -> None:
+    """The caller reads which headers take a key, the log what was there instead: never a value."""
+    refused = ABSENT(tuple(headers), target)
+    assert refused.code is Code.MISSING_CREDENTIAL
+    assert refused.detail is not None and "`Authorization: Bearer <key>` or `X-Api-Key: <key>`" in refused.detail
+    assert (said in refused.reason) if said else ";" not in refused.reason
+    assert not any(value in refused.reason + refused.detail for value in ("aaaa", "bbbb", "dTpw", "zzz", "whatever"))
 
 
 @pytest.mark.parametrize(

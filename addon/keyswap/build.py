@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keyswap.cors import Cors
-from keyswap.credentials import Cookie, CredentialReader, Place
+from keyswap.credentials import Absence, Cookie, CredentialReader, Place
 from keyswap.gate import NOWHERE, Gate
 from keyswap.identity import Callers, Elsewhere, Guessing, callers
 from keyswap.keys.pepper import Pepper
@@ -294,6 +294,7 @@ def build(
         guesses=limits.guess,
         preflights=limits.preflight,
         preflight=cors.preflight,
+        missing=Absence(_places(policy), {"ksw", policy.api_keys.prefix}),
     )
     key_set = KeySet(resources.keyring, resources.epochs, policy.issuer)
     documents = resources.documents

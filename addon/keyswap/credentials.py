@@ -8,10 +8,12 @@ something, a cookie counts only if the page was ours (Fetch §3.1, `Origin`).
 
 import binascii
 import json
+import re
 from base64 import urlsafe_b64decode
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from keyswap.model import Code, Credential, Headers, Refuse
 
@@ -130,6 +132,68 @@ def _without_port(origin: bytes) -> bytes:
     """An origin in small letters, without its scheme's own port."""
     scheme, mark, host = origin.lower().partition(b"://")
     return scheme + mark + host.removesuffix({b"http": b":80", b"https": b":443"}.get(scheme, b":"))
+
+
+_NAMED = re.compile(rb"[a-z0-9_-]{1,40}")
+_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9-]{0,15}")
+_USUAL = re.compile(rb"(?:x-)?(?:api|auth|access)[-_]?(?:key|token)|apikey|token|key")
+"""How other APIs call the header or query parameter in which they take a key."""
+
+
+class Absence:
+    """The refusal of who presents nothing: the caller reads where a credential goes, the log what was there instead.
+
+    Nothing that was sent is repeated but a scheme and the names of headers and parameters.
+    """
+
+    def __init__(self, places: Iterable[Place | Cookie], prefixes: Collection[str]) -> None:
+        """`prefixes` are those of keys of ours."""
+        self._places = list(dict.fromkeys(places))
+        shown = [_shown(one) for one in self._places]
+        self._detail = f"This request needs a credential: send {' or '.join(dict.fromkeys(shown))}."
+        begins = "|".join(map(re.escape, prefixes)).encode()
+        self._ours = re.compile(rb"(?:%s)_(?:live|test)_[0-9A-Za-z]{4}" % begins, re.IGNORECASE)
+
+    def __call__(self, headers: Headers, target: bytes) -> Refuse:
+        """The refusal of a request with these headers and this target."""
+        there = [*self._in_headers(headers), *self._in_query(target.partition(b"?")[2])][:4]
+        reason = "; ".join(("no credential in any of the places that the policy names", *there))
+        return Refuse(Code.MISSING_CREDENTIAL, reason, detail=self._detail)
+
+    def _in_headers(self, headers: Headers) -> Iterable[str]:
+        wanted = {one.header.lower().encode(): one for one in self._places if isinstance(one, Place)}
+        for name, content in headers:
+            name = name.lower()
+            place = wanted.get(name)
+            if place is not None and content.strip():
+                scheme, blank, _ = content.strip().partition(b" ")
+                known = bool(blank) and _SCHEME.fullmatch(scheme) and not self._ours.search(scheme)
+                what = f"with the scheme `{scheme.decode()}`" if known else "without a scheme"
+                yield f"there is a header {name.decode('latin-1')} {what}; the policy takes {_shown(place)}"
+            elif place is None and _NAMED.fullmatch(name) and not self._ours.search(name):
+                if self._ours.search(content):
+                    yield f"the header {name.decode()} holds what looks like a key of ours"
+                elif _USUAL.fullmatch(name):
+                    yield f"there is a header {name.decode()}"
+
+    def _in_query(self, query: bytes) -> Iterable[str]:
+        for pair in query[:4096].split(b"&"):
+            name, _, value = pair.partition(b"=")
+            name = unquote_to_bytes(name).lower()
+            if not _NAMED.fullmatch(name) or self._ours.search(name):
+                name = b"?"
+            if self._ours.search(unquote_to_bytes(value)):
+                yield f"the query parameter {name.decode()} holds what looks like a key of ours"
+            elif _USUAL.fullmatch(name) and value:
+                yield f"there is a query parameter {name.decode()}"
+
+
+def _shown(place: Place | Cookie) -> str:
+    """A place as callers write it."""
+    if isinstance(place, Cookie):
+        return f"the cookie `{place.name}`"
+    name = "-".join(part.capitalize() for part in place.header.split("-"))
+    return f"`{name}: {place.scheme + ' ' if place.scheme else ''}<key>`"
 
 
 def presented(content: bytes, schemes: frozenset[bytes | None]) -> bytes | None:

@@ -91,6 +91,8 @@ class Gate:
     preflight: Callable[[Request], Preflight | None] = lambda _request: None
     dry: bool = False
     """Nothing is counted: only an explanation is wanted."""
+    missing: Callable[[Headers, bytes], Refuse] = lambda _headers, _target: _MISSING
+    """The refusal of who presents nothing where something is needed."""
 
     async def decide(self, request: Request, now: float) -> Decision:
         """Judge a request at `now` (epoch seconds)."""
@@ -167,7 +169,7 @@ class Gate:
         """A browser's question goes to the backend of the operation that it asks for, if there is one."""
         found = self.operation(asked.method, request.target)
         if isinstance(found, Refuse):
-            return _MISSING
+            return self.missing(request.headers, request.target)
         counted = await self.preflights(ANONYMOUS, request, found.operation, now, self.dry)
         if isinstance(counted, Refuse):
             return replace(counted, principal=ANONYMOUS, operation=found.operation)
@@ -192,7 +194,7 @@ class Gate:
         """The operation; to who presents nothing, an unknown and a non-public one look the same."""
         found = self.operation(request.method, request.target)
         if principal is ANONYMOUS and (isinstance(found, Refuse) or not found.operation.public):
-            return _MISSING
+            return self.missing(request.headers, request.target)
         return found if not isinstance(found, Refuse) else replace(found, principal=principal)
 
     async def principal(self, credential: Credential, request: Request, now: float) -> Principal | Refuse:

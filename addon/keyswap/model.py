@@ -275,6 +275,8 @@ class Refuse:
     """False: the step is in shadow mode, so this is logged and counted, and the request goes on."""
     principal: Principal | None = field(default=None, compare=False)
     operation: Operation | None = field(default=None, compare=False)
+    detail: str | None = field(default=None, compare=False)
+    """What the caller reads in place of what everybody reads who is refused with this code."""
     presented: str | None = field(default=None, compare=False)
     """The kind of the credential that is no good, where it is no key."""
 

@@ -103,6 +103,8 @@ def status_of(code: Code) -> int:
 def answer(refused: Refuse, request_id: str, more: Headers = ()) -> Answer:
     """The response to a refused request; `more` are fields of its own beside the code's."""
     told = PROBLEMS[refused.code]
+    if refused.detail is not None:
+        told = told._replace(detail=refused.detail)
     also: dict[str, object] = {}
     if refused.required:
         also |= {"required_permissions": refused.required, "missing_permissions": refused.missing}

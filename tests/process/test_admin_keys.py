@@ -417,6 +417,14 @@ def test_a_database_of_before(start: Start, home: Home) -> None:
         assert database.execute("PRAGMA user_version").fetchone() == (1,)
 
 
+def test_fields_of_ours_are_not_dropped(workos: WorkOS) -> None:
+    """What keyswap knows of keys and WorkOS' requests cannot say is 422 and names each field; nothing is made."""
+    asked = {"name": "x", "plan": "pro", "allow_ip": ["10.0.0.0/8"], "roles": None, "unknown": 1}
+    refused = workos.call("POST", ORG, asked)
+    assert refused.status == 422 and [one["field"] for one in refused.json["errors"]] == ["allow_ip", "plan"]
+    assert workos.list(ORG)["data"] == []
+
+
 @pytest.mark.parametrize("kind", ["serve", "mitmdump"])
 def test_the_key_set_is_for_everybody(start: Start, home: Home, backend: Backend, kind: str) -> None:
     """With it a backend verifies our tokens; it can be kept, and asked for again by its tag; every client has the same."""

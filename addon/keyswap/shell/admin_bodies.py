@@ -2,12 +2,12 @@
 
 Law: whatever comes is read or becomes Invalid, which names every field that is not as it must be and holds nothing of
 what was given: a key may have slipped into any of it. Fields that are not known are passed over, as WorkOS does; one
-that is there twice, or of another type, is not.
+that is there twice, or of another type, is not, nor one that means something to keyswap and is not honoured here.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl, unquote
 
@@ -17,6 +17,13 @@ from keyswap.keys.permissions import slug
 
 _LIMIT = re.compile(r"[0-9]{1,3}")
 _ORDERS: Mapping[str, Order] = {"asc": "asc", "desc": "desc", "normal": "normal"}
+
+
+OURS = frozenset(
+    {"org", "user", "user_id", "role", "roles", "plan", "env", "allow_ip", "resources", "state", "disabled", "enabled",
+     "expires_in", "sha256"}
+)  # fmt: skip
+"""What keyswap itself says of keys, beside WorkOS' fields."""
 
 
 class Invalid(Exception):
@@ -73,6 +80,12 @@ class Fields:
         if self._given.get(field) is None:
             return None
         return self._read(field, lambda value: judge(inputs.moment(value)))
+
+    def without(self, names: Iterable[str]) -> None:
+        """Refuse fields that would not be honoured; null says nothing."""
+        for field in sorted({name for name in names if self._given.get(name) is not None}):
+            message = "WorkOS' requests cannot say it: use `keyswap keys create` or `keys update`, or leave it out"
+            self._wrong(field, message, "unsupported")
 
     def judged(self) -> None:
         """Raise Invalid if anything was wrong."""

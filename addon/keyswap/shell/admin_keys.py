@@ -19,7 +19,7 @@ from keyswap.keys.told import as_workos, iso, said
 from keyswap.refusals import Answer
 from keyswap.shell import audit
 from keyswap.shell.admin_answers import as_json, kept, nothing
-from keyswap.shell.admin_bodies import Fields, asked_page, fields, identifier, name
+from keyswap.shell.admin_bodies import OURS, Fields, asked_page, fields, identifier, name
 from keyswap.shell.admin_routes import Asked, Gateway, Keeping, Route
 from keyswap.shell.admin_work import Conflict, Missing, listed, opened, working
 
@@ -56,6 +56,7 @@ def _create_for_user(keeping: Keeping, asked: Asked, now: float) -> Answer:
 def _create(keeping: Keeping, asked: Asked, given: Fields, now: float, org_id: str, user_id: str | None) -> Answer:
     called, slugs = given.text("name", name), given.slugs("permissions")
     ends = given.time("expires_at", lambda at: inputs.future(at, now))
+    given.without(OURS)
     given.judged()
     with opened(keeping, Ledger) as ledger:
         key, value = ledger.create(
@@ -88,6 +89,7 @@ def _delete(keeping: Keeping, asked: Asked, now: float) -> Answer:
 def _expire(keeping: Keeping, asked: Asked, now: float) -> Answer:
     given = fields(asked.body)
     ends = given.time("expires_at", lambda at: at) if given.has("expires_at") else now
+    given.without(OURS)
     given.judged()
     with opened(keeping, Ledger) as ledger:
         try:
