@@ -1,54 +1,104 @@
-"""The patterns of schemas, which are regular expressions of ECMA-262 (JSON Schema Core §6.4), by the library `regex`.
+"""The patterns of schemas, which are regular expressions of ECMA-262 (JSON Schema Core §6.4).
 
-Law: a pattern is compiled once, when its document is loaded, and one that cannot be is an error there. It is searched
-for, not matched; `$` is the very end; digits and word characters are ASCII's. A search ends when its time is up.
+Law: a pattern is read and compiled once, when its document is loaded, and one that cannot be is an error there. It is
+searched for in linear time, by the engine itself, wherever that can be done: where it looks around at its ends alone,
+refers to no group, and is not too large. All others are searched for by the library `regex`, which can be stopped: a
+request has a time for them.
 """
 
-import re
 import time
 from functools import lru_cache
+from typing import Any
 
 import jsonschema_rs
 import regex
 
+from keyswap.operations import ecma
 from keyswap.operations.budget import Budget, Unjudged
 
 SEARCH_S = 0.02
 """A search has the processor for so long at most. Ordinary ones take microseconds."""
-SEARCH_STEPS = 5
+SEARCH_STEPS = 1
 STEPS_A_SECOND = 1_000_000
-
-LIMITS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000)
-
-
-def engine_pattern(pattern: str) -> str | None:  # noqa: ARG001
-    """The same pattern as the engine takes it; None: it is searched for by our own means."""
-    return None
+LARGE = 200
+"""Steps of a pattern, each of which may be asked of each character of a text."""
+LARGEST = 20_000
+"""Of one that is counted from the beginning of a text on, and so asks few of each."""
+LIMITS = jsonschema_rs.FancyRegexOptions(backtrack_limit=1_000, size_limit=1 << 23)
 
 
-_TOKEN = re.compile(
-    r"\\(?P<escape>u\{[0-9a-fA-F]+\}|[pP]\{[^}]*\}|.)|(?P<all>\[\^\])|(?P<none>\[\])|(?P<set>\[(?:\\.|[^\]\\])*\])"
-    r"|(?P<brace>\{(?!\d+(?:,\d*)?\}))|(?P<end>\$)|(?P<any>\.)",
-    re.DOTALL,
-)
-_LINES = r"\n\r\u2028\u2029"
-_CLASSES = {"d": "0-9", "w": "A-Za-z0-9_"}
+@lru_cache(4096)
+def engine_schema(pattern: str) -> dict[str, Any] | None:
+    """What the engine judges a text by in place of a pattern; None: it is searched for by our own means.
+
+    What looks ahead from the beginning of a text, or back from its end, is a pattern of its own that the text has as
+    well, or has not. Raises ValueError: it is no pattern.
+    """
+    plain, conditions = _taken_apart(ecma.read(pattern))
+    found: list[dict[str, Any]] = []
+    for node, wanted in ((plain, True), *conditions):
+        made = ecma.written(node, ecma.LINEAR)
+        if not (_is_linear(node) and _is_taken(made)):
+            return None
+        found.append({"pattern": made} if wanted else {"not": {"pattern": made}})
+    return found[0] if len(found) == 1 else {"anyOf": [{"not": {"type": "string"}}, {"allOf": found}]}
+
+
+def _taken_apart(node: ecma.Node) -> tuple[ecma.Node, list[tuple[ecma.Node, bool]]]:
+    """A pattern without what looks around at its ends, and that: each with whether it must be found."""
+    parts = list(node.parts) if isinstance(node, ecma.Row) else [node]
+    conditions: list[tuple[ecma.Node, bool]] = []
+    begin, end = ecma.Edge("^"), ecma.Edge("$")
+    while len(parts) > 1 and parts[0] == begin and isinstance(look := parts[1], ecma.Look) and look.kind in {"=", "!"}:
+        parts.pop(1)
+        conditions.append((ecma.Row((begin, look.inner)), look.kind == "="))
+    while len(parts) > 1 and parts[-1] == end and isinstance(look := parts[-2], ecma.Look) and look.kind[0] == "<":
+        parts.pop(-2)
+        conditions.append((ecma.Row((look.inner, end)), look.kind == "<="))
+    return ecma.Row(tuple(parts)), conditions
+
+
+def name_pattern(pattern: str) -> str:
+    """A pattern of members' names, which the engine alone can search for. Raises ValueError."""
+    node = ecma.read(pattern)
+    if not any(isinstance(one, ecma.Back) for one in ecma.parts(node)):
+        made = ecma.written(node, ecma.LINEAR)
+        if _is_taken(made):
+            return made
+    raise ValueError("a pattern of names must be one that can be searched for in linear time")
+
+
+def _is_linear(node: ecma.Node) -> bool:
+    found = list(ecma.parts(node))
+    if any(isinstance(one, ecma.Look | ecma.Back) for one in found):
+        return False
+    steps = ecma.size(node)
+    counted = all(one.most is not None for one in found if isinstance(one, ecma.Repeat))
+    return steps <= LARGE or (steps <= LARGEST and counted and ecma.begins_at_the_start(node))
+
+
+def _is_taken(pattern: str) -> bool:
+    try:
+        jsonschema_rs.Draft202012Validator({"pattern": pattern}, pattern_options=LIMITS)
+    except (ValueError, jsonschema_rs.ValidationError):
+        return False
+    return True
 
 
 @lru_cache(4096)
 def compiled(pattern: str) -> regex.Pattern[str]:
     """Compile a pattern of a schema. Raises ValueError."""
     try:
-        return regex.compile(_TOKEN.sub(_put, pattern))
-    except (regex.error, OverflowError, RecursionError) as error:
+        return regex.compile(ecma.written(ecma.read(pattern), ecma.BACKTRACKING))
+    except (regex.error, OverflowError, RecursionError, MemoryError) as error:
         raise ValueError(str(error)) from error
 
 
 def is_pattern(text: str) -> bool:
-    """Whether a text that a caller sent is a pattern; it is not kept."""
+    """Whether a text that a caller sent is a pattern; it is not compiled."""
     try:
-        regex.compile(_TOKEN.sub(_put, text), cache_pattern=False)
-    except (regex.error, ValueError, OverflowError, RecursionError):
+        ecma.read(text)
+    except ValueError:
         return False
     return True
 
@@ -62,40 +112,3 @@ def found(pattern: regex.Pattern[str], text: str, budget: Budget) -> bool:
         raise Unjudged("it is too costly to be judged") from error
     budget.spend(SEARCH_STEPS + int((time.thread_time() - began) * STEPS_A_SECOND))
     return match is not None
-
-
-def _put(token: re.Match[str]) -> str:
-    """A part of a pattern, as the library writes what ECMA means by it."""
-    kind = token.lastgroup
-    if kind == "escape":
-        return _escape(token["escape"])
-    if kind == "set":
-        return _set(token["set"])
-    return {"all": r"[\s\S]", "none": r"(?!)", "brace": r"\{", "end": r"\Z", "any": f"[^{_LINES}]"}[str(kind)]
-
-
-def _escape(letter: str) -> str:
-    if letter.lower() in _CLASSES:
-        return f"[{'^' if letter.isupper() else ''}{_CLASSES[letter.lower()]}]"
-    if letter.startswith("u{"):
-        return f"\\U{int(letter[2:-1], 16):08x}"
-    return "/" if letter == "/" else "\\" + letter
-
-
-def _set(text: str) -> str:
-    """A set of characters, in which `[` has no meaning of its own."""
-    inner = re.sub(r"\\(u\{[0-9a-fA-F]+\}|.)|\[", _member, text[1:-1], flags=re.DOTALL)
-    return f"[{inner}]"
-
-
-def _member(token: re.Match[str]) -> str:
-    letter = token[1]
-    if letter is None:
-        return r"\["
-    if letter in _CLASSES:
-        return _CLASSES[letter]
-    if letter.startswith("u{"):
-        return f"\\U{int(letter[2:-1], 16):08x}"
-    # What is no ASCII digit or letter, inside of a set, where no set may be nested.
-    outside = {"D": r"\x00-/:-\U0010ffff", "W": r"\x00-/:-@\[-\^`{-\U0010ffff"}
-    return outside.get(letter, "\\" + letter)

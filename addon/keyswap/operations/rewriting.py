@@ -17,7 +17,7 @@ from typing import Any
 
 from keyswap.operations.formats import FORMATS, PHRASES
 from keyswap.operations.nodes import Node
-from keyswap.operations.patterns import engine_pattern
+from keyswap.operations.patterns import engine_schema, name_pattern
 from keyswap.operations.soundness import is_sound
 
 NEVER: dict[str, Any] = {"not": {}}
@@ -121,8 +121,8 @@ class Rewriting:
         name = self._patterns.get(text)
         if name is None:
             name = self._patterns[text] = f"p{len(self._patterns)}"
-            exact = engine_pattern(text)
-            self.definitions[name] = {"pattern": exact} if exact is not None else {"format": name}
+            exact = engine_schema(text)
+            self.definitions[name] = exact if exact is not None else {"format": name}
             self.messages[name] = f"must match the pattern {text}"
             if exact is None:
                 self.searches[name] = text
@@ -299,7 +299,7 @@ def _properties(to: Rewriting, made: dict[str, Any], node: Node, value: Any, _dr
 
 
 def _pattern_properties(to: Rewriting, made: dict[str, Any], node: Node, value: Any, _dropped: Names) -> None:
-    made["patternProperties"] = {engine_pattern(text) or text: to.alone(node, schema) for text, schema in value.items()}
+    made["patternProperties"] = {name_pattern(text): to.alone(node, schema) for text, schema in value.items()}
 
 
 def _additional(to: Rewriting, made: dict[str, Any], node: Node, value: Any, _dropped: Names) -> None:

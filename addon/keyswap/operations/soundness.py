@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from keyswap.operations.findings import DocumentError, Finding, pointer
-from keyswap.operations.patterns import compiled
+from keyswap.operations.patterns import compiled, engine_schema, name_pattern
 from keyswap.operations.references import Library, Place
 
 Check = Callable[[Any], bool]
@@ -40,10 +40,19 @@ def _is_type(value: Any) -> bool:
 
 
 def _is_pattern(value: Any) -> bool:
+    return isinstance(value, str) and _is_good(engine_schema, value) and _is_good(compiled, value)
+
+
+def _is_name_pattern(value: str) -> bool:
+    return _is_good(name_pattern, value) and _is_good(compiled, value)
+
+
+def _is_good(made: Callable[[str], Any], pattern: str) -> bool:
     try:
-        return isinstance(value, str) and bool(compiled(value))
+        made(pattern)
     except ValueError:
         return False
+    return True
 
 
 def _is_discriminator(value: Any) -> bool:
@@ -90,7 +99,8 @@ _EXPECTED: dict[str, tuple[Any, str]] = {
 def is_sound(word: str, value: Any, old: bool) -> bool:  # noqa: ARG001
     """Whether a keyword's value is one that a value can be judged by."""
     fits, _ = _EXPECTED.get(word, (None, ""))
-    return fits is None or bool(fits(value))
+    named = word != "patternProperties" or not isinstance(value, dict) or all(map(_is_name_pattern, value))
+    return named and (fits is None or bool(fits(value)))
 
 
 class Soundness:
@@ -165,9 +175,12 @@ class Soundness:
                 self.wrong(where, code, f"`{word}` is not {expected}", f"write {expected}")
         patterns = place.value.get("patternProperties")
         for pattern in patterns if isinstance(patterns, dict) else ():
-            if not _is_pattern(pattern):
+            if not _is_name_pattern(pattern):
                 where = place._replace(pointer=place.pointer + pointer("patternProperties", pattern))
-                self.wrong(where, "bad-pattern", "this is no regular expression", "write one (ECMA-262)")
+                message = "this is no regular expression, or one that looks around or back"
+                self.wrong(
+                    where, "bad-pattern", message, "write one of ECMA-262 that can be searched for in linear time"
+                )
 
     def _led_to(self, place: Place) -> Iterator[Place]:
         """The schemas inside of one, and the one that it refers to."""
