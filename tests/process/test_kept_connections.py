@@ -5,9 +5,11 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -111,11 +113,106 @@ VERSIONS = pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
 def test_one_connection_serves_all_that_come_one_after_another(
     start: Callable[..., Gateway], home: Home, recorder: Recorder, version: str
 ) -> None:
-    """Requests of any kind, over HTTP/2 too, use the same connection to the backend."""
-    kinds = [("GET", b""), ("POST", b"xyz="), ("DELETE", b""), ("HEAD", b""), ("GET", b"")]
+    """Requests of any kind, over HTTP/2 too, use the same connection to the backend, up to one for a HEAD."""
+    kinds = [("GET", b""), ("POST", b"xyz="), ("DELETE", b""), ("HEAD", b""), ("GET", b""), ("GET", b"")]
     with caller(start, home, version) as ask:
         assert [ask(*kind) for kind in kinds] == [200] * len(kinds)
-    assert asked(recorder) == [[method.encode() for method, _ in kinds]]
+    assert asked(recorder) == [[b"GET", b"POST", b"DELETE", b"HEAD"], [b"GET", b"GET"]]
+
+
+def test_a_kept_connection_serves_one_principal(start: Callable[..., Gateway], home: Home, recorder: Recorder) -> None:
+    """Keys that share an HTTP/2 connection, as behind a CDN, share no connection to the backend; nor do callers without a
+    key who send different cookies."""
+    home.write_policy("openapi: {spec: open.yaml}\n")
+    (home.folder / "open.yaml").write_text(OPEN)
+    keys = [home.key()[1], home.key(org_id="org_2")[1]]
+
+    def ask(key: str | None, path: str, *fields: tuple[str, str]) -> None:
+        stream = http2.ask("GET", path, key, *fields)
+        http2.until(partial(getattr, stream, "ended"))
+        assert stream.status == 200
+
+    with multiplexed(start, home) as http2:
+        for _ in range(3):
+            for key in keys:
+                ask(key, "/")
+            for cookie in "12":
+                ask(None, "/public", ("cookie", f"own={cookie}"))
+    served = [re.findall(rb"(?:Authorization|Cookie): \S+", bytes(one)) for one in recorder.received]
+    assert sum(map(len, served)) == 12 and all(len(set(one)) == 1 for one in served)
+
+
+OPEN = """
+openapi: 3.1.0
+info: {title: Open, version: "1"}
+paths:
+  /: {get: {responses: {"200": {description: ok}}}}
+  /public: {get: {security: [], responses: {"200": {description: ok}}}}
+"""
+EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
+
+ODD = [
+    ("GET", answer(b"ok")),
+    ("GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+    ("HEAD", answer(b"")),
+    ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    ("DELETE", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n"),
+]
+
+
+def test_what_a_backend_says_too_much_answers_nobody_else(
+    start: Callable[..., Gateway], home: Home, recorder: Recorder
+) -> None:
+    """A second answer that comes 1 to 40 ms after the first never answers the request of another key over the same HTTP/2
+    connection; nor, where the first one has no body, another request of the same key."""
+    victim, key = home.key()[1], home.key(org_id="org_2")[1]
+    said, late_s = b"", 0.0
+
+    def behave(got: Got, to: socket.socket) -> None:
+        if got.target != b"/odd":
+            return ok(got, to)
+        to.sendall(said)
+        time.sleep(late_s)
+        return to.sendall(EVIL)
+
+    recorder.behave = behave
+    with multiplexed(start, home) as http2:
+        for (method, said), late_s in product(ODD, [0.001, 0.005, 0.02, 0.04]):
+            odd = http2.ask(method, "/odd", key)
+            http2.until(partial(getattr, odd, "ended"))
+            later = [http2.ask("GET", "/", one) for one in (victim, key)]
+            http2.until(lambda later=later: all(one.ended or one.reset is not None for one in later))  # type: ignore[misc]
+            assert (later[0].status, later[0].body) == (200, b"ok")
+            assert said in (ODD[0][1], ODD[1][1]) or later[1].body == b"ok"
+
+
+def test_an_early_answer_leaves_no_connection(start: Callable[..., Gateway], home: Home, recorder: Recorder) -> None:
+    """A connection over which a backend answered before the request had ended serves no other request."""
+    recorder.before_body = lambda got, to: ok(got, to) if got.method == b"POST" else None
+    recorder.behave = lambda got, to: ok(got, to) if got.method == b"GET" else None
+    _, key = home.key()
+    with multiplexed(start, home) as http2:
+        early = http2.ask("POST", "/", key, ends=False)
+        http2.until(lambda: early.body == b"ok")
+        http2.h2.send_data(1, b"rest", end_stream=True)
+        http2.flush()
+        http2.until(lambda: early.ended)
+        later = http2.ask("GET", "/", key)
+        http2.until(lambda: later.ended)
+    assert asked(recorder) == [[b"POST"], [b"GET"]]
+
+
+@VERSIONS
+def test_an_old_connection_is_not_kept(
+    start: Callable[..., Gateway], home: Home, recorder: Recorder, version: str
+) -> None:
+    """A connection is used for a minute at most, so that a name's new address is followed."""
+    with caller(
+        start, home, version, "from keyswap.shell import inside_upstream\ninside_upstream.AGE_S = 0.0\n"
+    ) as ask:
+        assert [ask(), ask("POST", b"xyz=")] == [200, 200]
+    assert asked(recorder) == [[b"GET"], [b"POST"]]
 
 
 def test_a_caller_keeps_only_some(start: Callable[..., Gateway], home: Home, recorder: Recorder) -> None:

@@ -1,9 +1,12 @@
 """The connections to backends that a caller's connection keeps: another part of `inside`, installed by `inside_flow`.
 
 Law: a connection carries one request at a time, and another one only when the first has been answered whole and nothing
-more has come. It is never another caller's. A backend may close what rests, at any moment: a request that may be sent
-twice (a safe method without a body, RFC 9110 §9.2.1 and §9.2.2) goes again, once, over a new connection, when the old
-one is closed before an answer has begun; another one is sent over none that has rested for longer than FRESH_S. What
+more has come. It serves one caller's connection, and over it one principal: what a backend says too much, and too late
+to be noticed, can be taken for an answer to nobody else. It is not kept after an answer behind which backends are known
+to say more (to HEAD, 204, 304, and one that began before its request had ended), nor for longer than AGE_S, so that a
+name's new address is used. A backend may close what rests, at any moment: a GET, HEAD or OPTIONS without a body
+(RFC 9110 §9.2.1 and §9.2.2) goes again, once, over a new connection, when the old one is closed before an answer has
+begun; any other request is never repeated, and is sent over no connection that has rested for longer than FRESH_S. What
 rests keeps nobody waiting: backends that have a worker for each connection answer the caller's other requests. Measured
 on mitmproxy 12.2.3, which closes the connection behind after each request of an HTTP/2 caller, and sends all that it
 has over one that is closing.
@@ -16,6 +19,7 @@ from typing import Any
 from mitmproxy.connection import Server
 from mitmproxy.http import Headers, Request, Response
 from mitmproxy.proxy.commands import CloseConnection
+from mitmproxy.proxy.events import DataReceived, Event
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1
@@ -31,7 +35,11 @@ PATIENCE_S = 0.02
 """How long a connection may rest while others of its caller's requests wait for their answers."""
 MOST_KEPT = 8
 """Connections at rest of one caller's connection; more than one only where that is HTTP/2."""
-_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
+AGE_S = 60.0
+"""How old a connection may be that is kept."""
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+_NO_BODY = frozenset({204, 304})
+"""Answers without a body (RFC 9110 §6.4.1), behind which some backends send one all the same."""
 _CLOSED = "server closed connection"
 """How mitmproxy says that a backend has closed a connection without an answer."""
 
@@ -40,6 +48,7 @@ def install() -> None:
     """Change the layers of this process, after `inside_http`; doing it again changes nothing."""
     wrap(http.HttpStream, "state_wait_for_request_headers", _begin)
     wrap(_http1.Http1Client, "send", _send)
+    wrap(_http1.Http1Client, "read_headers", _hear)
     wrap(_http1.Http1Client, "mark_done", _done)
     wrap(http.HttpLayer, "get_connection", _find)
     wrap(http.HttpStream, "handle_protocol_error", _go_again)
@@ -62,8 +71,12 @@ def ended_with_head(request: Request) -> bool:
 
 def _send(original: Any, self: Any, event: HttpEvent) -> CommandGenerator[None]:
     """What comes by HTTP/2 is sent, and remembered, as the HTTP/1.1 request that it becomes."""
-    if isinstance(event, RequestHeaders) and event.request.is_http2:
-        event = RequestHeaders(event.stream_id, _as_http1(event.request), event.end_stream)
+    if isinstance(event, RequestHeaders):
+        if not hasattr(self, "keyswap_since"):
+            self.keyswap_since = time.monotonic()
+        self.keyswap_whom, self.keyswap_early = vars(event.request).get("keyswap_whom"), False
+        if event.request.is_http2:
+            event = RequestHeaders(event.stream_id, _as_http1(event.request), event.end_stream)
     sent: CommandGenerator[None] = original(self, event)
     return sent
 
@@ -82,7 +95,21 @@ def _as_http1(request: Request) -> Request:
     return made
 
 
+def _hear(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    """Note an answer that begins before its request has ended: what follows it may be anything."""
+    if isinstance(event, DataReceived) and self.request is not None:
+        by = watch_of(self.context.client)
+        self.keyswap_early |= not self.request_done or bool(by is not None and by.backlog(self.conn))
+    heard: CommandGenerator[None] = original(self, event)
+    return heard
+
+
 # ---- Connections at rest
+
+
+def reserve(request: Request, whom: object) -> None:
+    """The connection that carries this request serves nobody else: only requests of an equal `whom`."""
+    vars(request)["keyswap_whom"] = whom
 
 
 def close_upstream(response: Response) -> None:
@@ -92,7 +119,7 @@ def close_upstream(response: Response) -> None:
 
 def _done(original: Any, self: Any, **done: bool) -> CommandGenerator[None]:
     """Remember a connection whose request has been answered whole, unless it is to be closed now."""
-    closes = self.response is not None and "keyswap_closes" in vars(self.response)
+    closes = self.response is not None and _may_say_more(self)
     yield from original(self, **done)
     if not _rests(self):
         return
@@ -106,6 +133,18 @@ def _done(original: Any, self: Any, **done: bool) -> CommandGenerator[None]:
     kept[self.conn] = since = time.monotonic()
     if len(layer.streams) > 1:
         asyncio.get_running_loop().call_later(PATIENCE_S, _spare, layer, self.conn, since)
+
+
+def _may_say_more(client: Any) -> bool:
+    """Whether something may come behind an answer, or the connection has served for long enough."""
+    return (
+        "keyswap_closes" in vars(client.response)
+        or client.keyswap_early
+        or client.keyswap_whom is None
+        or client.request.data.method == b"HEAD"
+        or client.response.data.status_code in _NO_BODY
+        or time.monotonic() - client.keyswap_since > AGE_S
+    )
 
 
 def _kept(layer: Any) -> dict[Server, float]:
@@ -152,28 +191,30 @@ def is_left_over(layer: Any, server: Server) -> bool:
 
 
 def _find(original: Any, self: Any, event: Any, *, reuse: bool = True) -> CommandGenerator[None]:
-    """A connection for a request: the one that rested least, if it may be used, or what mitmproxy finds or makes."""
+    """A connection for a request: of those that serve its principal the one that rested least, or a new one."""
     stream: Any = self.command_sources[event]
-    reuse = reuse and "keyswap_again" not in vars(stream)
     by, kept = watch_of(self.context.client), _kept(self)
-    repeats = _can_repeat(stream.flow.request)
-    for server in reversed(list(kept)) if reuse else ():
-        if not event.connection_spec_matches(server):
-            continue
+    repeats, whom = _can_repeat(stream.flow.request), vars(stream.flow.request).get("keyswap_whom")
+    for server in reversed(list(kept)) if reuse and "keyswap_again" not in vars(stream) else ():
         client = _client(self, server)
+        if not event.connection_spec_matches(server) or (client is not None and client.keyswap_whom != whom):
+            continue
+        rested_s = time.monotonic() - kept[server]
         is_good = client is not None and server.connected and _rests(client) and not client.buf
-        if is_good and (by is None or by.is_silent(server)):
-            if repeats or time.monotonic() - kept[server] < FRESH_S:
-                del kept[server]
-                vars(stream)["keyswap_repeats"] = repeats
-                del self.command_sources[event]
-                yield from self.event_to_child(stream, http.GetHttpConnectionCompleted(event, (server, None)))
-                return
-            reuse = False  # the others have rested longer
+        is_good = is_good and (by is None or by.is_silent(server))
+        if is_good and (repeats or rested_s < FRESH_S):
+            del kept[server]
+            vars(stream)["keyswap_repeats"] = repeats
+            del self.command_sources[event]
+            yield from self.event_to_child(stream, http.GetHttpConnectionCompleted(event, (server, None)))
+            return
         yield from _close(self, server)
-        if not reuse:
-            break
-    yield from original(self, event, reuse=reuse)
+        if is_good:
+            break  # the others have rested longer
+    for server, since in kept.items():
+        asyncio.get_running_loop().call_later(PATIENCE_S, _spare, self, server, since)
+    # mitmproxy would look for a connection among those that serve others.
+    yield from original(self, event, reuse=False)
 
 
 def _can_repeat(request: Request) -> bool:

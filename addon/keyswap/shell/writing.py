@@ -14,7 +14,7 @@ from mitmproxy.http import Headers, HTTPFlow, Response
 from keyswap.gate import describe
 from keyswap.headers import canonical
 from keyswap.limits.fields import NAMES as LIMITS
-from keyswap.model import Admit, Code, Decision, Refuse, Reply
+from keyswap.model import Admit, Code, Decision, Principal, Refuse, Reply
 from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.shell import inside_upstream
@@ -50,6 +50,7 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
             fields.append((b"Content-Length", b"0"))
     request.data.headers.fields = tuple(fields)  # a new Headers would look at every field again
     request.stream = declared is None or declared > whole_up_to
+    inside_upstream.reserve(request, _whom(decision.principal, washed))
     if decision.operation.stripped:
         request.data.path = without_prefix(request.data.path, decision.operation.stripped)
     request.data.authority = b""
@@ -61,6 +62,17 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
 def scheme_of(flow: HTTPFlow, washed: Washed) -> str:
     """How the caller asks: http or https, as a trusted proxy says, else as this connection is."""
     return washed.proto or ("https" if flow.client_conn.tls else "http")
+
+
+def _whom(principal: Principal, washed: Washed) -> object:
+    """Whom a connection to the backend may serve with another request: the same principal.
+
+    Who is nobody may be anybody behind the same proxy: those are told apart by their addresses and their cookies.
+    """
+    known = principal.org_id, principal.user_id, principal.key_id, principal.session_id, principal.agent
+    if any(known):
+        return (*known, principal.actor, principal.kind)
+    return washed.client, tuple([value for name, value in washed.kept if name.lower() == b"cookie"])
 
 
 _WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))
