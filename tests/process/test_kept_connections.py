@@ -178,7 +178,7 @@ def test_what_a_backend_says_too_much_answers_nobody_else(
 
     recorder.behave = behave
     with multiplexed(start, home) as http2:
-        for (method, said), late_s in product(ODD, [0.001, 0.005, 0.02, 0.04]):
+        for (method, said), late_s in product(ODD, [0.001, 0.005, 0.02, 0.04]):  # noqa: B007
             odd = http2.ask(method, "/odd", key)
             http2.until(partial(getattr, odd, "ended"))
             later = [http2.ask("GET", "/", one) for one in (victim, key)]

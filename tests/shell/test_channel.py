@@ -93,6 +93,26 @@ def test_an_end_within_a_line_is_an_end(last: bytes) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("line", [b"no JSON", b"5", b"[" * 100_000, b'{"answers": []}', b'{"answers": 0}', b"\xff"])
+def test_a_line_that_is_no_message_is_the_end(line: bytes) -> None:
+    """It ends the channel and raises nothing: what stands behind it is not taken, and who waits for an answer is told."""
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        channel = Channel(ours)
+        await channel.open()
+        waits = asyncio.create_task(channel.ask({"command": "status"}))
+        await asyncio.sleep(0)
+        sending = asyncio.to_thread(theirs.sendall, line + b'\n{"event": "ready"}\n')
+        assert (await asyncio.gather(sending, channel.heard()))[1] is None
+        with pytest.raises(ConnectionError):
+            await waits
+        channel.close()
+        theirs.close()
+
+    asyncio.run(main())
+
+
 def test_an_answer_that_is_too_long_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asked is told so, and the next question is answered."""
     monkeypatch.setattr(channels, "MAX_LINE", 1000)

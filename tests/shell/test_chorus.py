@@ -1,6 +1,8 @@
 """One log of several workers."""
 
+import asyncio
 import logging
+import threading
 
 from keyswap.shell.chorus import SAME_S, Chorus, Voice
 
@@ -32,8 +34,27 @@ def test_many_different_lines_are_bounded() -> None:
 def test_a_voice_hands_over_whole_lines() -> None:
     """Arguments are filled in, and what is below a warning is not handed over."""
     said: list[str] = []
-    logger = logging.Logger("x")  # noqa: LOG001 (one that nobody else has)
-    logger.addHandler(Voice(said.append))
-    logger.info("nothing")
-    logger.warning("worker %d", 3)
+
+    async def run() -> None:
+        logger = logging.Logger("x")  # noqa: LOG001 (one that nobody else has)
+        logger.addHandler(Voice(said.append, asyncio.get_running_loop()))
+        logger.info("nothing")
+        logger.warning("worker %d", 3)
+
+    asyncio.run(run())
     assert said == ["worker 3"]
+
+
+def test_a_voice_speaks_in_one_thread() -> None:
+    """What any thread logs is handed over by the event loop's own: a channel is not written from two."""
+    threads: list[int] = []
+
+    async def run() -> None:
+        logger = logging.Logger("x")  # noqa: LOG001 (as above)
+        logger.addHandler(Voice(lambda _line: threads.append(threading.get_ident()), asyncio.get_running_loop()))
+        logger.warning("here")
+        await asyncio.to_thread(logger.warning, "elsewhere")
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert threads == [threading.get_ident()] * 2

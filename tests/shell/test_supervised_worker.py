@@ -34,6 +34,17 @@ def with_worker(test: Callable[[Worker, Channel], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
+def test_a_worker_that_says_nonsense_loses_its_channel() -> None:
+    """The place of a worker whose line cannot be read lasts: its channel is closed, by which it ends and is replaced."""
+
+    async def run(worker: Worker, theirs: Channel) -> None:
+        theirs._write("{torn")
+        assert await theirs.heard() is None
+        assert worker.error is None and worker.process.returncode is None
+
+    with_worker(run)
+
+
 def test_a_worker_that_hangs_for_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at its first silence, and not when it has answered since."""
     monkeypatch.setattr(workers, "ANSWER_S", 0.01)

@@ -1,6 +1,7 @@
 """What a supervisor and a worker tell each other: one JSON value a line, both ways, over a socket pair.
 
-Law: the end of the one is seen by the other at once, however it came. Nothing that callers sent passes here.
+Law: the end of the one is seen by the other at once, however it came; a line that is no message is the end too, as
+nothing behind it can be trusted. It is used from its event loop's thread alone. Nothing that callers sent passes here.
 """
 
 import asyncio
@@ -12,6 +13,17 @@ from typing import Any
 
 MAX_LINE = 64 << 20
 """The longest answer: a list of limits, or counts."""
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    """A line's message; None: it is none."""
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict) or not isinstance(said.get("answers", 0), int):
+        return None
+    return None if "answers" in said and not isinstance(said.get("said"), dict) else said
 
 
 class Channel:
@@ -61,7 +73,10 @@ class Channel:
             if not line.endswith(b"\n"):  # the other end may have been killed while it spoke
                 self._give_up()
                 return None
-            said: dict[str, Any] = json.loads(line)
+            said = _message(line)
+            if said is None:
+                self._give_up()
+                return None
             waiting = self._asked.pop(said.get("answers", -1), None)
             if waiting is None:
                 return said

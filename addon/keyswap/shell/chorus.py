@@ -3,7 +3,9 @@
 Law: nothing is held back but the same words of another worker within some seconds.
 """
 
+import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
 
@@ -12,16 +14,21 @@ MOST = 1000
 
 
 class Voice(logging.Handler):
-    """A worker's end: hands its log lines to whoever says them."""
+    """A worker's end: hands its log lines to whoever says them, always in the thread of the event loop."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], loop: asyncio.AbstractEventLoop) -> None:
+        """Made in the thread of `loop`."""
         super().__init__(logging.WARNING)
-        self._say = say
+        self._say, self._loop, self._thread = say, loop, threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand a line over."""
+        """Hand a line over, whichever thread it comes from."""
         try:
-            self._say(self.format(record))
+            line = self.format(record)
+            if threading.get_ident() == self._thread:
+                self._say(line)
+            else:
+                self._loop.call_soon_threadsafe(self._say, line)
         except Exception:  # noqa: BLE001 (logging's own way with a handler that fails)
             self.handleError(record)
 

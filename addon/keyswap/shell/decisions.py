@@ -22,6 +22,8 @@ from keyswap.shell.destinations import LogFile, Stream
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
+ENDING_S = 2.0
+"""How long the end of a gateway waits for a destination that has stalled."""
 WAITING_CHUNKS = 256
 """How many flushes wait for a destination that has stalled, before lines are lost: over 12 s."""
 
@@ -73,18 +75,25 @@ class Lines:
         """Let the destination look around though nothing is to be written."""
         self._hand_over(b"")
 
-    def close(self) -> None:
-        """Write what was gathered, for as long as somebody takes it, and let the destination go."""
+    def finish(self) -> None:
+        """Take no more: what was gathered is written apart, and the destination let go then. Waits for nobody."""
         if self._timer is not None:
             self._timer.cancel()
         self.flush()
         if self._thread is None:
             return self._end()
-        with suppress(queue.Full):
-            self._chunks.put_nowait(None)
-        self._thread.join(2)
-        self._thread = None
-        return None
+        while True:
+            try:
+                return self._chunks.put_nowait(None)
+            except queue.Full:
+                self._complain("nobody reads them")
+                with suppress(queue.Empty):
+                    self._chunks.get_nowait()
+
+    def join(self) -> None:
+        """Wait, off the event loop, until what was gathered is written, for as long as somebody takes it."""
+        if self._thread is not None:
+            self._thread.join(ENDING_S)
 
     def _hand_over(self, chunk: bytes) -> None:
         if self._thread is None:
@@ -123,7 +132,12 @@ class DecisionLog:
         out = Stream(os.dup(sys.stdout.fileno())) if destination == "stdout" else LogFile(folder / destination)
         self.lines = Lines(destination, out.write, out.close)
 
-    def close(self) -> None:
-        """Write what was gathered, and let the file go."""
+    def finish(self) -> None:
+        """Take no more lines: what was gathered is written apart, and the file let go then."""
         if self.lines is not None:
-            self.lines.close()
+            self.lines.finish()
+
+    def join(self) -> None:
+        """Wait for that for a moment, off the event loop."""
+        if self.lines is not None:
+            self.lines.join()

@@ -286,8 +286,9 @@ class Service:
             await self._control.close()
         if self._admin is not None:
             await self._admin.close()
-        self.loaded.log.close()
-        self._keeping.close()
+        self.loaded.log.finish()
+        self._keeping.finish()
+        await asyncio.gather(asyncio.to_thread(self.loaded.log.join), asyncio.to_thread(self._keeping.join))
         await self.resources.release()
         self.resources.close()
 
@@ -356,7 +357,7 @@ class Service:
         if not whole:  # it may have been half written when it was read: soon it will be again
             self._changed = True
             if after.log is not before.log:
-                after.log.close()
+                after.log.finish()
             return
         await self._take(before, after, raw)
 
@@ -366,7 +367,7 @@ class Service:
             raw = policies.read(self.file)
             after = self._load(policies.parse(raw, str(self.file)), before)
         if attempt.given_up and after.log is not before.log:
-            after.log.close()
+            after.log.finish()
         return raw, after, self.files.unchanged()
 
     async def _failed(self, error: Exception) -> None:
@@ -390,7 +391,7 @@ class Service:
         self.loaded = after
         settle()
         if after.log is not before.log:
-            before.log.close()
+            before.log.finish()
         retain = after.built.policy.log.retain
         if self._kept.retain != retain:
             self._kept.retain = retain

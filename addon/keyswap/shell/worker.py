@@ -124,7 +124,8 @@ def main() -> int:
 
 async def _connected(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
     await channel.open()
-    logging.getLogger().addHandler(Voice(lambda line: channel.tell({"event": "log", "line": line})))
+    voice = Voice(lambda line: channel.tell({"event": "log", "line": line}), asyncio.get_running_loop())
+    logging.getLogger().addHandler(voice)
     await work(start, listening, channel, resumes)
 
 

@@ -47,11 +47,11 @@ class Worker:
                 if self._may_go():
                     self.channel.tell({"go": True})
             elif said.get("event") == "failed":
-                self.error = str(said["error"])
+                self.error = str(said.get("error"))
             elif said.get("event") == "log":
-                self._log(str(said["line"]))
+                self._log(str(said.get("line")))
+        self.channel.close()  # a worker that said what nobody understands ends by this
         await self.process.wait()
-        self.channel.close()
         if not self.ready.done():
             self.ready.set_result(False)
 
