@@ -184,6 +184,81 @@ def test_a_stream_that_is_reset_after_an_early_answer_holds_nothing(
         assert later.status == 200
 
 
+class Busy(Recorder):
+    """A backend that works on a request until it may go on, whoever has left, and counts what it works on."""
+
+    def __init__(self) -> None:
+        super().__init__(self._work)
+        self.before_body = lambda got, to: self._work(got, to) if got.target == b"/upload" else None
+        self.go_on = threading.Event()
+        self.begun = 0
+
+    def _work(self, got: Got, connection: socket.socket) -> None:
+        if got.target == b"/":
+            return connection.sendall(answer(b"ok"))
+        self.begun += 1
+        self.go_on.wait()
+        if got.target == b"/closes":
+            return connection.shutdown(socket.SHUT_RDWR)
+        return connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" + answer(b"ok"))
+
+
+def leave(port: int, certificate: Path, key: str, way: str, has_begun: Callable[[], bool]) -> None:
+    """Begin a request, and leave when the backend has it."""
+    target = way.partition(" ")[0]
+    uploads = target == "/upload"
+    if "stream" in way:
+        with tls(port, certificate, "h2") as connection:
+            caller = Http2(connection)
+            caller.ask("POST" if uploads else "GET", target, key, ends=not uploads)
+            eventually("it has begun", has_begun)
+            if "reset" in way:
+                caller.h2.reset_stream(1)
+                caller.flush()
+                later = caller.ask("GET", "/", key)
+                caller.until(lambda: later.ended)  # the reset was heard
+        return
+    with tls(port, certificate) as connection:
+        fields = ("Content-Length: 100000",) if uploads else ()  # too long to be held whole
+        connection.sendall(head("POST" if uploads else "GET", target, key, *fields) + b"x" * uploads)
+        eventually("it has begun", has_begun)
+        if "reset" in way:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_who_begins_and_leaves_holds_a_place_until_the_backend_is_done(
+    start: Start, home: Home, tmp_path: Path
+) -> None:
+    """However a caller leaves before its answer has begun, its place is held while the backend works on its request: until
+    that answers or closes, or the time for an answer is over."""
+    certificate, busy = self_signed(tmp_path, "gateway"), Busy()
+    home.upstream = busy.url
+    home.write_policy(LIMITS % 1 + "timeouts: {response: 30s}\n")
+    _, key = home.key()
+    gateway = start("serve", "--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
+    eventually("it listens", lambda: '"ready"' in gateway.output)
+
+    def status() -> int:
+        with tls(gateway.port, certificate) as connection:
+            connection.sendall(head("GET", "/", key, "Connection: close"))
+            return listen(connection).status or 0
+
+    ways = ["/get", "/get reset", "/get stream", "/get stream reset", "/closes", "/upload", "/upload stream reset"]
+    for number, way in enumerate(ways, 1):
+        busy.go_on.clear()
+        leave(gateway.port, certificate, key, way, lambda number=number: busy.begun == number)  # type: ignore[misc]
+        assert [status() for _ in range(3)] == [429] * 3, way
+        busy.go_on.set()
+        eventually(f"there is room after {way}", lambda: status() == 200)
+    busy.go_on.clear()
+    home.write_policy(LIMITS % 1 + "timeouts: {response: 1s}\n")
+    eventually("the policy is taken", lambda: "is in force" in gateway.output)
+    leave(gateway.port, certificate, key, "/get", lambda: busy.begun == len(ways) + 1)
+    eventually("the time is over", lambda: status() == 200)
+    busy.go_on.set()
+    busy.close()
+
+
 def disconnecting(gateway: Gateway, key: str, number: int) -> None:
     """A caller that leaves at a random moment, politely or not."""
     chance = random.Random(number)

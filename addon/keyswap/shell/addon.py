@@ -492,13 +492,13 @@ class KeyswapAddon:
 
     def _forget(self, flow: HTTPFlow) -> None:
         ticket: Ticket | None = inside.ticket_of(flow)
-        if ticket is not None:
-            ticket.counted.give_back()
-            if ticket.hears is not None:
-                self._webhooks.forget(flow)
         watched = self._guard.of(flow.client_conn) if self._guard is not None else None
         if watched is not None:
             watched.open.pop(id(flow), None)
+        if ticket is not None:
+            ticket.counted.give_back() if watched is None else watched.let_go(ticket)
+            if ticket.hears is not None:
+                self._webhooks.forget(flow)
 
     def _finish(self, ticket: Ticket, status: int | None, refused: Refuse | None = None) -> None:
         if not ticket.logged:

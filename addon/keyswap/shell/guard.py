@@ -23,7 +23,7 @@ from keyswap.shell import inside, inside_http
 from keyswap.shell.bounds import Rules
 from keyswap.shell.holding import Holdings
 from keyswap.shell.turns import Turns
-from keyswap.shell.watched import STUCK_S, Shared, Watched
+from keyswap.shell.watched import STUCK_S, Shared, Watched, Watchpoint
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Guard:
     _addresses: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _complained: float = 0.0
+    _owing: set[Watchpoint] = field(default_factory=set)
     _ended: bool = False
     _unread: int = 0
     _holdings: Holdings = field(init=False)
@@ -80,6 +81,7 @@ class Guard:
     def _watch(self, client: Client, address: str) -> None:
         handler = inside.handler_of(self.master, client)
         watched = Watched(self._shared, client, address, handler)
+        watched.owing = self._owing
         inside_http.watch(client, watched)
         inside.lift_connection_limit(handler)
         inside.leave_draining(handler)
@@ -180,7 +182,7 @@ class Guard:
         await asyncio.sleep(min(DRAIN_S, grace_s))  # who was accepted last is watched over only a moment later
         for watched in list(self.watched.values()):
             watched.wind_up()
-        while self.watched and loop.time() < until:
+        while (self.watched or self._owing) and loop.time() < until:
             for watched in list(self.watched.values()):
                 if watched.is_idle(loop.time()):
                     watched.hang_up()
@@ -197,6 +199,8 @@ class Guard:
                     await next(iter(self.watched.values())).change()
         for watched in list(self.watched.values()):
             watched.abort()
+        for upstream in list(self._owing):
+            upstream.settle()
 
     async def run(self) -> None:
         """Sweep until cancelled."""

@@ -8,7 +8,10 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import select
+import socket
+import struct
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -200,6 +203,36 @@ def is_silent(reader: Any, writer: Any) -> bool:
     waits = select.poll()
     waits.register(writer.get_extra_info("socket").fileno(), select.POLLIN)
     return not waits.poll(0)
+
+
+def keep_what_came(reader: Any, writer: Any, broke: Callable[[Exception], None]) -> None:
+    """Let all be read that a peer has sent, also when it has stopped reading, and then the end (RFC 9112 §9.5).
+
+    asyncio forgets what has come as soon as writing fails, read or not. `broke` is told why a connection has ended.
+    """
+    transport = writer.transport
+    protocol = transport.get_protocol()
+    original = protocol.connection_lost
+
+    def connection_lost(error: Exception | None) -> None:
+        del protocol.connection_lost
+        if error is not None:
+            broke(error)
+            with contextlib.suppress(OSError):
+                handle = transport.get_extra_info("socket").fileno()
+                while not reader._eof and (data := os.read(handle, 1 << 18)):  # no more than the socket holds
+                    reader.feed_data(data)
+        original(None)
+
+    protocol.connection_lost = connection_lost
+
+
+def reset(transport: Any) -> None:
+    """End a connection so that its peer sees that something is missing: by RST, not by FIN."""
+    with contextlib.suppress(OSError):
+        linger = struct.pack("ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    transport.abort()
 
 
 def ticket_of(flow: HTTPFlow) -> Any:

@@ -4,16 +4,25 @@ Law: the connection behind says nothing of the one in front. What closes one nee
 gets a body in a coding that its version knows, and a Date. Measured on mitmproxy 12.2.3.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
+from h11._readers import Http10Reader
 from mitmproxy.http import Response
-from mitmproxy.proxy.events import Event
+from mitmproxy.proxy.commands import CloseConnection
+from mitmproxy.proxy.events import ConnectionClosed, Event
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import websocket
 from mitmproxy.proxy.layers.http import _http1
-from mitmproxy.proxy.layers.http._events import ResponseHeaders
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseHeaders, ResponseProtocolError
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection as WebSocketClose
 from wsproto.events import Message
+from wsproto.frame_protocol import CloseReason
+
+from keyswap.shell.inside_watch import watch_of
 
 from keyswap.shell.dates import dated
 
@@ -21,7 +30,9 @@ from keyswap.shell.dates import dated
 def install() -> None:
     """Change the layers of this process, after `inside_http`; doing it again changes nothing."""
     wrap(_http1.Http1Server, "send", _send_http1)
+    wrap(_http1.Http1Client, "read_body", _read_response_body)
     wrap(websocket.WebsocketConnection, "events", _websocket_events)
+    wrap(websocket.WebsocketLayer, "relay_messages", _relay)
 
 
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
@@ -54,7 +65,40 @@ def _delimit_by_close(response: Response) -> None:
         response.data.headers.fields = (*kept, (b"Connection", b"close"))
 
 
+def _read_response_body(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    """A body that ends where its connection does is not whole when that was reset."""
+    by = watch_of(self.context.client)
+    is_end = isinstance(event, ConnectionClosed) and isinstance(self.body_reader, Http10Reader)
+    if is_end and by is not None and by.was_reset(self.conn):
+        yield CloseConnection(self.conn)
+        yield ReceiveHttp(ResponseProtocolError(self.stream_id, "reset", ErrorCode.GENERIC_SERVER_ERROR))
+    else:
+        yield from original(self, event)
+
+
 # ---- WebSockets
+
+
+def _relay(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    """A socket that is lost at one end is no normal end at the other: wsproto would say 1000 (RFC 6455 §7.1.5).
+
+    Whose peer is gone without a word is left without a word; where the gateway ends it, both are told why.
+    """
+    if not isinstance(event, ConnectionClosed):
+        yield from original(self, event)
+        return
+    by = watch_of(self.context.client)
+    code = by.close_code(self.flow) if by is not None else None
+    told = self.flow.websocket
+    told.timestamp_end, told.close_code, told.close_reason = time.time(), code or CloseReason.ABNORMAL_CLOSURE, ""
+    told.closed_by_client = event.connection == self.context.client
+    for socket in (self.server_ws, self.client_ws):
+        if code is not None and socket.state is ConnectionState.OPEN:
+            yield socket.send2(WebSocketClose(code, ""))
+        yield CloseConnection(socket.conn)
+    yield websocket.WebsocketEndHook(self.flow)
+    self.flow.live = False
+    self._handle_event = self.done
 
 
 def _websocket_events(original: Any, self: Any) -> Any:

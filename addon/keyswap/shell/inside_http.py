@@ -259,6 +259,10 @@ def _send_http1(original: Any, self: Any, event: HttpEvent) -> CommandGenerator[
                 yield command
         yield CloseConnection(self.conn)
         return
+    if status is not None and self.response and not _is_framed(self.response):
+        by = watch_of(self.context.client)
+        if by is not None:
+            by.cut()  # its body ends where the connection does: an ordinary end would make it look whole
     if status is None or self.response:
         for command in original(self, event):
             if isinstance(event, ResponseHeaders) and isinstance(command, SendData):
@@ -272,6 +276,11 @@ def _send_http1(original: Any, self: Any, event: HttpEvent) -> CommandGenerator[
     yield from _say(self, answer_to(self, event, status))
     if isinstance(event, Interjection) and self.request is None:
         self.state = self.done
+
+
+def _is_framed(response: Any) -> bool:
+    """Whether a response says where its body ends."""
+    return any(name.lower() in {b"content-length", b"transfer-encoding"} for name, _ in response.headers.fields)
 
 
 def _is_whole(server: Any) -> bool:

@@ -13,18 +13,23 @@ has over one that is closing.
 """
 
 import asyncio
+import re
 import time
+from contextlib import suppress
 from typing import Any
 
 from mitmproxy.connection import Server
 from mitmproxy.http import Headers, Request, Response
+from mitmproxy.net.http.http1 import connection_close
 from mitmproxy.proxy.commands import CloseConnection
 from mitmproxy.proxy.events import DataReceived, Event
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1
-from mitmproxy.proxy.layers.http._base import HttpEvent
-from mitmproxy.proxy.layers.http._events import RequestEndOfMessage, RequestHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
+from mitmproxy.proxy.layers.http._events import ErrorCode, RequestEndOfMessage, RequestHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.tls import ServerTLSLayer
+from OpenSSL import SSL
 
 from keyswap.shell.inside_hops import wrap
 from keyswap.shell.inside_watch import layer_of, watch_of
@@ -120,7 +125,15 @@ def close_upstream(response: Response) -> None:
 def _done(original: Any, self: Any, **done: bool) -> CommandGenerator[None]:
     """Remember a connection whose request has been answered whole, unless it is to be closed now."""
     closes = self.response is not None and _may_say_more(self)
+    wants_no_more = "response" in done and not self.request_done and _refuses(self.response)
     yield from original(self, **done)
+    if wants_no_more:
+        # It does not read the rest (RFC 9112 §9.5): its answer is whole, and the exchange ends as if it had closed.
+        yield CloseConnection(self.conn)
+        self.state = self.done
+        error = ResponseProtocolError(self.stream_id, "answered before its request", ErrorCode.GENERIC_SERVER_ERROR)
+        yield ReceiveHttp(error)
+        return
     if not _rests(self):
         return
     layer = layer_of(self)
@@ -133,6 +146,13 @@ def _done(original: Any, self: Any, **done: bool) -> CommandGenerator[None]:
     kept[self.conn] = since = time.monotonic()
     if len(layer.streams) > 1:
         asyncio.get_running_loop().call_later(PATIENCE_S, _spare, layer, self.conn, since)
+
+
+def _refuses(response: Response) -> bool:
+    """Whether a backend says by its answer that it takes no more of the request, and closes."""
+    data = response.data
+    closes = "keyswap_closes" in vars(response) or connection_close(response.http_version, response.headers)
+    return data.status_code >= 400 and closes
 
 
 def _may_say_more(client: Any) -> bool:
@@ -182,6 +202,58 @@ def _spare(layer: Any, server: Server, since: float) -> None:
 
 def _waits(stream: Any) -> bool:
     return bool(stream.server_state == stream.state_wait_for_response_headers)
+
+
+def sent_over(layer: Any, server: Server) -> Any:
+    """What speaks HTTP/1 over a connection, if a request was sent of which no answer has begun."""
+    client = _client(layer, server) if layer is not None else None
+    return client if client is not None and _awaits(client) else None
+
+
+def _awaits(client: Any) -> bool:
+    return client.request is not None and client.response is None
+
+
+class Awaited:
+    """An answer that nobody will get, of which only is to be known when it begins."""
+
+    def __init__(self, client: Any) -> None:
+        """`client`: what `sent_over` found."""
+        self._client = client
+        layers = [layer for layer in client.context.layers if isinstance(layer, ServerTLSLayer)]
+        self._tls = next((layer.tls for layer in layers if layer.conn is client.conn), None)
+        self._came = bytearray(client.buf._data)
+
+    @property
+    def request_is_whole(self) -> bool:
+        """Whether all of the request was sent."""
+        return bool(self._client.request_done)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it began to come while somebody waited for it."""
+        return not _awaits(self._client)
+
+    def begins(self, data: bytes) -> bool:
+        """Whether it has begun with these bytes; interim responses are none (RFC 9110 §15.2)."""
+        self._came += self._read(data) if self._tls is not None else data
+        while (found := _INTERIM.match(self._came)) is not None and (end := self._came.find(b"\r\n\r\n")) > 0:
+            del self._came[: end + 4]
+        return len(self._came) >= 12 and (found is None or len(self._came) > MOST_INTERIM)
+
+    def _read(self, data: bytes) -> bytes:
+        tls: Any = self._tls
+        plain = bytearray()
+        with suppress(SSL.Error):
+            tls.bio_write(data)
+            while True:
+                plain += tls.recv(65_535)
+        return bytes(plain)
+
+
+_INTERIM = re.compile(rb"HTTP/[0-9]\.[0-9] 1(?!01)[0-9]{2}")
+MOST_INTERIM = 64 << 10
+"""Bytes after which an interim response is none."""
 
 
 def is_left_over(layer: Any, server: Server) -> bool:

@@ -17,7 +17,7 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.http import HTTPFlow
 
 from keyswap.limits.step import place
-from keyswap.model import Code, Refuse
+from keyswap.model import UNCOUNTED, Code, Counted, Refuse, nothing
 from keyswap.refusals import Answer
 from keyswap.shell import inside, inside_flow, inside_held, inside_http, inside_http2, inside_upstream
 from keyswap.shell.bounds import Bounds, Rules, Ticket, refusal
@@ -39,6 +39,8 @@ UNREAD_IN_ALL = 1 << 20
 """Bytes of all its responses, before no more is read of those of which some wait."""
 UNREAD_ANYWAY = 128 << 10
 """Bytes that may wait for any caller at all: what was read once, and what stopped reading."""
+GOING_AWAY, POLICY_VIOLATION, UNEXPECTED = 1001, 1008, 1011
+"""Close codes of WebSockets (RFC 6455 §7.4.1)."""
 IDLE_S = 1.0
 """How long a connection that is to end has been silent when it is closed: nothing seems to be on its way."""
 STUCK_S = 1.0
@@ -113,6 +115,9 @@ class Watched:
         self._strikes, self._struck = STRIKES, self.last
         self._reading = self._hung_up = self._closed = False
         self._ending: float | None = None
+        self._cuts = False
+        self.owing: set[Watchpoint] = set()
+        """Connections upstream whose backends owe answers to nobody; the guard's."""
         self._changed = asyncio.Event()
         self._rests_until, self._bounds = 0.0, self._rules.bounds()
 
@@ -178,6 +183,11 @@ class Watched:
         self._rests_until = 0.0
         self._changed.set()
 
+    @property
+    def layer(self) -> Any:
+        """The HTTP layer; None: there is none yet."""
+        return self._layer or inside_http.http_layer(self.handler)
+
     def has_no_room(self, server: Server) -> bool:
         """Whether the caller has to read first what has come over this upstream connection."""
         if self._layer is None:
@@ -222,6 +232,22 @@ class Watched:
         if upstream is not None:
             upstream.hang_up()
 
+    def was_reset(self, server: Server) -> bool:
+        """Whether this backend's connection has ended without its end having been said."""
+        upstream = self.upstreams.get(server.id)
+        return upstream is not None and upstream.was_reset
+
+    def cut(self) -> None:
+        """What was said to the caller is not whole, which only a reset of its connection can tell it."""
+        self._cuts = True
+
+    def close_code(self, flow: HTTPFlow) -> int | None:
+        """How the gateway ends a WebSocket (RFC 6455 §7.4.1); None: it does not, one of its ends was lost."""
+        ticket: Ticket | None = inside.ticket_of(flow)
+        if ticket is not None and ticket.ended_by is not None:
+            return POLICY_VIOLATION if ticket.ended_by.code is Code.INVALID_CREDENTIAL else UNEXPECTED
+        return GOING_AWAY if self._hung_up else None
+
     @property
     def max_head(self) -> int:
         """Bytes of a request's head."""
@@ -246,6 +272,8 @@ class Watched:
         if self._closed:
             return
         self._closed = True
+        if self._cuts:
+            inside.reset(self.writer.transport)
         if self._reader.at_eof() or self.writer.transport.is_closing():
             self._finish()
             return
@@ -313,6 +341,9 @@ class Watched:
             return
         ticket.ended_by = refused
         self._rests_until = 0.0
+        upstream = self.upstreams.get(ticket.flow.server_conn.id)
+        if upstream is not None:
+            upstream.owe(ticket)
         multiplexed = inside_flow.is_multiplexed(self.client)
         if not multiplexed:
             self._ending = self._now()
@@ -320,7 +351,6 @@ class Watched:
             self._rules.cut(ticket, refused)
         else:
             self.deny(ticket.flow, self._rules.answer(ticket.flow, refused))
-        upstream = self.upstreams.get(ticket.flow.server_conn.id)
         if upstream is not None and (ticket.begun or multiplexed):
             upstream.hang_up()
 
@@ -347,7 +377,7 @@ class Watched:
                 return data
             # Cut at once: the end of the body may be on its way, and would make half a body look whole.
             upstream = self.upstreams.get(ticket.flow.server_conn.id)
-            if upstream is not None:
+            if upstream is not None and not upstream.owe(ticket):
                 upstream.abort()
             self.end(ticket, Refuse(Code.BODY_TOO_LARGE, f"over {limit} bytes of body"))
             return []
@@ -537,8 +567,23 @@ class Watched:
         """Nothing of them is in flight any more: their caller is gone."""
         for ticket in self.open.values():
             self._rules.left(ticket)
-            ticket.counted.give_back()
+            self.let_go(ticket)
         self.open.clear()
+
+    def let_go(self, ticket: Ticket) -> None:
+        """A request has ended here: its places are given back, now or when its backend is done with it."""
+        upstream = self.upstreams.get(ticket.flow.server_conn.id)
+        if upstream is None or not upstream.owe(ticket):
+            ticket.counted.give_back()
+
+    @property
+    def response_s(self) -> float:
+        """How long a backend may take for the head of its answer."""
+        return self._rules.bounds().response_s
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Let something happen beside the caller of this, and after this connection."""
+        self._spawn(work)
 
     def _sweep_request(self, ticket: Ticket, now: float, bounds: Bounds) -> None:
         flow = ticket.flow
@@ -546,7 +591,7 @@ class Watched:
         if ticket.answered and not self.still_sends(flow):
             # Its stream was reset after its answer, of which nobody is told.
             self.open.pop(id(flow), None)
-            ticket.counted.give_back()
+            self.let_go(ticket)
         elif until is not None and time.time() >= until:
             self.end(ticket, Refuse(Code.INVALID_CREDENTIAL, "the credential has ended"))
         elif flow.response is None and flow.request.timestamp_end is not None:
@@ -556,6 +601,10 @@ class Watched:
             ticket.waits_since = ticket.waits_since or now
             if now - ticket.waits_since > bounds.response_s:
                 self.end(ticket, Refuse(Code.UPSTREAM_TIMEOUT, "the upstream sent no head in time"))
+
+
+def _discard(_data: bytes) -> None:
+    """Stands in for the `write` of a writer over which nothing more is to be sent."""
 
 
 class Watchpoint:
@@ -570,12 +619,21 @@ class Watchpoint:
         self.writer: Any = None
         self._reading = self._hung_up = False
         self._ended: float | None = None
+        self._close: Callable[[], None] = nothing
+        self._awaited: inside_upstream.Awaited | None = None
+        self._held: Counted = UNCOUNTED
+        self._until = 0.0
+        self._has_ended = self._waits = False
+        self.broken: Exception | None = None
+        """Why the connection has ended, if not by its end."""
 
     def connect(self) -> None:
         """The connection stands."""
         transport = self.watched.handler.transports[self.server]
         self._reader, self.writer = transport.reader, transport.writer
-        transport.reader = self
+        self._close = self.writer.close
+        transport.reader, self.writer.close = self, self.close
+        inside.keep_what_came(self._reader, self.writer, self._broke)
         if inside_flow.is_multiplexed(self.watched.client):
             self.writer.transport.set_write_buffer_limits(0)  # `drain` waits until all is taken
         self.last = asyncio.get_running_loop().time()
@@ -609,14 +667,27 @@ class Watchpoint:
         data: bytes = await watched.read_from(self._reader, self._pace, n)
         self._reading = False
         self.last = watched.last = asyncio.get_running_loop().time()
-        return b"" if self._hung_up else data
+        if self._hung_up:
+            return b""
+        self._has_ended = not data
+        return data
+
+    def _broke(self, error: Exception) -> None:
+        self.broken = error
+
+    @property
+    def was_reset(self) -> bool:
+        """Whether the backend did not say that it has sent all. Writing fails with EPIPE where it has (Linux)."""
+        return self.broken is not None and not isinstance(self.broken, BrokenPipeError)
 
     def hang_up(self) -> None:
         """Let mitmproxy believe that the backend has closed the connection."""
         self._hung_up = True
         self._ended = self._ended or asyncio.get_running_loop().time()
         self.watched.stir()
-        if self._reading:
+        if self._awaited is not None:
+            inside.cancel_transport(self.watched.handler, self.server)
+        elif self._reading:
             self.writer.transport.pause_reading()
             self._reader.feed_eof()
 
@@ -644,9 +715,62 @@ class Watchpoint:
             self.hang_up()
 
     def abort(self) -> None:
-        """Drop the connection, and what was to be written over it."""
-        if self.writer is not None:
+        """Drop the connection, and what was to be written over it, unless an answer is owed."""
+        if self._awaited is not None:
+            inside.cancel_transport(self.watched.handler, self.server)
+        elif self.writer is not None:
             self.writer.transport.abort()
+
+    # ---- What is owed when the caller has left
+
+    def owe(self, ticket: Ticket) -> bool:
+        """Hold the places of a request that ends here until its backend has answered, closed, or used up its time.
+
+        False: it was sent nothing, has answered or closed, or no place is held.
+        """
+        client = inside_upstream.sent_over(self.watched.layer, self.server)
+        waited_s = self._now() - (ticket.waits_since or self._now())
+        is_open = self.writer is not None and not self.writer.transport.is_closing() and not self._has_ended
+        if client is None or not is_open or waited_s > self.watched.response_s or ticket.counted.give_back is nothing:
+            return False
+        self._awaited, self._until = inside_upstream.Awaited(client), self._now() + self.watched.response_s - waited_s
+        self._held, ticket.counted = ticket.counted, ticket.counted._replace(give_back=nothing)
+        if not self._awaited.request_is_whole:
+            self.writer.write = _discard  # an end that comes later would make half a body look whole
+            with contextlib.suppress(OSError, RuntimeError):
+                self.writer.write_eof()
+        return True
+
+    def close(self) -> None:
+        """Stands in for the writer's `close`: nobody waits for the connection any more but for the answer's sake."""
+        if self._awaited is None:
+            self._close()
+        elif not self._waits:
+            self._waits = True
+            self.watched.owing.add(self)
+            self.watched.spawn(self._wait(self._awaited))
+
+    async def _wait(self, awaited: inside_upstream.Awaited) -> None:
+        try:
+            async with asyncio.timeout_at(self._until):
+                while not awaited.has_begun and (data := await self._reader.read(1 << 16)):
+                    if awaited.begins(data):
+                        break
+        except (TimeoutError, OSError):
+            pass
+        finally:
+            self.settle()
+
+    def settle(self) -> None:
+        """Nothing is owed any more."""
+        self._held.give_back()
+        self.watched.owing.discard(self)
+        self._close()
+        if self.writer.transport.get_write_buffer_size():
+            self.writer.transport.abort()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def _answering(self) -> Ticket | None:
         """The request that has ended and whose response has begun over it: nothing but its bytes is awaited."""
@@ -663,5 +787,5 @@ class Watchpoint:
             return
         if not self.writer.transport.is_closing():
             self.writer.close()
-        if self.writer.transport.get_write_buffer_size():
+        if not self._waits and self.writer.transport.get_write_buffer_size():
             self.writer.transport.abort()
