@@ -6,12 +6,13 @@ import ssl
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha1
 
 import pytest
 
-from harness import Client, Gateway, Home, free_port
+from certificates import self_signed
+from harness import Backend, Client, Gateway, Home, free_port
 
 Start = Callable[..., Gateway]
 
@@ -69,6 +70,65 @@ def test_an_upstream_that_answers_nonsense(answer: bytes, start: Start, home: Ho
         reply = start("serve").ready().get("/pets", value)
     assert (reply.status, reply.code) == (502, "upstream-unavailable")
     assert b"garbage" not in reply.body and "mitmproxy" not in f"{reply.headers} {reply.body!r}".lower()
+
+
+def test_the_reason_of_a_502_says_which_cause_it_had(
+    start: Start, home: Home, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The decision's line says what the backend did, its address and the system's error; the caller's body stays general."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, close = self_signed(folder, "stranger"), f"{HEAD}Content-Length: 9\r\n\r\nx".encode()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    stranger = Backend(context)
+    with ExitStack() as stack:
+        answers = {
+            "plain": b"HTTP/1.1 400 No",
+            "closed": b"",
+            "half": b"HTTP/1.1 200 OK",
+            "body": close,
+            "odd": b"?\r\n\r\n",
+        }
+        urls = {name: stack.enter_context(raw_backend(answer))[0] for name, answer in answers.items()}
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        urls |= {"refused": f"http://127.0.0.1:{free_port()}", "unknown": "http://no.such.host.invalid:80"}
+        urls |= {"stranger": stranger.url, "silent": f"https://127.0.0.1:{silent.getsockname()[1]}"}
+        urls["plain"] = urls["plain"].replace("http:", "https:")
+        for name in urls:
+            (home.folder / f"{name}.yaml").write_text(OPEN)
+        entry = "  - {{spec: {0}.yaml, prefix: /{0}, strip_prefix: true, upstream: '{1}', audience: {0}}}\n"
+        documents = "".join(entry.format(*pair) for pair in urls.items())
+        home.write_policy(f"timeouts: {{connect: 2s}}\nopenapi:\n{documents}")
+        _, key = home.key()
+        gateway = start("serve").ready()
+        replies = {name: gateway.get(f"/{name}/x", key) for name in urls}
+        lines = [json.loads(line) for line in gateway.stop().splitlines() if '"path":"/' in line]
+    stranger.close()
+    reasons = {line["path"].split("/")[1]: line["reason"] for line in lines if line["path"].endswith("/x")}
+    for name, cause in CAUSES.items():
+        address = urls[name].partition("//")[2]
+        assert reasons[name].startswith(f"the upstream {address} {cause}"), reasons[name]
+        assert replies[name].status == (504 if name == "silent" else 502)
+        assert address not in str(replies[name]) and cause not in str(replies[name])
+
+
+HEAD = "HTTP/1.1 200 OK\r\n"
+OPEN = """
+openapi: 3.1.0
+info: {title: Open, version: "1"}
+paths: {/x: {get: {responses: {"200": {description: ok}}}}}
+"""
+CAUSES = {
+    "refused": "refused the connection (ECONNREFUSED: ",
+    "unknown": "has a name that cannot be resolved (EAI ",
+    "stranger": "has a certificate that is not trusted (X509_V_ERR 18)",
+    "plain": "does not speak TLS there",
+    "silent": "did not end the TLS handshake within timeouts.connect",
+    "closed": "closed the connection without an answer",
+    "half": "closed the connection within the head of its answer",
+    "body": "closed the connection within the body of its answer",
+    "odd": "sent a malformed answer",
+}
 
 
 def test_a_malformed_request_is_answered_in_our_words(start: Start, home: Home) -> None:

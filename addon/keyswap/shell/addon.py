@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Server
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.http import HTTPFlow
 from mitmproxy.master import Master
@@ -30,6 +30,7 @@ from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, R
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.shell import (
     answering,
+    causes,
     inside,
     inside_flow,
     inside_http,
@@ -583,8 +584,18 @@ class KeyswapAddon:
         self._drop_upstream(data)
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
-        """Forget it."""
+        """Forget it, but not why it was not made."""
+        upstream = self._upstream_of(data)
+        if upstream is None or not upstream.late:
+            inside.blame_connection(data.server, causes.of_connecting(data.server.address, data.server.error or ""))
         self._drop_upstream(data)
+
+    def tls_failed_server(self, data: TlsData) -> None:
+        """Remember why TLS with a backend did not stand."""
+        upstream = self._upstream_of(ServerConnectionHookData(data.context.server, data.context.client))
+        if isinstance(data.conn, Server) and (upstream is None or not upstream.late):
+            why = causes.of_tls(data.conn.address, inside.verified(data.ssl_conn), data.conn.error or "")
+            inside.blame_connection(data.conn, why)
 
     def _upstream_of(self, data: ServerConnectionHookData) -> Watchpoint | None:
         watched = self._guard.of(data.client) if self._guard is not None else None
@@ -658,8 +669,11 @@ def _outcome(ticket: Ticket, refused: Refuse) -> Refuse:
     if ticket.ended_by is not None:
         return ticket.ended_by
     if refused.code is Code.UPSTREAM_UNAVAILABLE:
-        if ticket.late:
-            return Refuse(Code.UPSTREAM_TIMEOUT, "the upstream accepted no connection in time")
+        if ticket.late is not None:
+            return Refuse(Code.UPSTREAM_TIMEOUT, ticket.late)
+        why = inside.blamed(ticket.flow)
+        if why is not None:
+            return Refuse(Code.UPSTREAM_UNAVAILABLE, why)
         if not ticket.flow.server_conn.timestamp_tcp_setup:
             return Refuse(Code.UPSTREAM_UNAVAILABLE, "no connection to the upstream could be made")
     return refused

@@ -68,8 +68,8 @@ class Ticket:
     """A response has begun to reach the caller."""
     waits_since: float | None = None
     """When the sweep first saw the request ended and no response begun."""
-    late: bool = False
-    """Its connection upstream was not made in time."""
+    late: str | None = None
+    """Why its connection upstream was not made in time; None: it was."""
     ended_by: Refuse | None = None
     pending: "Pending | None" = None
     """What is still to be decided, by its body."""

@@ -26,6 +26,7 @@ from mitmproxy.proxy.events import Event, OpenConnectionCompleted
 from mitmproxy.proxy.layer import CommandGenerator, Layer
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server_hooks import ServerConnectErrorHook, ServerConnectionHookData
+from OpenSSL import SSL
 
 DEAD = "reverse:http://127.0.0.1:9"
 """The upstream of mitmproxy itself: the discard port, where nothing listens. Only an Admit writes a real one."""
@@ -225,6 +226,26 @@ def keep_what_came(reader: Any, writer: Any, broke: Callable[[Exception], None])
         original(None)
 
     protocol.connection_lost = connection_lost
+
+
+def blame(flow: HTTPFlow, why: str) -> None:
+    """Remember why a request has no answer, or will not have one if it ends now."""
+    vars(flow)["keyswap_why"] = why
+
+
+def blamed(flow: HTTPFlow) -> str | None:
+    """What was remembered last."""
+    return vars(flow).get("keyswap_why")
+
+
+def blame_connection(connection: Connection, why: str) -> None:
+    """Remember why a connection upstream was not made, for the requests that wait for it."""
+    vars(connection)["keyswap_why"] = why
+
+
+def verified(ssl_conn: Any) -> int:
+    """OpenSSL's X509_V_ERR of a peer's certificate; 0: it is not to blame."""
+    return int(cast("Any", SSL)._lib.SSL_get_verify_result(ssl_conn._ssl)) if ssl_conn is not None else 0
 
 
 def reset(transport: Any) -> None:

@@ -8,29 +8,25 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from h11._readers import Http10Reader
 from mitmproxy.http import Response
 from mitmproxy.proxy.commands import CloseConnection
 from mitmproxy.proxy.events import ConnectionClosed, Event
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import websocket
 from mitmproxy.proxy.layers.http import _http1
-from mitmproxy.proxy.layers.http._base import ReceiveHttp
-from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import ResponseHeaders
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection as WebSocketClose
 from wsproto.events import Message
 from wsproto.frame_protocol import CloseReason
 
-from keyswap.shell.inside_watch import watch_of
-
 from keyswap.shell.dates import dated
+from keyswap.shell.inside_watch import watch_of
 
 
 def install() -> None:
     """Change the layers of this process, after `inside_http`; doing it again changes nothing."""
     wrap(_http1.Http1Server, "send", _send_http1)
-    wrap(_http1.Http1Client, "read_body", _read_response_body)
     wrap(websocket.WebsocketConnection, "events", _websocket_events)
     wrap(websocket.WebsocketLayer, "relay_messages", _relay)
 
@@ -63,17 +59,6 @@ def _delimit_by_close(response: Response) -> None:
     kept = tuple(field for field in fields if field[0].lower() != b"transfer-encoding")
     if len(kept) != len(fields) and response.data.status_code != 101:
         response.data.headers.fields = (*kept, (b"Connection", b"close"))
-
-
-def _read_response_body(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
-    """A body that ends where its connection does is not whole when that was reset."""
-    by = watch_of(self.context.client)
-    is_end = isinstance(event, ConnectionClosed) and isinstance(self.body_reader, Http10Reader)
-    if is_end and by is not None and by.was_reset(self.conn):
-        yield CloseConnection(self.conn)
-        yield ReceiveHttp(ResponseProtocolError(self.stream_id, "reset", ErrorCode.GENERIC_SERVER_ERROR))
-    else:
-        yield from original(self, event)
 
 
 # ---- WebSockets

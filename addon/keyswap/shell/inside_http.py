@@ -155,6 +155,8 @@ def _connect(original: Any, self: Any, command: http.RegisterHttpConnection) -> 
     waiting, self.waiting_for_establishment[server] = self.waiting_for_establishment[server], []
     ended = {id(wanted): _ended(self.command_sources[wanted]) for wanted in waiting}
     self.waiting_for_establishment[server] += [wanted for wanted in waiting if ended[id(wanted)] is None]
+    for wanted in waiting if command.err and "keyswap_why" in vars(server) else ():
+        vars(self.command_sources[wanted].flow)["keyswap_why"] = vars(server)["keyswap_why"]
     for wanted in waiting:
         if (reason := ended[id(wanted)]) is not None:
             stream = self.command_sources.pop(wanted)

@@ -18,11 +18,12 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from h11._readers import Http10Reader
 from mitmproxy.connection import Server
 from mitmproxy.http import Headers, Request, Response
 from mitmproxy.net.http.http1 import connection_close
 from mitmproxy.proxy.commands import CloseConnection
-from mitmproxy.proxy.events import DataReceived, Event
+from mitmproxy.proxy.events import ConnectionClosed, DataReceived, Event
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1
@@ -31,6 +32,8 @@ from mitmproxy.proxy.layers.http._events import ErrorCode, RequestEndOfMessage, 
 from mitmproxy.proxy.layers.tls import ServerTLSLayer
 from OpenSSL import SSL
 
+from keyswap.shell import causes
+from keyswap.shell.inside import blame
 from keyswap.shell.inside_hops import wrap
 from keyswap.shell.inside_watch import layer_of, watch_of
 
@@ -45,8 +48,6 @@ AGE_S = 60.0
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _NO_BODY = frozenset({204, 304})
 """Answers without a body (RFC 9110 §6.4.1), behind which some backends send one all the same."""
-_CLOSED = "server closed connection"
-"""How mitmproxy says that a backend has closed a connection without an answer."""
 
 
 def install() -> None:
@@ -54,6 +55,7 @@ def install() -> None:
     wrap(http.HttpStream, "state_wait_for_request_headers", _begin)
     wrap(_http1.Http1Client, "send", _send)
     wrap(_http1.Http1Client, "read_headers", _hear)
+    wrap(_http1.Http1Client, "read_body", _read)
     wrap(_http1.Http1Client, "mark_done", _done)
     wrap(http.HttpLayer, "get_connection", _find)
     wrap(http.HttpStream, "handle_protocol_error", _go_again)
@@ -101,12 +103,47 @@ def _as_http1(request: Request) -> Request:
 
 
 def _hear(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
-    """Note an answer that begins before its request has ended: what follows it may be anything."""
+    """Note why there is no answer, or that it begins before its request has ended: what follows it may be anything."""
+    by = watch_of(self.context.client)
+    is_end = isinstance(event, ConnectionClosed)
     if isinstance(event, DataReceived) and self.request is not None:
-        by = watch_of(self.context.client)
         self.keyswap_early |= not self.request_done or bool(by is not None and by.backlog(self.conn))
-    heard: CommandGenerator[None] = original(self, event)
-    return heard
+    elif is_end and self.request is not None and not self.buf:
+        stream = _stream_of(self)
+        if stream is not None:
+            vars(stream)["keyswap_closed"] = True
+    for command in original(self, event):
+        if isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError) and by is not None:
+            half = causes.HALF_HEAD if self.buf else causes.CLOSED
+            _blame(self, by, half if is_end else causes.MALFORMED)
+        yield command
+
+
+def _read(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    """Note why a body did not end. One that ends where its connection does is not whole when that was reset."""
+    by = watch_of(self.context.client)
+    is_end = isinstance(event, ConnectionClosed) and isinstance(self.body_reader, Http10Reader)
+    if is_end and by is not None and by.was_reset(self.conn):
+        _blame(self, by, causes.HALF_BODY)
+        yield CloseConnection(self.conn)
+        yield ReceiveHttp(ResponseProtocolError(self.stream_id, causes.HALF_BODY, ErrorCode.GENERIC_SERVER_ERROR))
+        return
+    for command in original(self, event):
+        if isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError) and by is not None:
+            _blame(self, by, causes.HALF_BODY if isinstance(event, ConnectionClosed) else causes.MALFORMED)
+        yield command
+
+
+def _stream_of(client: Any) -> Any:
+    """The stream whose request goes over a connection; None: it has ended."""
+    layer = next((layer for layer in client.context.layers if isinstance(layer, http.HttpLayer)), None)
+    return layer.streams.get(client.stream_id) if layer is not None else None
+
+
+def _blame(client: Any, by: Any, cause: str) -> None:
+    flow = getattr(_stream_of(client), "flow", None)
+    if flow is not None:
+        blame(flow, causes.at(client.conn.address, cause, by.why_broken(client.conn)))
 
 
 # ---- Connections at rest
@@ -302,7 +339,7 @@ def _go_again(original: Any, self: Any, event: Any) -> CommandGenerator[None]:
     """A connection that was used again was closed instead of answering: over a new one, once."""
     if not (
         type(event) is ResponseProtocolError
-        and event.message == _CLOSED
+        and vars(self).pop("keyswap_closed", False)
         and vars(self).pop("keyswap_repeats", False)
         and self.flow.response is None
         and self.client_state == self.state_done

@@ -19,7 +19,7 @@ from mitmproxy.http import HTTPFlow
 from keyswap.limits.step import place
 from keyswap.model import UNCOUNTED, Code, Counted, Refuse, nothing
 from keyswap.refusals import Answer
-from keyswap.shell import inside, inside_flow, inside_held, inside_http, inside_http2, inside_upstream
+from keyswap.shell import causes, inside, inside_flow, inside_held, inside_http, inside_http2, inside_upstream
 from keyswap.shell.bounds import Bounds, Rules, Ticket, refusal
 from keyswap.shell.holding import Holdings, Piece
 from keyswap.shell.metering import BODY_GRACE_S, Meters
@@ -236,6 +236,11 @@ class Watched:
         """Whether this backend's connection has ended without its end having been said."""
         upstream = self.upstreams.get(server.id)
         return upstream is not None and upstream.was_reset
+
+    def why_broken(self, server: Server) -> Exception | None:
+        """The error that ended this backend's connection; None: it ended otherwise."""
+        upstream = self.upstreams.get(server.id)
+        return upstream.broken if upstream is not None else None
 
     def cut(self) -> None:
         """What was said to the caller is not whole, which only a reset of its connection can tell it."""
@@ -706,9 +711,12 @@ class Watchpoint:
 
     def _give_up(self) -> None:
         self.late = True
+        why = causes.at(self.server.address, causes.LATE if self.writer is None else causes.LATE_TLS)
+        inside.blame_connection(self.server, why)
         for ticket in self.watched.open.values():
             # While connections are being made mitmproxy does not say which request each is for.
-            ticket.late = ticket.late or ticket.flow.server_conn is self.server or not ticket.flow.server_conn.connected
+            if ticket.flow.server_conn is self.server or not ticket.flow.server_conn.connected:
+                ticket.late = ticket.late or why
         if self.writer is None:
             inside.cancel_transport(self.watched.handler, self.server)
         else:
