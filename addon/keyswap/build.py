@@ -344,7 +344,7 @@ def validations(policy: Policy, operations: Catalogue | None) -> Validations:
         if operations is None or (said.requests == "off" and said.responses == "off"):
             continue
         document = operations.apis[number].document
-        schemas = Schemas(document)
+        schemas = Schemas(document, said.requests == "enforce")
         closed = said.undocumented_parameters == "refuse"
         validation = Validation(document, schemas.data, said.requests, said.responses, said.max_body, closed)
         for entry in operations.entries:

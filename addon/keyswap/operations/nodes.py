@@ -1,8 +1,9 @@
 """Schemas at their places: where each leads, by its own references and those of the document around it.
 
 Law: a schema is taken as it stands in its file. In OpenAPI 3.0 what stands beside a `$ref` is ignored (§4.7.23), in 3.1
-it counts. A node is made once for each place that it is reached from, and says nothing of a value itself: that does the
-engine, by what `rewriting` makes of the node.
+it counts. A keyword that nothing can be judged by, which the load has told of where it matters, says nothing. A node is
+made once for each place that it is reached from, and says nothing of a value itself: that does the engine, by what
+`rewriting` makes of the node.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from keyswap.operations.budget import Budget
+from keyswap.operations.soundness import is_sound
 
 Resolver = Any
 """referencing's: it knows the base URI, and whence a schema was reached (its dynamic scope)."""
@@ -47,8 +49,7 @@ class Node:
 
     def __init__(self, ground: Ground, schema: Any, resolver: Resolver) -> None:
         self.ground, self.budget, self._key, self._resolver = ground, ground.budget, schema, resolver
-        alone = ground.old and isinstance(schema, dict) and isinstance(schema.get("$ref"), str)
-        self.schema = {"$ref": schema["$ref"]} if alone else schema
+        self.schema = _understood(schema, ground.old)
         self._inner: dict[int, Node] = {}
         self._targets: dict[str, Node] = {}
 
@@ -78,3 +79,14 @@ class Node:
                 found = self.ground.node(resolved.contents, resolved.resolver)
             self._targets[ref] = found
         return found
+
+
+def _understood(schema: Any, old: bool) -> Any:
+    """A schema without the keywords that nothing can be judged by, and in OpenAPI 3.0 without those beside a `$ref`."""
+    if not isinstance(schema, dict):
+        return schema if schema is False else True
+    if old and isinstance(schema.get("$ref"), str):
+        return {"$ref": schema["$ref"]}
+    if all(is_sound(word, value) for word, value in schema.items()):
+        return schema
+    return {word: value for word, value in schema.items() if is_sound(word, value)}

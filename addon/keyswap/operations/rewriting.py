@@ -1,8 +1,8 @@
 """Schemas as the engine takes them: JSON Schema without references to files, and without what OpenAPI alone has.
 
 Law: what OpenAPI says of a value is said here in JSON Schema's words, once, when a document is loaded. Each schema
-becomes a definition of its own; what leads from one to another is a `$ref` to a definition. A keyword that is unknown,
-or written as none that could be understood (which is a finding of the load), says nothing.
+becomes a definition of its own; what leads from one to another is a `$ref` to a definition. A keyword that is unknown
+says nothing.
 
 - OpenAPI 3.0 is judged as JSON Schema draft 4, which it is made of: an integer is written as one, nothing counts beside
   a `$ref`. `nullable` is a type (§4.7.24.2), and what is never sent in this direction (`readOnly` in requests,
@@ -18,7 +18,6 @@ from typing import Any
 from keyswap.operations.formats import FORMATS, PHRASES
 from keyswap.operations.nodes import Node
 from keyswap.operations.patterns import engine_schema, name_pattern
-from keyswap.operations.soundness import is_sound
 
 NEVER: dict[str, Any] = {"not": {}}
 """What no value is, in either draft."""
@@ -93,7 +92,7 @@ class Rewriting:
         made: dict[str, Any] = {}
         for word, value in schema.items():
             write = self._writers.get(word)
-            if write is not None and is_sound(word, value, self.old):
+            if write is not None:
                 write(self, made, node, value, dropped)
         if "type" not in made and not _NUMERIC.isdisjoint(made):
             made["type"] = _ANY_TYPE  # beyond doubles there are numbers that the engine knows no type of
@@ -316,7 +315,7 @@ def _each(word: str) -> Write:
     def write(to: Rewriting, made: dict[str, Any], node: Node, value: Any, dropped: Names) -> None:
         if word == "allOf":
             _all_of(made, *(to.same(node, schema, dropped) for schema in value))
-        elif "discriminator" in node.schema and is_sound("discriminator", node.schema["discriminator"], to.old):
+        elif "discriminator" in node.schema:
             _all_of(made, *_discriminated(to, word, node, value, dropped))
         else:
             made[word] = _labelled(to, node, value, dropped)

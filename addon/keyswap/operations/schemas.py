@@ -59,23 +59,26 @@ class Judged(NamedTuple):
 class Schemas:
     """The data for openapi-core, and what is known of each operation. Raises DocumentError."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, enforced: bool = True) -> None:
+        """`enforced`: requests are refused, so that what keeps them from being judged is an error."""
         made = _Made(document)
-        if made.findings:
+        if enforced and made.findings:
             raise DocumentError(made.findings[0], len(made.findings) - 1)
         self.data, self.judged = made.data, made.judged
 
 
 def findings(document: Document) -> list[Finding]:
     """What keeps a document's requests and responses from being judged by its schemas."""
-    return _Made(document).findings
+    made = _Made(document)
+    return list(dict.fromkeys([*made.findings, *made.of_responses]))
 
 
 class _Made:
     def __init__(self, document: Document) -> None:
         self._library: Library = document.library
-        self._sound = Soundness(document.library)
-        self.findings = self._sound.findings
+        old = document.version == (3, 0)
+        self._sound, self._answers = Soundness(document.library, old), Soundness(document.library, old)
+        self.findings, self.of_responses = self._sound.findings, self._answers.findings
         self.judged: dict[tuple[str, str], Judged] = {}
         root = self._library.documents[self._library.uri].data
         paths: dict[str, dict[str, Any]] = {}
@@ -94,14 +97,16 @@ class _Made:
         body = self._sound.member(place, "requestBody")
         made = {
             "parameters": [self._parameter(one) for one in parameters],
-            "responses": {status: self._content(one) for status, one in self._sound.members(place, "responses")},
+            "responses": {
+                status: self._content(one, self._answers) for status, one in self._answers.members(place, "responses")
+            },
         }
         found = self._sound.object(body) if body is not None else None
         if found is not None:
             self._sound.member(found, "required", bool)
             if not found.value.get("content"):
                 self._sound.wrong(found, "bad-body", "it has no `content`", "write its media types")
-            made["requestBody"] = self._content(found)
+            made["requestBody"] = self._content(found, self._sound)
         self.judged[described.template, described.method] = self._judged(described, parameters, made)
         return made
 
@@ -133,38 +138,46 @@ class _Made:
         for word in ("explode", "required", "allowEmptyValue"):
             sound.member(place, word, bool)
         for _, media in sound.members(place, "content"):
-            self._schema(media)
+            self._schema(media, sound)
         if place.value.get("content") == {}:
             sound.wrong(place, "bad-parameter", "`content` is empty", "write one media type, or `schema`")
-        self._schema(place)
+        self._schema(place, sound)
         return len(self.findings) == before and ("schema" in place.value or "content" in place.value)
 
-    def _schema(self, place: Place) -> None:
+    @staticmethod
+    def _schema(place: Place, sound: Soundness) -> None:
         if "schema" in place.value:
-            self._sound.schema(Place(place.value["schema"], place.uri, place.pointer + "/schema"))
+            sound.schema(Place(place.value["schema"], place.uri, place.pointer + "/schema"))
 
     def _parameter(self, place: Place) -> dict[str, Any]:
         parameter: dict[str, Any] = dict(place.value)
         parameter.pop("deprecated", None)
         if "schema" in parameter:
             found = self._library.follow(Place(parameter["schema"], place.uri, ""))
-            if isinstance(found.value, dict) and "default" in found.value:
+            if not isinstance(found.value, dict) or "default" in found.value:
                 parameter["schema"] = {"allOf": [parameter["schema"]]}
         return self._absolute(parameter, place.uri)
 
     # ---- Bodies and responses
 
-    def _content(self, place: Place) -> dict[str, Any]:
+    def _content(self, place: Place, sound: Soundness) -> dict[str, Any]:
         """A request's body or a response, its media types as they are compared."""
         content: dict[str, Any] = {}
-        for kind, media in self._sound.members(place, "content"):
-            before = len(self.findings)
-            self._schema(media)
-            for _, encoding in self._sound.members(media, "encoding"):
-                self._sound.member(encoding, "style", str)
-                self._sound.member(encoding, "explode", bool)
-            if len(self.findings) == before:
-                _add(content, media_type(kind), self._absolute(media.value, media.uri))
+        for kind, media in sound.members(place, "content"):
+            before = len(sound.findings)
+            self._schema(media, sound)
+            schemas = len(sound.findings)
+            for _, encoding in sound.members(media, "encoding"):
+                sound.member(encoding, "style", str)
+                sound.member(encoding, "explode", bool)
+            said = media.value
+            if len(sound.findings) > before:  # what can be understood of it is judged, where it is not enforced
+                said = {
+                    key: value for key, value in said.items() if key != "encoding" or schemas == len(sound.findings)
+                }
+            if "schema" in said and not isinstance(said["schema"], dict):  # openapi-core asks objects alone
+                said = {**said, "schema": {"allOf": [said["schema"]]}}
+            _add(content, media_type(kind), self._absolute(said, media.uri))
         kept = {key: value for key, value in place.value.items() if key not in {"content", "headers", "links"}}
         return {**kept, "content": content} if "content" in place.value else kept
 

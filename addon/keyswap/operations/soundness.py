@@ -96,7 +96,7 @@ _EXPECTED: dict[str, tuple[Any, str]] = {
 }
 
 
-def is_sound(word: str, value: Any, old: bool) -> bool:  # noqa: ARG001
+def is_sound(word: str, value: Any) -> bool:
     """Whether a keyword's value is one that a value can be judged by."""
     fits, _ = _EXPECTED.get(word, (None, ""))
     named = word != "patternProperties" or not isinstance(value, dict) or all(map(_is_name_pattern, value))
@@ -106,8 +106,8 @@ def is_sound(word: str, value: Any, old: bool) -> bool:  # noqa: ARG001
 class Soundness:
     """What has been looked at of a document, and what was found."""
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
+    def __init__(self, library: Library, old: bool) -> None:
+        self._library, self._old = library, old
         self.findings: list[Finding] = []
         self._seen: set[tuple[str, str]] = set()
 
@@ -160,7 +160,9 @@ class Soundness:
             if (one.uri, one.pointer) in self._seen:
                 continue
             self._seen.add((one.uri, one.pointer))
-            if isinstance(one.value, dict):
+            if self._old and isinstance(one.value, dict) and isinstance(one.value.get("$ref"), str):
+                waiting += self._referred_to(one)  # what stands beside it is ignored
+            elif isinstance(one.value, dict):
                 self._keywords(one)
                 waiting += self._led_to(one)
             elif not isinstance(one.value, bool):
