@@ -121,9 +121,10 @@ class Shape:
                 yield from _within(items, number, one)
         elif isinstance(value, dict):
             if self.known and not self.known.issuperset(value):
-                for key in value.keys() - self.known:
-                    if (named := self._folded.get(fold(key))) is not None:
-                        yield (), key, named
+                unknown = value.keys() - self.known
+                if not self._folded.keys().isdisjoint(fold("\n".join(unknown)).split("\n")):
+                    folds = ((key, self._folded.get(fold(key))) for key in sorted(unknown))
+                    yield from (((), key, named) for key, named in folds if named is not None)
             for name, shape in self._inside.items():
                 if isinstance(name, str) and name in value:
                     yield from _within(shape, name, value[name])
