@@ -240,6 +240,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="keyswap-bench-") as name:
         folder = Path(name)
         decisions(folder, 3000 if quick else 20_000)
+        callers(folder, 10_000 if quick else 50_000)
         others(3000 if quick else 20_000)
         buckets(folder, 100_000 if quick else 1_000_000)
         with server(folder) as port:

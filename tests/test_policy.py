@@ -284,3 +284,14 @@ def test_operations_are_taken_as_written() -> None:
 def test_an_upstream_is_a_scheme_and_an_authority(url: str, authority: str) -> None:
     """The Host that the backend sees is the upstream's authority, default ports left out."""
     assert parse_upstream(url).authority == authority
+
+
+@pytest.mark.parametrize(
+    "value", ["9" * 5000, "-" + "9" * 5000, "0x" + "9" * 5000, "1" * 5000 + ".5", "1_" * 3000 + "1"]
+)
+def test_a_number_of_thousands_of_digits_is_told_with_its_line(tmp_path: Path, value: str) -> None:
+    """A number that no program reads is an error with file and line, wherever it stands."""
+    file = tmp_path / "p.yaml"
+    file.write_text(f"version: 1\nissuer: https://gw.example\nupstream: http://h\nmax_body: {value}\n")
+    with pytest.raises(PolicyError, match=r"p\.yaml:4: .*digits"):
+        policy.load(file)

@@ -102,6 +102,17 @@ def test_epochs_are_seen_by_other_processes(tmp_path: Path) -> None:
     epochs.close()
 
 
+def test_epochs_that_were_cut_short_are_not_begun_anew(tmp_path: Path) -> None:
+    """A file of epochs that was cut short is seen by who has it open, and stops the start of everybody else."""
+    epochs = Epochs(StateDirectory(tmp_path))
+    os.truncate(epochs.path, 0)
+    assert not epochs.in_place()
+    with pytest.raises(Damage, match="epoch was cut short: remove it"):
+        Epochs(StateDirectory(tmp_path))
+    os.truncate(epochs.path, 64)
+    epochs.close()
+
+
 def test_epochs_have_their_space_from_the_start(tmp_path: Path) -> None:
     """The file is no hole: writing into one on a full disk would end the process (SIGBUS)."""
     epochs = Epochs(StateDirectory(tmp_path))

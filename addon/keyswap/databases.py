@@ -19,6 +19,9 @@ from keyswap.state import Epochs, StateDirectory
 BUSY_MS = 5_000
 """How long a writer waits for another one."""
 
+_SHM = 32768
+"""Bytes of the log's index that every reader maps: what is cut off under a mapping ends the process (SIGBUS)."""
+
 _REMEDIES = {
     sqlite3.SQLITE_BUSY: "is busy: another process holds it; end that one, or try again",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: give this user read and write on it and its directory",
@@ -158,6 +161,8 @@ class Sight:
         for path, known in self._files.items():
             if identity(path) != known:
                 return f"{path} was replaced or is gone"
+            if path.endswith("-shm") and os.stat(path).st_size < _SHM:  # noqa: PTH116, as below
+                return f"{path} was cut short"
         size = self._path.stat().st_size
         if size < self._size:
             return f"{self._path} was cut short"

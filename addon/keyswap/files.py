@@ -36,7 +36,10 @@ def text(path: Path, most: int) -> str:
 def _contents(path: Path, most: int) -> bytes:
     try:
         # Looked at before it is opened: opening a device may already do something.
-        if not stat.S_ISREG(path.stat().st_mode):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "it is no regular file")
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         with open(path, "rb", opener=lambda name, _flags: os.open(name, flags)) as file:
@@ -46,7 +49,7 @@ def _contents(path: Path, most: int) -> bytes:
                 raise OSError(errno.EFBIG, f"it is larger than {_size(most)}")
             return found
     except ValueError as error:
-        raise OSError(errno.EINVAL, f"it is no name of a file: {error}") from error
+        raise OSError(errno.EINVAL, f"it is no name of a file ({error})") from error
 
 
 def _size(count: int) -> str:

@@ -4,6 +4,7 @@ Law: a limit that concerns nothing, or that its largest operation could never pa
 """
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 from keyswap.limits.limit import Kind, Limit
 from keyswap.limits.step import Rule
@@ -120,5 +121,11 @@ def _plain(method: str) -> str:
 def _template(match: str) -> Matches:
     form = Template.parse(match)
     return lambda operation, _method: (
-        bool(operation.path) and operation.method == form.method and Template.parse(operation.name).form == form.form
+        bool(operation.path) and operation.method == form.method and _form(operation.name) == form.form
     )
+
+
+@lru_cache(16_384)
+def _form(name: str) -> str:
+    """The form of an operation's template, which every limit is compared with."""
+    return Template.parse(name).form

@@ -175,12 +175,15 @@ class Epochs:
     def __init__(self, state: StateDirectory) -> None:
         self.path = state.file("epoch")
         try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-            if os.fstat(self._file).st_size < _EPOCHS * _WORD:
-                if hasattr(os, "posix_fallocate"):  # on a full disk a hole would be the end of who writes into it
-                    os.posix_fallocate(self._file, 0, _EPOCHS * _WORD)
-                else:
-                    os.ftruncate(self._file, _EPOCHS * _WORD)
+            if not os.path.lexists(self.path):
+                state.create(
+                    "epoch", bytes(_EPOCHS * _WORD)
+                )  # no hole: on a full disk that would end who writes into it
+            self._file = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+            if not self._is_whole():
+                os.close(self._file)
+                mend = "remove it while no gateway runs, so that none goes on with what has changed since"
+                raise Damage(f"{self.path} was cut short: {mend}")
         except OSError as error:
             raise Damage(f"{self.path} cannot be opened ({error.strerror}): give this user read and write") from error
         self._map = mmap.mmap(self._file, _EPOCHS * _WORD)
@@ -204,7 +207,10 @@ class Epochs:
             there, here = self.path.stat(), os.fstat(self._file)
         except OSError:
             return False
-        return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev)
+        return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev) and self._is_whole()
+
+    def _is_whole(self) -> bool:
+        return os.fstat(self._file).st_size >= _EPOCHS * _WORD
 
     def close(self) -> None:
         """Give the mapping and the file back."""

@@ -92,16 +92,21 @@ class Site:
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self.says: dict[str, str | int | tuple[str, ...]] = {}
+        self.says: dict[str, str | bytes | int | tuple[str, ...]] = {}
+        self.headers: dict[str, str] = {}
         self.asked: list[str] = []
+        self.accepts: list[str | None] = []
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         said = self.says.get(handler.path, 404)
         self.asked.append(handler.path)
-        handler.send_response(200 if isinstance(said, str) else 307 if isinstance(said, tuple) else said)
+        self.accepts.append(handler.headers.get("Accept-Encoding"))
+        handler.send_response(200 if isinstance(said, str | bytes) else 307 if isinstance(said, tuple) else said)
         if isinstance(said, tuple):
             handler.send_header("Location", said[0])
-        body = said.encode() if isinstance(said, str) else b""
+        for name, value in self.headers.items():
+            handler.send_header(name, value)
+        body = said if isinstance(said, bytes) else said.encode() if isinstance(said, str) else b""
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)

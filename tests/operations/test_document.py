@@ -1,5 +1,6 @@
 """Documents: what is read of them, and what each mistake is told."""
 
+import gzip
 import json
 import os
 import time
@@ -389,6 +390,20 @@ def test_a_copy_is_kept_of_what_was_accepted(tmp_path: Path) -> None:
         kept.write_bytes(kept.read_bytes()[:-1])
         with pytest.raises(DocumentError, match="it answered 404"):
             Documents(state).load(url, tmp_path)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "deflate", "gzip, gzip", "x"])
+def test_a_document_is_taken_as_it_is(tmp_path: Path, coding: str) -> None:
+    """Nothing but the plain text is asked of a URL, and what comes packed all the same is refused, unread."""
+    packed = gzip.compress(PETS.encode() + b"\n" * (50 << 20))
+    tracemalloc.start()
+    with site() as web:
+        web.says, web.headers = {"/api.yaml": packed}, {"Content-Encoding": coding}
+        with pytest.raises(DocumentError, match="encoding"):
+            Documents(None).load(f"{web.url}/api.yaml", tmp_path)
+        assert web.accepts == ["identity"]
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
 
 
 def test_a_redirect_stays_with_its_origin(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ is not undocumented.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from keyswap.model import Code, Operation, Refuse, Upstream
@@ -51,12 +51,6 @@ class Rule(NamedTuple):
         """What it matches, with its parameters unnamed."""
         return form_of(self.match) if self.match is not None else None
 
-    def concerns(self, form: str, described: Described) -> bool:
-        """Whether it is said of this operation, whose method and path have this form."""
-        if self.match is not None:
-            return self.form == form
-        return self.tag in described.tags if self.tag is not None else self.operation_id == described.operation_id
-
 
 class Entry(NamedTuple):
     """An operation with all that it was made from."""
@@ -84,6 +78,17 @@ class Catalogue:
         order = {False: 0, True: 1}  # what is said of one operation comes after what is said of many
         self.rules = sorted(rules, key=lambda rule: order[rule.tag is None] + order[rule.match is not None])
         self._used: set[int] = set()
+        self._by_form: dict[str, list[int]] = {}
+        self._by_tag: dict[str, list[int]] = {}
+        self._by_id: dict[str, list[int]] = {}
+        """Where the rules stand that are said of a form, of a tag, and of an operation's id."""
+        for number, rule in enumerate(self.rules):
+            if rule.match is not None:
+                self._by_form.setdefault(rule.form or "", []).append(number)
+            elif rule.tag is not None:
+                self._by_tag.setdefault(rule.tag, []).append(number)
+            elif rule.operation_id is not None:
+                self._by_id.setdefault(rule.operation_id, []).append(number)
         self.entries = self._entries()
         self._judge_rules()
         self._judge_audiences()
@@ -175,14 +180,20 @@ class Catalogue:
                     entries.append(entry)
         return tuple(entries)
 
+    def _concerning(self, form: str, described: Described) -> Iterator[Rule]:
+        """The rules that are said of this operation, in their order, without a look at all others."""
+        found = {*self._by_form.get(form, ()), *self._by_id.get(described.operation_id or "", ())}
+        for tag in described.tags:
+            found.update(self._by_tag.get(tag, ()))
+        return (self.rules[number] for number in sorted(found))
+
     def _entry(self, number: int, api: Api, described: Described, prefix: str) -> Entry | None:
         path = prefix + described.path
         form = form_of(f"{described.method} {path}")
         override = Override()
-        for rule in self.rules:
-            if rule.concerns(form, described):
-                self._used.add(rule.number)
-                override = override.under(rule.override)
+        for rule in self._concerning(form, described):
+            self._used.add(rule.number)
+            override = override.under(rule.override)
         several = described.multi_segment if override.multi_segment is None else override.multi_segment
         try:
             template = Template.parse(f"{described.method} {path}", several)

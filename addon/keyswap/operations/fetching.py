@@ -6,6 +6,7 @@ written is not taken, and only regular files are read. Sizes and times are bound
 request.
 """
 
+import errno
 import hashlib
 import json
 import time
@@ -243,7 +244,10 @@ class Documents:
 
     def _get(self, url: str, known: Content | None, spared: bool) -> Content:
         """What a URL answers. Raises Unavailable. `spared`: nobody waits where its origin was silent a moment ago."""
-        origin = _origin(httpx.URL(url))
+        try:
+            origin = _origin(httpx.URL(url))
+        except httpx.InvalidURL as error:
+            raise Unavailable(type(error).__name__, url) from error
         if spared and time.monotonic() < self._silent.get(origin, 0.0):
             raise Unavailable("it did not answer in time a moment ago", url)
         try:
@@ -341,6 +345,8 @@ def _file(path: Path, name: str) -> bytes:
     try:
         return files.contents(path, MAX_BYTES)
     except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise _unreadable(name, error.strerror or "it is no file") from error
         raise _unreadable(name, f"it cannot be read ({error.strerror})") from error
 
 

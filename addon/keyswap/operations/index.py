@@ -192,6 +192,7 @@ def _overlaps[T](
         yield from _under(node, budget)
         return
     matches = re.compile(part.pattern, re.DOTALL).fullmatch
+    budget[0] -= len(node.literals)
     nexts = [child for literal, child in node.literals.items() if matches(literal)]
     if part.rank != LITERAL:
         nexts += [child for _, child in node.mixed.values()]

@@ -13,6 +13,8 @@ from keyswap.operations.findings import Finding, pointer
 
 OVERLAP_STEPS = 2_000_000
 """How long overlapping templates are looked for: a document that needs more has a warning that says so."""
+MOST_OVERLAPS = 1000
+"""Pairs of templates that are listed."""
 _DECIDED = {"operations", "x-required-permissions"}
 
 
@@ -155,6 +157,11 @@ def _overlaps(catalogue: Catalogue) -> Iterator[Finding]:
             if other is mine or pair in seen or asks(other) == asks(mine):
                 continue
             seen.add(pair)
+            if len(seen) > MOST_OVERLAPS:
+                remedy = "mend those that are listed, and ask again"
+                more = f"more than {MOST_OVERLAPS} pairs of templates overlap: the others are not listed"
+                yield Finding("overlap", more, "", None, None, remedy)
+                return
             message = (
                 f"{mine.name} ({said(mine)}) and {other.name} ({said(other)}) match some of the same paths; the gate "
                 "takes the more specific one, a backend that routes by declaration order may serve the other"

@@ -22,6 +22,14 @@ from keyswap.policy.sections import Policy
 MAX_BYTES = 1 << 20
 
 
+_DIGITS = re.compile("[0-9][0-9_]{999}")
+"""Python reads no number of some thousand digits, and says nothing of where it stands."""
+
+
+class _Digits(Exception):
+    pass
+
+
 class PolicyError(Damage):
     """A policy that cannot be used. The message names file, line, field and remedy, of the first of `each` problem."""
 
@@ -53,10 +61,15 @@ def read(path: Path) -> bytes:
 def parse(raw: bytes, name: str) -> Policy:
     """Read a policy's text; `name` is what errors call the file. Raises PolicyError."""
     try:
-        data = YAML(typ="rt", pure=True).load(StringIO(raw.decode()))
+        content = raw.decode()
+        if (digits := _DIGITS.search(content)) is not None:
+            raise _Digits(content.count("\n", 0, digits.start()) + 1)
+        data = YAML(typ="rt", pure=True).load(StringIO(content))
     except UnicodeDecodeError as error:
         raise PolicyError(f"{name}: byte {error.start} is no UTF-8: save the policy as UTF-8 text") from error
-    except (YAMLError, RecursionError) as error:
+    except _Digits as error:
+        raise PolicyError(f"{name}:{error}: a number of so many digits is none: write a smaller one") from error
+    except (YAMLError, RecursionError, ValueError) as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         problem = error.problem if isinstance(error, MarkedYAMLError) else str(error).partition("\n")[0]
         raise PolicyError(f"{name}:{mark.line + 1 if mark else 1}: this is no YAML: {problem}") from error
