@@ -1,8 +1,10 @@
 """Key sets: had from a real endpoint on loopback, at given times."""
 
 import asyncio
+import itertools
 import logging
 import ssl
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -474,3 +476,24 @@ def test_closed(authkit: Endpoint) -> None:
         assert jwks._flight is None
 
     run(story())
+
+
+def test_key_sets_are_found_on_another_thread() -> None:
+    """Key sets are listed on the event loop while a policy that is being read finds others on its own thread."""
+    sets, go_on = KeySets(), threading.Event()
+
+    def find() -> None:
+        for number in itertools.count():
+            sets.of(f"https://issuer-{number}.example/jwks")
+            if go_on.is_set():
+                return
+
+    kept = [sets.of(f"https://kept-{number}.example/jwks") for number in range(200)]
+    thread = threading.Thread(target=find)
+    thread.start()
+    try:
+        for _ in range(200):
+            assert len(sets.status(0.0)) >= len(kept)
+    finally:
+        go_on.set()
+        thread.join()
