@@ -43,6 +43,30 @@ def test_alternatives_that_ask_for_less_and_unknown_schemes_are_errors(
     assert codes(ruled, tmp_path, api=api(item))[0] == others
 
 
+ID = "parameters: [{name: id, in: path, required: true, schema: {type: integer}}]"
+
+
+@pytest.mark.parametrize(
+    ("paths", "errors", "warnings", "says"),
+    [
+        (f"/foo/{{Id}}: {{get: {{{ID}}}}}", 1, 1, "did you mean {Id}"),
+        (f"/foo/{{Id}}: {{{ID}, get: {{}}}}", 1, 1, "did you mean {Id}"),
+        (f"/foo: {{get: {{{ID}}}}}", 1, 0, "has no {id}"),
+        (f"/foo/{{id}}: {{get: {{{ID}}}}}", 0, 0, ""),
+        (f"/foo/{{id}}/{{kind}}: {{{ID}, get: {{}}}}", 0, 1, "{kind}"),
+        ("/foo/{id}: {get: {parameters: [{name: id, in: query}]}}", 0, 1, "{id}"),
+    ],
+)
+def test_parameters_and_templates_fit(tmp_path: Path, paths: str, errors: int, warnings: int, says: str) -> None:
+    """A path parameter that its template lacks would refuse every request; a variable that nobody describes is said."""
+    made = catalogue(SPEC, tmp_path, api=f"openapi: 3.1.0\npaths:\n  {paths}\n")
+    wrong = [one for one in lint.errors(made) if one.code == "parameter-of-no-template"]
+    noted = [one for one in lint.undescribed(made) if one.code == "undescribed-parameter"]
+    assert (len(wrong), len(noted)) == (errors, warnings)
+    assert any(says in one.text for one in (*wrong, *noted)) or not says
+    assert all((one.pointer or "").endswith("/get") for one in (*wrong, *noted))
+
+
 @pytest.mark.parametrize(
     ("permissions", "weaker"),
     [

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import shutil
+import socket
 import sqlite3
 import ssl
 import struct
@@ -90,6 +91,18 @@ def test_damage_stops_the_start(
     assert DAMAGES[damage] in gateway.output and "Traceback" not in gateway.output
     assert file.read_bytes() == before
     assert backend.count == 0
+
+
+def test_a_taken_web_port_is_one_line(home: Home, start: Callable[..., Gateway]) -> None:
+    """`serve --web` says which port of its own is taken, and which option names another."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        gateway = start("serve-web", "--web-port", str(port))
+        assert gateway.ended() == 3
+    (line,) = [one for one in gateway.output.splitlines() if one.strip()]
+    assert f"127.0.0.1:{port}" in line and "--web-port" in line
 
 
 def test_no_upstream_is_an_error(start: Start, home: Home) -> None:

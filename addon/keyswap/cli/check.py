@@ -113,7 +113,10 @@ def _looked_at(setting: Setting, documents: Documents) -> _Looked:
         return _Looked(errors, warnings, policy)
     found = [*_of_hosts(policy), *operations.errors, *lint.errors(operations), *limiting.findings(policy, operations)]
     errors = [located(finding, setting.policy) for finding in (*found, *_schemas(policy, operations))]
-    warnings = [located(finding, setting.policy) for finding in (*_open(policy), *lint.warnings(operations))]
+    warnings = [
+        located(finding, setting.policy)
+        for finding in (*_open(policy), *lint.warnings(operations), *lint.undescribed(operations))
+    ]
     return _Looked(errors, warnings, policy, operations, tuple(limiting.rules(policy)))
 
 

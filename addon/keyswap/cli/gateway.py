@@ -35,6 +35,11 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def _no_port(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(f"no such option: --port. Did you mean --listen 127.0.0.1:{printable(value)}?")
+
+
 def _upstream(url: str | None) -> Upstream | None:
     try:
         return parse_upstream(url) if url else None
@@ -47,7 +52,9 @@ def _upstream(url: str | None) -> Upstream | None:
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where callers come.")
 @click.option("--tls-cert", metavar="FILE", help="Speak TLS only, HTTP/1.1 and HTTP/2: the certificate chain, PEM.")
 @click.option("--tls-key", metavar="FILE", help="The certificate's private key, PEM.")
+@click.option("--port", hidden=True, expose_value=False, is_eager=True, callback=_no_port)
 @click.option("--web", is_flag=True, help="Run mitmweb, to look at each decision in a browser.")
+@click.option("--web-port", type=click.IntRange(0, 65535), metavar="N", help="Where mitmweb is. Default: 8081.")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes that answer. Default: the cores.")
 @click.option("--grace", default="30s", show_default=True, metavar="TIME", help="How long requests have at a stop.")
 @common
@@ -58,6 +65,7 @@ def serve(
     tls_cert: str | None,
     tls_key: str | None,
     web: bool,
+    web_port: int | None,
     workers: int | None,
     grace: str,
 ) -> None:
@@ -66,6 +74,8 @@ def serve(
         raise click.UsageError("--tls-cert and --tls-key belong together: give both, or neither")
     if web and workers not in {None, 1}:
         raise click.UsageError("--web looks at one process: leave --workers out")
+    if web_port is not None and not web:
+        raise click.UsageError("--web-port belongs to --web: give both")
     start = Start(
         setting.policy.absolute(),
         StateDirectory(setting.state).open().path.absolute(),
@@ -75,6 +85,7 @@ def serve(
         Path(tls_key).absolute() if tls_key else None,
         1 if web else workers or cores(),
         _grace(grace),
+        8081 if web_port is None else web_port,
     )
     _open_standard_streams()
     asyncio.run(serving(web)(start))

@@ -4,6 +4,8 @@ Law: an error is something that lets in who should stay out, or that its author 
 be meant. Each names the place and the way out.
 """
 
+import difflib
+import re
 from collections.abc import Iterator, Mapping
 
 from keyswap.model import Operation, Requirement
@@ -24,6 +26,7 @@ def errors(catalogue: Catalogue) -> list[Finding]:
     for entry in _each(catalogue):
         api = catalogue.apis[entry.api]
         found += _undeclared(entry.described, api.document.schemes)
+        found += _of_no_template(entry.described)
         if api.document.version == (3, 0):
             found += _nameless(entry.described, api.document.schemes)
         if entry.operation.source not in _DECIDED and api.mount.security_lists == "any":
@@ -52,6 +55,11 @@ def warnings(catalogue: Catalogue) -> list[Finding]:
     return [*found, *_same_ids(catalogue), *_overlaps(catalogue), *_unused(catalogue)]
 
 
+def undescribed(catalogue: Catalogue) -> list[Finding]:
+    """Variables of paths that no parameter describes: warnings too, which say nothing of who may call."""
+    return [finding for entry in _each(catalogue) for finding in _not_described(entry.described)]
+
+
 def _each(catalogue: Catalogue) -> Iterator[Entry]:
     """One entry of each described operation, whatever prefixes it is served under."""
     seen: set[int] = set()
@@ -72,6 +80,30 @@ def _undeclared(described: Described, schemes: Mapping[str, str]) -> Iterator[Fi
             remedy = f"declare it under components.securitySchemes, which has: {known}"
             message = f"the security scheme `{name}` is not declared"
             yield _at(described, "undeclared-scheme", message, remedy, "/security")
+
+
+_VARIABLE = re.compile(r"\{([^{}]+)\}")
+
+
+def _of_no_template(described: Described) -> Iterator[Finding]:
+    """A path parameter that the path does not have is required and never there (OAS 3.0.3 §4.7.12.1)."""
+    named = _VARIABLE.findall(described.template)
+    for one in described.parameters:
+        if one.where == "path" and one.name not in named:
+            near = difflib.get_close_matches(one.name.lower(), [name.lower() for name in named], 1)
+            meant = next((f"{{{name}}}" for name in named if [name.lower()] == near), None)
+            message = f"the path {described.template} has no {{{one.name}}}, which is described as a path parameter"
+            remedy = f"did you mean {meant}? Names differ by case" if meant else "write it into the path, or remove it"
+            yield _at(described, "parameter-of-no-template", message, remedy)
+
+
+def _not_described(described: Described) -> Iterator[Finding]:
+    """A variable of the path that no parameter describes takes any text."""
+    known = {one.name for one in described.parameters if one.where == "path"}
+    for name in dict.fromkeys(_VARIABLE.findall(described.template)):
+        if name not in known:
+            message = f"{{{name}}} of the path {described.template} is not described: any text fits"
+            yield _at(described, "undescribed-parameter", message, "describe it under `parameters`, with `in: path`")
 
 
 def _nameless(described: Described, schemes: Mapping[str, str]) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
 
 from mitmproxy.exceptions import OptionsError
@@ -66,13 +67,27 @@ async def run_to_the_end(master: Master, start: Start) -> None:
         raise Damage(f"{start.listen} cannot be listened on: is another program using it?") from error
 
 
+def _free(port: int) -> None:
+    """Raises Damage where mitmweb could not listen: it would say so in a traceback, after all else stands."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise Damage(
+                f"127.0.0.1:{port} cannot be listened on ({error.strerror}), which is for --web: is another program "
+                "using it, or another gateway? Give --web-port another number"
+            ) from error
+
+
 async def serve_web(start: Start) -> None:
     """One process with mitmweb, until SIGINT or SIGTERM. Raises Damage, before anything listens."""
     from mitmproxy.tools.web.master import WebMaster  # workers do without it, and the memory it takes
 
+    _free(start.web_port)
     master = WebMaster(options_of(start))
     addon = put_gate(master, start)
-    master.options.update(web_open_browser=False)
+    master.options.update(web_open_browser=False, web_port=start.web_port)
 
     def tell(listening: list[str]) -> None:
         admin = addon.service.admin_address if addon.service is not None else None

@@ -25,6 +25,7 @@ class Start:
     tls_key: Path | None = None
     workers: int = 1
     grace_s: float = 30.0
+    web_port: int = 8081
 
     @property
     def listen(self) -> str:
