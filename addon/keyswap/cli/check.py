@@ -24,6 +24,7 @@ from keyswap.keys.pepper import DATABASE
 from keyswap.limits.step import Rule
 from keyswap.model import Damage, Upstream
 from keyswap.operations import lint, schemas
+from keyswap.operations.agreement import disagreements
 from keyswap.operations.catalogue import Catalogue, Entry
 from keyswap.operations.fetching import Documents
 from keyswap.operations.findings import DocumentError, Finding
@@ -112,10 +113,13 @@ def _looked_at(setting: Setting, documents: Documents) -> _Looked:
         warnings = [_no_document(setting), *(located(one, setting.policy) for one in _open(policy))]
         return _Looked(errors, warnings, policy)
     found = [*_of_hosts(policy), *operations.errors, *lint.errors(operations), *limiting.findings(policy, operations)]
+    compared = list(disagreements(operations))
+    found += [finding for finding in compared if finding.file]
     errors = [located(finding, setting.policy) for finding in (*found, *_schemas(policy, operations))]
+    noted = [finding for finding in compared if not finding.file]
     warnings = [
         located(finding, setting.policy)
-        for finding in (*_open(policy), *lint.warnings(operations), *lint.undescribed(operations))
+        for finding in (*_open(policy), *lint.warnings(operations), *lint.undescribed(operations), *noted)
     ]
     return _Looked(errors, warnings, policy, operations, tuple(limiting.rules(policy)))
 

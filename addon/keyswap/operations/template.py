@@ -88,6 +88,11 @@ def form_of(path: str) -> str:
     return _PARAMETER.sub("{}", normal(path.encode()).decode())
 
 
+def filled(path: str, value: str) -> str:
+    """A path of a template, with the same value for each parameter."""
+    return _PARAMETER.sub(value, path)
+
+
 def pieces(segment: str) -> tuple[list[str], list[str]]:
     """The literals of a template's segment, of which there is one more than parameters, and the parameters' names."""
     first, *rest = _PARAMETER.split(segment)
