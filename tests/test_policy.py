@@ -29,6 +29,12 @@ def operation(match: str, more: str = "") -> str:
     ("text", "says"),
     [
         (LEAST + "limit: []\n", "p.yaml:3: limit: there is no such field"),
+        (LEAST + "openapi:\nspec: a\n", "p.yaml:4: spec: there is no such field here: it belongs under `openapi:`, indent it"),
+        (LEAST + "default_require: deny\n", "it belongs under `openapi:`, indent it"),
+        (LEAST + "ttl: 60s\n", "it belongs under `tokens:`, indent it"),
+        ("version: 1\n  issuer: http://a\n", "p.yaml:2: this is no YAML: mapping values are not allowed here (column 9)"),
+        ("version: 1\nissuer:\thttp://a\n\tx: 1\n", "indent with blanks"),
+        (LEAST + "upstream: http://b/v1\n", "has a path, and a backend gets the path that was judged: write http://b, without"),
         (LEAST + "tokens:\n  algoritm: RS256\n", "p.yaml:4: tokens.algoritm: there is no such field: did you mean"),
         (LEAST + "tokens:\n  ttl: 5\n", "p.yaml:4: tokens.ttl: a time is a whole number and a unit"),
         (LEAST + "tokens:\n  ttl: 2h\n", "p.yaml:4: tokens.ttl: a token's life"),

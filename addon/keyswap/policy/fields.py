@@ -79,6 +79,12 @@ def parse_upstream(url: str) -> Upstream:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"{url!r} is no URL: {error}") from error
+    if parts.path not in {"", "/"} and parts.hostname and parts.username is None:
+        raise ValueError(
+            f"{url!r} has a path, and a backend gets the path that was judged: write "
+            f"{parts.scheme}://{parts.netloc}, without a path, and let callers and the "
+            f"document say {parts.path} (`openapi.prefix: {parts.path}`)"
+        )
     whole = parts.scheme in {"http", "https"} and parts.hostname and parts.username is None and port != 0
     if (
         not whole

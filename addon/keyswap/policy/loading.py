@@ -72,7 +72,10 @@ def parse(raw: bytes, name: str) -> Policy:
     except (YAMLError, RecursionError, ValueError) as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         problem = error.problem if isinstance(error, MarkedYAMLError) else str(error).partition("\n")[0]
-        raise PolicyError(f"{name}:{mark.line + 1 if mark else 1}: this is no YAML: {problem}") from error
+        line = mark.line + 1 if mark else 1
+        column = f" (column {mark.column + 1})" if mark else ""
+        hint = next((hint for said, hint in _YAML_HINTS.items() if said in str(problem)), "")
+        raise PolicyError(f"{name}:{line}: this is no YAML: {problem}{column}{hint}") from error
     if not isinstance(data, Mapping):
         raise PolicyError(f"{name}:1: a policy is a mapping that begins with `version: 1`; this file is something else")
     try:
@@ -142,14 +145,33 @@ def remedy(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         known = fields_at(error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+        if not near and (section := _section_of(error["loc"])) is not None:
+            return f"there is no such field here: it belongs under `{section}:`, indent it"
         hint = f"did you mean `{near[0]}`?" if near else f"the fields here are {', '.join(known)}"
         return f"there is no such field: {hint}"
     if error["type"] == "missing":
         return "this field is required: add it"
     given = error["input"]
-    secret = error["type"] == "limit_store" or error["loc"][-1:] == ("token_env",)  # a password may stand in it
+    secret = error["type"] in {"limit_store", "upstream"} or error["loc"][-1:] == (
+        "token_env",
+    )  # a password may stand in it
     shown = "" if secret or isinstance(given, Mapping | list) or given is None else f", not {given!r}"
     return f"{error['msg'].removeprefix('Value error, ')}{shown}"
+
+
+_YAML_HINTS = {
+    "mapping values are not allowed": ": is a line above it indented less, or a text with `: ` not in quotes?",
+    "cannot start any token": ": indent with blanks, and put texts that begin with such a character in quotes",
+    "expected <block end>": ": do the lines of this section begin in the same column?",
+}
+
+
+def _section_of(place: tuple[int | str, ...]) -> str | None:
+    """The one section of a policy that has the field which stands at its top."""
+    if len(place) != 1:
+        return None
+    inner = [name for name in fields_at(()) if fields_at((name,)) != fields_at(()) and place[0] in fields_at((name,))]
+    return "openapi" if "openapi" in inner else inner[0] if len(inner) == 1 else None
 
 
 def fields_at(place: tuple[int | str, ...]) -> list[str]:
