@@ -1,5 +1,6 @@
 """The documentation is true: every command, option and code that exists is in it, and every command in it runs."""
 
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from harness import ROOT, SCRIPTS, Client, Home, eventually
 from keyswap.cli import cli
@@ -174,3 +176,19 @@ def test_decide_fits_on_one_screen() -> None:
 def test_the_entry_file_stays_small() -> None:
     """addon/gateway.py has at most 15 lines."""
     assert len((ROOT / "addon/gateway.py").read_text().splitlines()) <= 15
+
+
+def test_the_document_for_what_fastapi_leaves_out(tmp_path: Path) -> None:
+    """The README's lines for WebSockets are a document whose operation is judged as any other."""
+    (text,) = re.findall(r"```yaml\n(openapi: 3\.1\.0\n.*?)```", README, re.DOTALL)
+    (tmp_path / "sockets.yaml").write_text(text)
+    first = "openapi: 3.1.0\ninfo: {title: a, version: '1'}\npaths: {/items: {get: {responses: {}}}}\n"
+    (tmp_path / "api.yaml").write_text(first)
+    (tmp_path / "policy.yaml").write_text(
+        "version: 1\nissuer: http://127.0.0.1:8080\nupstream: http://127.0.0.1:9\n"
+        "openapi: [{spec: api.yaml}, {spec: sockets.yaml}]\n"
+    )
+    done = CliRunner().invoke(cli, ["check", "--json", "--policy", str(tmp_path / "policy.yaml")])
+    told = json.loads(done.stdout)
+    assert told["errors"] == []
+    assert [(one["path"], one["require"]) for one in told["operations"]][-1] == ("/ws", [["chat:join"]])

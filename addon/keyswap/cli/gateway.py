@@ -35,9 +35,18 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _no_port(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        raise click.UsageError(f"no such option: --port. Did you mean --listen 127.0.0.1:{printable(value)}?")
+class _Serve(click.Command):
+    """The command that others' users give `--port`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As ever, but for what is said of that."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name in {"--port", "--host", "--bind"}:
+                text = f"no such option: {error.option_name}. Did you mean --listen HOST:PORT?"
+                raise click.UsageError(text, ctx) from error
+            raise
 
 
 def _upstream(url: str | None) -> Upstream | None:
@@ -47,12 +56,11 @@ def _upstream(url: str | None) -> Upstream | None:
         raise click.BadParameter(str(error), param_hint="--upstream") from error
 
 
-@click.command()
+@click.command(cls=_Serve)
 @click.option("--upstream", metavar="URL", help="The backend; wins over the policy's.")
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where callers come.")
 @click.option("--tls-cert", metavar="FILE", help="Speak TLS only, HTTP/1.1 and HTTP/2: the certificate chain, PEM.")
 @click.option("--tls-key", metavar="FILE", help="The certificate's private key, PEM.")
-@click.option("--port", hidden=True, expose_value=False, is_eager=True, callback=_no_port)
 @click.option("--web", is_flag=True, help="Run mitmweb, to look at each decision in a browser.")
 @click.option("--web-port", type=click.IntRange(0, 65535), metavar="N", help="Where mitmweb is. Default: 8081.")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes that answer. Default: the cores.")
