@@ -353,7 +353,7 @@ def main() -> int:
         done += [row.good for row in memory(told.quick, told.only, told.json)]
     if not told.memory:
         with tempfile.TemporaryDirectory() as folder:
-            floods = soak_floods.run(Path(folder), 1.0 if told.quick else 5.0, told.only, told.json)
+            floods = soak_floods.run(Path(folder), told.quick, told.only, told.json)
         done += [row.good for row in floods]
         if not told.json:
             soak_floods.show(floods)

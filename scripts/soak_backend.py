@@ -41,7 +41,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 await reader.read(1)
                 return
             body = LARGE if target == b"/large" else b"ok"
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            begin = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+            writer.write(begin if raw.startswith(b"HEAD ") else begin + body)
             await writer.drain()
     except (OSError, ValueError, EOFError):
         pass

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import socket
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -152,3 +153,25 @@ def test_connections_that_could_not_be_made_are_forgotten() -> None:
         inside.forget_transport(handler, cast("Any", "server"))
     assert handler.transports == {}
     inside.cancel_transport(handler, cast("Any", "server"))
+
+
+def test_little_is_read_ahead() -> None:
+    """Of a megabyte that nobody reads at most some 100 KB are taken from the socket, and all of it comes in the end."""
+
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        inside.read_little_ahead(reader, writer)
+        sender = asyncio.ensure_future(asyncio.to_thread(theirs.sendall, bytes(1 << 20)))
+        before = -1
+        while inside.ahead(reader) != before:
+            before = inside.ahead(reader)
+            for _ in range(20):
+                await asyncio.sleep(0)
+        assert 0 < before <= 2 * inside.READ_AHEAD
+        await reader.readexactly(1 << 20)
+        await sender
+        writer.close()
+        theirs.close()
+
+    asyncio.run(run())

@@ -31,6 +31,9 @@ from OpenSSL import SSL
 DEAD = "reverse:http://127.0.0.1:9"
 """The upstream of mitmproxy itself: the discard port, where nothing listens. Only an Admit writes a real one."""
 
+READ_AHEAD = 64 << 10
+"""Bytes that are taken from a socket at once."""
+
 HARMLESS = ("Server TLS handshake failed.",)
 """How the log lines of connections begin that quote neither a caller nor a backend."""
 
@@ -190,6 +193,15 @@ def log_without_quoting(report: Callable[[Exception], None]) -> None:
             logging.getLogger("mitmproxy.proxy.server").log(level, message)
 
     server.ConnectionHandler.log = log  # type: ignore[method-assign]
+
+
+def read_little_ahead(reader: Any, writer: Any) -> None:
+    """Let at most READ_AHEAD bytes be taken from a socket at once, and no more while half of them wait to be read.
+
+    asyncio takes a quarter of a megabyte at once: a thousand callers who do not read would have as much each.
+    """
+    reader._limit = READ_AHEAD // 4
+    writer.transport.max_size = READ_AHEAD
 
 
 def ahead(reader: Any) -> int:

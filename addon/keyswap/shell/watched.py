@@ -97,6 +97,7 @@ class Watched:
         self._reader, self.writer = transport.reader, transport.writer
         self._close = self.writer.close
         transport.reader, self.writer.close = self, self.close
+        inside.read_little_ahead(self._reader, self.writer)
         self.has_socket = False
         """It carries a WebSocket."""
         self._now = asyncio.get_running_loop().time
@@ -639,6 +640,7 @@ class Watchpoint:
         self._close = self.writer.close
         transport.reader, self.writer.close = self, self.close
         inside.keep_what_came(self._reader, self.writer, self._broke)
+        inside.read_little_ahead(self._reader, self.writer)
         if inside_flow.is_multiplexed(self.watched.client):
             self.writer.transport.set_write_buffer_limits(0)  # `drain` waits until all is taken
         self.last = asyncio.get_running_loop().time()
