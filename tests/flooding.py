@@ -239,11 +239,11 @@ def held_chunked(target: Target) -> None:
 
 
 def held_small(path: str, method: str = "POST") -> Callable[[Target], None]:
-    """Declared small bodies, all but their last byte, over 2,000 connections."""
+    """Declared small bodies, all but their last byte, over 600 connections."""
 
     def run(target: Target) -> None:
         begin = head(method, path, None, "Content-Length: 65536")
-        drive(target, 2000, target.open, once(begin + b"x" * 65535))
+        drive(target, 600, target.open, once(begin + b"x" * 65535))
 
     return run
 
@@ -251,26 +251,26 @@ def held_small(path: str, method: str = "POST") -> Callable[[Target], None]:
 def held_admitted(target: Target) -> None:
     """The same with a key."""
     begin = head("POST", "/any", target.key, "Content-Length: 65536")
-    drive(target, 2000, target.open, once(begin + b"x" * 65535))
+    drive(target, 600, target.open, once(begin + b"x" * 65535))
 
 
 def heads(target: Target) -> None:
-    """Heads of 60 KiB that do not end, over 2,000 connections."""
+    """Heads of 60 KiB that do not end, over 600 connections."""
     begin = b"GET / HTTP/1.1\r\nHost: h\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1000) for n in range(60))
-    drive(target, 2000, target.open, once(begin))
+    drive(target, 600, target.open, once(begin))
 
 
 def pipelines(target: Target) -> None:
-    """A request whose backend does not answer, and 128 KiB of requests behind it, over 1,000 connections."""
+    """A request whose backend does not answer, and the same 600 times behind it, over 400 connections."""
     one = head("GET", "/never", target.key)
-    drive(target, 1000, target.open, once(one + head("GET", "/", target.key) * 600))
+    drive(target, 400, target.open, once(one + head("GET", "/", target.key) * 600))
 
 
 def header_blocks(target: Target) -> None:
-    """Header blocks of 100 KiB that do not end, over 1,000 connections of HTTP/2."""
+    """Header blocks of 100 KiB that do not end, over 400 connections of HTTP/2."""
     begin = PREFACE + settings() + frame(HEADERS, 0, 1, block([(b"x", b"y" * 16000)]))
     more = frame(CONTINUATION, 0, 1, block([(b"x", b"y" * 16000)]))
-    drive(target, 1000, lambda: target.open(tls=True), once(begin + more * 5))
+    drive(target, 400, lambda: target.open(tls=True), once(begin + more * 5))
 
 
 def slow_readers(target: Target) -> None:

@@ -25,9 +25,9 @@ def test_memory_is_bounded() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured through Linux's /proc")
 def test_floods_keep_nobody_waiting() -> None:
-    """Beside each flood of a second, the worker works for at most 150 ms before it answers; it grows by < 64 MiB.
+    """Beside each flood the worker works for less than 0.3 s before it answers others, and grows by < 64 MiB.
 
-    Judged by the worker's own CPU time, which other tests do not make longer; `./scripts/soak` judges by the clock.
+    Judged by the worker's own CPU time, which other tests hardly make longer; `./scripts/soak` judges by the clock.
     """
     command = [sys.executable, str(ROOT / "scripts" / "soak.py"), "--quick", "--floods", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
