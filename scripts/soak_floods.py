@@ -236,7 +236,7 @@ class Floods:
 
 def run(folder: Path, quick: bool, only: str, as_json: bool) -> list[Row]:
     """Measure each flood whose name holds `only`."""
-    floods, rows = Floods(folder, 0.7 if quick else 5.0, shared=quick), list[Row]()
+    floods, rows = Floods(folder, 0.7 if quick else 5.0), list[Row]()
     try:
         for what in floods.rows:
             if only in what:
