@@ -33,6 +33,9 @@ def glanced(path: Path) -> Iterator[StateDirectory]:
             elif file.name in _COPIED:
                 with suppress(FileNotFoundError):
                     shutil.copyfile(file, scratch.file(file.name))
+        if there.file("keys.db").exists():
+            for beside_it in ("keys.db-wal", "keys.db-shm"):  # SQLite makes them beside the database itself
+                scratch.file(beside_it).symlink_to(there.file(beside_it).absolute())
         try:
             yield scratch
         except Damage as error:
