@@ -138,3 +138,12 @@ def test_what_cannot_be_understood_stops_nothing_where_it_is_not_enforced(tmp_pa
         Api(tmp_path, text, "requests: enforce")
     good = text.replace(f"requestBody: {{{content}}}, ", "")
     assert Api(tmp_path, good, "requests: enforce").faults("POST", "/a") == []
+
+
+def test_a_reference_that_leads_to_nothing_is_an_error(tmp_path: Path) -> None:
+    """Also where an `$id` says what it is relative to; in shadow mode no value is as it says."""
+    schema = "{$id: 'urn:x', properties: {a: {$ref: '#nowhere'}}}"
+    with pytest.raises(DocumentError, match="#nowhere leads to no schema"):
+        of_body(tmp_path, schema)
+    api = of_body(tmp_path, schema, more="requests: shadow")
+    assert api.faults("POST", "/a", JSON, (b"Content-Length", b"8"), body=b'{"a": 1}') == [("body", "/a")]

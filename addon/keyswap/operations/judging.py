@@ -110,6 +110,7 @@ class _Judges:
         engine = Engine(rewriting, nodes, budget)
         explainer = Explainer(engine, rewriting)
         self._ground.fits = engine.fits
+        self.broken = self._ground.broken
         self._explained = lambda node, value: explainer.wrongs(engine.name(node), value)
         self._made.clear()
 
@@ -246,6 +247,8 @@ class _Reading:
 class Judges(NamedTuple):
     """openapi-core's validators of one document, and the budget that they have in common; None: not to be asked."""
 
+    broken: list[str]
+    """References of schemas of requests that lead to nothing, which only an `$id` kept the load from seeing."""
     budget: Budget
     parameters: Any
     body: Any
@@ -273,13 +276,15 @@ def judges(
         return [type("Judge", (_Reading, kind), {})(spec, **factories) for kind in kinds]
 
     parameters = body = response = None
+    broken: list[str] = []
     if requests:
-        kinds = _REQUESTS_30 if old else _REQUESTS_31
-        parameters, body = made(_Judges(spec, data, old, "readOnly" if old else None, budget), True, *kinds)
+        schemas = _Judges(spec, data, old, "readOnly" if old else None, budget)
+        broken = schemas.broken
+        parameters, body = made(schemas, True, *(_REQUESTS_30 if old else _REQUESTS_31))
     if responses:
         kind = V30ResponseDataValidator if old else V31ResponseDataValidator
         (response,) = made(_Judges(spec, data, old, "writeOnly", budget), False, kind)
-    return Judges(budget, parameters, body, response)
+    return Judges(broken, budget, parameters, body, response)
 
 
 _REQUESTS_30 = V30RequestParametersValidator, V30RequestBodyValidator

@@ -27,6 +27,8 @@ class Ground:
         self.old, self.budget = old, budget
         self.fits: Fits = _unready
         """Whether a value is as a node says; the engine puts it here."""
+        self.broken: list[str] = []
+        """References that lead to nothing."""
         self._nodes: dict[tuple[int, tuple[str, ...]], Node] = {}
 
     def node(self, schema: Any, resolver: Resolver) -> "Node":
@@ -68,13 +70,14 @@ class Node:
         return found
 
     def target(self, ref: str) -> "Node":
-        """The schema that a reference in this one leads to; one that says nothing, where the load has found none."""
+        """The schema that a reference in this one leads to; where there is none, one that no value is as."""
         found = self._targets.get(ref)
         if found is None:
             try:
                 resolved = self._resolver.lookup(ref)
             except Unresolvable:
-                found = self.ground.node(True, self._resolver)
+                self.ground.broken.append(ref)
+                found = self.ground.node(False, self._resolver)
             else:
                 found = self.ground.node(resolved.contents, resolved.resolver)
             self._targets[ref] = found

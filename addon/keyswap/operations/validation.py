@@ -24,7 +24,7 @@ from keyswap.operations.bodies import FORM, Sent, Unreadable, decompressed, medi
 from keyswap.operations.budget import Unjudged
 from keyswap.operations.document import Document
 from keyswap.operations.explaining import MAX_FAULTS, Wrong
-from keyswap.operations.findings import pointer
+from keyswap.operations.findings import DocumentError, Finding, pointer
 from keyswap.operations.index import Found
 from keyswap.operations.judging import Answered, Asked, Body, judges
 from keyswap.operations.schemas import Judged
@@ -47,6 +47,12 @@ class Validation:
 
         old = document.version == (3, 0)
         self._judges = judges(data, library.uri, known, old, closed, requests != "off", responses != "off")
+        if self._judges.broken and requests == "enforce":
+            message, remedy = (
+                f"$ref {self._judges.broken[0]} leads to no schema",
+                "mend it, or the `$id` that it is relative to",
+            )
+            raise DocumentError(Finding("broken-ref", message, library.names[library.uri], None, None, remedy))
 
     # ---- Requests
 
