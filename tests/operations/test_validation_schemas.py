@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from keyswap.operations.findings import DocumentError
+from keyswap.operations.schemas import looked_at
+from operations.documents import document
 from operations.judged import JSON, Api, of_body
 
 # ---- What is said of a value by several schemas
@@ -147,3 +149,20 @@ def test_a_reference_that_leads_to_nothing_is_an_error(tmp_path: Path) -> None:
         of_body(tmp_path, schema)
     api = of_body(tmp_path, schema, more="requests: shadow")
     assert api.faults("POST", "/a", JSON, (b"Content-Length", b"8"), body=b'{"a": 1}') == [("body", "/a")]
+
+
+@pytest.mark.parametrize(
+    ("schema", "warned"),
+    [
+        ("{nullable: true, allOf: [{type: string}]}", True), ("{nullable: true, oneOf: [{type: string}]}", True), ("{nullable: true, type: string, enum: [a]}", True),
+        ("{nullable: true, type: string}", False), ("{nullable: true, type: string, enum: [a, null]}", False), ("{nullable: true, type: object, allOf: [{}]}", False),
+        ("{properties: {a: {nullable: true, anyOf: [{}]}}}", True),
+    ],
+)  # fmt: skip
+def test_nullable_without_effect_is_a_warning(schema: str, warned: bool) -> None:
+    """What OpenAPI 3.0 has no effect for, though it is written all the time, is told: each null is refused."""
+    content = f"{{application/json: {{schema: {schema}}}}}"
+    errors, warnings = looked_at(
+        document(f"openapi: 3.0.3\npaths: {{/a: {{post: {{requestBody: {{content: {content}}}}}}}}}\n")
+    )
+    assert errors == [] and [one.code for one in warnings] == (["null-refused"] if warned else [])

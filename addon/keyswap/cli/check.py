@@ -115,8 +115,11 @@ def _looked_at(setting: Setting, documents: Documents) -> _Looked:
     found = [*_of_hosts(policy), *operations.errors, *lint.errors(operations), *limiting.findings(policy, operations)]
     compared = list(disagreements(operations))
     found += [finding for finding in compared if finding.file]
-    errors = [located(finding, setting.policy) for finding in (*found, *_schemas(policy, operations))]
+    of_schemas = list(_schemas(policy, operations))
+    found += [finding for finding, is_error in of_schemas if is_error]
+    errors = [located(finding, setting.policy) for finding in found]
     noted = [finding for finding in compared if not finding.file]
+    noted += [finding for finding, is_error in of_schemas if not is_error]
     warnings = [
         located(finding, setting.policy)
         for finding in (*_open(policy), *lint.warnings(operations), *lint.undescribed(operations), *noted)
@@ -151,11 +154,13 @@ def _of_keys(setting: Setting, found: _Looked) -> Iterable[Finding]:
         yield Finding("unknown-permission", message, str(setting.policy), None, None, remedy)
 
 
-def _schemas(policy: Policy, operations: Catalogue) -> Iterable[Finding]:
-    """What of the schemas could not be used, where they are to be."""
+def _schemas(policy: Policy, operations: Catalogue) -> Iterable[tuple[Finding, bool]]:
+    """What of the schemas cannot be used, and what may not be meant; whether it is an error."""
     for api, said in zip(operations.apis, policy.apis, strict=True):
         if {said.validate_.requests, said.validate_.responses} != {"off"}:
-            yield from schemas.findings(api.document)
+            errors, warnings = schemas.looked_at(api.document)
+            yield from ((error, True) for error in errors)
+            yield from ((warning, False) for warning in warnings)
 
 
 def _of_policy(error: str, setting: Setting) -> Finding:

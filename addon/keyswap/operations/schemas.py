@@ -69,8 +69,13 @@ class Schemas:
 
 def findings(document: Document) -> list[Finding]:
     """What keeps a document's requests and responses from being judged by its schemas."""
+    return looked_at(document)[0]
+
+
+def looked_at(document: Document) -> tuple[list[Finding], list[Finding]]:
+    """The same, and what its schemas say that may not be what is meant."""
     made = _Made(document)
-    return list(dict.fromkeys([*made.findings, *made.of_responses]))
+    return list(dict.fromkeys([*made.findings, *made.of_responses])), list(dict.fromkeys(made.warnings()))
 
 
 class _Made:
@@ -109,6 +114,10 @@ class _Made:
             made["requestBody"] = self._content(found, self._sound)
         self.judged[described.template, described.method] = self._judged(described, parameters, made)
         return made
+
+    def warnings(self) -> list[Finding]:
+        """What of the schemas may not be what is meant."""
+        return [*self._sound.warnings, *self._answers.warnings]
 
     # ---- Parameters
 

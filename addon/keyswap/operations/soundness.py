@@ -109,6 +109,7 @@ class Soundness:
     def __init__(self, library: Library, old: bool) -> None:
         self._library, self._old = library, old
         self.findings: list[Finding] = []
+        self.warnings: list[Finding] = []
         self._seen: set[tuple[str, str]] = set()
 
     def wrong(self, place: Place, code: str, message: str, remedy: str) -> None:
@@ -168,7 +169,24 @@ class Soundness:
             elif not isinstance(one.value, bool):
                 self.wrong(one, "bad-schema", "this is no schema", "write an object, true or false")
 
+    def _nullable(self, place: Place) -> None:
+        """What OpenAPI 3.0 has no effect for, though it is written all the time: each null is refused."""
+        said = place.value
+        if said.get("nullable") is not True:
+            return
+        if "type" not in said and not said.keys().isdisjoint(("allOf", "anyOf", "oneOf")):
+            message = "`nullable` has no effect without `type` (OpenAPI 3.0.3 §4.7.24.2): null is refused"
+        elif isinstance(said.get("enum"), list) and None not in said["enum"]:
+            message = "`nullable` has no effect beside an `enum` without null: null is refused"
+        else:
+            return
+        remedy = "add null to the `enum`" if "enum" in said else "add `type`, or an alternative that is `enum: [null]`"
+        name = self._library.names.get(place.uri, place.uri)
+        self.warnings.append(Finding("null-refused", message, name, place.pointer, None, remedy))
+
     def _keywords(self, place: Place) -> None:
+        if self._old:
+            self._nullable(place)
         for word, value in place.value.items():
             fits, expected = _EXPECTED.get(word, (None, ""))
             if fits is not None and not fits(value):
