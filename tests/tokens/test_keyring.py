@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from keyswap import files
 from keyswap.model import Damage
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.jwks import MAX_AGE_S
@@ -451,7 +452,7 @@ def test_rights_that_are_missing(machine: Machine, monkeypatch: pytest.MonkeyPat
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patched:  # Root, as whom containers test, is denied nothing.
-        patched.setattr(Path, "read_text", denied)
+        patched.setattr(files, "contents", denied)
         for act in (machine.keyring.load, machine.keyring.export_text, lambda: machine.keyring.rotate("EdDSA", NOW)):
             with pytest.raises(Damage, match=r"signing\.json cannot be read \(Permission denied\): give this user"):
                 act()
