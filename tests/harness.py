@@ -182,10 +182,10 @@ class Home:
         with self.ledger() as ledger:
             return ledger.create(now=time.time(), **{"org_id": "org_1", **given})
 
-    def run(self, *words: str, given: str = "", code: int = 0) -> str:
-        """A keyswap command as a process; its standard output."""
+    def run(self, *words: str, given: str = "", code: int = 0, before: tuple[str, ...] = ()) -> str:
+        """A keyswap command as a process; its standard output. `before`: a command that becomes it."""
         policy = () if "--policy" in words else ("--policy", str(self.policy))
-        command = [sys.executable, "-m", "keyswap", *words, "--state", str(self.state), *policy]
+        command = [*before, sys.executable, "-m", "keyswap", *words, "--state", str(self.state), *policy]
         done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, cwd=self.folder)
         assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
         return done.stdout if code in {0, 1} else done.stderr

@@ -17,6 +17,7 @@ from keyswap.credentials import Absence, Cookie, CredentialReader, Place
 from keyswap.gate import NOWHERE, Gate
 from keyswap.identity import Callers, Elsewhere, Guessing, callers
 from keyswap.keys.pepper import Pepper
+from keyswap.keys.room import Room
 from keyswap.keys.source import Lookups
 from keyswap.keys.sqlite import SqliteKeys
 from keyswap.likeness import differing
@@ -62,6 +63,8 @@ class Resources:
         self.state = state
         self.epochs = Epochs(state)
         self.pepper = Pepper.load(state)
+        self._room = Room(state)
+        self._room.keep()
         self.keyring = Keyring(state, self.epochs)
         self.tokens = MintCache()
         self.documents = Documents(state, patience_s=PATIENCE_S)
@@ -134,6 +137,7 @@ class Resources:
             keys.flush_last_used()
         for store in list(self._stores.values()):
             store.flush()
+        self._room.keep()
 
     def forget_uses(self) -> None:
         """Whoever only explains has used no key."""

@@ -10,7 +10,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ import pytest
 from joserfc import jwt as jose
 from joserfc.jwk import KeySet
 
+import disk
 from hammering import Load, hammered, held_by, loaded
 from harness import Client, Gateway, Home, eventually
 from keyswap.shell import control
@@ -309,19 +309,9 @@ def test_a_backend_that_is_away_is_missed_only_while_it_is(start: Start, home: H
 class Disk:
     """The disk on which a state directory lies: a small one of its own, in the gateway's own view of the files."""
 
-    MOUNT = (
-        'mount -t tmpfs -o size=4m,mode=700 none "$0.small" && cp -a "$0"/. "$0.small" && mount --move "$0.small" "$0"'
-    )
-
     def __init__(self, home: Home) -> None:
         self._home = home
-        Path(f"{home.state}.small").mkdir(mode=0o700)
-        self.before: tuple[str, ...] = ()
-        for how in ("-m", "-rm"):
-            run = ("unshare", how, "sh", "-c", f'{self.MOUNT} && exec "$@"', str(home.state))
-            with suppress(OSError):
-                if not subprocess.run([*run, "true"], capture_output=True, check=False).returncode:
-                    self.before = run
+        self.before = disk.mounting(home.state)
         self._filler: Path | None = None
 
     def of(self, gateway: Gateway) -> None:
@@ -341,11 +331,7 @@ class Disk:
     def fill(self) -> None:
         """Leave no room. Where nothing can be mounted, no file may grow instead."""
         if self.before:
-            self._filler = self._state / "filler"
-            with suppress(OSError), self._filler.open("wb", 0) as out:
-                while out.write(bytes(4096)):
-                    pass
-            assert not os.statvfs(self._state).f_bavail
+            self._filler = disk.fill(self._state)
             return
         for process in workers(self._home):
             resource.prlimit(process, resource.RLIMIT_FSIZE, ((self._state / "rates").stat().st_size, -1))
@@ -391,28 +377,28 @@ def test_a_full_disk_refuses_only_what_cannot_be_counted(made: type[Disk], start
     admitted where the policy says so; workers can be replaced; with room again all is as before."""
     home.write_policy(LIMITED)
     _, key = home.key()
-    disk = made(home)
-    gateway = start("serve", "--workers", "2", before=disk.before).ready()
-    disk.of(gateway)
+    small = made(home)
+    gateway = start("serve", "--workers", "2", before=small.before).ready()
+    small.of(gateway)
     assert asks_from(gateway, key, range(200)) == {(200, None): 200}
-    disk.fill()
+    small.fill()
     found = asks_from(gateway, key, range(1000, 2400))
     assert set(found) == {(200, None), (503, "store-unavailable")} and found[503, "store-unavailable"] > 200, found
     assert asks_from(gateway, key, range(200)) == {(200, None): 200}
     assert "requests are refused until it can: counters cannot grow" in gateway.output
-    disk.put(f"{LIMITED}limit_store_down: allow\n")
+    small.put(f"{LIMITED}limit_store_down: allow\n")
     assert asks_from(gateway, key, range(1000, 2400)) == {(200, None): 1400}
-    victim = disk.told()["running"][0]["pid"]
-    if disk.before:  # the limit on files' sizes is a process's own
+    victim = small.told()["running"][0]["pid"]
+    if small.before:  # the limit on files' sizes is a process's own
         os.kill(victim, signal.SIGKILL)
-        eventually("another one", lambda: len({one["pid"] for one in disk.told()["running"]} - {victim}) == 2)
+        eventually("another one", lambda: len({one["pid"] for one in small.told()["running"]} - {victim}) == 2)
         assert asks_from(gateway, key, range(300)) == {(200, None): 300}
-    disk.put(LIMITED)
+    small.put(LIMITED)
     assert (503, "store-unavailable") in asks_from(gateway, key, range(3000, 4400))
-    disk.empty()
+    small.empty()
     assert asks_from(gateway, key, range(5000, 5800)) == {(200, None): 800}
     eventually("it is told", lambda: asks_from(gateway, key, range(9)) and "answers again" in gateway.output)
-    assert "Traceback" not in gateway.output and gateway.output.count("ended (") == bool(disk.before)
+    assert "Traceback" not in gateway.output and gateway.output.count("ended (") == bool(small.before)
     assert gateway.output.count("limit store") < 20, "a line at each request"
 
 

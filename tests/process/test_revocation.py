@@ -3,7 +3,11 @@
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+
+import disk
 from harness import Backend, Client, Gateway, Home, free_port
 
 Start = Callable[..., Gateway]
@@ -71,3 +75,31 @@ def test_every_change_is_effective_at_the_next_request(start: Start, home: Home,
         home.run("keys", "revoke", "--org", "org_1")
         assert (status(), status(again["value"])) == (401, 401)
     assert backend.count == 6
+
+
+def test_on_a_full_disk_keys_can_be_ended(start: Start, home: Home) -> None:
+    """Where not a byte is free any more keys are revoked, disabled and blocked, which the next request sees, one after
+    the other; no key is made; with room again the next ones have room too."""
+    before = disk.mounting(home.state)
+    if not before:
+        pytest.skip("nobody may mount a small disk here")
+    made = [home.key() for _ in range(12)]
+    gateway = start("serve", before=before).ready()
+    state, view = Path(f"/proc/{gateway.process.pid}/root{home.state}"), disk.beside(gateway.process.pid)
+    with Client(gateway.port) as client:
+        for name in ("filler", "more"):
+            assert {client.ask("GET", "/", value).status for _, value in made} == {200}
+            disk.fill(state, name)
+            assert "the disk is full" in home.run("keys", "create", "--org", "org_1", code=3, before=view)
+            for line in ("revoke {} --reason leaked", "update {} --disable", "block {}", "block -"):
+                key, value = made.pop()
+                home.run("keys", *line.format(key.id).split(), given=value, before=view)
+                assert client.ask("GET", "/", value).status == 401, line
+                disk.fill(state, name)
+            (state / name).unlink()
+            home.run("keys", "create", "--org", "org_2", before=view)
+            assert (state / "reserve").stat().st_blocks * 512 >= 512 << 10, "it is kept again"
+        disk.fill(state)
+        home.run("keys", "revoke", "--org", "org_1", before=view)
+        assert {client.ask("GET", "/", value).status for _, value in made} == {401}
+    assert "Traceback" not in gateway.output

@@ -35,14 +35,14 @@ def keys() -> None:
 
 
 @contextmanager
-def opened(setting: Setting, reads: bool = False) -> Iterator[Ledger]:
-    """The ledger of the state directory; `reads`: nothing is made there."""
+def opened(setting: Setting, reads: bool = False, ends: bool = False) -> Iterator[Ledger]:
+    """The ledger of the state directory; `reads`: nothing is made there; `ends`: to end keys, on a full disk too."""
     opening = glanced(setting.state) if reads else nullcontext(StateDirectory(setting.state).open())
     prefix = policies.load(setting.policy).api_keys.prefix if setting.policy.exists() else "ksw"
     with (
         opening as directory,
         closing(Epochs(directory)) as epochs,
-        Ledger(directory, epochs, Pepper.load(directory), prefix) as ledger,
+        Ledger(directory, epochs, Pepper.load(directory), prefix, ends=ends) as ledger,
     ):
         yield ledger
 
@@ -211,7 +211,7 @@ def show(setting: Setting, key_id: str) -> None:
 def update(setting: Setting, /, key_id: str, enable: bool | None, clear: tuple[str, ...], **given: Any) -> None:
     """Change what is given of a key, and leave the rest."""
     now = time.time()
-    with opened(setting) as ledger:
+    with opened(setting, ends=enable is False) as ledger:
         wanted = changes(now, **given)
         for field in clear:
             name, nothing = CLEARED[field]
@@ -240,7 +240,7 @@ def revoke(setting: Setting, key_id: str | None, org: str | None, reason: str | 
     """End a key, or all of an organization's, for good."""
     if (key_id is None) == (org is None):
         raise click.UsageError("give the key's ID, or --org ORG" + (", not both" if org else ""))
-    with opened(setting) as ledger:
+    with opened(setting, ends=True) as ledger:
         if key_id is not None:
             known = ledger.get(key_id).revoked_at is not None
             ended = [ledger.revoke(key_id, reason, time.time())]
@@ -317,7 +317,7 @@ def find(setting: Setting, value: str) -> None:
 @common
 def block(setting: Setting, subject: str, reason: str | None) -> None:
     """Refuse a key of any source from now on; - reads its value from standard input."""
-    with opened(setting) as ledger:
+    with opened(setting, ends=True) as ledger:
         if subject == "-":
             key = ledger.block_value(from_stdin(), reason, time.time())
             blocked = key.id if key else "a key that is not in this database"

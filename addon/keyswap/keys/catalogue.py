@@ -16,6 +16,7 @@ from keyswap.keys.key import Key
 from keyswap.keys.key import state as state_of
 from keyswap.keys.paging import Asked, Listing, Page, page
 from keyswap.keys.pepper import DATABASE, Pepper
+from keyswap.keys.room import Room
 from keyswap.keys.rows import COLUMNS, SELECT, Row, key_of, texts
 from keyswap.model import Damage
 from keyswap.state import KEYS, Epochs, StateDirectory
@@ -33,14 +34,28 @@ class Catalogue:
     """The keys as people ask for them."""
 
     def __init__(
-        self, state: StateDirectory, epochs: Epochs, pepper: Pepper, prefix: str, busy_ms: int = BUSY_MS
+        self,
+        state: StateDirectory,
+        epochs: Epochs,
+        pepper: Pepper,
+        prefix: str,
+        busy_ms: int = BUSY_MS,
+        *,
+        ends: bool = False,
     ) -> None:
-        """Open the key database, creating it on first use. Raises Damage."""
+        """Open the key database, creating it on first use. Raises Damage. `ends`: to end keys, on a full disk too."""
         self._epochs, self._pepper, self._prefix = epochs, pepper, prefix
         self.path = state.file(DATABASE)
         create_if_missing(state, pepper)
-        self._connection = connect(state, pepper, busy_ms=busy_ms, setup=_SETUP)
+        self._room = Room(state)
+        self._connection = self._opened(state, busy_ms, ends)
         self._file = identity(self.path)
+
+    def _opened(self, state: StateDirectory, busy_ms: int, ends: bool) -> sqlite3.Connection:
+        def begin() -> sqlite3.Connection:
+            return connect(state, self._pepper, busy_ms=busy_ms, setup=_SETUP)
+
+        return self._room.ending(begin) if ends else begin()
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +132,7 @@ class Catalogue:
         with changing(self._connection, self.path) as revision:
             yield revision
         self._epochs.bump(KEYS)
+        self._room.keep()
 
     def _keys(self, where: str, *subject: str | bytes) -> Sequence[Key]:
         with self._noted():

@@ -1,6 +1,7 @@
 """The block list's write side: a local deny list that works for every key source.
 
-Law: a block is on a key's id, or on the digest of a value that the database does not know. It outlives what it blocks.
+Law: a block is on a key's id, or on the digest of a value that the database does not know. It outlives what it blocks,
+and is made on a full disk too, as long as there is room kept for it.
 """
 
 from collections.abc import Sequence
@@ -52,8 +53,12 @@ class DenyList(Catalogue):
 
     def _block(self, subject: str, reason: str | None, now: float) -> None:
         why = inputs.reason(reason)
-        with self._change():
-            self._connection.execute(_ADD, (subject, why, int(now)))
+
+        def add() -> None:
+            with self._change():
+                self._connection.execute(_ADD, (subject, why, int(now)))
+
+        self._room.ending(add)
 
     def _subject(self, value: str, key: Key | None) -> str:
         if not well_formed(value):

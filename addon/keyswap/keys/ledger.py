@@ -1,7 +1,8 @@
 """The write side of keys.db: what the command line, and later the admin listener, do to keys.
 
 Law: each change is one transaction, and the epoch is bumped after its commit: the next request sees it. A value is
-returned once, by the call that made it. A revoked key never comes back, and keeps its first reason.
+returned once, by the call that made it. A revoked key never comes back, and keeps its first reason. Whatever ends a key
+is done on a full disk too, as long as there is room kept for it.
 """
 
 import sqlite3
@@ -51,33 +52,49 @@ class Ledger(DenyList):
 
     def disable(self, key_id: str, now: float) -> Key:
         """Make a key no good until it is enabled."""
-        with self._change() as revision:
-            return self._store(self._unrevoked(key_id)._replace(disabled=True), now, revision)
+
+        def disable() -> Key:
+            with self._change() as revision:
+                return self._store(self._unrevoked(key_id)._replace(disabled=True), now, revision)
+
+        return self._room.ending(disable)
 
     def expire(self, key_id: str, at: float | None, now: float) -> Key:
         """Let a key end at `at`, or now where that has passed; None: an end that was to come is taken back.
 
         Unusable when it has ended already, or is revoked.
         """
-        with self._change() as revision:
-            key = self._unrevoked(key_id)
-            if key.expires_at is not None and now >= key.expires_at:
-                raise Ended(f"key {key_id} has expired already")
-            ends = None if at is None else int(max(now, min(at, inputs.LATEST)))
-            return self._store(key._replace(expires_at=ends), now, revision)
+
+        def expire() -> Key:
+            with self._change() as revision:
+                key = self._unrevoked(key_id)
+                if key.expires_at is not None and now >= key.expires_at:
+                    raise Ended(f"key {key_id} has expired already")
+                ends = None if at is None else int(max(now, min(at, inputs.LATEST)))
+                return self._store(key._replace(expires_at=ends), now, revision)
+
+        return self._room.ending(expire)
 
     def revoke(self, key_id: str, reason: str | None, now: float) -> Key:
         """End a key for good. Revoked before, it is returned as it is."""
         why = inputs.reason(reason)
-        with self._change() as revision:
-            return self._revoke(self.get(key_id), why, now, revision)
+
+        def revoke() -> Key:
+            with self._change() as revision:
+                return self._revoke(self.get(key_id), why, now, revision)
+
+        return self._room.ending(revoke)
 
     def revoke_org(self, org_id: str, reason: str | None, now: float) -> Sequence[Key]:
         """End all keys of an organization; returns those that this call ended."""
         why = inputs.reason(reason)
-        with self._change() as revision:
-            keys = [key for key in self.list(org_id) if key.revoked_at is None]
-            return [self._revoke(key, why, now, revision) for key in keys]
+
+        def revoke() -> Sequence[Key]:
+            with self._change() as revision:
+                keys = [key for key in self.list(org_id) if key.revoked_at is None]
+                return [self._revoke(key, why, now, revision) for key in keys]
+
+        return self._room.ending(revoke)
 
     def rotate(self, key_id: str, grace_s: float, now: float) -> tuple[Key, str, Key]:
         """A new key in place of an active one, its value, and the old key, which ends `grace_s` seconds from now.
