@@ -165,6 +165,18 @@ def test_a_needless_escape_is_one_for_every_backend(tmp_path: Path) -> None:
     assert not is_refused(asked, "GET", "/users/%34%32")
 
 
+def test_a_documented_head_is_no_way_to_the_handler_of_another_get(tmp_path: Path) -> None:
+    """Backends answer HEAD by GET's handler: where only the weaker template documents HEAD, it is refused as GET is."""
+    read, admin = "{x-required-permissions: [read]}", "{get: {x-required-permissions: [admin]}}"
+    weaker = f"'/x/{{id}}': {{get: {read}, head: {read}}}, '/y/{{id}}': {{head: {read}}}"
+    text = f"openapi: 3.1.0\npaths: {{{weaker}, /x/@me: {admin}, /y/@me: {admin}}}"
+    asked = law("openapi: {spec: api.yaml}\n", tmp_path, api=text)
+    for target in ("/x/%40me", "/x/@ME", "/y/%40me", "/y/@me."):
+        assert is_refused(asked, "HEAD", target), target
+    for target in ("/x/@me", "/x/%40you", "/y/you"):
+        assert not is_refused(asked, "HEAD", target), target
+
+
 def test_the_reason_names_both_operations(tmp_path: Path) -> None:
     """Who looks into the log or asks `explain` sees which template the path has, and which other one is meant."""
     refused = law(OPENED, tmp_path, api=DOCUMENT)("GET", "/users/%40me")

@@ -128,7 +128,8 @@ class Rivals:
         return re.compile(b"|".join(patterns), re.IGNORECASE | re.DOTALL) if patterns else None
 
     def _patterns(self, known: _Known, states: Iterable[State]) -> Iterator[bytes]:
-        methods = {known.operation.method, "HEAD" if known.operation.method == "GET" else known.operation.method}
+        method = known.operation.method
+        methods = ("GET", "HEAD") if method in {"GET", "HEAD"} else (method,)  # a HEAD is served by GET's handler
         for state in states:
             for template, other in state.operations:
                 if other.method not in methods:
