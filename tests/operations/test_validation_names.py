@@ -206,3 +206,46 @@ def test_cookies_have_one_reading(tmp_path: Path, cookie: str, good: bool) -> No
     """A judged cookie is there once, under one name; quotes that hide others from some readers are refused."""
     text = "openapi: 3.1.0\npaths: {/a: {get: {parameters: [{in: cookie, name: amount, schema: {type: integer, maximum: 10}}]}}}"
     assert (Api(tmp_path, text).messages("GET", "/a", (b"Cookie", cookie.encode())) == []) == good
+
+
+BOTH = json.dumps({
+    "openapi": "3.0.3",
+    "paths": {
+        "/form": {"post": {
+            "parameters": [{"in": "query", "name": "page", "schema": NUMBER}],
+            "requestBody": {"content": {kind: {"schema": {"type": "object", "properties": {"amount": NUMBER, "page": NUMBER}}} for kind in KINDS}},
+        }},
+        "/query": {"post": {"parameters": [{"in": "query", "name": "amount", "schema": NUMBER}]}},
+        "/bare": {"post": {}, "get": {}},
+        "/any": {"post": {"parameters": [{"in": "query", "name": "amount", "schema": NUMBER}], "requestBody": {"content": {"*/*": {}}}}},
+    },
+})  # fmt: skip
+SAID_PART, PART = multipart(("amount", b"\r\n\r\n500"))
+
+
+def test_no_parameter_of_a_query_passes_for_a_field_of_a_form(tmp_path: Path) -> None:
+    """Flask's `values`, Go's FormValue, PHP's $_REQUEST and Rails read a query and a form as one: what is documented
+    of one of them is refused in the other."""
+    api = Api(tmp_path, BOTH)
+    for name in ("amount", "Amount", "amount[]", "+amount"):
+        assert api.messages("POST", f"/form?{name}=500", FORM, body=b"page=5"), name
+        assert api.messages("POST", f"/form?{name}=500"), name
+    assert not api.messages("POST", "/form?page=5&x=1", FORM, body=b"amount=5&page=4")
+    assert not api.messages("POST", "/any?amount=5", JSON, body=b'{"amount":500}')
+    for name in (b"amount", b"AMOUNT", b"amount[]"):
+        assert api.faults("POST", "/any?amount=5", FORM, body=b"x=1&%s=500" % name) == [("body", f"/{name.decode()}")]
+    assert not api.messages("POST", "/any?amount=5", FORM, body=b"x=1")
+
+
+def test_a_form_that_is_not_documented_is_refused(tmp_path: Path) -> None:
+    """Where no body is documented nobody has looked at a form's fields: they would be parameters or another method."""
+    api = Api(tmp_path, BOTH)
+    length = b"Content-Length", b"10"
+    for target in ("/query", "/query?amount=5", "/bare"):
+        assert api.faults("POST", target, FORM, length, body=b"amount=500") == [("header", "Content-Type")]
+        assert api.faults("POST", target, SAID_PART, length, body=PART) == [("header", "Content-Type")]
+        chunked = b"Transfer-Encoding", b"chunked"
+        assert api.faults("POST", target, FORM, chunked, body=b"_method=PUT") == [("header", "Content-Type")]
+        assert not api.faults("POST", target, FORM, (b"Content-Length", b"0"))
+        assert not api.faults("POST", target, JSON, length, body=b'{"a":5555}')
+    assert not api.faults("GET", "/bare", FORM) and api.faults("GET", "/bare", FORM, length, body=b"_method=PUT")

@@ -62,6 +62,10 @@ class Names:
             return "it changes the method of a request, and is not documented"
         return f"backends may read it as {judged[:60]!r}, which is documented" if judged is not None else None
 
+    def elsewhere(self, name: str) -> str | None:
+        """What is wrong with a name that was sent where these are not documented: in the query, they being a form's."""
+        return "backends that read queries and forms as one may take it for what is documented" if name in self else self.fault(name)
+
     def _alias(self, folded: str) -> str | None:
         for path in self._paths(folded):
             for count in range(1, len(path) + 1):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 from keyswap.headers import canonical
-from keyswap.operations.bodies import media_type
+from keyswap.operations.bodies import FORM, MULTIPART, media_type
 from keyswap.operations.document import Described, Document
 from keyswap.operations.findings import DocumentError, Finding, pointer
 from keyswap.operations.names import Names
@@ -48,6 +48,8 @@ class Judged(NamedTuple):
     """Whether an exploded object may have any names."""
     listed: frozenset[str]
     """The headers that are lists or objects, in one line or several."""
+    fields: Names | None
+    """The fields of its forms; None: it has none."""
     content: tuple[str, ...] | None
     """The documented media types of its body; None: it has none."""
     required: bool
@@ -216,6 +218,7 @@ class _Made:
             if where == "header" and kinds & {"array", "object"}:
                 listed.add(name.lower())
         body = made.get("requestBody")
+        content: dict[str, Any] = body.get("content", {}) if body is not None else {}
         return Judged(
             described.template,
             described.method.lower(),
@@ -228,10 +231,17 @@ class _Made:
             Names(named["query"] | members, deep),
             is_open,
             frozenset(listed),
-            tuple(body.get("content", ())) if body is not None else None,
+            self._fields(content),
+            tuple(content) if body is not None else None,
             body is not None and body.get("required") is True,
             {status: tuple(one.get("content", ())) for status, one in made["responses"].items()},
         )
+
+
+    def _fields(self, content: dict[str, Any]) -> Names | None:
+        forms = [kind for kind in content if kind in {FORM, MULTIPART}]
+        said = [Place(content[kind].get("schema"), self._library.uri, pointer(kind)) for kind in forms]
+        return Names(name for one in said for name in names_of(self._library, one)) if forms else None
 
 
 def _add(content: dict[str, Any], kind: str, media: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from openapi_core.datatypes import RequestParameters
 
 from keyswap.headers import canonical
 from keyswap.model import Fault, Headers, Operation, Request
-from keyswap.operations.bodies import Pair, Sent, Unreadable, media_type, pairs_of
+from keyswap.operations.bodies import FORM, MULTIPART, Pair, Sent, Unreadable, media_type, pairs_of
 from keyswap.operations.index import Found
 from keyswap.operations.names import Names
 from keyswap.operations.schemas import Judged
@@ -41,12 +41,15 @@ def parameters(
     fields, faults = _headers(request.headers, judged)
     faults = [
         *names(query, judged.query_names, "query", closed and not judged.open_query),
+        *displaced(query, judged.query_names, judged.fields, "query"),
         *_twice("query", query, judged.query - judged.repeated),
         *names(cookies, judged.cookie_names, "cookie", False),
         *_twice("cookie", cookies, judged.cookies),
         *faults,
     ]
-    if judged.content is not None and _has_body(request.headers):
+    if judged.content is None:
+        faults += _undocumented_form(request)
+    elif _has_body(request.headers):
         faults += content_type(request.headers, judged.content)
     return faults, RequestParameters(query, fields, cookies, _path(found))
 
@@ -59,6 +62,25 @@ def names(sent: Iterable[str], documented: Names, where: str, closed: bool) -> I
         fault = documented.fault(name) or ("it is not documented" if closed else None)
         if fault is not None:
             yield Fault(where, name[:LONGEST], fault)
+
+
+def displaced(sent: Iterable[str], documented: Names, elsewhere: Names | None, where: str) -> Iterator[Fault]:
+    """The names of a query that are a form's, or of a form that are the query's: some backends read both as one."""
+    for name in sent if elsewhere is not None else ():
+        fault = elsewhere.elsewhere(name) if elsewhere is not None and name not in documented else None
+        if fault is not None and documented.fault(name) is None:
+            yield Fault(where, name[:LONGEST], fault)
+
+
+def _undocumented_form(request: Request) -> list[Fault]:
+    """A form where no body is documented: its fields may be taken for the query's, or for another method."""
+    kinds = {media_type(value.decode("latin-1")) for value in values(request.headers, b"content-type")}
+    declared = values(request.headers, b"content-length")
+    unsaid = not declared and not values(request.headers, b"transfer-encoding")
+    is_empty = declared == [b"0"] or (unsaid and request.method in {"GET", "HEAD", "OPTIONS"})
+    if is_empty or not kinds & {FORM, MULTIPART}:
+        return []
+    return [Fault("header", "Content-Type", "no form is documented, whose fields backends may take for the query's")]
 
 
 def _twice(where: str, sent: Sent, judged: Iterable[str]) -> Iterator[Fault]:

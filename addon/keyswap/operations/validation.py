@@ -27,9 +27,13 @@ from keyswap.operations.explaining import MAX_FAULTS, Wrong
 from keyswap.operations.findings import DocumentError, Finding, pointer
 from keyswap.operations.index import Found
 from keyswap.operations.judging import Answered, Asked, Body, judges
+from keyswap.operations.names import Names
 from keyswap.operations.schemas import Judged
 from keyswap.operations.sent import LONGEST, documented, joined, values
 from keyswap.operations.styles import NotRead
+
+
+_NO_NAMES = Names(())
 
 
 class Validation:
@@ -81,6 +85,8 @@ class Validation:
         if plain and not content_type:
             return self._refuse(operation, [Fault("header", "Content-Type", "it is missing")])
         if faults := sent.content_type(need.request.headers, judged.content or ()) if plain else []:
+            return self._refuse(operation, faults)
+        if faults := _displaced(read, judged):
             return self._refuse(operation, faults)
         kind = documented(media_type(content_type), judged.content or ())
         if not plain and judged.required and kind is not None and media_type(content_type) == FORM:
@@ -142,6 +148,13 @@ def _read(plain: bytes, content_type: str) -> Body | None:
     """What a body holds; None: nothing. Raises Unreadable."""
     reader = reader_of(content_type)
     return Body(reader(plain, content_type) if reader is not None else plain) if plain else None
+
+
+def _displaced(read: Body | None, judged: Judged) -> list[Fault]:
+    """The fields of a form that backends may take for parameters of the query."""
+    fields = read.value if read is not None and isinstance(read.value, Sent) else ()
+    found = sent.displaced(fields, judged.fields or _NO_NAMES, judged.query_names, "body")
+    return [fault._replace(at=_short(pointer(fault.at))) for fault in found]
 
 
 def _told(error: Exception) -> Iterable[Fault]:
