@@ -232,8 +232,8 @@ def test_no_parameter_of_a_query_passes_for_a_field_of_a_form(tmp_path: Path) ->
         assert api.messages("POST", f"/form?{name}=500"), name
     assert not api.messages("POST", "/form?page=5&x=1", FORM, body=b"amount=5&page=4")
     assert not api.messages("POST", "/any?amount=5", JSON, body=b'{"amount":500}')
-    for name in (b"amount", b"AMOUNT", b"amount[]"):
-        assert api.faults("POST", "/any?amount=5", FORM, body=b"x=1&%s=500" % name) == [("body", f"/{name.decode()}")]
+    for name in ("amount", "AMOUNT", "amount[]"):
+        assert api.faults("POST", "/any?amount=5", FORM, body=f"x=1&{name}=500".encode()) == [("body", f"/{name}")]
     assert not api.messages("POST", "/any?amount=5", FORM, body=b"x=1")
 
 

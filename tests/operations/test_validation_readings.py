@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from keyswap.operations.template import Template
 from operations.judged import FORM, JSON, Api, multipart, of_body, of_query
 
 ITEMS = "schema: {type: array, items: {type: integer}}"
@@ -274,3 +275,52 @@ def test_the_narrowest_media_type_is_meant(tmp_path: Path) -> None:
     for kind, body, fits in (("application/json", b"1", True), ("application/json", b"[]", True), ("application/json", b'""', False),
                              ("application/x+json", b'""', True), ("application/x+json", b"1", False), ("text/x+json", b"true", True)):  # fmt: skip
         assert (api.judge("POST", "/a", (b"Content-Type", kind.encode()), body=body) is None) == fits, (kind, body)
+
+
+def test_a_segment_of_several_parameters_is_judged_in_each_of_its_readings(tmp_path: Path) -> None:
+    """Routers give a literal between parameters its first place or its last, some after decoding: the schemas of a
+    path hold for all of them."""
+    listed = (
+        "name: a, schema: {enum: [en, de]}",
+        "name: b, schema: {type: string, maxLength: 8}",
+        "name: n, schema: {type: integer}",
+    )
+    a, b, n = (f"{{in: path, required: true, {one}}}" for one in listed)
+    api = Api(tmp_path, "openapi: 3.1.0\npaths:\n"
+              f"  '/l/{{a}}-{{b}}': {{get: {{parameters: [{a}, {b}]}}}}\n"
+              f"  '/c/{{a}}:{{b}}:v{{n}}.json': {{get: {{parameters: [{a}, {b}, {n}]}}}}\n"
+              f"  '/f/{{b}}--{{n}}': {{get: {{parameters: [{b}, {n}]}}}}\n")  # fmt: skip
+    for good in (
+        "/l/en-US",
+        "/l/en-a%2Cb",
+        "/c/en:US:v5.json",
+        "/c/en:x.v:v5.json",
+        "/f/a--5",
+        "/f/a-b--5",
+        "/f/a---5",
+    ):
+        assert not api.faults("GET", good), good
+    for bad in (
+        "/l/fr-US",
+        "/l/en-US-x",
+        "/l/en-%2D%2D",
+        "/c/en:US:x:v5.json",
+        "/c/en:a%3Ab:v5.json",
+        "/f/a--x",
+        "/l/de-DE%2Dx",
+    ):
+        assert api.faults("GET", bad), bad
+
+
+def test_a_segments_readings_take_time_in_proportion_to_its_length() -> None:
+    """However often the literals between parameters stand in a segment."""
+    template = Template.parse("GET /x/{a}-{b}.{c}-{d}")
+    found = template.shape.fullmatch(b"/x/" + b"a-b.c-" * 20_000 + b"d")
+    assert found is not None
+    first, last = found.groups(), next(template.otherwise(found.groups()))
+    assert (
+        first[:3] == (b"a", b"b", b"c")
+        and last[1:] == (b"b", b"c", b"d")
+        and next(template.otherwise(last), None) is not None
+    )
+    assert list(template.otherwise((b"a", b"b", b"c", b"d"))) == []

@@ -64,7 +64,11 @@ class Names:
 
     def elsewhere(self, name: str) -> str | None:
         """What is wrong with a name that was sent where these are not documented: in the query, they being a form's."""
-        return "backends that read queries and forms as one may take it for what is documented" if name in self else self.fault(name)
+        return (
+            "backends that read queries and forms as one may take it for what is documented"
+            if name in self
+            else self.fault(name)
+        )
 
     def _alias(self, folded: str) -> str | None:
         for path in self._paths(folded):

@@ -237,7 +237,6 @@ class _Made:
             {status: tuple(one.get("content", ())) for status, one in made["responses"].items()},
         )
 
-
     def _fields(self, content: dict[str, Any]) -> Names | None:
         forms = [kind for kind in content if kind in {FORM, MULTIPART}]
         said = [Place(content[kind].get("schema"), self._library.uri, pointer(kind)) for kind in forms]

@@ -6,9 +6,9 @@ Matching takes time in proportion to the path's length, whatever its bytes.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, Self
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from keyswap.model import METHODS
 from keyswap.operations.reading import one_reading
@@ -19,6 +19,7 @@ _ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
 _OTHERWISE = re.compile(rb"%(?:2[DEde]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee]|[a-f][0-9A-Fa-f]|[0-9A-F][a-f])")
 """Escapes of unreserved characters, and those with small letters."""
 _UNRESERVED = re.compile(rb"[A-Za-z0-9._~-]")
+_SAFE = "!$&'()*+,;=:@~"
 MAX_SEGMENTS = 100
 """Of a template: GitHub's longest has 11. A request's path is looked for by a recursion as deep as its template is."""
 LITERAL, MIXED, ONE, SEVERAL, _END = range(5)
@@ -27,11 +28,15 @@ LITERAL, MIXED, ONE, SEVERAL, _END = range(5)
 
 
 class Part(NamedTuple):
-    """A segment of a template. `pattern` has a group for each of its parameters; `literal` is that of a LITERAL."""
+    """A segment of a template. `pattern` has a group for each of its parameters; `literal` is that of a LITERAL.
+
+    `between` are the decoded literals between the parameters of a MIXED.
+    """
 
     rank: int
     literal: bytes
     pattern: bytes
+    between: tuple[bytes, ...] = ()
 
 
 class Template(NamedTuple):
@@ -76,6 +81,23 @@ class Template(NamedTuple):
         path = "/" + "/".join(self.path[1:].split("/")[stripped:])
         shape = re.compile(b"/" + b"/".join(part.pattern for part in parts), re.DOTALL)
         return self._replace(path=path, rank=self.rank[stripped:], shape=shape, parts=parts)
+
+    def otherwise(self, values: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
+        """The values of a path as other readers have them: who decodes first, or gives a literal its last place."""
+        if MIXED not in self.rank:
+            return
+        for divided in (_first, _last):
+            at, read = 0, list(values)
+            for part in self.parts:
+                count = 0 if part.rank == LITERAL else 1 + len(part.between)
+                if count > 1:
+                    mine = [unquote_to_bytes(value) for value in values[at : at + count]]
+                    other = divided(_joined(mine, part.between), part.between)
+                    if other != mine:
+                        read[at : at + count] = (quote(value, safe=_SAFE).encode() for value in other)
+                at += count
+            if read != list(values):
+                yield tuple(read)
 
     @property
     def form(self) -> str:
@@ -156,4 +178,29 @@ def _part(segment: str, multi_segment: Collection[str]) -> Part:
             Part(SEVERAL, b"", rb"([^/]++(?:/[^/]++)*)") if names[0] in multi_segment else Part(ONE, b"", rb"([^/]++)")
         )
     inner = b"".join(rb"((?:(?!%b)[^/])++)%b" % (literal, literal) for literal in literals[1:-1])
-    return Part(MIXED, b"", literals[0] + inner + rb"([^/]+)" + literals[-1])
+    between = tuple(unquote_to_bytes(literal) for literal in plain[1:-1])
+    return Part(MIXED, b"", literals[0] + inner + rb"([^/]+)" + literals[-1], between)
+
+
+def _joined(values: list[bytes], between: tuple[bytes, ...]) -> bytes:
+    return values[0] + b"".join(literal + value for literal, value in zip(between, values[1:], strict=True))
+
+
+def _first(text: bytes, between: tuple[bytes, ...]) -> list[bytes]:
+    """The parameters of a mix if each literal is where it comes first. No parameter is empty."""
+    values = []
+    for literal in between:
+        at = text.index(literal, 1)
+        values.append(text[:at])
+        text = text[at + len(literal) :]
+    return [*values, text]
+
+
+def _last(text: bytes, between: tuple[bytes, ...]) -> list[bytes]:
+    """The same if each is where it comes last."""
+    values: list[bytes] = []
+    for literal in reversed(between):
+        at = text.rindex(literal, 1, len(text) - 1)
+        values.insert(0, text[at + len(literal) :])
+        text = text[:at]
+    return [text, *values]

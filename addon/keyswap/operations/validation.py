@@ -32,7 +32,6 @@ from keyswap.operations.schemas import Judged
 from keyswap.operations.sent import LONGEST, documented, joined, values
 from keyswap.operations.styles import NotRead
 
-
 _NO_NAMES = Names(())
 
 
@@ -62,6 +61,12 @@ class Validation:
 
     def parameters(self, request: Request, found: Found[Operation], judged: Judged) -> Refuse | None:
         """Judge path, query, header and cookie parameters, and whether the body's media type is documented."""
+        refused = self._parameters(request, found, judged)
+        for read in found.template.otherwise(found.values) if refused is None else ():
+            refused = refused or self._parameters(request, found._replace(values=read), judged)
+        return refused
+
+    def _parameters(self, request: Request, found: Found[Operation], judged: Judged) -> Refuse | None:
         try:
             faults, parameters = sent.parameters(request, found, judged, self._closed)
         except Unreadable as error:
