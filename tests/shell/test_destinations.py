@@ -42,6 +42,30 @@ def test_a_torn_line_is_ended_before_the_next(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_pipe_that_nobody_reads_is_an_error(tmp_path: Path) -> None:
+    """Opening one waits for nobody, at a start and where a pipe has taken a file's place; one that is read gets lines."""
+    pipe = tmp_path / "decisions.jsonl"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="No such device"):
+        LogFile(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = LogFile(pipe)
+    log.write(b"line\n")
+    assert os.read(reader, 99) == b"line\n"
+    os.close(reader)
+    log.close()
+    pipe.unlink()
+    log = LogFile(pipe)
+    pipe.unlink()
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="No such device"):
+        log.write(b"lost\n")
+    pipe.unlink()
+    log.write(b"next\n")
+    assert pipe.read_bytes() == b"next\n"
+    log.close()
+
+
 @pytest.mark.parametrize("most", [1, 4, 5, 100])
 def test_parts_are_whole_lines(most: int) -> None:
     """No line is divided, none is lost, and short ones share a part."""

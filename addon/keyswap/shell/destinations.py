@@ -2,7 +2,7 @@
 
 Law: a line is written by one call of the system, so that lines of several processes do not mix: a pipe takes PIPE_BUF
 bytes whole (POSIX, write), a file that is appended to takes any number. What was torn by a full disk is ended before
-the next line.
+the next line. Opening one waits for nobody.
 """
 
 import os
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from select import PIPE_BUF
+
+from keyswap.files import WAIT_S, within
 
 
 class Stream:
@@ -45,13 +47,17 @@ class LogFile:
     """A file that is appended to. When it has been moved or removed, it is begun anew under its name."""
 
     def __init__(self, path: Path) -> None:
-        """Open it, making it on first use. Raises OSError or ValueError."""
+        """Open it, making it on first use, within the time of every file. Raises OSError or ValueError."""
         self._path = path
-        self._handle = self._open()
+        self._handle = within(WAIT_S, self._open)
         self._torn = False
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        # Not to wait for whoever may read a pipe some day; what is written to one that stands waits for its reader.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
+        handle = os.open(self._path, flags, 0o600)
+        os.set_blocking(handle, True)
+        return handle
 
     def write(self, chunk: bytes) -> None:
         """Write whole lines. Raises OSError when they could not be written, or not all of them."""
