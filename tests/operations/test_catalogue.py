@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from keyswap.model import Claims, Code
+from keyswap.operations import catalogue as catalogues
 from keyswap.operations.findings import Finding
 from keyswap.operations.requirements import of_security, permitted
+from keyswap.operations.template import form_of
 from keyswap.policy import PolicyError
 from operations.documents import PETS, catalogue, found, refused, shape
 
@@ -16,6 +18,22 @@ SPEC = "openapi: {spec: api.yaml}\n"
 
 def holding(*permissions: str) -> Claims:
     return Claims("authkit", "i", "u", None, None, "o", (), permissions, None, None, "k", None)
+
+
+def test_rules_are_found_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading takes steps in proportion to operations and rules, not to their product."""
+    steps, many = [0], 300
+
+    def counted(text: str) -> str:
+        steps[0] += 1
+        return form_of(text)
+
+    monkeypatch.setattr(catalogues, "form_of", counted)
+    api = "openapi: 3.1.0\npaths:\n" + "".join(f"  /a/{n}/{{x}}: {{get: {{responses: {{}}}}}}\n" for n in range(many))
+    rules = "".join(f"  - {{match: 'GET /a/{n}/{{y}}', require: [p{n}]}}\n" for n in range(many))
+    made = catalogue(f"{SPEC}operations:\n{rules}", tmp_path, api=api)
+    assert not made.errors and found(made, "GET", f"/a/{many - 1}/1").require == ((f"p{many - 1}",),)
+    assert steps[0] < 10 * many
 
 
 def errors_of(text: str, folder: Path, **files: str) -> list[Finding]:

@@ -158,6 +158,15 @@ def test_overlapping_templates_with_different_requirements(
     assert codes(SPEC, tmp_path, api=text % "a")[1] == []
 
 
+def test_overlapping_templates_are_listed_up_to_a_bound(tmp_path: Path) -> None:
+    """Of 1,089 pairs a thousand are listed, and a last finding says that there are more."""
+    paths = [f"/a{n}/{{x}}" for n in range(33)] + [f"/{{y}}/b{n}" for n in range(33)]
+    items = (f"  '{path}': {{get: {{x-required-permissions: [p{n}]}}}}\n" for n, path in enumerate(paths))
+    made = catalogue(SPEC, tmp_path, api="openapi: 3.1.0\npaths:\n" + "".join(items))
+    listed = [one.message for one in lint.warnings(made) if one.code == "overlap"]
+    assert len(listed) == 1001 and "more than 1000 pairs of templates overlap" in listed[-1]
+
+
 def test_other_warnings(tmp_path: Path) -> None:
     """TRACE, ids used twice and scopes that nothing requires are told with their places."""
     text = """

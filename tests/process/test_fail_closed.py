@@ -170,7 +170,8 @@ def test_a_bad_policy_never_replaces_a_good_one(damage: str, start: Start, home:
 def test_a_damaged_key_database_refuses_within_a_second(
     damage: str, start: Start, home: Home, backend: Backend
 ) -> None:
-    """A key database that is gone, cut short or another one: 503 store-unavailable within 1 s, for cached keys too."""
+    """A key database that is gone, cut short or another one: 503 store-unavailable within 1 s, for cached keys too;
+    one line of the log and `keyswap status` say so."""
     _, value = home.key()
     gateway = start().ready()
     database = home.state / "keys.db"
@@ -184,11 +185,15 @@ def test_a_damaged_key_database_refuses_within_a_second(
         else:
             Path(copy).replace(database)
         eventually("cached keys are refused", lambda: old.ask("GET", "/", value).code == "store-unavailable", 1.0)
+        line = "requests with a credential are refused until it can be used: key database: "
+        eventually("the log says so", lambda: f"{line}{database}" in gateway.output)
+        told = home.json("status")["keys"]
+        assert told["healthy"] is False and str(database) in told["reason"] and told["reason"] in home.run("status")
         before = backend.count
         assert gateway.get("/", value).code == "store-unavailable"
         assert gateway.get("/.well-known/keyswap/health").status == 503
         assert old.ask("GET", "/").status == 401
-    assert backend.count == before
+    assert backend.count == before and gateway.output.count(line) == 1, "a line, not one at each look"
 
 
 def test_a_locked_key_database_admits_nobody_unproven(start: Start, home: Home, backend: Backend) -> None:

@@ -1,5 +1,7 @@
 """Policy reload and signing-key rotation under load."""
 
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ import pytest
 from joserfc import jwt as jose
 from joserfc.jwk import KeySet
 
+from certificates import self_signed
 from harness import Backend, Client, Gateway, Home, eventually
 
 Start = Callable[..., Gateway]
@@ -127,6 +130,41 @@ def test_a_half_written_file_is_not_taken(name: str, start: Start, home: Home) -
                 out.write(whole[at:])
             eventually("it is in force", lambda before=before: gateway.output.count("is in force") > before)
     assert set(statuses) == {403}
+
+
+@contextmanager
+def hanging(home: Home, gateway: Gateway) -> Iterator[None]:
+    """A reload that waits for a document, for as long as the block lasts."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(10)
+        home.write_policy(f"openapi: {{spec: 'http://127.0.0.1:{mute.getsockname()[1]}/api.yaml'}}\n")
+        with mute.accept()[0]:
+            yield
+            assert "in force" not in gateway.output, "the reload has ended meanwhile"
+
+
+def test_a_reload_that_hangs_leaves_the_stores_tended(start: Start, home: Home) -> None:
+    """While a document does not come stores are looked after, and a control socket that was lost is made again."""
+    home.key()
+    gateway = start().ready()
+    with hanging(home, gateway):
+        (home.state / "control.sock").unlink()
+        eventually("it is there again", (home.state / "control.sock").exists, 5)
+        (home.state / "keys.db").rename(home.folder / "keys.db")
+        eventually("the loss is told", lambda: "requests with a credential are refused" in gateway.output, 5)
+
+
+def test_a_reload_that_hangs_leaves_the_certificate_tended(start: Start, home: Home) -> None:
+    """While a document does not come a renewed certificate is taken."""
+    certificate, other = self_signed(home.folder, "gateway"), self_signed(home.folder, "other")
+    gateway = start("serve", "--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
+    eventually("it listens", lambda: '"ready"' in gateway.output)
+    wanted = other.read_text()
+    with hanging(home, gateway):
+        other.with_suffix(".key").replace(certificate.with_suffix(".key"))
+        other.replace(certificate)
+        address = ("127.0.0.1", gateway.port)
+        eventually("it is shown", lambda: ssl.get_server_certificate(address).split() == wanted.split(), 5)
 
 
 def audience(backend: Backend) -> object:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from mitmproxy.connection import Client
 
-from keyswap.model import Code, Refuse
+from keyswap.model import Admit, Code, Refuse, Upstream
 from keyswap.shell import guard as guards
+from keyswap.shell.addon import KeyswapAddon
 from keyswap.shell.bounds import Bounds, Rules
 from keyswap.shell.guard import Guard
 from keyswap.shell.watched import Watched
@@ -215,3 +216,21 @@ def test_a_connection_at_rest_is_left_alone_until_something_is_due() -> None:
         assert await reading == b"G" and not watched.rests(now, BOUNDS)
 
     asyncio.run(run())
+
+
+def test_an_earlier_policys_upstream_is_one_until_its_last_request_ends() -> None:
+    """A connection to an address that the policy in force does not name may be made for an open request that was
+    admitted to it, for as long as that is open, and by nobody else."""
+    gate: Any = SimpleNamespace(service=SimpleNamespace(is_upstream=lambda _host, port: port == 9001))
+    operation: Any = SimpleNamespace(upstream=Upstream("http", "127.0.0.1", 9000))
+    nothing: Any = None
+    line = SimpleNamespace(decision=Admit(nothing, None, None, operation))
+    watched: Any = SimpleNamespace(open={"one": SimpleNamespace(line=line)})
+
+    def is_upstream(port: int, of: Any = watched) -> bool:
+        return KeyswapAddon._is_upstream(gate, "127.0.0.1", port, of)
+
+    assert is_upstream(9000) and is_upstream(9001) and not is_upstream(9002)
+    assert not is_upstream(9000, SimpleNamespace(open={})) and not is_upstream(9000, None)
+    watched.open.clear()
+    assert is_upstream(9001) and not is_upstream(9000)
