@@ -158,6 +158,18 @@ def test_paths_are_compared_as_their_upstream_gets_them(tmp_path: Path) -> None:
         assert not is_refused(asked, "GET", target), target
 
 
+def test_another_documents_prefix_in_another_spelling_hides_no_operation(tmp_path: Path) -> None:
+    """A path that a backend may take for one under a prefix of another document is compared with what is there."""
+    text = "openapi:\n  - {spec: api.yaml}\n  - {spec: two.yaml, prefix: /Shut}\n"
+    one = "openapi: 3.1.0\npaths: {'/{x}/{y}': {get: {security: []}}}"
+    two = "openapi: 3.1.0\npaths: {/admin: {get: {x-required-permissions: [admin]}}}"
+    asked = law(text, tmp_path, api=one, two=two)
+    for target in ("/shut/admin", "/SHUT/Admin", "/Shut./admin", "/Shut%20/admin."):
+        assert is_refused(asked, "GET", target), target
+    for target in ("/Shut/admin", "/shuts/admin", "/shut/other"):
+        assert not is_refused(asked, "GET", target), target
+
+
 def test_a_needless_escape_is_one_for_every_backend(tmp_path: Path) -> None:
     """Routers that do not decode take an escaped letter for a value: what they would run is not judged less."""
     asked = law(OPENED, tmp_path, api=DOCUMENT)

@@ -198,6 +198,7 @@ class Lookalikes:
         read: dict[tuple[str, bool, bool], _Segment] = {}  # most segments of a long path are alike
         states: dict[State, bool] = {self.root: False}
         ends: dict[State, bool] = {}
+        closed: bytes | None = None
         for number, text in enumerate(texts):
             cut = _CUT.search(text)
             if cut is not None:
@@ -207,10 +208,11 @@ class Lookalikes:
             if how not in read:
                 read[how] = _Segment.of(*how, self._dots)
             states = _next(states, read[how])
-            for state in states if self._closes else ():
+            for state in states if self._closes and closed is None else ():
                 if state.closed is not None and not _is_under(plain, state.closed):
-                    return ends, state.closed
-        return {**states, **ends}, None
+                    closed = state.closed  # what the path may be there is followed all the same
+                    break
+        return {**states, **ends}, closed
 
 
 def _segments(path: str) -> list[str]:
