@@ -164,6 +164,13 @@ def test_the_mode_of_an_operation_comes_before_the_policys(tmp_path: Path) -> No
     assert shadowed is not None and not shadowed.enforced
 
 
+@pytest.mark.parametrize("more", ["", ", '/v1/{a}-{b}/keys': {get: {}}", ", '/v1/x{c}/keys': {get: {}}"])
+def test_which_of_two_mixes_wins_depends_on_no_other_template(tmp_path: Path, more: str) -> None:
+    """Of two mixes of one segment the one with fewer parameters wins, whatever longer templates begin with them."""
+    text = "openapi: 3.1.0\npaths: {'/v1/{a}-{b}': {get: {}}, '/v1/{a}:now': {get: {}}" + more + "}"
+    assert found(catalogue(SPEC, tmp_path, api=text), "GET", "/v1/x-1:now").path == "/v1/{a}:now"
+
+
 def test_the_most_specific_template_wins(tmp_path: Path) -> None:
     """Literals come before parameters; HEAD is judged as GET where it is not documented; no parameter is empty."""
     made = catalogue(SPEC, tmp_path, api=PETS)

@@ -105,9 +105,8 @@ class Index[T]:
 
 
 def _order(entry: tuple[Template, object]) -> tuple[object, ...]:
-    """Mixes of one segment are asked in this order too: fewer parameters first, then more literal bytes."""
-    template = entry[0]
-    return template.rank, tuple((part.pattern.count(b"("), -len(part.pattern)) for part in template.parts)
+    """Mixes of one segment are asked in this order too, whatever follows: fewer parameters first, then more bytes."""
+    return tuple([(part.rank, part.pattern.count(b"("), -len(part.pattern)) for part in entry[0].parts])
 
 
 def _find[T](
