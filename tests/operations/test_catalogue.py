@@ -289,7 +289,7 @@ def test_a_closed_prefix_is_closed_however_it_is_written(tmp_path: Path) -> None
     )
     assert not made.errors
     for target in ("/ADMIN/x", "/admin./x", "/admin%20", "/.../admin/x", "/Admin", "/Admin/open/x", "/admin/x", "/admin/OPEN/x",
-                   "/ops/x/y", "/OPS/x/y", "/ops./x", "/ops/x"):  # fmt: skip
+                   "/ops/x/y", "/OPS/x/y", "/ops./x", "/ops/x", "/admin%3Fx", "/admin%23", "/Admin%3fx/y"):  # fmt: skip
         assert refused(made, "GET", target).code is Code.NO_SUCH_OPERATION, target
     for target in ("/x", "/admin/open/x", "/admins", "/ops", "/ops/y"):
         assert found(made, "GET", target).path == "", target

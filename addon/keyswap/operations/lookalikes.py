@@ -202,13 +202,13 @@ class Lookalikes:
         for number, text in enumerate(texts):
             cut = _CUT.search(text)
             if cut is not None:
-                head = _Segment.of(text[: cut.start()], True, number == 0, self._dots)
-                ends |= dict.fromkeys(_next(states, head), True)
+                head = _next(states, _Segment.of(text[: cut.start()], True, number == 0, self._dots))
+                ends |= dict.fromkeys(head, True)
             how = text, number == last, number == 0
             if how not in read:
                 read[how] = _Segment.of(*how, self._dots)
             states = _next(states, read[how])
-            for state in states if self._closes and closed is None else ():
+            for state in (*states, *ends) if self._closes and closed is None else ():
                 if state.closed is not None and not _is_under(plain, state.closed):
                     closed = state.closed  # what the path may be there is followed all the same
                     break
