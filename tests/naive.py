@@ -1,136 +1,146 @@
 """A second `decide`, simple and slow, written from the contract by somebody who had not read the gate.
 
-Law: it shares no code with the gate. Paths, credential, operation, permission and leaky buckets in one process, in the
-order of the design; every template is tried on every request. `test_naive.py` asks both and compares.
-"""
+It shares no code with the gate. `open`: the contract leaves it open, and since both were compared this one is as the gate."""
 
 import itertools
 import re
-import unicodedata
 from collections import namedtuple
 from fractions import Fraction
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
+from posixpath import normpath
 from typing import Any
+from unicodedata import category, normalize
 from urllib.parse import unquote
 
-# `path` has its prefix, `require` is OR of ANDs, `rate` is per second, `match` has any of method, tag and operation.
+# `path` has its prefix, `require` is OR of ANDs, `rate` is per second, `match` has lists of method, tag and operation.
 Op = namedtuple("Op", "method path require public cost tag encoded_slash")
 Limit = namedtuple("Limit", "name by rate burst match invalid")
 Key = namedtuple("Key", "id org user permissions expires_at usable")
+INSTEAD = {"org": ("org", "user", "key", "ip"), "user": ("user", "key", "ip"), "key": ("key", "ip")}
+IN_PATH = r"(?i)//|\\|;|%5c|%3b|%2f|%[01].|%7f|%(?![0-9a-f]{2})|/(?:%20)*(?:\.|%2e){1,2}(?:%20)*(?:/|\Z)"
+IN_TARGET, DECODED = r"\A(?!/)|[\0-\x20#\x7f-\xff]", r"%[0-9a-fA-F]{2}|[\x80-\x9f\udc80-\udcff]"  # law 4
+SCRIPT = r"[\w.-]+\.(?:php\d?|phtml|fcgi|cgi|pl|dll|cfm|aspx?|jsp)"
+FIELD = re.compile(r"\{[^}]*\}")
 
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-INSTEAD = {"org": ("org", "user", "key", "ip"), "user": ("user", "key", "ip"), "key": ("key", "ip"), "ip": ("ip",)}
-FOLDS = ("decode", "case", "script", "trailing", "extension")
-READINGS = [folds for n in range(1, 6) for folds in itertools.combinations(FOLDS, n)]
-FORBIDDEN = r"//|\\|;|[\0-\x20\x7f-\xff]|%(?![0-9a-fA-F]{2})|(?i:%5c|%3b|%[01].|%7f|%25[0-9a-f]{2})"
+def plain(path: str, undone: str = "[A-Za-z0-9._~-]") -> str:  # open: needless escapes are undone (RFC 3986 §6.2.2)
+    return re.sub(r"%[0-9a-fA-F]{2}", lambda x: c if re.fullmatch(undone, c := unquote(x[0])) else x[0].upper(), path)
 
 
-def pattern(template: str, fold: bool) -> re.Pattern[str]:  # a parameter is never empty and has no slash
-    parts = re.split(r"(\{[^}]*\})", template.casefold() if fold else template)
-    return re.compile("".join("[^/]+" if part.startswith("{") else re.escape(part) for part in parts), re.DOTALL)
+def small(text: str) -> str:  # decoded, in small letters, as plain as Unicode can write it
+    text = "".join(one for one in unquote(text) if category(one) != "Cf")
+    return normalize("NFKC", text).casefold()
 
 
-def vagueness(op: Op) -> list[tuple[int, int]]:  # a literal before a mixed segment before a parameter, then the longer
-    bare = [(segment, re.sub(r"\{[^}]*\}", "", segment)) for segment in op.path.split("/")]
-    return [(0, 0) if segment == rest else (1, -len(rest)) if rest else (2, 0) for segment, rest in bare]
+def pattern(path: str, loose: bool = False) -> re.Pattern[str]:  # no parameter is empty or has a slash
+    first, *rest = map(re.escape, FIELD.split(path))  # open: one of several ends before the next literal of its segment
+    ends = ["[^/]" if loose or "/" in text or text is rest[-1] else f"(?:(?!{text})[^/])" for text in rest]
+    return re.compile(first + "".join(f"({end}+){text}" for end, text in zip(ends, rest, strict=True)), re.DOTALL)
 
 
-def read(path: str, folds: tuple[str, ...]) -> str:  # what a backend that does all of `folds` takes the path for
-    if "decode" in folds:
-        path = unquote(re.sub("(?i)%2f", "%252F", path), errors="replace")
-    if "case" in folds:
-        path = unicodedata.normalize("NFKC", path).casefold()
-    if "script" in folds:
-        path = re.sub(r"^/index\.php(?=/)", "", path)
-    if "trailing" in folds:
-        path = "/".join(re.sub(r"[. \t]+$", "", segment) for segment in path.rstrip("/").split("/"))
-    return re.sub(r"\.[A-Za-z0-9]+$", "", path) if "extension" in folds else path
+class Naive:  # decides on requests in turn; `others`: prefix of an API → whether undocumented paths need a key alone
+    def __init__(self, ops: list[Op], others: dict[str, bool], keys: dict[str, Key], limits: list[Limit]) -> None:
+        self.others, self.keys, self.limits, self.level = others, keys, limits, dict[Any, Any]()
+        heads, self.ops = [FIELD.sub("{}", plain(op.path)) for op in ops if op.method == "HEAD"], []
+        for op in sorted(ops, key=self.order):  # HEAD is judged as GET where HEAD is not documented
+            also = "HEAD" if op.method == "GET" and FIELD.sub("{}", plain(op.path)) not in heads else op.method
+            exact, fold = pattern(plain(op.path)), pattern(small(op.path).rstrip("/"), loose=True)
+            self.ops.append((op, {op.method, also}, [kind for kind, _, _ in self.order(op)] + [4], exact, fold))
 
+    def order(self, op: Op) -> list[Any]:  # literal, mix (open: fewer parameters, more characters), parameter
+        bare = [(one, FIELD.sub("", one)) for one in op.path.split("/")]
+        return [(2 if one and not rest else int(one != rest), one.count("{"), -len(rest)) for one, rest in bare]
 
-def ambiguous(target: str) -> bool:  # law 4, but for %2f, which an operation may allow
-    path = target.partition("?")[0]
-    dots = any(re.fullmatch(r"(?i)(\.|%2e){1,2}", segment) for segment in path.split("/"))
-    return dots or not path.startswith("/") or "#" in target or bool(re.search(FORBIDDEN, path))
+    def spellings(self, text: str, first: bool, last: bool) -> list[tuple[str, bool]]:  # open: what trails a segment
+        trimmed = text.strip(" \t").rstrip(". \t")
+        cut = re.sub(r"(?s):[^:]*:\$.*", "", trimmed).rstrip(". \t")
+        found = {text, trimmed, cut, *(cut[: at.start()] for at in re.finditer(r"\.", cut) if last)} - {""}
+        dropped = not cut or ((first or not last) and re.fullmatch(SCRIPT, cut))
+        return [("/" + one.replace("/", "\0"), False) for one in found] + ([("", text != "")] if dropped else [])
 
+    def readings(self, path: str) -> set[tuple[str, bool]]:  # with each, whether a part of the path was passed over
+        found, texts = set(), [small(text) for text in path[1:].split("/")]
+        ends = [at for at, text in enumerate(texts) if re.search("[?#]", text)]
+        ways = [(texts, False), *(([*texts[:at], re.split("[?#]", texts[at])[0]], True) for at in ends)]
+        if any(re.search(r"[/\\]|^\.{1,2}$", text) for text in texts):
+            ways.append((normpath("/" + "/".join(texts).replace("\\", "/"))[1:].split("/"), True))
+        for way, passed in ways:
+            last = max((at for at, text in enumerate(way) if text.strip(". \t")), default=-1)
+            for one in itertools.product(*(self.spellings(text, at == 0, at == last) for at, text in enumerate(way))):
+                found.add(("".join(text for text, _ in one), passed or any(over for _, over in one)))
+        return found
 
-def network(client: str) -> str:  # an IPv4 address, also one mapped into IPv6, or an IPv6 /64
-    address = ip_address(client)
-    if isinstance(address, IPv6Address):
-        return str(address.ipv4_mapped or ip_network(f"{client}/64", strict=False))
-    return client
-
-
-class Naive:
-    """Decides on requests in turn, and keeps its own buckets. `others`: prefix of an API → `undocumented: authenticated`."""
-
-    def __init__(self, ops: list[Op], others: dict[str, bool], places: list[dict[str, str]], keys: dict[str, Key], limits: list[Limit]) -> None:  # fmt: skip
-        self.others, self.places, self.keys, self.limits = others, places, keys, limits
-        self.ops = [(op, pattern(op.path, False), pattern(op.path, True)) for op in sorted(ops, key=vagueness)]
-        self.level: dict[Any, tuple[Fraction, Fraction]] = {}
-
-    def route(self, path: str, method: str, fold: bool = False) -> tuple[Op | None, bool]:
-        found = [op for op, exact, folded in self.ops if (folded if fold else exact).fullmatch(path)]
-        fits = [op for m in (method, "GET" if method == "HEAD" else method) for op in found if op.method == m]
-        return min(fits, key=vagueness, default=None), bool(found)
+    def route(self, path: str, method: str) -> tuple[Op | None, bool]:
+        found = [(op, methods) for op, methods, _, exact, _ in self.ops if exact.fullmatch(path)]
+        return next((op for op, methods in found if method in methods), None), bool(found)
 
     def judged(self, op: Op) -> Any:  # all that a decision takes from an operation
-        limits = [limit for limit in self.limits if not limit.invalid and self.concerns(limit, op)]
-        counted = op if any("operation" in limit.by for limit in limits) else None
-        return op.public, op.require, op.cost, op.encoded_slash, limits, counted
+        methods = (op.method, op.method.replace("GET", "HEAD"))
+        limits = [(limit, method) for limit in self.limits for method in methods if self.concerns(limit, op, method)]
+        alone = op.path if any("operation" in limit.by for limit, _ in limits) else ""
+        return op.public, set(map(frozenset, op.require)), op.cost if self.limits else 1, limits, alone
+
+    def rivals(self, path: str, method: str, op: Op) -> bool:  # may a backend take it for what is judged otherwise?
+        found = [raw for raw, _ in [self.route(plain(path, "\0"), method)] if raw]
+        texts = self.readings(path) if re.search("[{%]", op.path) else ()
+        rank, mine = next((rank, fold) for one, _, rank, _, fold in self.ops if one is op)
+        for other, methods, its, exact, fold in self.ops:
+            ways = {passed for text, passed in texts if method in methods and fold != mine and fold.fullmatch(text)}
+            if True in ways or (ways and its <= rank and not (its == rank and exact.fullmatch(plain(path)))):
+                found.append(other)  # where both match it as it is written, the document itself leaves it open
+        return any(self.judged(other) != self.judged(op) for other in found if other is not op)
 
     def decide(self, method: str, target: bytes, headers: list[tuple[str, str]], client: str, now: Fraction) -> str:
         path = target.decode("latin-1").partition("?")[0]
-        op, documented = self.route(path, method)
-        if ambiguous(target.decode("latin-1")) or ("%2f" in path.lower() and not (op and op.encoded_slash)):
+        op, documented = self.route(plain(path), method)
+        values: Any = pattern(op.path).fullmatch(path) if op and op.encoded_slash else None
+        opened = values and all(all(re.split("(?i)%2f", value)) for value in values.groups())
+        read = re.sub("(?i)%2f", "/", path) if opened else path
+        whole, decoded = target.decode("latin-1"), unquote(path, errors="surrogateescape")
+        odd = re.search(IN_TARGET, whole) or re.search(IN_PATH, read) or re.search(DECODED, decoded)
+        if odd or (op and self.rivals(path, method, op)):
             return "ambiguous-path"
-        likes = [self.route(read(path, folds), method, "case" in folds) for folds in READINGS]
-        if op and "{" in op.path and any(like and self.judged(like) != self.judged(op) for like, _ in likes):
-            return "ambiguous-path"
-        presented = set()
-        for place in self.places:
-            values = [value.strip(" \t") for name, value in headers if name.lower() == place["header"]]
-            if len(values) > 1:
-                return "multiple-credentials"
-            for value in values:
-                scheme, _, rest = value.partition(" ")
-                presented.add(value if "scheme" not in place else rest if scheme.lower() == place["scheme"] else "")
-        presented.discard("")
-        if len(presented) > 1:
+        fields = [(name.lower(), value.strip()) for name, value in headers]
+        bare, said = ([value for name, value in fields if name == place] for place in ("x-api-key", "authorization"))
+        bearer = [value.partition(" ")[2].strip() for value in said if value.partition(" ")[0].lower() == "bearer"]
+        presented = {*bare, *bearer}
+        if len(bare) > 1 or len(said) > 1 or len(presented) > 1:  # open: an empty one is one that is not valid
             return "multiple-credentials"
         key = self.keys.get(next(iter(presented), ""))
         if presented and not (key and key.usable and (key.expires_at is None or now < key.expires_at)):
-            return "invalid-credential" if self.pour(None, None, client, now, invalid=True) else "rate-limited"
+            return "invalid-credential" if self.pour(op, None, method, client, now, invalid=True) else "rate-limited"
         if not key and not (op and op.public):
             return "missing-credential"
-        if method not in METHODS or (not op and documented):
-            return "method-not-allowed"
-        if not op:
-            owner = max((p for p in self.others if path.startswith(p + "/")), key=len, default=None)
-            if owner is None or not self.others[owner] or any(known for _, known in likes):
-                return "no-such-operation"
+        if not op and (documented or not self.is_open(path)):
+            return "method-not-allowed" if documented else "no-such-operation"
         held = set(key.permissions if key else ())
         if op and not op.public and op.require and not any(held.issuperset(all_of) for all_of in op.require):
             return "missing-permission"
-        return (
-            (f"admit {op.method} {op.path}" if op else "admit") if self.pour(op, key, client, now) else "rate-limited"
-        )
+        return " ".join(["admit", *(op or ())[:2]]) if self.pour(op, key, method, client, now) else "rate-limited"
 
-    def concerns(self, limit: Limit, op: Op | None) -> bool:
-        facts = {"method": op and op.method, "tag": op and op.tag, "operation": op and f"{op.method} {op.path}"}
-        return all(
-            facts[word] in (value if isinstance(value, list) else [value]) for word, value in limit.match.items()
-        )
+    def is_open(self, path: str) -> bool:  # undocumented, and nothing documented or shut for a careless backend either
+        under = [one for one in self.others if plain(path) == one or plain(path).startswith(one + "/")]
+        shut = [one for one in self.others if one and not self.others[one] and one not in under]
+        near = [fold for *_, fold in self.ops] + [re.compile(re.escape(small(one)) + "(?s:/.*)?") for one in shut]
+        seen = any(one.fullmatch(text) for text, _ in self.readings(path) for one in near)
+        return bool(under) and self.others[max(under, key=len)] and not seen
 
-    def pour(self, op: Op | None, key: Key | None, client: str, now: Fraction, invalid: bool = False) -> bool:
-        has = {"ip": network(client), "operation": f"{op.method} {op.path}" if op else "other"}
-        has |= {"key": key.id, "org": key.org, "user": key.user or ""} if key else {}
-        poured: dict[Any, tuple[Fraction, Fraction]] = {}
-        for limit in (one for one in self.limits if one.invalid == invalid and self.concerns(one, op)):
+    def concerns(self, limit: Limit, op: Op | None, method: str) -> bool:
+        words = {"method": {method, op.method if op else method.replace("HEAD", "GET")}}
+        words |= {"tag": {op and op.tag}, "operation": {op and f"{op.method} {op.path}"}}
+        return all(words[word].intersection(wanted) for word, wanted in limit.match.items())
+
+    def pour(self, op: Any, key: Any, method: str, client: str, now: Fraction, invalid: bool = False) -> bool:
+        ip = client.removeprefix("::ffff:")  # an IPv4 address, or an IPv6 /64
+        has = {"operation": " ".join(op[:2]) if op else "none"}
+        has |= {"ip": str(ip_network(f"{ip}/64", False)) if ":" in ip else ip}
+        has |= {"key": key.id, "org": key.org, "user": key.user} if key else {}
+        poured = {}
+        for limit in (one for one in self.limits if one.invalid == invalid and self.concerns(one, op, method)):
             chains = [INSTEAD.get(by, (by,)) for by in limit.by]
-            whom = [next((word, has[word]) for word in chain if has.get(word)) for chain in chains]
+            whom = [next((one, has[one]) for one in chain if has.get(one)) for chain in chains]
             at, level = self.level.get((limit.name, *whom), (now, Fraction(0)))
-            level = max(Fraction(0), level - (now - at) * limit.rate) + (op.cost if op else 1)
+            level = max(Fraction(0), level - (now - at) * limit.rate) + (op.cost if op and not invalid else 1)
             poured[limit.name, *whom] = (now, level)
             if level > limit.burst:
                 return False
