@@ -328,6 +328,13 @@ def pings_of_sockets(target: Target) -> None:
     drive(target, 8, target.open, endless(websocket(b"", opcode=9) * 5000, handshake(target)))
 
 
+def ahead_of_sockets(target: Target) -> None:
+    """WebSocket pings and messages of one byte that come with the handshake, over eight connections."""
+    begin = iter(range(1 << 30))
+    many = (websocket(b"", opcode=9) * 10_000, websocket(b"x") * 10_000)
+    drive(target, 8, target.open, lambda: iter([handshake(target) + many[next(begin) % 2]]))
+
+
 def pipelined(target: Target) -> None:
     """Requests without a key one behind the other, over four connections."""
     drive(target, 4, target.open, endless(head("GET", "/", None) * 1500))
@@ -414,6 +421,7 @@ FLOODS: dict[str, Callable[[Target], None]] = {
     "small-frames": small_frames,
     "small-messages": small_messages,
     "pings-of-sockets": pings_of_sockets,
+    "ahead-of-sockets": ahead_of_sockets,
     "pipelined": pipelined,
     "pipelined-own": pipelined_own,
     "many-streams": many_streams,

@@ -233,6 +233,32 @@ def test_requests_in_one_read_are_taken_one_a_turn() -> None:
     assert targets == [b"/%d" % number for number in range(300)]
 
 
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_what_came_before_a_socket_stood_is_taken_in_turns(side: str) -> None:
+    """Ten thousand messages that came with a WebSocket's handshake or answer are passed on in order, some a turn."""
+    made = context()
+    made.server = Server(address=("127.0.0.1", 3))
+    made.server.state = ConnectionState.OPEN
+    layer = layer_of(made)
+    one: Any = layer.connections[made.client]
+    if side == "server":
+        one = layer.connections[made.server] = _http1.Http1Client(made)
+    one.stream_id, came = 1, bytes(range(250)) * 40
+    one.buf += came
+    passed: list[bytes] = []
+
+    def run(commands: Any) -> None:
+        passed.append(b"".join(command.event.data for command in commands))
+
+    run(one.make_pipe())
+    watch: Any = inside_http.watch_of(made.client)
+    while watch.delivered:
+        assert inside_http.waits_for_turn(layer, one.conn), "more is read before what has come was used"
+        run(one._handle_event(watch.delivered.pop(0)))
+    assert b"".join(passed) == came and max(map(len, passed)) <= 256
+    assert not inside_http.waits_for_turn(layer, one.conn)
+
+
 def test_an_endless_chunk_head_is_malformed() -> None:
     """A chunk extension that does not end is answered 400 and closed."""
     made = context()

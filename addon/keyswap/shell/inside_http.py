@@ -63,6 +63,8 @@ SMALL_CHUNK, SMALL_CHUNK_COST = 64, 0.002
 """Bytes under which a chunk of a request costs: 16,500 a second are free, and half a million at once."""
 MANY_SMALL, SMALL_READ = 256, 8 << 10
 """Small chunks in one read after which the next read is a small one, and its bytes."""
+AHEAD_OF_SOCKET = 256
+"""Bytes of what came behind the handshake of a WebSocket, before its answer, that are taken in a turn."""
 MAX_UPSTREAM_HEAD = 256 << 10
 MAX_MESSAGE, MAX_FRAGMENTS = 4 << 20, 1 << 14
 """Bytes and frames of a WebSocket message, after which the socket is closed with 1009 (RFC 6455 §7.4.1)."""
@@ -96,7 +98,8 @@ def install(reasons: Mapping[int, str], shows: bool) -> None:
     wrap(one, "read_headers", _read_request_head)
     wrap(one, "read_body", _read_request_body)
     wrap(one, "mark_done", _done_with_request)
-    wrap(one, "_handle_event", _handle_http1)
+    wrap(_http1.Http1Connection, "_handle_event", _handle_http1)
+    wrap(_http1.Http1Connection, "make_pipe", _make_pipe)
     wrap(_http1.Http1Client, "__init__", _begin_upstream)
     wrap(_http1.Http1Client, "read_headers", _read_response_head)
     wrap(http.HttpStream, "handle_protocol_error", _end_stream)
@@ -326,8 +329,29 @@ def _handle_http1(original: Any, self: Any, event: Event) -> CommandGenerator[No
         yield from original(self, event)
         return
     self.keyswap_waits = False
-    if self.state == self.read_headers:
+    if self.state == self.passthrough:
+        yield from _pass_on(self)
+    elif self.state == self.read_headers:
         yield from self.state(DataReceived(self.conn, b""))
+
+
+def _make_pipe(original: Any, self: Any) -> CommandGenerator[None]:
+    """What either side of a WebSocket sent before it stood is taken piece by piece: it may be ten thousand messages."""
+    if watch_of(self.context.client) is None or len(self.buf) <= AHEAD_OF_SOCKET:
+        yield from original(self)
+        return
+    self.state = self.passthrough
+    yield from _pass_on(self)
+
+
+def _pass_on(self: Any) -> CommandGenerator[None]:
+    if not self.conn.state & ConnectionState.CAN_READ:
+        return
+    data = self.buf.maybe_extract_at_most(AHEAD_OF_SOCKET)
+    if self.buf:
+        wait_for_turn(self, watch_of(self.context.client))
+    if data:
+        yield from self.state(DataReceived(self.conn, bytes(data)))
 
 
 def _read_request_body(original: Any, self: Any, event: Event) -> CommandGenerator[None]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Connection
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.commands import Command
 from mitmproxy.proxy.events import CommandCompleted, Event
@@ -99,9 +99,9 @@ def wait_for_turn(child: Any, by: Watch) -> None:
     by.later(event)
 
 
-def waits_for_turn(layer: http.HttpLayer) -> bool:
-    """Whether something is left of what was read from a caller."""
-    return bool(getattr(layer.connections.get(layer.context.client), "keyswap_waits", False))
+def waits_for_turn(layer: http.HttpLayer, of: Connection | None = None) -> bool:
+    """Whether something is left of what was read from the caller, or over this connection."""
+    return bool(getattr(layer.connections.get(of or layer.context.client), "keyswap_waits", False))
 
 
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:

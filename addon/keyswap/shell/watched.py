@@ -45,6 +45,8 @@ IDLE_S = 1.0
 """How long a connection that is to end has been silent when it is closed: nothing seems to be on its way."""
 STUCK_S = 1.0
 """How long a caller has taken nothing when it counts as one that does not read."""
+LARGE_READ = 16 << 10
+"""Bytes of a read that is taken when it is its turn, as the end of a connection is: many of them come at once."""
 STRIKES, STRIKES_PER_S = 1000.0, 33.0
 """Frames of no use (resets, pings, settings) that an HTTP/2 connection may send at once, and each second."""
 
@@ -156,6 +158,7 @@ class Watched:
         self._holdings.came(self, len(data))
         if not inside_flow.is_multiplexed(self.client):
             self.last = self._now()
+        await self.turn_of(data)
         return b"" if self._hung_up else data
 
     def _opens(self) -> bool:
@@ -174,6 +177,11 @@ class Watched:
         """Read what has come from either side; a small read of a WebSocket can hold hundreds of messages."""
         return await pace.read(reader, n) if self.has_socket else bytes(await reader.read(n))
 
+    async def turn_of(self, data: bytes) -> None:
+        """Wait for the turn of what was read from either side, if it costs more than a request does, or is no hurry."""
+        if not self._hung_up and (not data or len(data) >= LARGE_READ):
+            await self._turns.turn()
+
     async def change(self) -> None:
         """Wait until something has moved, or the next sweep."""
         self._changed.clear()
@@ -189,10 +197,12 @@ class Watched:
         """The HTTP layer; None: there is none yet."""
         return self._layer or inside_http.http_layer(self.handler)
 
-    def has_no_room(self, server: Server) -> bool:
-        """Whether the caller has to read first what has come over this upstream connection."""
+    def is_not_ready(self, server: Server) -> bool:
+        """Whether what has come over this upstream connection is to be taken first: by its turn, or by the caller."""
         if self._layer is None:
             return False
+        if inside_http.waits_for_turn(self._layer, server):
+            return True
         unread = inside_http.unread(self._layer, server)
         return unread > UNREAD_UP_TO or (unread > 0 and inside_flow.unread(self._layer) > UNREAD_IN_ALL)
 
@@ -665,7 +675,7 @@ class Watchpoint:
         self._pace.done()
         watched = self.watched
         watched.stir()
-        while watched.has_no_room(self.server) and not self._hung_up:
+        while watched.is_not_ready(self.server) and not self._hung_up:
             await watched.change()
         await taken(watched)
         if self._hung_up:
@@ -674,10 +684,9 @@ class Watchpoint:
         data: bytes = await watched.read_from(self._reader, self._pace, n)
         self._reading = False
         self.last = watched.last = asyncio.get_running_loop().time()
-        if self._hung_up:
-            return b""
-        self._has_ended = not data
-        return data
+        self._has_ended = not data and not self._hung_up
+        await watched.turn_of(data)
+        return b"" if self._hung_up else data
 
     def _broke(self, error: Exception) -> None:
         self.broken = error
