@@ -1,5 +1,6 @@
 """Documents: what is read of them, and what each mistake is told."""
 
+import gc
 import gzip
 import json
 import os
@@ -15,7 +16,7 @@ from keyswap.operations.parsing import MAX_BYTES, parse
 from keyswap.operations.references import Library
 from keyswap.operations.servers import prefixes
 from keyswap.state import StateDirectory
-from operations.documents import PETS, document, site
+from operations.documents import PETS, catalogue, document, site
 
 MAIN = "file:///d/api.yaml"
 
@@ -445,3 +446,19 @@ def test_a_redirect_stays_with_its_origin(tmp_path: Path) -> None:
 def test_servers_become_prefixes(servers: list[dict[str, object]], base: str, expected: tuple[str, ...]) -> None:
     """Absolute, relative and templated servers say under which path the operations stand."""
     assert prefixes(servers, base) == expected
+
+
+def test_a_document_that_is_replaced_leaves_no_cycles(tmp_path: Path) -> None:
+    """What was loaded goes without the garbage collector, which is spared looking at it."""
+    policy_text = "openapi: {spec: api.yaml, undocumented: authenticated}\n"
+    catalogue(policy_text, tmp_path, api=PETS)
+    gc.collect()
+    gc.disable()
+    try:
+        made = catalogue(policy_text, tmp_path, api=PETS)
+        assert made.entries
+        gc.collect()
+        del made
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
