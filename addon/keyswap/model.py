@@ -294,12 +294,11 @@ class Admit:
     operation: Operation
     shadow: tuple[Code, ...] = ()
     counted: Counted = field(default=UNCOUNTED, compare=False)
-    noted: str | None = field(default=None, compare=False)
+    noted: tuple[str, ...] = field(default=(), compare=False)
 
     def but(self, refused: Refuse) -> "Admit":
         """The same, had it been refused by a step that only looks on."""
-        noted = refused.reason if self.noted is None else f"{self.noted}; {refused.reason}"
-        return replace(self, shadow=(*self.shadow, refused.code), noted=noted)
+        return replace(self, shadow=(*self.shadow, refused.code), noted=(*self.noted, refused.reason))
 
     @property
     def upstream(self) -> Upstream:

@@ -110,7 +110,7 @@ def test_a_line_fits_into_one_write(letter: str) -> None:
     shadow = tuple(Code)
     for decision in (
         Refuse(Code.INVALID_REQUEST, long, levels=levels, shadow=shadow, principal=who, operation=what),
-        Admit(who, SAYS, "t", what, shadow, Counted(levels), long),
+        Admit(who, SAYS, "t", what, shadow, Counted(levels), (long,)),
     ):
         odd = line(decision, target=b"/" + b"\xff" * 8000)._replace(method=long, client=long, request_id=letter * 128)
         text = Encoding().line(odd)

@@ -71,6 +71,21 @@ def test_a_caller_who_left_before_its_body_came() -> None:
     assert refused_at(told(need, 400, outcome=Refuse(Code.INVALID_REQUEST, "too slow"))) == "validation"
 
 
+def test_each_step_in_shadow_is_told_its_own_reasons() -> None:
+    """Of a request that several steps would have refused, each step has what it found, and nothing of another's."""
+    permission = Refuse(Code.MISSING_PERMISSION, "a is missing; it is required")
+    limits = [Refuse(Code.RATE_LIMITED, f"limit {name} is full") for name in ("all", "org")]
+    one, several = ADMIT.but(permission), ADMIT.but(permission).but(limits[0]).but(limits[1])
+
+    def details(decision: Decision) -> dict[str, str]:
+        steps = told(decision)["steps"]
+        return {step["step"]: step["detail"] for step in steps if step["result"] == "shadow"}
+
+    assert details(one) == {"permission": permission.reason}
+    assert details(several) == {"permission": permission.reason, "limits": "limit all is full; limit org is full"}
+    assert told(several)["reason"].count(" is full") == 2
+
+
 LONG = ("x" * MAX_RECORD,)
 
 

@@ -169,6 +169,36 @@ def test_the_client_is_the_rightmost_foreign_address(forwarded: str | None, clie
 
 
 @pytest.mark.parametrize(
+    ("peer", "header", "says"),
+    [
+        ("10.0.0.5", b"X-Forwarded-For", "trusted_proxies: [10.0.0.5/32]"),
+        ("10.0.0.5", b"Forwarded", "let it send X-Forwarded-For"),
+        ("::ffff:10.0.0.5", b"x-forwarded-for", "trusted_proxies: [10.0.0.5/32]"),
+        ("2001:db8::5", b"X-FORWARDED-FOR", "trusted_proxies: [2001:db8::5/128]"),
+    ],
+)
+@pytest.mark.parametrize("trusted", [[], ["192.0.2.0/24"]])
+def test_a_proxy_that_is_not_trusted_is_named_once(
+    caplog: pytest.LogCaptureFixture, trusted: list[str], peer: str, header: bytes, says: str
+) -> None:
+    """Who says for whom it asks, and is not believed, is one warning a policy, with what to write; nothing of its value."""
+    wash = Washing([], [], trusted)
+    for _ in range(3):
+        assert wash(((header, b"for=6.6.6.6"), (b"X-Request-Id", b"x")), peer).client == plain_address(peer)
+        wash(((b"X-Forwarded-For", b"6.6.6.6"),), "10.0.0.6")
+    (told,) = caplog.records
+    assert told.levelname == "WARNING" and says in told.getMessage() and "6.6.6.6" not in told.getMessage()
+
+
+def test_no_proxy_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """A trusted proxy, and callers without such headers, are nothing to say."""
+    wash = Washing([], [], ["10.0.0.0/8"])
+    wash(((b"X-Forwarded-For", b"6.6.6.6"), (b"Forwarded", b"for=6.6.6.6")), "10.0.0.1")
+    wash(((b"Connection", b"close"), (b"X-Forwarded-Proto", b"https")), "192.0.2.1")
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
     ("forwarded", "host"),
     [
         ([], b"own"),

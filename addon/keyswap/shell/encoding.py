@@ -78,7 +78,7 @@ class Encoding:
             decision.admit if isinstance(decision, NeedBody) else _REPLIED if isinstance(decision, Reply) else decision
         )
         refused = decision if isinstance(decision, Refuse) else line.outcome
-        noted = judged.noted if isinstance(judged, Admit) else None
+        noted = "; ".join(judged.noted) or None if isinstance(judged, Admit) else None
         levels = (*judged.counted.levels, *judged.counted.watched) if isinstance(judged, Admit) else judged.levels
         who = self._principals[judged.principal].line if judged.principal is not None else _of_nobody(judged)
         return (
@@ -104,6 +104,8 @@ class Encoding:
             parts.append(self._operations[judged.operation].more)
         if judged.principal:
             parts.append(self._principals[judged.principal].more)
+        if isinstance(judged, Admit) and len(judged.noted) > 1:
+            parts.append(_members({"noted": judged.noted}))  # the line has them in one text
         if isinstance(judged, Refuse):
             parts += _of_refusal(judged)
         elif judged.claims is not None and judged is decision:

@@ -65,7 +65,7 @@ def steps(record: Record) -> list[Step]:
     """What each step said, as far as it can be told."""
     at = refused_at(record)
     names = [WIRE, *STEPS] if at == WIRE else [*STEPS, UPSTREAM] if at == UPSTREAM else STEPS
-    looked = {step_of(code, True): code for code in record["shadow"]}
+    looked = _looked(record)
     end = names.index(at) if at is not None else len(names)
     if at is None and record["decision"] != "admit":
         end = names.index("validation")  # the caller left before its body was whole
@@ -76,11 +76,22 @@ def steps(record: Record) -> list[Step]:
         elif number == end:
             told.append(Step(name, "refuse", record["reason"] or "", None))
         elif name in looked:
-            noted = record["reason"] if record["code"] is None and record["reason"] else looked[name]
-            told.append(Step(name, "shadow", noted, None))
+            told.append(Step(name, "shadow", looked[name], None))
         else:
             told.append(Step(name, *_passed(record, name), None))
     return told
+
+
+def _looked(record: Record) -> dict[str, str]:
+    """Steps that would have refused it, were they enforced, each with its own reasons; else with its code."""
+    codes, reasons = record["shadow"], record["more"].get("noted", ())
+    if not reasons and len(codes) == 1 and record["code"] is None and record["reason"]:
+        reasons = [record["reason"]]
+    each = reasons if len(reasons) == len(codes) else codes
+    found: dict[str, list[str]] = {}
+    for code, said in zip(codes, each, strict=True):
+        found.setdefault(step_of(code, True), []).append(said)
+    return {step: "; ".join(dict.fromkeys(said)) for step, said in found.items()}
 
 
 def refused_at(record: Record) -> str | None:

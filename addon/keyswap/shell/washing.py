@@ -8,6 +8,7 @@ Which trace the request belongs to is settled here as well, so that what is judg
 """
 
 import ipaddress
+import logging
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from keyswap.hosts import HOST
 from keyswap.model import Headers
 from keyswap.shell import tracing
 
+logger = logging.getLogger(__name__)
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -44,7 +46,10 @@ class Washed(NamedTuple):
 
 _NOTED = {
     *(b"connection", b"upgrade", b"x-request-id", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
+    b"forwarded",
 }
+_SAYS_WHO = (b"x-forwarded-for", b"forwarded")
+"""In these a proxy says for whom it asks."""
 _CHUNKED = (b"Transfer-Encoding", b"chunked")  # in whatever case it came: `wire` admits no other coding
 _NAMES, _NAME = 1024, 64
 """How many spellings of header names are remembered, and of how many bytes: callers choose them, admitted or not."""
@@ -72,6 +77,7 @@ class Washing:
         self._trusted = tuple(ipaddress.ip_network(cidr) for cidr in trusted)
         self._cookies = frozenset(_cookie(name.encode()) for name in cookies)
         self._acts: dict[bytes, _Act] = {}
+        self._warned = False
 
     def __call__(self, fields: Headers, peer: str, method: str = "GET") -> Washed:
         """Wash header fields that came from `peer` (its address as text)."""
@@ -150,6 +156,8 @@ class Washing:
             kept = [*kept, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
         washed = washed._replace(kept=kept, closes=b"close" in options)
         if not self._trusts(peer):
+            if not self._warned:
+                self._warn(peer, noted)
             return washed
         hosts = noted.get(b"x-forwarded-host", [])
         request_ids, protos = noted.get(b"x-request-id", []), noted.get(b"x-forwarded-proto", [])
@@ -158,6 +166,19 @@ class Washing:
             client=self._client(noted.get(b"x-forwarded-for", []), peer),
             proto=protos[0].decode() if protos in ([b"http"], [b"https"]) else None,
             request_id=request_ids[0] if len(request_ids) == 1 and self._is_request_id(request_ids[0]) else None,
+        )
+
+    def _warn(self, peer: str, noted: dict[bytes, list[bytes]]) -> None:
+        """Say once that a proxy is not believed, if it is one: whoever is not trusted may write what it likes."""
+        said = next((name for name in _SAYS_WHO if name in noted), None)
+        if said is None:
+            return
+        self._warned = True
+        also = "" if said == b"x-forwarded-for" else ", and let it send X-Forwarded-For, which alone is read"
+        logger.warning(
+            "%s sends %s and is no trusted proxy: that is ignored, and limits by ip, the keys' allowed addresses and "
+            "the log go by %s itself. If it is a proxy of yours, write `trusted_proxies: [%s/%d]` into the policy%s",
+            *(peer, said.decode().title(), peer, peer, 128 if ":" in peer else 32, also),
         )
 
     def _is_request_id(self, value: bytes) -> bool:
