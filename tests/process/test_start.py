@@ -119,6 +119,20 @@ def test_a_taken_port_is_an_error(start: Start, home: Home) -> None:
     assert second.ended() == 3 and str(first.port) in second.output
 
 
+@pytest.mark.parametrize("kind", ["serve", "mitmdump"])
+def test_an_issuer_at_another_port_is_one_warning(start: Start, home: Home, kind: str) -> None:
+    """An issuer on this machine where nothing of the gateway listens is said once, with both addresses; else nothing."""
+    extra = ("--workers", "2") if kind == "serve" else ()
+    right = start(kind, *extra).ready()
+    right.stop()
+    assert "the issuer is" not in right.output
+    home.policy.write_text(home.policy.read_text().replace(home.issuer, "http://127.0.0.1:1"))
+    wrong = start(kind, *extra).ready()
+    wrong.stop()
+    (line,) = [one for one in wrong.output.splitlines() if "the issuer is" in one]
+    assert "http://127.0.0.1:1/.well-known/jwks.json" in line and f"127.0.0.1:{home.port}" in line
+
+
 def test_upstream_on_the_command_line_wins(start: Start, home: Home, backend: Backend) -> None:
     """`--upstream` and `--mode reverse:URL` win over the policy's upstream."""
     home.write_policy(upstream="http://127.0.0.1:1")

@@ -5,8 +5,9 @@ the backend has under the same path. They are served at the root and under the i
 Discovery 1.0 §4.1 looks for them: a proxy in front may take that path away or not.
 """
 
+import ipaddress
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from keyswap.build import Built
@@ -27,6 +28,33 @@ def served(issuer: str) -> Mapping[bytes, bytes]:
     """Every path that the gateway of an issuer answers itself, with the one of PATHS or WEBHOOK that it means."""
     under = urlsplit(issuer).path.rstrip("/").encode()
     return {begin + path: path for begin in (b"", under) for path in (*PATHS, WEBHOOK)}
+
+
+def misplaced(issuer: str, listening: Sequence[str]) -> str | None:
+    """What is to be said where backends on this machine would look for the key set at a port that is none of ours.
+
+    `listening` are the listener's addresses, HOST:PORT. Of an issuer with another name or with TLS nothing is certain.
+    """
+    parts = urlsplit(issuer)
+    port = parts.port or 80
+    if parts.scheme != "http" or not is_loopback(parts.hostname or "") or not listening:
+        return None
+    if port in {int(one.rpartition(":")[2]) for one in listening}:
+        return None
+    where = issuer.rstrip("/") + JWKS.decode()
+    return (
+        f"the issuer is {issuer}, and this gateway listens on {', '.join(listening)}: unless something else on port "
+        f"{port} passes requests on to it, backends find no key set at {where}. Write the `issuer` with the listener's "
+        f"port, or listen on {port}"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a URL's host is this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost")
 
 
 def respond(built: Built, method: str, path: bytes, headers: Headers, request_id: str, now: float) -> Answer:

@@ -35,7 +35,7 @@ from keyswap.shell.exposition import exposition
 from keyswap.shell.families import Snapshot
 from keyswap.shell.kept import keep, kept
 from keyswap.shell.masking import Masking
-from keyswap.shell.own import served
+from keyswap.shell.own import misplaced, served
 from keyswap.shell.segments import FOLDER, Kept
 from keyswap.shell.telling import modes_of
 from keyswap.shell.tls import Certificate
@@ -281,7 +281,14 @@ class Service:
         if answer is not None:
             self._control = ControlSocket(self.resources.state.path, answer)
             await self._control.tend()
+            if (found := self.misplaced) is not None:
+                logger.warning("%s", found)
         await self._tend_admin()
+
+    @property
+    def misplaced(self) -> str | None:
+        """Why backends would not find the key set, as far as listener and issuer tell."""
+        return misplaced(self.loaded.built.policy.issuer, self.listening())
 
     async def _tend_admin(self) -> None:
         if self._admin is not None:

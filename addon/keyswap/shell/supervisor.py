@@ -93,6 +93,8 @@ class Supervisor:
         except OSError as error:  # another program was begun at the same time: both could be bound
             raise taken(self._start, error) from error
         host, port, *_ = self._listening.getsockname()
+        for line in {one.misplaced for one in self._crew.workers.values() if one.misplaced is not None}:
+            logger.warning("%s", line)
         _say(ready_line(address(host, port), self._crew.admin.address, sum(ready)))
         self._begun = True
         for worker in self._crew.workers.values():

@@ -35,7 +35,7 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
 
     def tell(listens: list[str]) -> None:
         if listens:
-            channel.tell({"event": "ready"})
+            channel.tell({"event": "ready", "misplaced": service.misplaced})
         else:
             channel.tell({"event": "failed", "error": f"{start.listen} cannot be listened on"})
             cast("Any", master).shutdown()

@@ -36,6 +36,8 @@ class Worker:
         self.error: str | None = None
         self.silent_since: float | None = None
         """It owes an answer since about then; None: it gives them."""
+        self.misplaced: str | None = None
+        """Why backends would not find the key set, as it said when it became ready."""
         self.pulse: dict[str, Any] = {}
         """What it said last of itself: its counts, and the admin listener that its policy wants."""
 
@@ -43,6 +45,7 @@ class Worker:
         """Hear what it says until it has ended."""
         while (said := await self.channel.heard()) is not None:
             if said.get("event") == "ready" and not self.ready.done():
+                self.misplaced = said.get("misplaced")
                 self.ready.set_result(True)
                 if self._may_go():
                     self.channel.tell({"go": True})
