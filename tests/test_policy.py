@@ -32,6 +32,7 @@ def operation(match: str, more: str = "") -> str:
         (LEAST + "openapi:\nspec: a\n", "p.yaml:4: spec: there is no such field here: it belongs under `openapi:`, indent it"),
         (LEAST + "default_require: deny\n", "it belongs under `openapi:`, indent it"),
         (LEAST + "ttl: 60s\n", "it belongs under `tokens:`, indent it"),
+        ("version: 1\nissuer: http://a:99999\n", "p.yaml:2: issuer: Port out of range 0-65535: write an http(s) URL"),
         ("version: 1\n  issuer: http://a\n", "p.yaml:2: this is no YAML: mapping values are not allowed here (column 9)"),
         ("version: 1\nissuer:\thttp://a\n\tx: 1\n", "indent with blanks"),
         (LEAST + "upstream: http://b/v1\n", "has a path, and a backend gets the path that was judged: write http://b, without"),

@@ -218,10 +218,10 @@ def catalogue(policy: Policy, documents: Documents, folder: Path, upstream: Upst
 
 
 def located(finding: Finding, file: Path) -> Finding:
-    """A finding about the policy, with its file and line."""
+    """A finding about the policy, with its file and line beside its pointer."""
     if finding.file:
         return finding
-    return finding._replace(file=str(file), line=line_at(file, finding.pointer or ""), pointer=None)
+    return finding._replace(file=str(file), line=line_at(file, finding.pointer or ""))
 
 
 def _rule(number: int, rule: OperationRule) -> Rule:
@@ -270,7 +270,8 @@ def build(
     operations = catalogue(policy, resources.documents, file.parent, default)
     errors = [*(operations.errors if operations is not None else ()), *findings(policy, operations)]
     if errors:
-        raise DocumentError(located(errors[0], file), len(errors) - 1)
+        first = errors[0] if errors[0].file else located(errors[0], file)._replace(pointer=None)  # its line says enough
+        raise DocumentError(first, len(errors) - 1)
     resources.keyring.ensure(policy.tokens.algorithm, int(now), lead_s=0 if first else LEAD_S)
     keys = resources.sqlite(policy.api_keys.prefix)
     minter = Minter(

@@ -57,3 +57,11 @@ class Hosts:
             return False
         port = port or {"http": 80, "https": 443}[scheme]
         return (name, None) in self._served or (name, port) in self._served
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a URL's host is this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost")

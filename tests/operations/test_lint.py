@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from keyswap.headers import Patterns
 from keyswap.operations import lint
 from keyswap.operations.proposals import may_be_public, slug
 from operations.documents import PETS, catalogue, document
@@ -64,7 +65,60 @@ def test_parameters_and_templates_fit(tmp_path: Path, paths: str, errors: int, w
     noted = [one for one in lint.undescribed(made) if one.code == "undescribed-parameter"]
     assert (len(wrong), len(noted)) == (errors, warnings)
     assert any(says in one.text for one in (*wrong, *noted)) or not says
-    assert all((one.pointer or "").endswith("/get") for one in (*wrong, *noted))
+    assert all((one.pointer or "").endswith("/get") for one in noted)
+    assert all((one.pointer or "").endswith("/parameters/0") for one in wrong)
+
+
+HEADER = "in: header, schema: {type: string}"
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "remedy"),
+    [
+        ("X-Trace", None, None),
+        ("Content-Type", None, None),
+        ("authorization", None, None),
+        ("Host", None, None),
+        ("kept_one", None, None),
+        ("x_token", "letters, digits and `-`", "keep_headers"),
+        ("x.token", "letters, digits and `-`", "keep_headers"),
+        ("X-Forwarded-For", "no caller may set it", "another name"),
+        ("X_Request_Id", "no caller may set it", "another name"),
+        ("X_API_Key", "a credential", "securitySchemes"),
+        ("X-Tenant-Name", "`strip_headers`", "strip_headers"),
+        ("Content_Type", "another spelling of content-type", "write content-type"),
+    ],
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_documented_headers_that_no_backend_gets(
+    tmp_path: Path, name: str, why: str | None, remedy: str | None, shared: bool
+) -> None:
+    """A header that is removed is documented in vain: one warning where it is written, with why and what to do."""
+    text = f"{{name: {name}, {HEADER}}}"
+    parameter = "{$ref: '#/components/parameters/one'}" if shared else text
+    get = f"{{get: {{parameters: [{parameter}]}}}}"
+    made = catalogue(
+        SPEC,
+        tmp_path,
+        api=f"openapi: 3.1.0\npaths:\n  /a: {get}\n  /b: {get}\ncomponents: {{parameters: {{one: {text}}}}}\n",
+    )
+    found = lint.unpassed(made, Patterns(["x-api-key"]), Patterns(["x-tenant-*"]), {"kept_one"})
+    places = (
+        ["/components/parameters/one"] if shared else ["/paths/~1a/get/parameters/0", "/paths/~1b/get/parameters/0"]
+    )
+    assert [one.pointer for one in found] == (places if why is not None else [])
+    assert {one.code for one in found} <= {"header-not-passed"}
+    assert all(why in one.message and remedy in one.remedy for one in found if why is not None and remedy is not None)
+
+
+def test_documented_headers_that_are_one_for_backends(tmp_path: Path) -> None:
+    """Two names that differ by case or separator alone are said, once."""
+    several = ", ".join(f"{{name: {name}, {HEADER}}}" for name in ("X-Mark", "x-mark", "X-Marks", "x--mark"))
+    made = catalogue(SPEC, tmp_path, api=f"openapi: 3.1.0\npaths:\n  /a: {{get: {{parameters: [{several}]}}}}\n")
+    found = lint.unpassed(made, Patterns([]), Patterns([]), ())
+    assert [(one.code, one.pointer) for one in found] == [
+        ("same-header", f"/paths/~1a/get/parameters/{number}") for number in (1, 3)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from keyswap.cli.agreeing import Agreement, agree
 from keyswap.cli.keys import opened
 from keyswap.cli.known import near, unknown_to
 from keyswap.cli.output import Setting, common, counted, printable
+from keyswap.headers import Patterns
+from keyswap.hosts import is_loopback
 from keyswap.keys.pepper import DATABASE
 from keyswap.limits.step import Rule
 from keyswap.model import Damage, Upstream
@@ -122,7 +124,13 @@ def _looked_at(setting: Setting, documents: Documents) -> _Looked:
     noted += [finding for finding, is_error in of_schemas if not is_error]
     warnings = [
         located(finding, setting.policy)
-        for finding in (*_open(policy), *lint.warnings(operations), *lint.undescribed(operations), *noted)
+        for finding in (
+            *_open(policy),
+            *lint.warnings(operations),
+            *lint.undescribed(operations),
+            *_unpassed(policy, operations),
+            *noted,
+        )
     ]
     return _Looked(errors, warnings, policy, operations, tuple(limiting.rules(policy)))
 
@@ -161,6 +169,12 @@ def _schemas(policy: Policy, operations: Catalogue) -> Iterable[tuple[Finding, b
             errors, warnings = schemas.looked_at(api.document)
             yield from ((error, True) for error in errors)
             yield from ((warning, False) for warning in warnings)
+
+
+def _unpassed(policy: Policy, operations: Catalogue) -> list[Finding]:
+    """Documented headers that no backend gets."""
+    credentials, strips = Patterns(policy.read_from), Patterns(policy.strip_headers)
+    return lint.unpassed(operations, credentials, strips, {name.lower() for name in policy.keep_headers})
 
 
 def _of_policy(error: str, setting: Setting) -> Finding:
@@ -236,10 +250,24 @@ def _of_callers(policy: Policy) -> Iterable[Finding]:
             "events-off", message, "", "/workos/events", None, "set events: poll, or name a webhook_secret_env"
         )
     for url, place in _asked_for_callers(policy):
-        parts = urlsplit(url)
-        if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        if _is_open(url):
             message = f"{url} is plain HTTP: whoever is on the way can say who callers are"
-            yield Finding("plain-http", message, "", place, None, "write https://, unless the network is yours alone")
+            yield Finding("plain-http", message, "", place, None, _TLS)
+    if _is_open(policy.issuer):
+        message = (
+            f"the issuer {policy.issuer} is plain HTTP, and backends fetch the key set there: whoever is on the way "
+        )
+        message += "can give them another, and sign for the gateway"
+        yield Finding("plain-http", message, "", "/issuer", None, _TLS)
+
+
+_TLS = "write https://, unless the network is yours alone"
+
+
+def _is_open(url: str) -> bool:
+    """Whether what is asked for there goes over a network as it is."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def _asked_for_callers(policy: Policy) -> Iterable[tuple[str, str]]:

@@ -33,6 +33,10 @@ class Parameter(NamedTuple):
     where: str
     style: str | None
     required: bool
+    listed: tuple[str, str]
+    """File and pointer of the entry among the parameters of its operation or path, which may be a reference."""
+    written: tuple[str, str]
+    """File and pointer of what that leads to."""
 
 
 class Described(NamedTuple):
@@ -331,7 +335,8 @@ class _Reader:
                 if self._takes_several(place) and where == "path":
                     several.append(value["name"])
                 style = style if isinstance(style, str) else None
-                found[value["name"], where] = Parameter(value["name"], where, style, value.get("required") is True)
+                at = [(self._library.names[each.uri], each.pointer) for each in (one, place)]
+                found[value["name"], where] = Parameter(value["name"], where, style, value.get("required") is True, *at)
         return tuple(found.values()), tuple(dict.fromkeys(several))
 
     def _several(self, level: Place) -> list[str]:

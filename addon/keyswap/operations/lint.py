@@ -6,8 +6,9 @@ be meant. Each names the place and the way out.
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
+from keyswap.headers import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
 from keyswap.model import Operation, Requirement
 from keyswap.operations.catalogue import Catalogue, Entry
 from keyswap.operations.document import Described
@@ -60,6 +61,57 @@ def undescribed(catalogue: Catalogue) -> list[Finding]:
     return [finding for entry in _each(catalogue) for finding in _not_described(entry.described)]
 
 
+def unpassed(catalogue: Catalogue, credentials: Patterns, strips: Patterns, keeps: Collection[str]) -> list[Finding]:
+    """Header parameters that never reach a backend, or that a backend cannot tell apart.
+
+    `credentials` are headers in which one may be, `strips` and `keeps` the policy's strip_headers and keep_headers.
+    """
+    found: dict[object, Finding] = {}
+    for entry in _each(catalogue):
+        named: dict[bytes, str] = {}
+        for one in entry.described.parameters:
+            if one.where != "header" or one.name.lower() in _IGNORED:
+                continue
+            why = _why_not(one.name, credentials, strips, keeps)
+            if why is not None:
+                also = "; it is required, so that requests are refused where they are judged" if one.required else ""
+                message = f"the header {one.name!r} of callers never reaches the backend: {why[0]}{also}"
+                found.setdefault(one.written, Finding("header-not-passed", message, *one.written, None, why[1]))
+            other = named.setdefault(canonical(one.name.encode()), one.name)
+            if other != one.name:
+                message = f"the headers {other!r} and {one.name!r} are one and the same for many backends"
+                remedy = "describe one of them, or give one another name"
+                found.setdefault((one.written, other), Finding("same-header", message, *one.written, None, remedy))
+    return list(found.values())
+
+
+_IGNORED = {"accept", "content-type", "authorization"}
+"""Header parameters that are none (OAS 3.1.0 §4.8.12.1)."""
+
+
+_SET_HERE = Patterns(STRIPPED)
+
+
+def _why_not(name: str, credentials: Patterns, strips: Patterns, keeps: Collection[str]) -> tuple[str, str] | None:
+    """Why a header does not pass, and what to do."""
+    raw, lower = name.encode(), name.lower()
+    if raw.lower() in FRAMING:
+        return None
+    if raw in credentials:
+        return "a credential may be in it, which is taken out", "describe it under components.securitySchemes"
+    if raw in _SET_HERE:
+        return "no caller may set it", "remove it from the document, or give it another name"
+    if raw in strips:
+        remedy = "take it out of `strip_headers`, if no backend takes a caller's word for it; or remove it from here"
+        return "`strip_headers` of the policy removes it", remedy
+    if canonical(raw) in ONE_SPELLING and raw.lower() not in ONE_SPELLING:
+        return f"it is another spelling of {canonical(raw).decode()}", f"write {canonical(raw).decode()}"
+    if not is_plain(raw) and lower not in keeps:
+        remedy = "write its name with `-`, or list it in `keep_headers`"
+        return "names with other characters than letters, digits and `-` are removed", remedy
+    return None
+
+
 def _each(catalogue: Catalogue) -> Iterator[Entry]:
     """One entry of each described operation, whatever prefixes it is served under."""
     seen: set[int] = set()
@@ -94,7 +146,7 @@ def _of_no_template(described: Described) -> Iterator[Finding]:
             meant = next((f"{{{name}}}" for name in named if [name.lower()] == near), None)
             message = f"the path {described.template} has no {{{one.name}}}, which is described as a path parameter"
             remedy = f"did you mean {meant}? Names differ by case" if meant else "write it into the path, or remove it"
-            yield _at(described, "parameter-of-no-template", message, remedy)
+            yield Finding("parameter-of-no-template", message, *one.listed, None, remedy)
 
 
 def _not_described(described: Described) -> Iterator[Finding]:

@@ -107,8 +107,11 @@ def _upstream(url: str) -> str:
 
 
 def _issuer(url: str) -> str:
-    parts = urlsplit(url)
-    plain = url.isascii() and url.isprintable() and " " not in url and parts.username is None
+    try:
+        parts = urlsplit(url)
+        plain = url.isascii() and url.isprintable() and " " not in url and parts.username is None and parts.port != 0
+    except ValueError as error:
+        raise PydanticCustomError("issuer", "{why}: write an http(s) URL", {"why": str(error)}) from error
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or not plain:
         raise PydanticCustomError("issuer", "an issuer is an http(s) URL without query or fragment (RFC 8414 §2)")
     return url

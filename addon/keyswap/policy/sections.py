@@ -215,9 +215,7 @@ class Policy(Section):
 
     def _keeps_none_that_is_stripped(self) -> None:
         """A header that is kept must not be another spelling of one that no caller may set, or that is judged."""
-        read_from = [one.header for one in self.api_keys.read_from]
-        read_from += [one.header for rule in self.sessions for one in rule.read_from if one.header is not None]
-        stripped = Patterns((*STRIPPED, *self.strip_headers, *read_from))
+        stripped = Patterns((*STRIPPED, *self.strip_headers, *self.read_from))
         for number, name in enumerate(self.keep_headers):
             if name.encode() in stripped or canonical(name.encode()) in ONE_SPELLING:
                 raise PydanticCustomError(
@@ -225,6 +223,12 @@ class Policy(Section):
                     "keep_headers.{number}: backends may read `{name}` as a header that callers may not set: remove it",
                     {"number": number, "name": name},
                 )
+
+    @property
+    def read_from(self) -> list[str]:
+        """The headers in which a credential may be, which go no further."""
+        found = [one.header for one in self.api_keys.read_from]
+        return found + [one.header for rule in self.sessions for one in rule.read_from if one.header is not None]
 
     def contradictions(self) -> Iterator[tuple[Place, str]]:
         """What several fields say together and can't mean: each with its place, and what to do."""

@@ -5,12 +5,12 @@ the backend has under the same path. They are served at the root and under the i
 Discovery 1.0 §4.1 looks for them: a proxy in front may take that path away or not.
 """
 
-import ipaddress
 import json
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from keyswap.build import Built
+from keyswap.hosts import is_loopback
 from keyswap.model import Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
 from keyswap.tokens.jwks import Document
@@ -47,14 +47,6 @@ def misplaced(issuer: str, listening: Sequence[str]) -> str | None:
         f"{port} passes requests on to it, backends find no key set at {where}. Write the `issuer` with the listener's "
         f"port, or listen on {port}"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a URL's host is this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost")
 
 
 def respond(built: Built, method: str, path: bytes, headers: Headers, request_id: str, now: float) -> Answer:
