@@ -28,6 +28,11 @@ def operation(match: str, more: str = "") -> str:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        (LEAST + "mode: {limits: shadw}\n", "p.yaml:3: mode.limits: this must be 'enforce', 'shadow' or 'off', not 'shadw'"),
+        (LEAST + "audience: 5\n", "p.yaml:3: audience: this must be a text: put it in quotes, not 5"),
+        (LEAST + "audience: ''\n", "p.yaml:3: audience: this must be at least 1 long, not ''"),
+        (LEAST + "tokens: 5\n", "p.yaml:3: tokens: this must be a section: fields under it, indented, not 5"),
+        (LEAST + "hosts: a\n", "p.yaml:3: hosts: this must be a list, not 'a'"),
         (LEAST + "limit: []\n", "p.yaml:3: limit: there is no such field"),
         (LEAST + "openapi:\nspec: a\n", "p.yaml:4: spec: there is no such field here: it belongs under `openapi:`, indent it"),
         (LEAST + "default_require: deny\n", "it belongs under `openapi:`, indent it"),

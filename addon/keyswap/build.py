@@ -270,8 +270,8 @@ def build(
     operations = catalogue(policy, resources.documents, file.parent, default)
     errors = [*(operations.errors if operations is not None else ()), *findings(policy, operations)]
     if errors:
-        first = errors[0] if errors[0].file else located(errors[0], file)._replace(pointer=None)  # its line says enough
-        raise DocumentError(first, len(errors) - 1)
+        told = errors[0] if errors[0].file else located(errors[0], file)._replace(pointer=None)  # its line says enough
+        raise DocumentError(told, len(errors) - 1)
     resources.keyring.ensure(policy.tokens.algorithm, int(now), lead_s=0 if first else LEAD_S)
     keys = resources.sqlite(policy.api_keys.prefix)
     minter = Minter(

@@ -136,3 +136,19 @@ def test_the_plan_is_explained(run: Run) -> None:
         key = json.loads(run(f"keys create --org o --permission items:read --plan {plan} --json").stdout)
         steps = json.loads(run(f"explain GET /items --key {key['id']} --json").stdout)["steps"]
         assert next(one["detail"] for one in steps if one["step"] == "principal").endswith(said)
+
+
+@pytest.mark.parametrize("option", ["--port", "--host", "--bind"])
+def test_serve_names_the_option_that_is_meant(run: Run, option: str) -> None:
+    """What other servers call the address is wrong usage, with the option that there is."""
+    assert "--listen HOST:PORT" in run(f"serve {option} 8080", code=2).output
+
+
+def test_limits_are_listed_with_times_for_people(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When all is there again is said in the two largest units; JSON has the seconds."""
+    row = {"limit": "a", "by": {"key": "key_1"}, "level": 9, "capacity": 10, "remaining": 1, "full_in_s": 76600.2}
+    answer = {"object": "list", "data": [row, {**row, "full_in_s": 0.2}, {**row, "full_in_s": 0}]}
+    monkeypatch.setattr("keyswap.cli.limits.control.ask", lambda *_: answer)
+    lines = run("limits list").output.splitlines()[1:]
+    assert [line.rpartition(" 1  ")[2].strip() for line in lines] == ["21 h 16 min", "1 s", "0 s"]
+    assert json.loads(run("limits list --json").output)["data"][0]["full_in_s"] == 76600.2

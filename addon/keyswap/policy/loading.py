@@ -156,7 +156,30 @@ def remedy(error: ErrorDetails) -> str:
         "token_env",
     )  # a password may stand in it
     shown = "" if secret or isinstance(given, Mapping | list) or given is None else f", not {given!r}"
-    return f"{error['msg'].removeprefix('Value error, ')}{shown}"
+    return f"{_wanted(error)}{shown}"
+
+
+_MUST = {
+    "string_type": "a text: put it in quotes",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a section: fields under it, indented"),
+    "literal_error": "{expected}",
+    "too_short": "at least {min_length} long",
+    "too_long": "at most {max_length} long",
+    "string_too_short": "at least {min_length} long",
+}
+"""What pydantic's own kinds of errors mean to who writes a policy."""
+
+
+def _wanted(error: ErrorDetails) -> str:
+    """What a value must be, in our words."""
+    if error["type"] in _MUST:
+        return f"this must be {_MUST[error['type']].format(**error.get('ctx', {}))}"
+    return re.sub(r"^(Input|String|List|Dictionary) should", "this must", error["msg"].removeprefix("Value error, "))
 
 
 _YAML_HINTS = {
