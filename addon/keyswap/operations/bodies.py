@@ -197,6 +197,8 @@ def pairs_of(text: bytes, at_most: int) -> list[Pair]:
         raise Unreadable("a ; stands in it, which some programs take for &: write %3B")
     if _NO_ESCAPE.search(text):
         raise Unreadable("an incomplete escape stands in it: write % as %25")
+    if text.count(b"&") > at_most:
+        raise Unreadable(f"it has more than {at_most} fields")
     found = [piece.partition("=") for piece in _ascii(text).split("&") if piece]
     if len(found) > at_most:
         raise Unreadable(f"it has more than {at_most} fields")

@@ -13,6 +13,8 @@ _CUTS = re.compile(r"[\[\].]+")
 _BRACKETS = re.compile(r"[\[\]]+")
 _UNDERSCORED = re.compile(r"[ .\[]")
 _MAX_PIECES = 8
+MAX_NAME = 256
+"""Characters of a name that is not documented, more than the longest that is: what is compared takes its time."""
 METHOD = "_method"
 """Rack, Symfony and Laravel take it for the method in place of the request's."""
 
@@ -39,6 +41,7 @@ class Names:
 
     def __init__(self, named: Iterable[str], deep: Iterable[str] = (), cookies: bool = False) -> None:
         self._named, self._deep, self._dots = frozenset(named), frozenset(deep), not cookies
+        self._longest = MAX_NAME + max(map(len, self._named), default=0)
         self._read: dict[_Path, str] = {}
         self._stems: dict[_Path, str] = {}
         for name in sorted(self._named if cookies else self._named | {METHOD}):
@@ -55,6 +58,8 @@ class Names:
         """What is wrong with a name that was sent."""
         if name in self:
             return None
+        if len(name) > self._longest:
+            return "its name is too long to be compared"
         if _BAD.search(name):
             return "a control character or ; stands in its name"
         judged = self._alias(fold(name.strip().lstrip("!").strip()))
