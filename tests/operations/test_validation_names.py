@@ -246,6 +246,9 @@ def test_a_form_that_is_not_documented_is_refused(tmp_path: Path) -> None:
         assert api.faults("POST", target, SAID_PART, length, body=PART) == [("header", "Content-Type")]
         chunked = b"Transfer-Encoding", b"chunked"
         assert api.faults("POST", target, FORM, chunked, body=b"_method=PUT") == [("header", "Content-Type")]
+        for more in (b", x", b" x", b" ;a=b", b",text/plain"):
+            cut = FORM[0], FORM[1].upper() + more
+            assert api.faults("POST", target, cut, length, body=b"_method=PUT") == [("header", "Content-Type")], more
         assert not api.faults("POST", target, FORM, (b"Content-Length", b"0"))
         assert not api.faults("POST", target, JSON, length, body=b'{"a":5555}')
     assert not api.faults("GET", "/bare", FORM) and api.faults("GET", "/bare", FORM, length, body=b"_method=PUT")
