@@ -285,7 +285,7 @@ def floods() -> Iterator[Entry]:
     yield Entry(
         "empty data",
         headers(1, fields(method=b"POST"), end=False) + data(1, b"", end=False) * 5000,
-        GONE,
+        f"{GONE} | {OK}",
         never,
         (b"/x",),
     )
@@ -302,7 +302,7 @@ def floods() -> Iterator[Entry]:
     rapid = b"".join(headers(n, fields(key=False), end=False) + reset(n) for n in range(3, 2003, 2))
     yield Entry("rapid resets", headers(1, fields(path=b"/slow")) + rapid, GONE, never, (b"/slow",))
     many = b"".join(headers(n, fields(path=b"/slow"), end=True) for n in range(1, 403, 2))
-    yield Entry("more streams than may be open", many, f"{OK} | {GONE} | reset", never, (b"/slow",) * 100)
+    yield Entry("more streams than may be open", many, f"{OK} | {GONE} | reset", never, (b"/slow",) * 201)
 
 
 def frames() -> Iterator[Entry]:

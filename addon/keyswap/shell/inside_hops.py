@@ -45,7 +45,7 @@ def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
 
 
 def _send_http1(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
-    if isinstance(event, ResponseHeaders):
+    if isinstance(event, ResponseHeaders) and event.response.data.status_code >= 200:
         event.response.data.headers.fields = dated(event.response.data.headers.fields)
         if self.request.data.http_version == b"HTTP/1.0":
             _delimit_by_close(event.response)

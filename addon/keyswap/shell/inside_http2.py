@@ -217,7 +217,7 @@ def _handle(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
     if isinstance(event, FarewellDue):
         yield SendData(self.conn, _goaway())  # what h2 writes are whole frames: it stands between two of them
         return
-    if isinstance(event, ResponseHeaders):
+    if isinstance(event, ResponseHeaders) and event.response.data.status_code >= 200:
         event.response.data.headers.fields = dated(event.response.data.headers.fields)
     if isinstance(event, TurnDue):
         self.keyswap_waits = False
