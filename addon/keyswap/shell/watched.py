@@ -685,7 +685,8 @@ class Watchpoint:
         self._reading = False
         self.last = watched.last = asyncio.get_running_loop().time()
         self._has_ended = not data and not self._hung_up
-        await watched.turn_of(data)
+        if not data:  # what waited for its turn would be held, and as much be read behind it
+            await watched.turn_of(data)
         return b"" if self._hung_up else data
 
     def _broke(self, error: Exception) -> None:
