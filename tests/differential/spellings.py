@@ -156,9 +156,57 @@ def upload(chance: Chance) -> Sent:
     return Sent("POST", b"/uploads", ((b"Content-Type", b"multipart/form-data; " + kind),), body)
 
 
+def plain(chance: Chance) -> Sent:
+    """What an ordinary client sends: escapes where they belong, and a few where they need not be."""
+    number = b"%d" % chance.randrange(11)
+    target = chance.choice([b"/users/", b"/files/f/"]) + _escaped(
+        chance, chance.choice(_ORDINARY), chance.choice([0.0, 0.3])
+    )
+    json_type, form_type = (
+        (b"Content-Type", kind) for kind in (b"application/json", b"application/x-www-form-urlencoded")
+    )
+    part = b'--b\r\nContent-Disposition: form-data; name="amount"\r\n\r\n' + number + b"\r\n--b--\r\n"
+    return chance.choice([
+        Sent("GET", target),
+        Sent("GET", target),
+        Sent("GET", b"/items/" + number),
+        Sent("GET", b"/search?limit=" + number + b"&tag=a%26b&tag=" + chance.choice([b"c", b"d%2Ce", b"%C3%A9"])),
+        Sent("GET", b"/charge", ((b"x-amount", number),)),
+        Sent("POST", b"/orders", (json_type,), b'{"amount": ' + number + b', "note": "\\u00e9 \xc3\xa9"}'),
+        Sent("POST", b"/forms", (form_type,), b"amount=" + number),
+        Sent("POST", b"/uploads", ((b"Content-Type", b"multipart/form-data; boundary=b"),), part),
+    ])  # fmt: skip
+
+
+_ORDINARY = [
+    "ada",
+    "a@b.c",
+    "a,b",
+    "a+b",
+    "é",
+    "a b",
+    "2026-11-30",
+    "v1.2",
+    "x~y",
+    "00000000-0000-4000-8000-000000000000",
+]
 _TEMPLATES = [(method.upper(), template) for template, item in document()["paths"].items() for method in item
               if template.startswith(("/users", "/items", "/files"))]  # fmt: skip
-MAKERS: tuple[Callable[[Chance], Sent], ...] = (path, path, path, query, query, header, order, form, upload)
+MAKERS: tuple[Callable[[Chance], Sent], ...] = (
+    plain,
+    plain,
+    plain,
+    plain,
+    path,
+    path,
+    path,
+    query,
+    query,
+    header,
+    order,
+    form,
+    upload,
+)
 
 
 def generated(seed: int, number: int, tags: bytes) -> list[Sent]:
