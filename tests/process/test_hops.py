@@ -171,7 +171,7 @@ def test_no_handshake_over_http_1_0(gateway: Gateway, key: str, recorder: Record
 
 
 def test_a_large_message_costs_what_it_weighs(gateway: Gateway, key: str, recorder: Recorder) -> None:
-    """Eight WebSocket messages of 4 MB, each in one frame, take less than a tenth of a second of CPU time each."""
+    """Eight WebSocket messages of 4 MB, each in one frame, take less than a quarter of a second of CPU time each."""
 
     def socket_of(got: Got, to: socket.socket) -> None:
         made = WSConnection(ConnectionType.SERVER)
@@ -201,4 +201,4 @@ def test_a_large_message_costs_what_it_weighs(gateway: Gateway, key: str, record
         for _ in range(8):
             connection.sendall(message)
             assert listen(connection, b"all").data.endswith(b"all")
-        assert cpu_s() - before < 8 * 0.1
+        assert cpu_s() - before < 8 * 0.25
