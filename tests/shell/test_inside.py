@@ -163,15 +163,18 @@ def test_little_is_read_ahead() -> None:
         reader, writer = await asyncio.open_connection(sock=ours)
         inside.read_little_ahead(reader, writer)
         sender = asyncio.ensure_future(asyncio.to_thread(theirs.sendall, bytes(1 << 20)))
-        before = -1
-        while inside.ahead(reader) != before:
-            before = inside.ahead(reader)
-            for _ in range(20):
-                await asyncio.sleep(0)
-        assert 0 < before <= 2 * inside.READ_AHEAD
-        await reader.readexactly(1 << 20)
-        await sender
-        writer.close()
-        theirs.close()
+        try:
+            before = 0
+            while not before or inside.ahead(reader) != before:
+                before = inside.ahead(reader)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+            assert before <= 2 * inside.READ_AHEAD
+            await reader.readexactly(1 << 20)
+            await sender
+        finally:
+            theirs.shutdown(socket.SHUT_RDWR)  # whoever still sends is waited for at the end of the loop
+            writer.close()
+            theirs.close()
 
     asyncio.run(run())
