@@ -46,6 +46,8 @@ class Entry(NamedTuple):
     never: str
     """What must not happen."""
     forwarded: tuple[bytes, ...] = ()
+    at_once: int = 0
+    """How many of its requests a backend may see that answers at once, and so makes room for others; 0: no more."""
 
 
 BAD, OK, GONE = "400 invalid-request", "200", "goaway"
@@ -285,7 +287,7 @@ def floods() -> Iterator[Entry]:
     yield Entry(
         "empty data",
         headers(1, fields(method=b"POST"), end=False) + data(1, b"", end=False) * 5000,
-        f"{GONE} | {OK}",
+        GONE,
         never,
         (b"/x",),
     )
@@ -302,7 +304,7 @@ def floods() -> Iterator[Entry]:
     rapid = b"".join(headers(n, fields(key=False), end=False) + reset(n) for n in range(3, 2003, 2))
     yield Entry("rapid resets", headers(1, fields(path=b"/slow")) + rapid, GONE, never, (b"/slow",))
     many = b"".join(headers(n, fields(path=b"/slow"), end=True) for n in range(1, 403, 2))
-    yield Entry("more streams than may be open", many, f"{OK} | {GONE} | reset", never, (b"/slow",) * 201)
+    yield Entry("more streams than may be open", many, f"{OK} | {GONE} | reset", never, (b"/slow",) * 100, 201)
 
 
 def frames() -> Iterator[Entry]:

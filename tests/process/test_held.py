@@ -10,6 +10,7 @@ import pytest
 
 from certificates import self_signed
 from harness import Gateway, Home, eventually, free_port
+from keyswap.shell.holding import PER_CALLER, UNSEEN
 from raw import Heard, Http2, Recorder, connect, head, listen, tls
 
 MIB = 1 << 20
@@ -81,17 +82,17 @@ def read_once(caller: Http2) -> None:
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
 def test_the_youngest_bodies_are_refused(plain: Gateway, framing: str) -> None:
-    """Of 20 MB to be judged, all but their ends, the youngest get 503; the oldest are answered when they are whole."""
+    """Of 40 MB to be judged, all but their ends, the youngest get 503; the oldest are answered when they are whole."""
     size = 1_000_000 - 1
     chunked = framing.startswith("Transfer")
     before = plain.memory()
     with ExitStack() as opened:
-        callers = [opened.enter_context(connect(plain.port)) for _ in range(20)]
+        callers = [opened.enter_context(connect(plain.port)) for _ in range(40)]
         for caller in callers:
             caller.sendall(head("POST", "/judged", None, "Content-Type: application/json", framing))
             body = b"[" + b" " * (size - 1)
             caller.sendall(b"%x\r\n%s\r\n" % (size, body) if chunked else body)
-        heard = settle(callers, 15)  # 12 MiB are, and what may come unseen before they are measured again
+        heard = settle(callers, (PER_CALLER + UNSEEN) // size)
         assert {(one.status, one.code) for one in heard if one.data} == {(503, "gateway-unavailable")}
         waiting = [number for number, one in enumerate(heard) if not one.data]
         assert waiting[:6] == [0, 1, 2, 3, 4, 5], "the oldest stay"
