@@ -11,12 +11,12 @@ import zlib
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Any, NamedTuple
-from urllib.parse import unquote_plus
 
 import jiter
 from werkzeug.datastructures import ImmutableMultiDict
 
 from keyswap.operations import multipart
+from keyswap.operations.escapes import unescaped_plus
 from keyswap.operations.findings import pointer
 
 MAX_NESTING = 64
@@ -216,7 +216,7 @@ def _ascii(text: bytes) -> str:
 
 
 def _decoded(text: str) -> str:
-    return unquote_plus(text, errors="strict") if "%" in text or "+" in text else text
+    return unescaped_plus(text).decode() if "%" in text or "+" in text else text
 
 
 def read_form(body: bytes, content_type: str = "") -> Sent:

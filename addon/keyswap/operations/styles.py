@@ -8,11 +8,12 @@ several, split at `%20` what was decoded before, and put names into regular expr
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import unquote
 
 from openapi_core.deserializing.exceptions import DeserializeError
 
 from keyswap.operations.bodies import MAX_NESTING, Sent
+from keyswap.operations.escapes import unescaped_plus
 from keyswap.operations.findings import pointer
 from keyswap.operations.shapes import Shape, read_text, read_texts
 
@@ -240,7 +241,7 @@ class _Divided(NamedTuple):
 
 
 def _plus_decoded(text: str) -> str:
-    return unquote_plus(text, errors="surrogateescape")
+    return unescaped_plus(text).decode("utf-8", "surrogateescape")
 
 
 def _decoded(text: str) -> str:
