@@ -351,6 +351,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+        self._response: http.client.HTTPResponse | None = None
 
     def __enter__(self) -> "Client":
         return self
@@ -360,6 +361,8 @@ class Client:
 
     def close(self) -> None:
         self._connection.close()
+        if self._response is not None:  # which keeps the socket of an answer that ends with its connection
+            self._response.close()
 
     def connect(self) -> "Client":
         self._connection.connect()
@@ -396,4 +399,5 @@ class Client:
         if body is not None:
             connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body)
-        return connection.getresponse()
+        self._response = connection.getresponse()
+        return self._response

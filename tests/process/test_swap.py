@@ -164,10 +164,8 @@ def test_server_sent_events_arrive_one_by_one(kind: str, start: Start, home: Hom
     _, value = home.key()
     gateway = start(kind).ready()
     with Client(gateway.port) as client:
-        connection = client._connection
-        connection.request("GET", "/events", headers={"Authorization": f"Bearer {value}"})
         backend.go_on.release()
-        response = connection.getresponse()
+        response = client.begin("GET", "/events", value)
         for number in range(3):
             assert response.fp.readline() == b"data: %d\n" % number and response.fp.readline() == b"\n"
             backend.go_on.release()
