@@ -38,6 +38,8 @@ FLOODING = Path(__file__).resolve().parent.parent / "tests" / "flooding.py"
 TLS = {"small-records", "whole-records", "slow-hello", "no-tls", "held-http2", "header-blocks", "small-frames"}
 TLS |= {"many-streams", "frames-of-no-use"}
 """Floods of the gateway that speaks TLS."""
+KEPT = {"small-messages", "pings-of-sockets", "ahead-of-sockets"}
+"""Floods that are slowed down and never ended."""
 DOCUMENT = """
 openapi: 3.1.0
 info: {title: Flooded, version: '1'}
@@ -91,6 +93,8 @@ class Row:
         self.p99_s = quantiles(prober.waits_s, n=100)[-1] if self.asked > 1 else self.worst_s
         if told is None:
             self.wrong = self.wrong or "the flood has failed"
+        elif told["closed"] and self.what in KEPT:
+            self.wrong = self.wrong or "sockets over which nothing wrong came were closed"
         else:
             self.sent_mib, self.closed, self.answered = told["sent"] / MIB, told["closed"], told["answered"]
         self.wrong = self.wrong or prober.wrong

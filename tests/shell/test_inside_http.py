@@ -23,13 +23,14 @@ from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1, _http2
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestData, RequestHeaders, ResponseHeaders, ResponseProtocolError
-from mitmproxy.proxy.layers.websocket import WebsocketConnection
+from mitmproxy.proxy.layers.websocket import WebsocketConnection, WebsocketLayer, WebsocketStartHook
+from mitmproxy.websocket import WebSocketData
 from wsproto import ConnectionType
 from wsproto.connection import Connection as WebSocket
 from wsproto.events import BytesMessage, CloseConnection, Message
 
 from keyswap.refusals import Answer
-from keyswap.shell import inside_flow, inside_http
+from keyswap.shell import inside_flow, inside_http, inside_watch
 from keyswap.shell.inside_http2 import MAX_STREAMS
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -57,6 +58,9 @@ class Watch:
 
     def answer(self, flow: HTTPFlow | None, status: int) -> Answer:
         return Answer(status, ((b"Content-Length", b"4"),), b"ours")
+
+    def close_code(self, flow: HTTPFlow) -> int:
+        return 1011
 
     def strike(self, cost: float) -> bool:
         self.left -= cost
@@ -235,7 +239,10 @@ def test_requests_in_one_read_are_taken_one_a_turn() -> None:
 
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_what_came_before_a_socket_stood_is_taken_in_turns(side: str) -> None:
-    """Ten thousand messages that came with a WebSocket's handshake or answer are passed on in order, some a turn."""
+    """Ten thousand messages that came with a WebSocket's handshake or answer are passed on in order, some a turn.
+
+    What was read behind them, and the end, come after them.
+    """
     made = context()
     made.server = Server(address=("127.0.0.1", 3))
     made.server.state = ConnectionState.OPEN
@@ -245,18 +252,37 @@ def test_what_came_before_a_socket_stood_is_taken_in_turns(side: str) -> None:
         one = layer.connections[made.server] = _http1.Http1Client(made)
     one.stream_id, came = 1, bytes(range(250)) * 40
     one.buf += came
-    passed: list[bytes] = []
+    passed, more = list[bytes](), b"read behind it"
 
     def run(commands: Any) -> None:
-        passed.append(b"".join(command.event.data for command in commands))
+        passed.append(b"".join(getattr(command.event, "data", b"|end") for command in commands))
 
     run(one.make_pipe())
+    run(one._handle_event(events.DataReceived(one.conn, more)))
+    run(one._handle_event(events.ConnectionClosed(one.conn)))
     watch: Any = inside_http.watch_of(made.client)
     while watch.delivered:
         assert inside_http.waits_for_turn(layer, one.conn), "more is read before what has come was used"
         run(one._handle_event(watch.delivered.pop(0)))
-    assert b"".join(passed) == came and max(map(len, passed)) <= 256
+    assert b"".join(passed) == came + more + b"|end" and max(map(len, passed)) <= 260
     assert not inside_http.waits_for_turn(layer, one.conn)
+
+
+def test_a_socket_takes_an_answer_that_comes_too_late() -> None:
+    """What was to answer a handshake that has been answered meanwhile ends the socket at both ends, and harms nothing."""
+    made = context()
+    made.server = Server(address=("127.0.0.1", 3))
+    made.client.state = made.server.state = ConnectionState.OPEN
+    flow = HTTPFlow(made.client, made.server)
+    flow.request, flow.response, flow.websocket = Request.make("GET", "http://h/"), Response.make(101), WebSocketData()
+    socket = WebsocketLayer(made, flow)
+    (hook,) = list(socket.handle_event(events.Start()))
+    assert isinstance(hook, WebsocketStartHook)
+    list(socket.handle_event(events.HookCompleted(hook)))
+    late = inside_watch.Interjection(1, Answer(503, (), b""))
+    done = list(socket.handle_event(late))
+    assert {one.connection for one in done if isinstance(one, commands.CloseConnection)} == {made.client, made.server}
+    assert not list(socket.handle_event(late)), "it has ended"
 
 
 def test_an_endless_chunk_head_is_malformed() -> None:

@@ -38,7 +38,7 @@ def test_what_is_read_is_bounded_and_all_of_it_comes() -> None:
         reader, pace, got = asyncio.StreamReader(), Pace(), list[bytes]()
         reader.feed_data(bytes(range(256)) * 40)
         reader.feed_eof()
-        while data := await pace.read(reader, 65536):
+        while data := await pace.read(reader, 65536, Turns()):
             assert len(data) <= pace.size
             pace.done()
             got.append(data)

@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 MIB = 1 << 20
 PER_CONNECTION, PER_CALLER, TOGETHER = 8 * MIB, 12 * MIB, 24 * MIB
 """Bytes that may be held for one connection, for one address or credential, and for all."""
+UNBEGUN = 4 * MIB
+"""Bytes for one address of requests whose heads have not ended: an honest one comes in one piece or two."""
 UNSEEN = 2 * MIB
 """Bytes that may come, of all callers, before it is looked what became of them."""
 SMALL = 512
@@ -32,6 +34,8 @@ class Piece(NamedTuple):
     limit: int
     """Bytes that this body may have, as the policy says; 0: it says nothing."""
     end: Callable[[], None]
+    begun: bool = True
+    """Its head has come."""
 
 
 class Holder(Protocol):
@@ -69,7 +73,7 @@ class Holdings:
             self._note(holder, holder.pieces())
         self._moved.clear()
         self._unseen = 0
-        if sum(self._of.values()) > PER_CONNECTION:
+        if sum(self._of.values()) > UNBEGUN:  # the smallest of the budgets
             self._judge()
 
     def _note(self, holder: Holder, pieces: list[Piece]) -> None:
@@ -85,13 +89,13 @@ class Holdings:
             pieces = holder.pieces()
             self._note(holder, pieces)
             whole += self._within(pieces, PER_CONNECTION)
-        for kind in (_principal, _address):
+        for kind, least in ((_unbegun, UNBEGUN), (_principal, PER_CALLER), (_address, PER_CALLER)):
             groups = defaultdict[object, list[Piece]](list)
             for piece in whole:
                 groups[kind(piece)].append(piece)
             whole = groups.pop(None, [])
             for group in groups.values():
-                whole += self._within(group, PER_CALLER)
+                whole += self._within(group, least)
         self._relieve(whole)
 
     def _within(self, pieces: list[Piece], least: int) -> list[Piece]:
@@ -138,6 +142,10 @@ def _budget(pieces: Iterable[Piece], least: int) -> int:
 
 def _since(piece: Piece) -> float:
     return piece.since
+
+
+def _unbegun(piece: Piece) -> object:
+    return None if piece.begun else piece.address
 
 
 def _address(piece: Piece) -> object:

@@ -56,6 +56,18 @@ def _loose(server: Any) -> int:
     return len(buffer._data) + blocks + len(getattr(server, "keyswap_rest", b""))
 
 
+def let_go_of_begun(layer: http.HttpLayer) -> None:
+    """Forget what has come of a request's head, and behind it: its connection is to end, and nobody reads it."""
+    server: Any = layer.connections.get(layer.context.client)
+    if isinstance(server, _http1.Http1Server):
+        server.buf._data.clear()
+        server.buf._next_line_search = server.buf._multiple_lines_search = 0
+    elif isinstance(server, _http2.Http2Server):
+        buffer = server.h2_conn.incoming_buffer
+        buffer._headers_buffer, buffer._data = [], bytearray()
+        vars(server)["keyswap_rest"] = bytearray()
+
+
 def let_go_of_sent(layer: http.HttpLayer) -> None:
     """Forget the bodies that have been written to their backends: mitmproxy would keep them until they are answered."""
     for stream in layer.streams.values():

@@ -21,7 +21,7 @@ from wsproto.events import Message
 from wsproto.frame_protocol import CloseReason
 
 from keyswap.shell.dates import dated
-from keyswap.shell.inside_watch import watch_of
+from keyswap.shell.inside_watch import Interjection, watch_of
 
 
 def install() -> None:
@@ -29,6 +29,7 @@ def install() -> None:
     wrap(_http1.Http1Server, "send", _send_http1)
     wrap(websocket.WebsocketConnection, "events", _websocket_events)
     wrap(websocket.WebsocketLayer, "relay_messages", _relay)
+    wrap(websocket.WebsocketLayer, "done", _done)
 
 
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
@@ -65,18 +66,27 @@ def _delimit_by_close(response: Response) -> None:
 
 
 def _relay(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    """Let go of what had come of a message when its socket ends: its connection may stay for a while."""
+    yield from _lose(self, event) if isinstance(event, ConnectionClosed | Interjection) else original(self, event)
+    if self._handle_event == self.done:
+        self.client_ws = self.server_ws = None
+
+
+def _done(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    yield from () if isinstance(event, Interjection) else original(self, event)
+
+
+def _lose(self: Any, event: ConnectionClosed | Interjection) -> CommandGenerator[None]:
     """A socket that is lost at one end is no normal end at the other: wsproto would say 1000 (RFC 6455 §7.1.5).
 
-    Whose peer is gone without a word is left without a word; where the gateway ends it, both are told why.
+    Whose peer is gone without a word is left without a word; where the gateway ends it, both are told why. What was to
+    be its answer may come when the handshake has been answered already.
     """
-    if not isinstance(event, ConnectionClosed):
-        yield from original(self, event)
-        return
     by = watch_of(self.context.client)
     code = by.close_code(self.flow) if by is not None else None
     told = self.flow.websocket
     told.timestamp_end, told.close_code, told.close_reason = time.time(), code or CloseReason.ABNORMAL_CLOSURE, ""
-    told.closed_by_client = event.connection == self.context.client
+    told.closed_by_client = isinstance(event, ConnectionClosed) and event.connection == self.context.client
     for socket in (self.server_ws, self.client_ws):
         if code is not None and socket.state is ConnectionState.OPEN:
             yield socket.send2(WebSocketClose(code, ""))

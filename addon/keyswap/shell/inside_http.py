@@ -61,8 +61,10 @@ MAX_CHUNK_HEAD = 16 << 10
 """Bytes of a chunk's size and extensions, or of trailers, after which a body is malformed."""
 SMALL_CHUNK, SMALL_CHUNK_COST = 64, 0.002
 """Bytes under which a chunk of a request costs: 16,500 a second are free, and half a million at once."""
-MANY_SMALL, SMALL_READ = 256, 8 << 10
-"""Small chunks in one read after which the next read is a small one, and its bytes."""
+SMALL_READ, MIDDLE_READ = 8 << 10, 16 << 10
+"""Bytes that are read at once of a head, and of a body that is held: thousands of callers may have as much waiting."""
+MANY_SMALL = 256
+"""Small chunks in one read after which the next read is a small one."""
 AHEAD_OF_SOCKET = 256
 """Bytes of what came behind the handshake of a WebSocket, before its answer, that are taken in a turn."""
 MAX_UPSTREAM_HEAD = 256 << 10
@@ -226,8 +228,9 @@ class _Strict(ReceiveBuffer):
         self._head, self.awaits_head = head, False
 
     def _extract(self, count: int) -> bytearray:
-        self._extracted = super()._extract(count)
-        return self._extracted
+        out = super()._extract(count)
+        self._extracted = out if self.awaits_head else bytearray()
+        return out
 
     def maybe_extract_next_line(self) -> bytearray | None:
         line = super().maybe_extract_next_line()
@@ -325,14 +328,20 @@ def _done_with_request(original: Any, self: Any, **done: bool) -> CommandGenerat
 
 
 def _handle_http1(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
-    if not isinstance(event, TurnDue):
+    if isinstance(event, TurnDue):
+        self.keyswap_waits = False
+        if self.state == self.passthrough:
+            yield from _pass_on(self)
+        elif self.state == self.read_headers:
+            yield from self.state(DataReceived(self.conn, b""))
+    elif self.state == self.passthrough and self.buf and isinstance(event, DataReceived | ConnectionClosed):
+        # It was read before the socket stood, and what came before it still waits for its turn.
+        if isinstance(event, DataReceived):
+            self.buf += event.data
+        else:
+            self.keyswap_end = event
+    else:
         yield from original(self, event)
-        return
-    self.keyswap_waits = False
-    if self.state == self.passthrough:
-        yield from _pass_on(self)
-    elif self.state == self.read_headers:
-        yield from self.state(DataReceived(self.conn, b""))
 
 
 def _make_pipe(original: Any, self: Any) -> CommandGenerator[None]:
@@ -345,13 +354,16 @@ def _make_pipe(original: Any, self: Any) -> CommandGenerator[None]:
 
 
 def _pass_on(self: Any) -> CommandGenerator[None]:
-    if not self.conn.state & ConnectionState.CAN_READ:
+    end = getattr(self, "keyswap_end", None)
+    if end is None and not self.conn.state & ConnectionState.CAN_READ:
         return
     data = self.buf.maybe_extract_at_most(AHEAD_OF_SOCKET)
     if self.buf:
         wait_for_turn(self, watch_of(self.context.client))
     if data:
         yield from self.state(DataReceived(self.conn, bytes(data)))
+    if end is not None and not self.buf:
+        yield from self.state(end)
 
 
 def _read_request_body(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
@@ -524,9 +536,11 @@ def still_sends(layer: http.HttpLayer, flow: HTTPFlow) -> bool:
 
 
 def room(layer: http.HttpLayer, most: int) -> int:
-    """How many bytes to read at once: few, where they are many pieces of a body."""
-    crumbs = getattr(layer.connections.get(layer.context.client), "keyswap_crumbs", False)
-    return min(most, SMALL_READ) if crumbs else most
+    """How many bytes to read at once: most where a body flows to its backend, few where it is one of many pieces."""
+    if not layer.streams or getattr(layer.connections.get(layer.context.client), "keyswap_crumbs", False):
+        return min(most, SMALL_READ)
+    flows = any(stream.client_state == stream.state_stream_request_body for stream in layer.streams.values())
+    return most if flows else min(most, MIDDLE_READ)
 
 
 def is_full(layer: http.HttpLayer, at_most: int) -> bool:

@@ -4,9 +4,10 @@ Law: one read is to take some milliseconds, whatever it holds. A kilobyte may be
 messages, each of which costs as much: what a read took decides how large the next one is.
 """
 
-import asyncio
 import time
 from typing import Any
+
+from keyswap.shell.turns import Turns
 
 LEAST, MOST = 256, 4 << 10
 LONG_S, SHORT_S = 0.004, 0.001
@@ -22,10 +23,10 @@ class Pace:
         self._began: float | None = None
         self._short = 0
 
-    async def read(self, reader: Any, most: int) -> bytes:
-        """Read, after others had their turn."""
-        await asyncio.sleep(0)
+    async def read(self, reader: Any, most: int, turns: Turns) -> bytes:
+        """Read what has come, when it is its turn."""
         data = bytes(await reader.read(min(most, self.size)))
+        await turns.turn()
         self._began = time.thread_time()
         return data
 

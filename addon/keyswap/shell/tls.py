@@ -86,6 +86,7 @@ class Certificate:
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_cipher_list(_CIPHERS)
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_COMPRESSION | _NO_RENEGOTIATION)
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # a connection at rest keeps 33 KiB less
         context.set_alpn_select_callback(_select)
         return context
 

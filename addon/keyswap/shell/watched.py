@@ -46,7 +46,7 @@ IDLE_S = 1.0
 STUCK_S = 1.0
 """How long a caller has taken nothing when it counts as one that does not read."""
 LARGE_READ = 16 << 10
-"""Bytes of a read that is taken when it is its turn, as the end of a connection is: many of them come at once."""
+"""Bytes of a read that costs more than a request does."""
 STRIKES, STRIKES_PER_S = 1000.0, 33.0
 """Frames of no use (resets, pings, settings) that an HTTP/2 connection may send at once, and each second."""
 
@@ -99,7 +99,8 @@ class Watched:
         self._reader, self.writer = transport.reader, transport.writer
         self._close = self.writer.close
         transport.reader, self.writer.close = self, self.close
-        inside.read_little_ahead(self._reader, self.writer)
+        self._ahead = inside_http.SMALL_READ
+        inside.read_little_ahead(self._reader, self.writer, self._ahead)
         self.has_socket = False
         """It carries a WebSocket."""
         self._now = asyncio.get_running_loop().time
@@ -149,7 +150,7 @@ class Watched:
             self.abort()
             return b""
         self._reading = True
-        data: bytes = await self.read_from(self._reader, self._pace, self._room(n))
+        data: bytes = await self.read_from(self._reader, self._pace, self._room(n), LARGE_READ)
         self._reading = False
         if self._opening is not None:
             self._opening = self._opening.after(data, first=not self._received)
@@ -158,7 +159,6 @@ class Watched:
         self._holdings.came(self, len(data))
         if not inside_flow.is_multiplexed(self.client):
             self.last = self._now()
-        await self.turn_of(data)
         return b"" if self._hung_up else data
 
     def _opens(self) -> bool:
@@ -171,16 +171,25 @@ class Watched:
         """How many bytes to read at once."""
         if self._opening is not None:
             return min(most, self._opening.left)
-        return inside_http.room(self._layer, most) if self._layer is not None else most
+        room = inside_http.room(self._layer, most) if self._layer is not None else inside_http.SMALL_READ
+        if room > self._ahead:
+            self._ahead = room
+            inside.read_little_ahead(self._reader, self.writer, room)
+        return room
 
-    async def read_from(self, reader: Any, pace: Pace, n: int) -> bytes:
-        """Read what has come from either side; a small read of a WebSocket can hold hundreds of messages."""
-        return await pace.read(reader, n) if self.has_socket else bytes(await reader.read(n))
+    async def read_from(self, reader: Any, pace: Pace, n: int, large: int) -> bytes:
+        """Read what has come from either side, and wait for its turn if it is the end, or `large`.
 
-    async def turn_of(self, data: bytes) -> None:
-        """Wait for the turn of what was read from either side, if it costs more than a request does, or is no hurry."""
-        if not self._hung_up and (not data or len(data) >= LARGE_READ):
-            await self._turns.turn()
+        A small read of a WebSocket can hold hundreds of messages.
+        """
+        if not self.has_socket:
+            data = bytes(await reader.read(n))
+            if not self._hung_up and (not data or len(data) >= large):
+                await self._turns.turn()
+            if not self.has_socket:
+                return data
+            inside.put_back(reader, data)  # it has become one meanwhile
+        return await pace.read(reader, n, self._turns)
 
     async def change(self) -> None:
         """Wait until something has moved, or the next sweep."""
@@ -316,6 +325,7 @@ class Watched:
         self._close()
         self._forget(self)
         self.stir()
+        asyncio.get_running_loop().call_soon(inside.let_go_of_tls, self.handler)  # its layers may be at work
 
     def abort(self) -> None:
         """Drop the connection, those upstream, and what was to be written over them."""
@@ -430,11 +440,14 @@ class Watched:
 
     def _piece(self, flow: HTTPFlow | None, size: int) -> Piece | None:
         if flow is None:
-            return Piece(size, self.client.timestamp_start, self.address, None, 0, partial(self._shed, None))
+            end = partial(self._shed, None)
+            return Piece(size, self.client.timestamp_start, self.address, None, 0, end, begun=False)
         ticket, since = self.open.get(id(flow)), flow.request.timestamp_start
         if flow in self._shedding or (ticket is not None and ticket.ended_by is not None):
             return None
         if ticket is None:
+            if flow.websocket is not None:  # it has ended: nothing can be said in it
+                return None
             return Piece(size, since, self.address, None, 0, partial(self._shed, flow))
         who, client = ticket.principal, ticket.line.client
         principal = (who.org_id, who.user_id, who.key_id) if who.key_id or who.user_id or who.org_id else None
@@ -450,6 +463,7 @@ class Watched:
                 self.hang_up()
             else:
                 self._give_up(_TOO_MUCH, answers=True)
+            inside_held.let_go_of_begun(self.layer)
             return
         self._shedding.add(flow)
         ticket = self.open.get(id(flow))
@@ -681,12 +695,11 @@ class Watchpoint:
         if self._hung_up:
             return b""
         self._reading = True
-        data: bytes = await watched.read_from(self._reader, self._pace, n)
+        # Of its end alone: what waited for its turn would be held, and as much be read behind it.
+        data: bytes = await watched.read_from(self._reader, self._pace, n, n + 1)
         self._reading = False
         self.last = watched.last = asyncio.get_running_loop().time()
         self._has_ended = not data and not self._hung_up
-        if not data:  # what waited for its turn would be held, and as much be read behind it
-            await watched.turn_of(data)
         return b"" if self._hung_up else data
 
     def _broke(self, error: Exception) -> None:
