@@ -7,11 +7,14 @@ may be sent. Where nothing of that differs it does not matter which of the two a
 import json
 from collections.abc import Hashable
 from typing import Any, NamedTuple
+from urllib.parse import urljoin
 
 from keyswap.limiting import rules
 from keyswap.limits.step import Rule
 from keyswap.model import Operation
 from keyswap.operations.catalogue import Catalogue, Entry
+from keyswap.operations.document import Document
+from keyswap.operations.references import Place
 from keyswap.operations.rivals import Differ
 from keyswap.policy import Policy
 
@@ -33,7 +36,7 @@ def differing(policy: Policy, operations: Catalogue) -> Differ:
     def of(operation: Operation) -> _Judged:
         found = judged.get(operation)
         if found is None:
-            found = judged[operation] = _judged(policy, limits, entries[operation])
+            found = judged[operation] = _judged(policy, limits, operations, entries[operation])
         return found
 
     def differ(one: Operation, other: Operation) -> bool:
@@ -43,11 +46,10 @@ def differing(policy: Policy, operations: Catalogue) -> Differ:
     return differ
 
 
-def _judged(policy: Policy, limits: list[Rule], entry: Entry) -> _Judged:
+def _judged(policy: Policy, limits: list[Rule], operations: Catalogue, entry: Entry) -> _Judged:
     operation = entry.operation
     asks = frozenset(map(frozenset, operation.require)), operation.closed
-    validated = policy.apis[entry.api].validate_.requests != "off"
-    path, rest = _schemas(entry) if validated else ("", "")
+    sent, path = _sent(policy, operations.apis[entry.api].document, entry)
     whole = (
         operation.public,
         operation.mode,
@@ -56,7 +58,7 @@ def _judged(policy: Policy, limits: list[Rule], entry: Entry) -> _Judged:
         operation.resource,
         tuple(_concerned(rule, operation) for rule in limits),
         operation.cost if limits else 1,
-        (policy.apis[entry.api].validate_.requests, rest),
+        sent,
     )
     return _Judged(whole, path)
 
@@ -68,13 +70,41 @@ def _concerned(rule: Rule, operation: Operation) -> Hashable:
     return concerned, operation.name if any(concerned) and "operation" in rule.by else ""
 
 
-def _schemas(entry: Entry) -> tuple[str, str]:
-    """What the document says of the path's parameters, and of everything else that is sent."""
-    levels = [one.value for one in (entry.described.item, entry.described.place) if isinstance(one.value, dict)]
-    listed = [one for level in levels for one in level.get("parameters") or ()]
-    path = [one for one in listed if isinstance(one, dict) and one.get("in") == "path"]
-    rest = [one for one in listed if one not in path]
-    return _text(path) if path else "", _text([rest, [level.get("requestBody") for level in levels]])
+def _sent(policy: Policy, document: Document, entry: Entry) -> tuple[Hashable, str]:
+    """What may be sent besides the path's parameters, and what these may be."""
+    said = policy.apis[entry.api].validate_
+    if said.requests == "off":
+        return "off", ""
+    library, described = document.library, entry.described
+    parameters: dict[tuple[str, str], Place] = {}
+    for level in (described.item, described.place):  # an operation's own in place of its path's
+        listed = Place(level.value.get("parameters") or [], level.uri, level.pointer)
+        for one in (library.follow(place) for _, place in library.items(listed)):
+            parameters[str(one.value.get("name")), str(one.value.get("in"))] = one
+    path = [_leading(one, entry.api) for (_, where), one in parameters.items() if where == "path"]
+    rest = [_leading(one, entry.api) for (_, where), one in parameters.items() if where != "path"]
+    body = described.place._replace(value=described.place.value.get("requestBody"))
+    how = said.model_dump_json(exclude={"responses"}), document.version  # no request is refused for its response
+    return (how, _text([rest, _leading(library.follow(body), entry.api)])), _text(path) if path else ""
+
+
+_LEADS = {"$ref", "$dynamicRef", "$id"}
+
+
+def _leading(place: Place, api: int) -> Any:
+    """A value whose references say where they lead: one is written alike in documents that mean other things by it."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, list):
+            return [of(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        return {
+            key: (api, urljoin(place.uri, one)) if key in _LEADS and isinstance(one, str) else of(one)
+            for key, one in value.items()
+        }
+
+    return of(place.value)
 
 
 def _text(said: Any) -> str:

@@ -132,6 +132,49 @@ def test_whatever_is_judged_of_operations_counts(tmp_path: Path, what: str) -> N
     assert not is_refused(alike, "GET", "/x/%40me")
 
 
+ORDERS = """openapi: %s
+paths: {%s: {post: {x-required-permissions: [w], requestBody: {content: {application/json: {schema: %s}}}}}}
+components: {schemas: {Order: {type: object, properties: {amount: {type: integer, maximum: %d}}}}}
+"""
+NUMBER, ORDER = "{type: integer, maximum: 5}", "{$ref: '#/components/schemas/Order'}"
+TWO_DOCUMENTS = {
+    "nothing": (False, ("3.1.0", NUMBER, 5), ("3.1.0", NUMBER, 6), ""),
+    "what a reference leads to": (True, ("3.1.0", ORDER, 10**6), ("3.1.0", ORDER, 10), ""),
+    "version": (True, ("3.0.3", NUMBER, 5), ("3.1.0", NUMBER, 5), ""),
+    "size": (True, ("3.1.0", NUMBER, 5), ("3.1.0", NUMBER, 5), ", max_body: 1KiB"),
+    "undocumented": (True, ("3.1.0", NUMBER, 5), ("3.1.0", NUMBER, 5), ", undocumented_parameters: refuse"),
+    "what is only looked at": (False, ("3.1.0", NUMBER, 5), ("3.1.0", NUMBER, 5), ", responses: shadow"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TWO_DOCUMENTS)
+def test_operations_of_two_documents_are_alike_if_they_mean_the_same(tmp_path: Path, what: str) -> None:
+    """A reference counts as what it leads to in its own document, and so does how that document is judged."""
+    differ, (one_version, one_schema, one), (two_version, two_schema, two), more = TWO_DOCUMENTS[what]
+    text = f"""audience: near
+openapi:
+  - {{spec: api.yaml, prefix: /a, strip_prefix: true, validate: {{requests: enforce}}}}
+  - {{spec: two.yaml, validate: {{requests: enforce{more}}}}}
+"""
+    first = ORDERS % (one_version, "'/{x}'", one_schema, one)
+    second = ORDERS % (two_version, "/orders", two_schema, two)
+    asked = law(text, tmp_path, api=first, two=second)
+    assert is_refused(asked, "POST", "/a/orders") is differ
+
+
+def test_references_of_one_document_are_alike_where_they_lead_to_the_same(tmp_path: Path) -> None:
+    """However a file writes a reference, it is what it leads to: other files are another place to begin from."""
+    text = "openapi: {spec: api.yaml, validate: {requests: enforce}}\n"
+    (tmp_path / "deep").mkdir()
+    body = "{post: {x-required-permissions: [w], requestBody: {content: {application/json: {schema: {$ref: '%s'}}}}}}"
+    (tmp_path / "deep" / "me.yaml").write_text((body % "order.yaml")[1:-1])
+    for folder, most in ((tmp_path, 5), (tmp_path / "deep", 6)):
+        (folder / "order.yaml").write_text(f"type: integer\nmaximum: {most}\n")
+    document = "openapi: 3.1.0\npaths: {'/x/{id}': %s, /x/@me: {$ref: deep/me.yaml}}"
+    assert is_refused(law(text, tmp_path, api=document % (body % "order.yaml")), "POST", "/x/%40me")
+    assert not is_refused(law(text, tmp_path, api=document % (body % "deep/order.yaml")), "POST", "/x/%40me")
+
+
 def test_paths_are_compared_as_their_upstream_gets_them(tmp_path: Path) -> None:
     """Of several documents of one upstream none reaches another's operations or closed prefix behind a stripped one."""
     text = """openapi:
