@@ -10,6 +10,8 @@ import time
 from contextlib import suppress
 from typing import BinaryIO
 
+from raw import RESET
+
 FAULTS = (
     "none",
     "slow",
@@ -85,7 +87,7 @@ class FaultProxy:
     def _answered(self, caller: socket.socket, message: bytes, fault: str) -> bool:
         """Answer a request; whether the connection goes on."""
         if fault == "reset":
-            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             return False
         if fault == "hang":
             self._over.wait(30)

@@ -6,6 +6,7 @@ Nothing is normalized on the way: what a test sends is what the gateway receives
 import re
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ import h2.events
 from harness import PATIENCE_S
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) (HTTP/1\.[01])")
+RESET = struct.pack("ii", 1, 0)
+"""The SO_LINGER of a socket that is reset when it is closed."""
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
 
 
@@ -114,6 +117,28 @@ class Recorder:
             except Odd as odd:
                 self.odd.append(f"{odd}: {bytes(kept[:2000])!r}")
         self._open.discard(connection)
+
+
+class Listener:
+    """A backend of which a thread serves each connection."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def serve(self, connection: socket.socket) -> None:
+        """What is said to one caller."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Accept nobody more."""
+        self._socket.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self.serve, args=(self._socket.accept()[0],), daemon=True).start()
 
 
 class _Reader:

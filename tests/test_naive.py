@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import pytest
 
+from counting.parts import straight
 from keyswap.build import Built, Resources, build
 from keyswap.keys.ledger import Ledger
 from keyswap.limits.local import LocalLimits
@@ -66,15 +67,6 @@ RATES = (
 STEPS_NS = (0, 0, 0, 50_000_000, 100_000_000, 100_000_001, 500_000_000, 999_999_999, 10**9, 3 * 10**9)
 
 
-def ran[T](coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never waits: the local stores never do."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    raise AssertionError("it waited")
-
-
 class Machine:
     """A state directory with keys; `clock_ns` is its clock, that of policies, keys and limits alike."""
 
@@ -108,7 +100,7 @@ class Machine:
 
     def close(self) -> None:
         self.ledger.close()
-        ran(self.resources.release())
+        straight(self.resources.release())
         self.resources.close()
 
 
@@ -272,7 +264,7 @@ def fields(dice: random.Random, keys: list[str]) -> list[tuple[str, str]]:
 
 def answered(built: Built, request: Request, now: float) -> tuple[str, str]:
     """What the gate decides, as the naive one says it."""
-    decision = ran(built.gate.decide(request, now))
+    decision = straight(built.gate.decide(request, now))
     if isinstance(decision, Refuse):
         return decision.code, decision.reason
     assert isinstance(decision, Admit)

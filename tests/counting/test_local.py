@@ -5,7 +5,7 @@ import fcntl
 import os
 import resource
 import struct
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 
 from counting.contract import LimitStoreContract
 from counting.contract_clocked import ClockedStoreContract
-from counting.parts import NOW, Clock, Driver, asking, back, closed, opened, places, quota, rate
+from counting.parts import NOW, Clock, Driver, asking, back, closed, opened, places, quota, rate, straight
 from keyswap.limits.limit import LimitStore, Unavailable
 from keyswap.limits.local import LocalLimits
 from keyswap.limits.reading import NS
@@ -339,12 +339,3 @@ def no_growth() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def straight[T](step: Coroutine[None, None, T]) -> T:
-    """Drive what never waits, outside of any loop."""
-    try:
-        step.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    raise AssertionError("the local store waited")

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from counting.parts import straight
 from keyswap.build import Built, Resources, build
 from keyswap.keys.ledger import Ledger
 from keyswap.limits.limit import Ask, Poured, Unavailable
@@ -33,15 +34,6 @@ components: {securitySchemes: {key: {type: http, scheme: bearer}}}
 """
 
 
-def ran[T](coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never waits: the local store never does."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    raise AssertionError("it waited")
-
-
 class Machine:
     """A state directory with keys, and gates over it; `clock` is the machine's, in nanoseconds."""
 
@@ -63,7 +55,7 @@ class Machine:
 
     def close(self) -> None:
         self.ledger.close()
-        ran(self.resources.release())
+        straight(self.resources.release())
         self.resources.close()
 
 
@@ -78,7 +70,7 @@ def ask(
     built: Built, key: str | None, method: str = "GET", target: str = "/pets", client: str = "10.0.0.1"
 ) -> Decision:
     headers = ((b"Host", b"h"), *(((b"Authorization", b"Bearer " + key.encode()),) if key else ()))
-    return ran(built.gate.decide(Request(method, target.encode(), headers, client), NOW))
+    return straight(built.gate.decide(Request(method, target.encode(), headers, client), NOW))
 
 
 def codes(built: Built, count: int, key: str | None, *more: str, **named: str) -> list[str]:
@@ -257,7 +249,7 @@ def test_a_preflight_takes_nothing_of_what_all_callers_share(machine: Machine) -
     built = machine.gate(text + limits)
     asked = ((b"Origin", b"https://a.example"), (b"Access-Control-Request-Method", b"GET"))
     request = Request("OPTIONS", b"/pets", asked, "10.0.0.9")
-    told = [ran(built.gate.decide(request, NOW)) for _ in range(6)]
+    told = [straight(built.gate.decide(request, NOW)) for _ in range(6)]
     assert [isinstance(one, Admit) for one in told] == [True] * 5 + [False]
     assert codes(built, 1, machine.key()) == ["ok"]
 
@@ -280,9 +272,9 @@ def test_places_in_flight_are_given_back(machine: Machine) -> None:
     crashed = replace(built.gate, parameters=lambda _request, _found: 1 / 0)  # type: ignore[arg-type, return-value]
     request = Request("GET", b"/pets", ((b"Authorization", b"Bearer " + key.encode()),), "10.0.0.1")
     for _ in range(5):
-        assert isinstance(ran(broken.decide(request, NOW)), Refuse)
+        assert isinstance(straight(broken.decide(request, NOW)), Refuse)
         with pytest.raises(ZeroDivisionError):
-            ran(crashed.decide(request, NOW))
+            straight(crashed.decide(request, NOW))
     assert machine.store.status()["in_flight"] == 0
 
 

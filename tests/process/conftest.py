@@ -1,19 +1,21 @@
-"""Fixtures of the process tests."""
+"""Fixtures of the process tests: those of one test, and those that the tests of a module share, over its own `home`."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import Backend, Gateway, Home
+from certificates import self_signed
+from harness import Backend, Gateway, Home, eventually, free_port
+from raw import Recorder
 
 
 @pytest.fixture
 def backend() -> Iterator[Backend]:
-    made = Backend()
-    yield made
-    made.close()
+    with closing(Backend()) as made:
+        yield made
 
 
 @pytest.fixture
@@ -33,3 +35,51 @@ def start(home: Home) -> Iterator[Callable[..., Gateway]]:
     yield begin
     for gateway in started:
         gateway.stop()
+
+
+# ---- Of a module whose `home` is its own
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Backend]:
+    """A backend as `backend` is."""
+    with closing(Backend()) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Iterator[Recorder]:
+    with closing(Recorder()) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def key(home: Home) -> str:
+    return home.key()[1]
+
+
+@pytest.fixture(scope="module")
+def certificate(home: Home) -> Path:
+    return self_signed(home.folder, "gateway")
+
+
+@pytest.fixture(scope="module")
+def gateway(home: Home) -> Iterator[Gateway]:
+    """A gateway without TLS."""
+    yield from _running(Gateway(home, "serve").ready())
+
+
+@pytest.fixture(scope="module")
+def encrypted(home: Home, certificate: Path) -> Iterator[Gateway]:
+    """A gateway with TLS."""
+    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
+    made = Gateway(home, "serve", *words, port=free_port())
+    eventually("it is ready", lambda: '"ready"' in made.output)
+    yield from _running(made)
+
+
+def _running(gateway: Gateway) -> Iterator[Gateway]:
+    """Until its tests have run; afterwards no exception is in its log."""
+    yield gateway
+    output = gateway.stop()
+    assert "Traceback" not in output and "in the gateway" not in output

@@ -48,15 +48,8 @@ def issuer() -> Iterator[Endpoint]:
 
 
 @pytest.fixture(scope="module")
-def backend() -> Iterator[Backend]:
-    made = Backend()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, standin: Standin, issuer: Endpoint, backend: Backend) -> Home:
-    made = Home(tmp_path_factory.mktemp("callers"), backend.url)
+def home(tmp_path_factory: pytest.TempPathFactory, standin: Standin, issuer: Endpoint, shared: Backend) -> Home:
+    made = Home(tmp_path_factory.mktemp("callers"), shared.url)
     (made.folder / "api.json").write_text(json.dumps(DOCUMENT))
     made.write_policy(
         "api_keys: {source: workos}\nopenapi: {spec: api.json}\n"
@@ -145,7 +138,7 @@ def test_an_impersonator_is_recorded(gateway: Gateway, home: Home) -> None:
     assert said["claims"]["act"] == "admin@example.com"
 
 
-def test_a_cookie_that_is_no_good_keeps_nobody_from_signing_in(gateway: Gateway, backend: Backend) -> None:
+def test_a_cookie_that_is_no_good_keeps_nobody_from_signing_in(gateway: Gateway, shared: Backend) -> None:
     """Where no credential is needed, a cookie that has ended, or came from another site's page, is none; else it is 401."""
     now = int(time.time())
     ended, good = token(user(now - 1000)), token(user(now))
@@ -153,13 +146,13 @@ def test_a_cookie_that_is_no_good_keeps_nobody_from_signing_in(gateway: Gateway,
         headers = {"Cookie": f"session={cookie}; a=1", **({"Origin": origin} if origin else {})}
         with Client(gateway.port) as caller:
             assert caller.ask(method, "/login", headers=headers).status == 200
-            seen = backend.seen[-1]
+            seen = shared.seen[-1]
             assert not seen.values("authorization") and seen.values("cookie") == ["a=1"]
             assert caller.ask(method, "/pets", headers=headers).status == 401
     with Client(gateway.port) as caller:
         assert caller.ask("GET", "/login", ended).status == 401, "a header is written by who means it"
         assert caller.ask("GET", "/login", headers={"Cookie": f"session={good}"}).status == 200
-        assert backend.seen[-1].token
+        assert shared.seen[-1].token
 
 
 def test_keys_are_found_and_blocked(gateway: Gateway, home: Home, standin: Standin, workos_key: None) -> None:

@@ -2,40 +2,28 @@
 
 import socket
 import ssl
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from certificates import self_signed
-from harness import Gateway, Home, eventually
-from raw import Heard, Http2, answer, head, listen, tls
+from harness import PATIENCE_S, Gateway, Home
+from raw import RESET, Heard, Http2, Listener, answer, connect, head, listen, tls
 
 TOO_LARGE = b"413 Content Too Large"
-RESET = struct.pack("ii", 1, 0)
 
 
-class Backend:
+class Backend(Listener):
     """Sends what its path says without reading the body, and then closes, is reset, or goes on as its path says."""
 
     def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.go_on = threading.Semaphore(0)
+        super().__init__()
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=self._serve, args=(self._socket.accept()[0],), daemon=True).start()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         with suppress(OSError), connection:
             begun = bytearray()
             while b"\r\n\r\n" not in begun and (more := connection.recv(1)):
@@ -70,15 +58,14 @@ class Backend:
 
     def unframed(self, connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nhalf")
-        time.sleep(0.2)
+        self.go_on.acquire(timeout=PATIENCE_S)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[Backend]:
-    made = Backend()
-    yield made
-    made.close()
+    with closing(Backend()) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -86,33 +73,14 @@ def home(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Home:
     return Home(tmp_path_factory.mktemp("early"), backend.url)
 
 
-@pytest.fixture(scope="module")
-def key(home: Home) -> str:
-    return home.key()[1]
-
-
-@pytest.fixture(scope="module")
-def certificate(home: Home) -> Path:
-    return self_signed(home.folder, "gateway")
-
-
-@pytest.fixture(scope="module")
-def gateway(home: Home, certificate: Path) -> Iterator[Gateway]:
-    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    made = Gateway(home, "serve", *words)
-    eventually("it is ready", lambda: '"ready"' in made.output)
-    yield made
-    assert "Traceback" not in made.stop()
-
-
 Upload = Callable[[str, int], Heard]
 """Sends so many bytes of a body to a path; what is heard, as HTTP/1.1."""
 
 
 @pytest.fixture(params=["HTTP/1.1", "HTTP/2"])
-def upload(request: pytest.FixtureRequest, gateway: Gateway, key: str, certificate: Path) -> Upload:
+def upload(request: pytest.FixtureRequest, encrypted: Gateway, key: str, certificate: Path) -> Upload:
     def over_http1(path: str, size: int) -> Heard:
-        with tls(gateway.port, certificate) as connection:
+        with tls(encrypted.port, certificate) as connection:
             connection.sendall(head("POST", path, key, f"Content-Length: {size}"))
             with suppress(OSError):
                 for at in range(0, size, 1 << 16):
@@ -120,7 +88,7 @@ def upload(request: pytest.FixtureRequest, gateway: Gateway, key: str, certifica
             return listen(connection, b"big", 5)  # as most callers do it, and one OpenSSL object is no two threads'
 
     def over_http2(path: str, size: int) -> Heard:
-        with tls(gateway.port, certificate, "h2") as connection:
+        with tls(encrypted.port, certificate, "h2") as connection:
             caller = Http2(connection)
             stream = caller.ask("POST", path, key, ("content-length", str(size)), ends=False)
             began, left = time.monotonic(), size
@@ -156,10 +124,21 @@ def test_half_an_answer_is_not_whole(upload: Upload) -> None:
     assert heard.status == 502 or not heard.ended or b"Content-Length: 30" in heard.data
 
 
-def test_a_reset_ends_no_body(gateway: Gateway, key: str, certificate: Path) -> None:
-    """A body that would end with its connection is cut over HTTP/2 where the backend's connection is reset."""
-    with tls(gateway.port, certificate, "h2") as connection:
-        caller = Http2(connection)
+def test_a_reset_ends_no_body(
+    gateway: Gateway, encrypted: Gateway, backend: Backend, key: str, certificate: Path
+) -> None:
+    """A body that would end with its connection is cut by a reset, of the stream over HTTP/2, where the backend's
+    connection is reset: only so can its caller see that something may be missing."""
+    with connect(gateway.port) as connection:
+        connection.sendall(head("GET", "/unframed", key))
+        assert listen(connection, b"half").status == 200
+        backend.go_on.release()
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+    with tls(encrypted.port, certificate, "h2") as tunnel:
+        caller = Http2(tunnel)
         stream = caller.ask("GET", "/unframed", key)
+        caller.until(lambda: bool(stream.body))
+        backend.go_on.release()
         caller.until(lambda: stream.ended or stream.reset is not None)
         assert stream.body == b"half" and not stream.ended

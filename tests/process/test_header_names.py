@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from certificates import self_signed
 from harness import Gateway, Home, eventually
 from raw import Http2, Recorder, answer, head, listen, ok, tls
 
@@ -25,41 +24,15 @@ PASS = ("X-Legacy", "DNT", "Sec-CH-UA", "X1", "X_Kept")
 
 
 @pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    made = Recorder()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, recorder: Recorder) -> Home:
     made = Home(tmp_path_factory.mktemp("names"), recorder.url)
     made.write_policy("keep_headers: [X_Kept]\nhosts: [h, 'i:1', '[::1]']\nforwarded_host: keep\n")
     return made
 
 
-@pytest.fixture(scope="module")
-def certificate(home: Home) -> Path:
-    return self_signed(home.folder, "gateway")
-
-
-@pytest.fixture(scope="module")
-def gateway(home: Home, certificate: Path) -> Iterator[Gateway]:
-    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    made = Gateway(home, "serve", *words, "--workers", "1")
-    eventually("it is ready", lambda: '"ready"' in made.output)
-    yield made
-    assert "Traceback" not in made.stop()
-
-
-@pytest.fixture(scope="module")
-def key(home: Home) -> str:
-    return home.key()[1]
-
-
 @pytest.fixture(params=["http/1.1", "h2"])
-def connection(request: pytest.FixtureRequest, gateway: Gateway, certificate: Path) -> Iterator[ssl.SSLSocket]:
-    with tls(gateway.port, certificate, request.param) as made:
+def connection(request: pytest.FixtureRequest, encrypted: Gateway, certificate: Path) -> Iterator[ssl.SSLSocket]:
+    with tls(encrypted.port, certificate, request.param) as made:
         assert made.selected_alpn_protocol() == request.param
         yield made
 
@@ -100,12 +73,12 @@ def test_an_answer_says_its_end_once(connection: ssl.SSLSocket, key: str, record
 
 @pytest.mark.parametrize("host", ["H.", "h:8443", "[0:0::1]", "i:1"])
 def test_a_host_of_the_policy_is_served(
-    gateway: Gateway, certificate: Path, key: str, recorder: Recorder, host: str
+    encrypted: Gateway, certificate: Path, key: str, recorder: Recorder, host: str
 ) -> None:
     """A host that the policy lists is forwarded as it was asked for, whatever its case, final dot or free port."""
     recorder.clear()
     recorder.behave = ok
-    with tls(gateway.port, certificate) as connection:
+    with tls(encrypted.port, certificate) as connection:
         connection.sendall(head("GET", "/", key).replace(b"Host: h", b"Host: " + host.encode()))
         assert listen(connection, b"\r\n\r\nok").status == 200
     assert recorder.requests[0].values(b"host") == recorder.requests[0].values(b"x-forwarded-host") == [host.encode()]
@@ -113,12 +86,12 @@ def test_a_host_of_the_policy_is_served(
 
 @pytest.mark.parametrize("host", ["other", "h.example", "i", "i:2", "[::2]"])
 def test_another_host_is_misdirected(
-    gateway: Gateway, certificate: Path, home: Home, key: str, recorder: Recorder, host: str
+    encrypted: Gateway, certificate: Path, home: Home, key: str, recorder: Recorder, host: str
 ) -> None:
     """A host that the policy does not list gets 421 and reaches no backend; the connection goes on; own paths answer."""
     recorder.clear()
     recorder.behave = ok
-    with tls(gateway.port, certificate) as connection:
+    with tls(encrypted.port, certificate) as connection:
         for _ in range(2):
             connection.sendall(head("GET", "/", key).replace(b"Host: h", b"Host: " + host.encode()))
             heard = listen(connection, b"}")
@@ -129,9 +102,9 @@ def test_another_host_is_misdirected(
     assert not recorder.requests
 
 
-def test_a_misdirected_request_is_explained(gateway: Gateway, certificate: Path, home: Home, key: str) -> None:
+def test_a_misdirected_request_is_explained(encrypted: Gateway, certificate: Path, home: Home, key: str) -> None:
     """Over HTTP/2 too; the record says that it was judged before the steps, and what to do."""
-    with tls(gateway.port, certificate, "h2") as connection:
+    with tls(encrypted.port, certificate, "h2") as connection:
         caller = Http2(connection)
         caller.authority = "other"
         stream = caller.ask("GET", "/", key)

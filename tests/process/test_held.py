@@ -2,14 +2,12 @@
 
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from certificates import self_signed
-from harness import Gateway, Home, eventually, free_port
+from harness import Gateway, Home, eventually
 from keyswap.shell.holding import PER_CALLER, UNSEEN
 from raw import Heard, Http2, Recorder, connect, head, listen, tls
 
@@ -29,26 +27,11 @@ POLICY = """openapi: {spec: document.yaml, undocumented: authenticated, validate
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    recorder = Recorder()
+def home(tmp_path_factory: pytest.TempPathFactory, recorder: Recorder) -> Home:
     home = Home(tmp_path_factory.mktemp("held"), recorder.url)
     (home.folder / "document.yaml").write_text(DOCUMENT)
     home.write_policy(POLICY)
-    yield home
-    recorder.close()
-
-
-@pytest.fixture(scope="module")
-def certificate(home: Home) -> Path:
-    return self_signed(home.folder, "gateway")
-
-
-@pytest.fixture(scope="module")
-def plain(home: Home) -> Iterator[Gateway]:
-    gateway = Gateway(home, "serve").ready()
-    yield gateway
-    output = gateway.stop()
-    assert "Traceback" not in output and "in the gateway" not in output
+    return home
 
 
 def ask(gateway: Gateway) -> int | None:
@@ -81,13 +64,13 @@ def read_once(caller: Http2) -> None:
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
-def test_the_youngest_bodies_are_refused(plain: Gateway, framing: str) -> None:
+def test_the_youngest_bodies_are_refused(gateway: Gateway, framing: str) -> None:
     """Of 40 MB to be judged, all but their ends, the youngest get 503; the oldest are answered when they are whole."""
     size = 1_000_000 - 1
     chunked = framing.startswith("Transfer")
-    before = plain.memory()
+    before = gateway.memory()
     with ExitStack() as opened:
-        callers = [opened.enter_context(connect(plain.port)) for _ in range(40)]
+        callers = [opened.enter_context(connect(gateway.port)) for _ in range(40)]
         for caller in callers:
             caller.sendall(head("POST", "/judged", None, "Content-Type: application/json", framing))
             body = b"[" + b" " * (size - 1)
@@ -99,58 +82,51 @@ def test_the_youngest_bodies_are_refused(plain: Gateway, framing: str) -> None:
         for number in waiting:
             callers[number].sendall(b"1\r\n]\r\n0\r\n\r\n" if chunked else b"]")
         assert {listen(callers[number], b"ok").status for number in waiting} == {200}
-    assert plain.memory() - before < 64 * MIB and ask(plain) == 200
+    assert gateway.memory() - before < 64 * MIB and ask(gateway) == 200
 
 
-def test_who_is_refused_anyway_has_its_answer(plain: Gateway, home: Home) -> None:
+def test_who_is_refused_anyway_has_its_answer(gateway: Gateway, home: Home) -> None:
     """Small bodies of requests without a key are not held for long: beyond the budget each has its 401 at once."""
     with ExitStack() as opened:
-        callers = [opened.enter_context(connect(plain.port)) for _ in range(400)]
+        callers = [opened.enter_context(connect(gateway.port)) for _ in range(400)]
         for caller in callers:
             caller.sendall(head("POST", "/any", None, "Content-Length: 65536") + b"x" * 65535)
         heard = settle(callers, 250)
         assert {(one.status, one.code) for one in heard if one.data} == {(401, "missing-credential")}
-    assert ask(plain) == 200
+    assert ask(gateway) == 200
 
 
-def test_a_connection_of_http2_has_a_budget(home: Home, certificate: Path) -> None:
+def test_a_connection_of_http2_has_a_budget(encrypted: Gateway, certificate: Path) -> None:
     """Of 30 MB over one connection the youngest streams get 503, the oldest are answered, the connection goes on."""
-    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    gateway = Gateway(home, "serve", *words, port=free_port())
-    try:
-        eventually("it is ready", lambda: '"ready"' in gateway.output)
-        before = gateway.memory()
-        with tls(gateway.port, certificate, "h2") as connection:
-            caller = Http2(connection)
-            fields = ("content-type", "application/json")
-            streams = [caller.ask("POST", "/judged", None, fields, ends=False) for _ in range(30)]
-            ids = list(caller.streams)
-            left = dict.fromkeys(ids, 1_000_000)
-            until = time.monotonic() + 60
-            while any(left[one] for one in ids if not caller.streams[one].headers):
-                assert time.monotonic() < until and not caller.closed
-                for one in ids:
-                    if caller.streams[one].headers or not left[one]:
-                        continue
-                    room = min(caller.h2.local_flow_control_window(one), 16384, left[one])
-                    if room > 0:
-                        caller.h2.send_data(one, b" " * room)
-                        left[one] -= room
-                caller.flush()
-                read_once(caller)
-            refused = [one for one in ids if caller.streams[one].headers]
-            assert {caller.streams[one].status for one in refused} == {503} and ids[0] not in refused
-            for one in set(ids) - set(refused):
-                caller.h2.send_data(one, b"[]", end_stream=True)
+    before = encrypted.memory()
+    with tls(encrypted.port, certificate, "h2") as connection:
+        caller = Http2(connection)
+        fields = ("content-type", "application/json")
+        streams = [caller.ask("POST", "/judged", None, fields, ends=False) for _ in range(30)]
+        ids = list(caller.streams)
+        left = dict.fromkeys(ids, 1_000_000)
+        until = time.monotonic() + 60
+        while any(left[one] for one in ids if not caller.streams[one].headers):
+            assert time.monotonic() < until and not caller.closed
+            for one in ids:
+                if caller.streams[one].headers or not left[one]:
+                    continue
+                room = min(caller.h2.local_flow_control_window(one), 16384, left[one])
+                if room > 0:
+                    caller.h2.send_data(one, b" " * room)
+                    left[one] -= room
             caller.flush()
-            caller.until(lambda: all(stream.headers for stream in streams))
-            assert {caller.streams[one].status for one in set(ids) - set(refused)} == {200}
-            again = caller.ask("POST", "/judged", None, fields, ends=False)
-            caller.h2.send_data(list(caller.streams)[-1], b"[]", end_stream=True)
-            caller.flush()
-            caller.until(lambda: bool(again.headers))
-            assert again.status == 200
-        assert gateway.memory() - before < 64 * MIB
-    finally:
-        output = gateway.stop()
-    assert "Traceback" not in output and "in the gateway" not in output
+            read_once(caller)
+        refused = [one for one in ids if caller.streams[one].headers]
+        assert {caller.streams[one].status for one in refused} == {503} and ids[0] not in refused
+        for one in set(ids) - set(refused):
+            caller.h2.send_data(one, b"[]", end_stream=True)
+        caller.flush()
+        caller.until(lambda: all(stream.headers for stream in streams))
+        assert {caller.streams[one].status for one in set(ids) - set(refused)} == {200}
+        again = caller.ask("POST", "/judged", None, fields, ends=False)
+        caller.h2.send_data(list(caller.streams)[-1], b"[]", end_stream=True)
+        caller.flush()
+        caller.until(lambda: bool(again.headers))
+        assert again.status == 200
+    assert encrypted.memory() - before < 64 * MIB

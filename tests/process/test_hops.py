@@ -2,10 +2,7 @@
 
 import re
 import socket
-import struct
-import threading
 import time
-from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -17,13 +14,6 @@ from harness import Gateway, Home
 from raw import Got, Recorder, answer, connect, head, listen, ok, say
 
 
-@pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    made = Recorder()
-    yield made
-    made.close()
-
-
 @pytest.fixture(autouse=True)
 def _fresh(recorder: Recorder) -> None:
     recorder.clear()
@@ -33,18 +23,6 @@ def _fresh(recorder: Recorder) -> None:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, recorder: Recorder) -> Home:
     return Home(tmp_path_factory.mktemp("hops"), recorder.url)
-
-
-@pytest.fixture(scope="module")
-def key(home: Home) -> str:
-    return home.key()[1]
-
-
-@pytest.fixture(scope="module")
-def gateway(home: Home) -> Iterator[Gateway]:
-    made = Gateway(home, "serve").ready()
-    yield made
-    assert "Traceback" not in made.stop()
 
 
 HOP = (
@@ -120,25 +98,6 @@ def test_a_body_that_ends_with_its_connection(gateway: Gateway, key: str, record
     recorder.behave = closing
     heard = say(gateway.port, head("GET", "/", key))
     assert heard.ended and heard.data.endswith(b"\r\n\r\nwhole") and b"\r\nConnection: close\r\n" in heard.data
-
-
-def test_a_reset_ends_no_body(gateway: Gateway, key: str, recorder: Recorder) -> None:
-    """A body that would end with its connection is cut by a reset where the backend's connection is reset: only so can
-    its caller see that something may be missing."""
-
-    def cut(_got: Got, to: socket.socket) -> None:
-        to.sendall(b"HTTP/1.1 200 OK\r\n\r\nhalf")
-        seen.wait(10)
-        to.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        to.close()
-
-    seen, recorder.behave = threading.Event(), cut
-    with connect(gateway.port) as connection:
-        connection.sendall(head("GET", "/", key))
-        assert listen(connection, b"half").status == 200
-        seen.set()
-        with pytest.raises(ConnectionResetError):
-            connection.recv(1)
 
 
 def old(method: str, path: str, key: str, *fields: str) -> bytes:

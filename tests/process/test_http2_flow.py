@@ -6,40 +6,32 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from attacks.frames import PING, Wire, data, frame, headers
-from certificates import self_signed
-from harness import Gateway, Home, eventually
-from raw import Http2, Stream, answer, tls
+from harness import Gateway, Home
+from raw import Http2, Listener, Stream, answer, tls
 
 POLICY = "timeouts: {head: 1s, connect: 2s, response: 20s, idle: 6s}\n"
 MIB = 1 << 20
 
 
-class Backend:
+class Backend(Listener):
     """/echo says what it hears while it hears it, /stall reads nothing of a body, all else keeps it and answers."""
 
     def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.heard: dict[bytes, bytes] = {}
         self.go_on = threading.Event()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=self._serve, args=(self._socket.accept()[0],), daemon=True).start()
+        super().__init__()
 
     def close(self) -> None:
         self.go_on.set()
-        self._socket.close()
+        super().close()
 
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         with suppress(OSError), connection:
             begun = bytearray()
             while b"\r\n\r\n" not in begun and (more := connection.recv(4096)):
@@ -68,9 +60,8 @@ class Backend:
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[Backend]:
-    made = Backend()
-    yield made
-    made.close()
+    with closing(Backend()) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -80,37 +71,18 @@ def home(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Home:
     return made
 
 
-@pytest.fixture(scope="module")
-def key(home: Home) -> str:
-    return home.key()[1]
-
-
-@pytest.fixture(scope="module")
-def certificate(home: Home) -> Path:
-    return self_signed(home.folder, "gateway")
-
-
-@pytest.fixture(scope="module")
-def gateway(home: Home, certificate: Path) -> Iterator[Gateway]:
-    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    made = Gateway(home, "serve", *words)
-    eventually("it is ready", lambda: '"ready"' in made.output)
-    yield made
-    assert "Traceback" not in made.stop()
-
-
 @pytest.fixture
-def caller(gateway: Gateway, certificate: Path) -> Iterator[Http2]:
-    with tls(gateway.port, certificate, "h2") as connection:
+def caller(encrypted: Gateway, certificate: Path) -> Iterator[Http2]:
+    with tls(encrypted.port, certificate, "h2") as connection:
         yield Http2(connection)
 
 
 @pytest.fixture
-def wire(gateway: Gateway, certificate: Path) -> Iterator[Wire]:
+def wire(encrypted: Gateway, certificate: Path) -> Iterator[Wire]:
     context = ssl.create_default_context(cafile=str(certificate))
     context.check_hostname = False
     context.set_alpn_protocols(["h2"])
-    with Wire(gateway.port, context) as made:
+    with Wire(encrypted.port, context) as made:
         yield made.begin()
 
 
@@ -183,11 +155,11 @@ def test_a_backend_that_does_not_read_holds_up_its_own_stream_alone(caller: Http
     assert body.count(b"x") == sent + MIB and body.endswith(b"\r\n0\r\n\r\n")
 
 
-def test_small_frames_wait_in_one_piece(gateway: Gateway, wire: Wire, key: str, backend: Backend) -> None:
+def test_small_frames_wait_in_one_piece(encrypted: Gateway, wire: Wire, key: str, backend: Backend) -> None:
     """Bodies of one byte a frame that no backend reads take about as much memory as they have bytes: as many as
     do not yet end the connection as frames of no use."""
     backend.go_on.clear()
-    before, filler, crumbs = gateway.memory(), b"x" * 16_000, data(1, b"x", end=False) * 8_000
+    before, filler, crumbs = encrypted.memory(), b"x" * 16_000, data(1, b"x", end=False) * 8_000
     for number in range(1, 9, 2):
         wire.send(headers(number, fields(b"/stall/%d" % number, key), end=False))
         for _ in range(400):  # until the backend's sockets are full: what is beyond the window is lost with the stream
@@ -199,7 +171,7 @@ def test_small_frames_wait_in_one_piece(gateway: Gateway, wire: Wire, key: str, 
         wire.send(crumbs.replace(b"\0\0\0\1x", number.to_bytes(4) + b"x"))
     wire.pinged(5)
     assert not wire.closed and wire.goaway is None
-    assert gateway.memory() - before < 24 * MIB
+    assert encrypted.memory() - before < 24 * MIB
 
 
 def test_an_empty_frame_ends_no_body(wire: Wire, key: str, backend: Backend) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import random
 import signal
 import socket
-import struct
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from h2.exceptions import StreamClosedError
 
 from certificates import self_signed
 from harness import Gateway, Home, eventually, free_port
-from raw import Got, Http2, Recorder, answer, connect, head, listen, say, tls
+from raw import RESET, Got, Http2, Recorder, answer, connect, head, listen, say, tls
 
 Start = Callable[..., Gateway]
 LIMITS = "log: {decisions: off}\nlimits: [{name: in-flight, by: [key], concurrency: %d}]\n"
@@ -156,7 +155,7 @@ def test_who_leaves_after_an_early_answer_holds_nothing(
             )
             assert listen(caller, b"done").status == 200
             if not politely:
-                caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     eventually("nothing is in flight", lambda: in_flight(home) == 0)
 
 
@@ -223,7 +222,7 @@ def leave(port: int, certificate: Path, key: str, way: str, has_begun: Callable[
         connection.sendall(head("POST" if uploads else "GET", target, key, *fields) + b"x" * uploads)
         eventually("it has begun", has_begun)
         if "reset" in way:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 def test_who_begins_and_leaves_holds_a_place_until_the_backend_is_done(
@@ -270,7 +269,7 @@ def disconnecting(gateway: Gateway, key: str, number: int) -> None:
         if chance.random() < 0.5:
             listen(connection, b"\r\n", chance.random() * 0.1)
         if chance.random() < 0.5:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)  # a reset
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from h2.settings import SettingCodes
 
-from certificates import self_signed
 from harness import Gateway, Home, eventually
 from raw import Http2, Recorder, answer, connect, head, listen, tls
 
@@ -25,11 +24,6 @@ def recorder() -> Iterator[Recorder]:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, recorder: Recorder) -> Home:
     return Home(tmp_path_factory.mktemp("memory"), recorder.url)
-
-
-@pytest.fixture(scope="module")
-def certificate(home: Home) -> Path:
-    return self_signed(home.folder, "gateway")
 
 
 @pytest.fixture

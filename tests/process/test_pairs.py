@@ -39,18 +39,11 @@ limits:
 
 
 @pytest.fixture(scope="module")
-def backend() -> Iterator[Backend]:
-    made = Backend()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Gateway]:
-    home = Home(tmp_path_factory.mktemp("pairs"), backend.url)
+def gateway(tmp_path_factory: pytest.TempPathFactory, shared: Backend) -> Iterator[Gateway]:
+    home = Home(tmp_path_factory.mktemp("pairs"), shared.url)
     (home.folder / "api.yaml").write_text(DOCUMENT)
     with contextmanager(endpoint)(*KIDS) as keys:
-        text = POLICY.format(port=home.port, upstream=backend.url, authkit=AUTHKIT, keys=keys.url, app=APP)
+        text = POLICY.format(port=home.port, upstream=shared.url, authkit=AUTHKIT, keys=keys.url, app=APP)
         home.policy.write_text(text)
         made = Gateway(home, "serve").ready()
         yield made
@@ -113,19 +106,19 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.what for row in ROWS])
-def test_each_feature_knows_the_others(gateway: Gateway, backend: Backend, row: Row) -> None:
+def test_each_feature_knows_the_others(gateway: Gateway, shared: Backend, row: Row) -> None:
     """What one feature promises holds beside each of the others: the answer, its CORS headers, what the backend gets."""
     now = int(time.time())
     tokens = {"good": token(user(now)), "ended": token(user(now, exp=now - 100))}
     cookie = () if row.cookie is None else (f"Cookie: session={tokens[row.cookie]}",)
-    before = backend.count
+    before = shared.count
     body = b"0\r\n\r\n" if "Transfer-Encoding: chunked" in row.fields else b"x" * ("Content-Length: 1" in row.fields)
     asked = head(row.method, row.target, None, *row.fields, *cookie, "Connection: close") + body
     heard = say(gateway.port, asked)
     text = heard.data.decode("latin-1")
     assert heard.status == row.status, text
     assert all(one in text for one in row.has) and not any(one in text for one in row.lacks), text
-    seen = backend.seen[before:]
+    seen = shared.seen[before:]
     assert [one.path for one in seen] == ([row.reaches] if row.reaches else [])
     assert not any(value.startswith("session=") for one in seen for value in one.values("cookie"))
 

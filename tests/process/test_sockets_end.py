@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import struct
 import threading
 import time
 from base64 import b64encode
@@ -12,7 +11,7 @@ from hashlib import sha1
 import pytest
 
 from harness import Gateway, Home, eventually
-from raw import Got, Recorder, connect, head, listen
+from raw import RESET, Got, Recorder, connect, head, listen
 
 HANDSHAKE = (
     *("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
@@ -20,7 +19,6 @@ HANDSHAKE = (
 )
 ACCEPT = b64encode(sha1(b"dGhlIHNhbXBsZSBub25jZQ==258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-RESET = struct.pack("ii", 1, 0)
 NOTHING = b""
 
 

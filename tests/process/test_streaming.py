@@ -25,8 +25,7 @@ from wsproto.events import (
 )
 from wsproto.extensions import PerMessageDeflate
 
-from certificates import self_signed
-from harness import Gateway, Home, eventually, free_port
+from harness import Gateway, Home, eventually
 from raw import Got, Http2, Recorder, Stream, answer, connect, head, listen, ok, say, tls
 
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -95,32 +94,6 @@ def _fresh(streams: Streams) -> None:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, streams: Streams) -> Home:
     return Home(tmp_path_factory.mktemp("streams"), streams.url)
-
-
-@pytest.fixture(scope="module")
-def key(home: Home) -> str:
-    return home.key()[1]
-
-
-@pytest.fixture(scope="module")
-def gateway(home: Home) -> Iterator[Gateway]:
-    made = Gateway(home, "serve").ready()
-    yield made
-    assert "Traceback" not in made.stop()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return self_signed(tmp_path_factory.mktemp("certificate"), "gateway")
-
-
-@pytest.fixture(scope="module")
-def encrypted(home: Home, certificate: Path) -> Iterator[Gateway]:
-    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    made = Gateway(home, "serve", *words, port=free_port())
-    eventually("it is ready", lambda: '"ready"' in made.output)
-    yield made
-    assert "Traceback" not in made.stop()
 
 
 class Caller:

@@ -14,7 +14,7 @@ import pytest
 
 from certificates import self_signed
 from harness import Gateway, Home, eventually, free_port
-from raw import Got, Heard, Http2, Recorder, Stream, answer, connect, head, listen, say, tls
+from raw import RESET, Got, Heard, Http2, Recorder, Stream, answer, connect, head, listen, say, tls
 
 LATE_S = 3.0
 """How much later than its time something may end: a sweep, and a busy machine."""
@@ -62,18 +62,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, slow: Slow) -> Home:
     made = Home(tmp_path_factory.mktemp("time"), slow.url)
     made.write_policy(TIMES)
     return made
-
-
-@pytest.fixture(scope="module")
-def key(home: Home) -> str:
-    return home.key()[1]
-
-
-@pytest.fixture(scope="module")
-def gateway(home: Home) -> Iterator[Gateway]:
-    made = Gateway(home, "serve").ready()
-    yield made
-    assert "Traceback" not in made.stop()
 
 
 def check(heard: Heard, status: int | None, code: str | None, after_s: float, gateway: Gateway) -> None:
@@ -248,7 +236,7 @@ def test_no_socket_is_leaked(gateway: Gateway, key: str) -> None:
             connection = connect(gateway.port)
             connection.sendall(kinds[number % len(kinds)])
             if number % 7 == batch % 7:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 connection.close()  # a reset
             else:
                 open_now.append(connection)

@@ -12,9 +12,8 @@ import pytest
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request
 
-from certificates import self_signed
 from harness import Gateway, Home, eventually, free_port
-from raw import Got, Http2, Recorder, Stream, answer, connect, listen, say, tls
+from raw import RESET, Got, Http2, Recorder, Stream, answer, connect, listen, say, tls
 
 LATE_S = 3.0
 POLICY = "timeouts: {head: 1s, connect: 1s, response: 1s, idle: 2s}\nmax_body: 100KiB\n"
@@ -80,28 +79,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, partial: Partial) -> Home:
     return made
 
 
-@pytest.fixture(scope="module")
-def key(home: Home) -> str:
-    return home.key()[1]
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return self_signed(tmp_path_factory.mktemp("certificate"), "gateway")
-
-
-@pytest.fixture(scope="module")
-def gateway(home: Home, certificate: Path) -> Iterator[Gateway]:
-    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    made = Gateway(home, "serve", *words, port=free_port())
-    eventually("it is ready", lambda: '"ready"' in made.output)
-    yield made
-    assert "Traceback" not in made.stop()
-
-
 @pytest.fixture
-def caller(gateway: Gateway, certificate: Path) -> Iterator[Http2]:
-    with tls(gateway.port, certificate, "h2") as connection:
+def caller(encrypted: Gateway, certificate: Path) -> Iterator[Http2]:
+    with tls(encrypted.port, certificate, "h2") as connection:
         yield Http2(connection)
 
 
@@ -158,17 +138,17 @@ def test_a_response_that_stops_is_cut(caller: Http2, key: str, partial: Partial)
 
 
 @pytest.mark.parametrize("begun", ["nothing", "hello", "preface"])
-def test_silence_is_closed(gateway: Gateway, certificate: Path, begun: str) -> None:
-    """Nothing, half a TLS handshake, HTTP/2 without a request: closed after `head`."""
+def test_silence_is_closed(encrypted: Gateway, certificate: Path, begun: str) -> None:
+    """Nothing, half a TLS handshake, HTTP/2 without a request: closed after `head`, and nothing goes wrong in the gateway."""
     began = time.monotonic()
     if begun == "preface":
-        with tls(gateway.port, certificate, "h2") as connection:
+        with tls(encrypted.port, certificate, "h2") as connection:
             caller = Http2(connection)
             with suppress(OSError):
                 caller.until(lambda: caller.closed)
     else:
         half = b"\x16\x03\x01\x02\x00\x01\x00" if begun == "hello" else b""
-        assert say(gateway.port, half).ended
+        assert say(encrypted.port, half).ended
     assert 0.8 <= time.monotonic() - began <= 1 + LATE_S
 
 
@@ -294,26 +274,26 @@ def test_a_silent_websocket_is_closed(home: Home, key: str) -> None:
 
 
 @pytest.mark.slow
-def test_no_socket_is_leaked(gateway: Gateway, certificate: Path, key: str) -> None:
+def test_no_socket_is_leaked(encrypted: Gateway, certificate: Path, key: str) -> None:
     """After 120 TLS connections with five unfinished streams each, half of them reset, no file is left open."""
-    with tls(gateway.port, certificate, "h2") as connection:
+    with tls(encrypted.port, certificate, "h2") as connection:
         caller = Http2(connection)
         warm = caller.ask("GET", "/", key)
         caller.until(lambda: is_over(warm))
-    eventually("it is closed", lambda: gateway.files < 80)
-    before = gateway.files
+    eventually("it is closed", lambda: encrypted.files < 80)
+    before = encrypted.files
     for batch in range(4):
         opened: list[Http2] = []
         context = ssl.create_default_context(cafile=str(certificate))
         context.set_alpn_protocols(["h2"])
         for number in range(30):
-            wrapped = context.wrap_socket(connect(gateway.port), server_hostname="127.0.0.1")
+            wrapped = context.wrap_socket(connect(encrypted.port), server_hostname="127.0.0.1")
             caller = Http2(wrapped)
             for path in ("/never", "/half-head", "/half-body", "/events"):
                 caller.ask("GET", path, key)
             caller.ask("POST", "/", key, ("content-length", "90000"), ends=False)
             if number % 2:
-                wrapped.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                wrapped.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 wrapped.close()  # a reset
             else:
                 opened.append(caller)
@@ -322,4 +302,4 @@ def test_no_socket_is_leaked(gateway: Gateway, certificate: Path, key: str) -> N
                 caller.until(lambda caller=caller: caller.closed)  # type: ignore[misc]
         for caller in opened:
             caller.connection.close()
-    eventually("all sockets are closed", lambda: gateway.files <= before + 4, 30)
+    eventually("all sockets are closed", lambda: encrypted.files <= before + 4, 30)

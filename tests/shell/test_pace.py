@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from keyswap.shell.pace import LEAST, MOST, TRUSTED_AFTER, Pace
-from keyswap.shell.turns import AT_ONCE, Turns
+from keyswap.shell.turns import Turns
 
 
 def after(*took_s: float) -> int:
@@ -43,29 +43,5 @@ def test_what_is_read_is_bounded_and_all_of_it_comes() -> None:
             pace.done()
             got.append(data)
         assert b"".join(got) == bytes(range(256)) * 40
-
-    asyncio.run(run())
-
-
-def test_few_pieces_of_work_are_done_a_turn() -> None:
-    """However much waits, others have their turn between every few pieces; the oldest is first, one that fails ends alone."""
-
-    async def run() -> None:
-        turns, done = Turns(), list[int]()
-        failed: list[object] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.append(context["exception"]))
-
-        def fail() -> None:
-            done.append(-1)
-            raise ValueError
-
-        for number in range(5):
-            turns.wait(lambda number=number: done.append(number))  # type: ignore[misc]
-        turns.wait(fail)
-        turns.wait(lambda: done.append(6))
-        for seen in range(8):
-            assert len(done) <= AT_ONCE * seen
-            await asyncio.sleep(0)
-        assert done == [0, 1, 2, 3, 4, -1, 6] and len(failed) == 1
 
     asyncio.run(run())
