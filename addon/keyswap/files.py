@@ -3,7 +3,8 @@
 Law: only regular files are opened, and none is read beyond the reader's bound; what is no file, cannot be read, is too
 large or does not come in time is an OSError with a few words (`strerror`). Whoever reads waits no longer than stated:
 the system itself (a network's file system, a name that is not resolved) may hang for ever, on a thread of its own that
-nobody waits for, also not at the end of the process. How many such threads there may be is bounded.
+nobody waits for, also not at the end of the process. While it does, nothing is begun for the same thing again, and how
+many such threads there may be is bounded: what hangs keeps nobody from reading anything else.
 """
 
 import asyncio
@@ -11,8 +12,9 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import ClassVar
 
 WAIT_S = 10.0
 """How long reading one file may take."""
@@ -22,7 +24,7 @@ MOST_HUNG = 16
 
 def contents(path: Path, most: int, wait_s: float = WAIT_S) -> bytes:
     """A regular file's content, of at most so many bytes. Raises OSError."""
-    return within(wait_s, lambda: _contents(path, most))
+    return within(wait_s, lambda: _contents(path, most), path)
 
 
 def text(path: Path, most: int) -> str:
@@ -59,14 +61,18 @@ def _size(count: int) -> str:
 class _Run[T]:
     """Something that is done on a thread of its own. `ended` is called there when it is done."""
 
-    _hung = 0
+    _hung: ClassVar[list[Hashable]] = []
+    """What those that were given up still wait for."""
     _lock = threading.Lock()
 
-    def __init__(self, act: Callable[[], T], ended: Callable[[], object]) -> None:
-        """Begin. Raises OSError when too many hang."""
-        if _Run._hung >= MOST_HUNG:
-            raise OSError(errno.EBUSY, f"the system has not answered {MOST_HUNG} earlier readers")
-        self._act, self._ended = act, ended
+    def __init__(self, act: Callable[[], T], of: Hashable, ended: Callable[[], object]) -> None:
+        """Begin. Raises OSError when one of the same hangs, or too many of any."""
+        with self._lock:
+            if of in self._hung:
+                raise TimeoutError(errno.EALREADY, "the system has not answered an earlier reader of it")
+            if len(self._hung) >= MOST_HUNG:
+                raise OSError(errno.EBUSY, f"the system has not answered {MOST_HUNG} earlier readers")
+        self._act, self._of, self._ended = act, of, ended
         self._error: BaseException | None = None
         self._found: T
         self._done = self._given_up = False
@@ -79,7 +85,8 @@ class _Run[T]:
             self._error = error
         with self._lock:
             self._done = True
-            _Run._hung -= self._given_up
+            if self._given_up:
+                self._hung.remove(self._of)
         self._ended()
 
     def result(self, wait_s: float) -> T:
@@ -87,22 +94,25 @@ class _Run[T]:
         with self._lock:
             if not self._done:
                 self._given_up = True
-                _Run._hung += 1
+                self._hung.append(self._of)
                 raise TimeoutError(errno.ETIMEDOUT, f"it did not come within {wait_s:g} s")
         if self._error is not None:
             raise self._error
         return self._found
 
 
-def within[T](wait_s: float, act: Callable[[], T]) -> T:
-    """What `act` returns or raises; TimeoutError (an OSError) when it takes longer."""
+def within[T](wait_s: float, act: Callable[[], T], of: Hashable) -> T:
+    """What `act` returns or raises; TimeoutError (an OSError) when it takes longer.
+
+    `of` is what it asks the system for, a path or an object: while that hangs it is not asked for again.
+    """
     done = threading.Event()
-    run = _Run(act, done.set)
+    run = _Run(act, of, done.set)
     done.wait(wait_s)
     return run.result(wait_s)
 
 
-async def aside[T](act: Callable[[], T], wait_s: float = WAIT_S) -> T:
+async def aside[T](act: Callable[[], T], of: Hashable, wait_s: float = WAIT_S) -> T:
     """The same for an event loop, which goes on meanwhile."""
     loop, done = asyncio.get_running_loop(), asyncio.Event()
 
@@ -112,7 +122,7 @@ async def aside[T](act: Callable[[], T], wait_s: float = WAIT_S) -> T:
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
 
-    run = _Run(act, ended)
+    run = _Run(act, of, ended)
     try:
         async with asyncio.timeout(wait_s):
             await done.wait()

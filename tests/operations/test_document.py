@@ -4,6 +4,7 @@ import gc
 import gzip
 import json
 import os
+import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -339,6 +340,50 @@ def test_a_file_that_is_being_written_is_not_taken(tmp_path: Path) -> None:
     assert not files.due(wanted=True) and files.due() and files.unchanged() and not files.due()
     two.unlink()
     assert not files.due() and files.due() and not files.due()
+
+
+def test_a_file_that_hangs_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a watched file cannot be looked at that is said, changes of those before it are due, and it may be let go."""
+    policy, hangs = tmp_path / "policy", tmp_path / "hangs"
+    go_on = threading.Event()
+
+    def slow(file: Path) -> object:
+        if file == hangs:
+            go_on.wait()
+        return signature(file)
+
+    files = Files()
+    for file in (policy, hangs):
+        files.watch(file, signature(file))
+    monkeypatch.setattr("keyswap.operations.fetching.signature", slow)
+    monkeypatch.setattr("keyswap.files.WAIT_S", 0.05)
+    before = threading.active_count()
+    for _ in range(3):
+        with pytest.raises(OSError) as caught:
+            files.due()
+        assert caught.value.filename == str(hangs)
+    policy.write_text("1")
+    assert not files.due() and files.due() and files.unchanged()
+    with pytest.raises(OSError):
+        files.due(wanted=True)
+    assert threading.active_count() <= before + 2
+    files.only({policy})
+    assert not files.due() and files.due(wanted=True)
+    go_on.set()
+
+
+def test_files_are_looked_at_while_others_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reload that nobody waits for any more may go on to watch files while they are looked at."""
+    files = Files()
+    added = iter(range(1000))
+
+    def adding(file: Path) -> object:
+        files.watch(tmp_path / f"added {next(added)}", None)
+        return signature(file)
+
+    files.watch(tmp_path / "one", None)
+    monkeypatch.setattr("keyswap.operations.fetching.signature", adding)
+    assert not files.due() and files.due(wanted=True) and files.unchanged()
 
 
 def op(permission: str) -> str:

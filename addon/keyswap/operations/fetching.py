@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -85,22 +85,47 @@ class Files:
         """Watch a file that is about to be read."""
         self._taken.setdefault(file, now)
 
+    def only(self, named: Collection[Path]) -> None:
+        """Watch no others: what is named nowhere any more may hang for ever."""
+        for file in set(self._taken) - set(named):
+            self._taken.pop(file, None)
+            self._seen.pop(file, None)
+
     def due(self, wanted: bool = False) -> bool:
         """Whether it is time to read: `wanted`, or a file is another one; and all are as when this was last asked.
 
-        The answer is given once for each change, whatever comes of it.
+        The answer is given once for each change, whatever comes of it. Raises OSError, with the file's name, where one
+        cannot be looked at and no other has changed.
         """
-        now = {file: signature(file) for file in self._taken}
-        steady = all(self._seen.get(file, self._taken[file]) == one for file, one in now.items())
+        before = {file: self._seen.get(file, taken) for file, taken in list(self._taken.items())}
+        now, hanging = self._look(before)
         self._seen = now
-        if not steady or not (wanted or now != self._taken):
+        changed = any(self._taken.get(file) != one for file, one in now.items())
+        if hanging is not None and not changed:
+            raise hanging
+        if any(before[file] != one for file, one in now.items()) or not (wanted or changed):
             return False
-        self._taken = now
+        self._taken.update(now)
         return True
 
     def unchanged(self) -> bool:
-        """Whether what was read since was whole: no file is another one by now."""
-        return all(signature(file) == one for file, one in self._taken.items())
+        """Whether what was read since was whole: no file is another one by now, as far as it can be looked at."""
+        taken = dict(self._taken)
+        return self._look(taken)[0] == taken
+
+    def _look(self, before: Mapping[Path, Signature]) -> tuple[dict[Path, Signature], OSError | None]:
+        """The files as they are now. From the first on that does not answer they are as `before`, with the error."""
+        now = dict(before)
+        try:
+            return files.within(files.WAIT_S, lambda: {file: signature(file) for file in before}, self), None
+        except OSError:
+            pass
+        for file in before:
+            try:
+                now[file] = looked(file)
+            except OSError as error:
+                return now, OSError(error.errno, error.strerror, str(file))
+        return now, None
 
 
 class Documents:
@@ -164,6 +189,12 @@ class Documents:
             parts |= self._read.get(document.library.uri, ({}, None))[0]
         return parts
 
+    def files_of(self, documents: Iterable[Document]) -> set[Path]:
+        """The files that documents were made from."""
+        return {
+            _path_of(uri) for document in documents for uri in document.library.documents if uri.startswith("file:")
+        }
+
     def accepted(self, documents: Iterable[Document]) -> None:
         """Keep what these documents were made from: a catalogue with all of them is good."""
         for document in documents:
@@ -209,9 +240,9 @@ class Documents:
         return document
 
     def _file(self, uri: str, name: str) -> bytes:
-        path = Path(unquote(urlsplit(uri).path))
+        path = _path_of(uri)
         try:
-            self.files.watch(path, files.within(files.WAIT_S, lambda: signature(path)))
+            self.files.watch(path, looked(path))
         except OSError as error:
             raise _unreadable(name, f"it cannot be read ({error.strerror})") from error
         return _file(path, name)
@@ -251,7 +282,7 @@ class Documents:
         if spared and time.monotonic() < self._silent.get(origin, 0.0):
             raise Unavailable("it did not answer in time a moment ago", url)
         try:
-            return files.within(ANSWER_S, lambda: _get(url, known))
+            return files.within(ANSWER_S, lambda: _get(url, known), url)
         except Late:
             self._silent[origin] = time.monotonic() + SILENT_S
             raise
@@ -278,6 +309,11 @@ def signature(file: Path) -> Signature:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
+def looked(file: Path) -> Signature:
+    """A file's signature, if it comes in time. Raises OSError."""
+    return files.within(files.WAIT_S, lambda: signature(file), file)
+
+
 def uri_of(spec: str, folder: Path) -> str:
     """The URI of a document that a policy in `folder` names. Raises DocumentError."""
     if spec.startswith(("http://", "https://")):
@@ -286,6 +322,11 @@ def uri_of(spec: str, folder: Path) -> str:
         return (folder / Path(spec).expanduser()).absolute().as_uri()
     except (RuntimeError, ValueError) as error:  # a user that is not known, a character that no name may have
         raise _unreadable(spec, f"it is no name of a file ({error})") from error
+
+
+def _path_of(uri: str) -> Path:
+    """The file that a `file:` URI names."""
+    return Path(unquote(urlsplit(uri).path))
 
 
 def _digest(raw: bytes) -> bytes:

@@ -49,7 +49,7 @@ class LogFile:
     def __init__(self, path: Path) -> None:
         """Open it, making it on first use, within the time of every file. Raises OSError or ValueError."""
         self._path = path
-        self._handle = within(WAIT_S, self._open)
+        self._handle = within(WAIT_S, self._open, path)
         self._torn = False
 
     def _open(self) -> int:

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from keyswap import policy as policies
 from keyswap.build import Built, Resources, build
-from keyswap.files import WAIT_S, aside, within
+from keyswap.files import aside
 from keyswap.hosts import Hosts
 from keyswap.limits.fields import fields
 from keyswap.model import Damage, Headers, Level, Refuse, Upstream
-from keyswap.operations.fetching import Signature, signature
+from keyswap.operations.document import Document
+from keyswap.operations.fetching import Signature, looked
 from keyswap.operations.findings import DocumentError
 from keyswap.shell import audit, gathering
 from keyswap.shell.admin import AdminListener, Keeping, Settings
@@ -74,6 +75,11 @@ class Loaded:
     """Host and port of every upstream."""
     admin: Settings | None
     at: float
+
+    @property
+    def documents(self) -> list[Document]:
+        """The documents of its APIs."""
+        return [api.document for api in self.built.catalogue.apis] if self.built.catalogue is not None else []
 
     def limit_fields(self, levels: tuple[Level, ...]) -> Headers:
         """What callers are told of limits."""
@@ -137,9 +143,9 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _looked(file: Path) -> Signature:
-    """A file's signature, if it comes in time."""
+    """A file's signature; None also where it does not come in time."""
     try:
-        return within(WAIT_S, lambda: signature(file))
+        return looked(file)
     except OSError:
         return None
 
@@ -258,8 +264,7 @@ class Service:
 
     def _keep(self, raw: bytes, loaded: Loaded) -> None:
         if self._keeps:
-            operations = loaded.built.catalogue
-            parts = self.resources.documents.parts_of(api.document for api in (operations.apis if operations else ()))
+            parts = self.resources.documents.parts_of(loaded.documents)
             keep(self.resources.state, self.file, raw, parts)
 
     async def begin(self, listening: Callable[[], list[str]], answer: Answer | None) -> None:
@@ -348,11 +353,11 @@ class Service:
 
     async def _follow_certificate(self) -> None:
         if self._certificate is not None:
-            await aside(self._certificate.renew)
+            await aside(self._certificate.renew, self._certificate, RELOAD_S)
 
     async def _ask_urls(self) -> None:
         """Look whether documents that came from URLs say something else by now."""
-        if await aside(self.resources.documents.changed, RELOAD_S):
+        if await aside(self.resources.documents.changed, self.resources.documents, RELOAD_S):
             self._changed = True
 
     async def _follow(self) -> None:
@@ -361,9 +366,10 @@ class Service:
             self._changed, self._again_at = True, 0.0
         wanted = self._changed
         try:
-            due = await aside(lambda: self.files.due(wanted))
+            due = await aside(lambda: self.files.due(wanted), self._follow, RELOAD_S)
         except OSError as error:
-            await self._failed(Unread(f"{self.file}: whether it has changed cannot be seen ({error.strerror})"))
+            which = error.filename or self.file
+            await self._failed(Unread(f"{which}: whether it has changed cannot be seen ({error.strerror})"))
             return
         if due:
             self._changed = False
@@ -373,7 +379,7 @@ class Service:
         """Take the policy file's new content, or keep the old policy and say why."""
         before, attempt = self.loaded, _Attempt()
         try:
-            raw, after, whole = await aside(lambda: self._read_anew(before, attempt), RELOAD_S)
+            raw, after, whole = await aside(lambda: self._read_anew(before, attempt), self._read_anew, RELOAD_S)
         except Exception as error:  # noqa: BLE001 (whatever it is, the old policy stays, and says so)
             attempt.given_up = True
             await self._failed(error)
@@ -405,7 +411,7 @@ class Service:
         self.counts.reloads_refused += 1
         logger.error("the old policy stays in force: %s", self.reload_error)
         with suppress(OSError):
-            await aside(lambda: audit.policy(self.resources.state.path, self.file, self.reload_error))
+            await self._written_down()
 
     async def _take(self, before: Loaded, after: Loaded, raw: bytes) -> None:
         """Put a policy in force."""
@@ -420,10 +426,16 @@ class Service:
         if self._kept.retain != retain:
             self._kept.retain = retain
             self._keeping.nudge()
+        self.files.only({self.file, *self.resources.documents.files_of(after.documents)})
         logger.warning("policy %s is in force", self.file)
         with suppress(OSError):
-            await aside(lambda: self._keep(raw, after))
-            await aside(lambda: audit.policy(self.resources.state.path, self.file, None))
+            await aside(lambda: self._keep(raw, after), self._keep)
+            await self._written_down()
+
+    async def _written_down(self) -> None:
+        """Write down what came of a reload. Raises OSError."""
+        told = self.reload_error
+        await aside(lambda: audit.policy(self.resources.state.path, self.file, told), audit.policy)
 
     def record(self, line: Line) -> None:
         """Keep a decision, and count it: the only place where that is done.

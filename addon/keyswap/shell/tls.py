@@ -111,7 +111,7 @@ def _select(_connection: SSL.Connection, offered: list[bytes]) -> bytes:
 
 def _changed(file: Path) -> tuple[int, int] | None:
     try:
-        found = file.stat()
+        found = files.within(files.WAIT_S, file.stat, file)
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
