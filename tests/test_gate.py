@@ -1,9 +1,8 @@
 """The gate without mitmproxy: real steps on a state directory, driven without an event loop or a clock."""
 
 import json
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
@@ -14,18 +13,10 @@ from keyswap.keys.ledger import Ledger
 from keyswap.model import Admit, Code, Decision, Headers, Principal, Refuse, Request, Upstream
 from keyswap.policy import parse
 from keyswap.state import StateDirectory
+from straight import straight
 
 NOW = 1_800_000_000.0
 POLICY = b"version: 1\nissuer: https://gw.example\nupstream: http://127.0.0.1:9000\ntokens: {algorithm: EdDSA}\n"
-
-
-def run[T](coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never waits: on the warm path nothing awaits."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    raise AssertionError("it waited")
 
 
 @pytest.fixture
@@ -47,7 +38,7 @@ def ledger(resources: Resources) -> Iterator[Ledger]:
 
 
 def decide(built: Built, target: bytes = b"/pets", headers: Headers = (), now: float = NOW) -> Decision:
-    return run(built.gate.decide(Request("GET", target, headers, "10.0.0.1"), now))
+    return straight(built.gate.decide(Request("GET", target, headers, "10.0.0.1"), now))
 
 
 def bearer(value: str) -> Headers:
@@ -128,7 +119,7 @@ def test_an_explanation_names_each_step(built: Built, ledger: Ledger) -> None:
         (bearer("ksw_live_x"), ["pass", "pass", "refuse", *["skip"] * 5]),
     ):
         request = Request("GET", b"/pets", headers, "10.0.0.1")
-        decision, steps = run(explain(built.gate, request, NOW, clock))
+        decision, steps = straight(explain(built.gate, request, NOW, clock))
         assert [step.step for step in steps] == list(STEPS)
         assert [step.result for step in steps] == results
         assert code(decision) is code(decide(built, headers=headers))

@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 import pytest
 
-from counting.parts import straight
 from keyswap.build import Built, Resources, build
 from keyswap.keys.ledger import Ledger
 from keyswap.limits.local import LocalLimits
@@ -25,6 +24,7 @@ from keyswap.operations.template import form_of
 from keyswap.policy import load
 from keyswap.state import StateDirectory
 from naive import Key, Limit, Naive, Op
+from straight import straight
 
 CASES = int(os.environ.get("KEYSWAP_NAIVE", "50000"))
 SEED = int(os.environ.get("KEYSWAP_NAIVE_SEED", "1"))

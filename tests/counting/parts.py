@@ -6,9 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, LimitStore, Poured
 from keyswap.limits.local import LocalLimits
@@ -48,15 +46,6 @@ def named(limit: Limit, value: str | None = None) -> str:
 def asking(limit: Limit, cost: int = 1, subject: str | None = None, enforced: bool = True) -> Ask:
     """One limit of a request of a caller of its own."""
     return Ask(limit, named(limit) if subject is None else subject, cost, enforced)
-
-
-def straight[T](step: Coroutine[Any, Any, T]) -> T:
-    """Drive what never waits, outside of any loop, as the local stores never do."""
-    try:
-        step.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    raise AssertionError("it waited")
 
 
 class Clock:

@@ -14,13 +14,14 @@ import pytest
 
 from counting.contract import LimitStoreContract
 from counting.contract_clocked import ClockedStoreContract
-from counting.parts import NOW, Clock, Driver, asking, back, closed, opened, places, quota, rate, straight
+from counting.parts import NOW, Clock, Driver, asking, back, closed, opened, places, quota, rate
 from keyswap.limits.limit import LimitStore, Unavailable
 from keyswap.limits.local import LocalLimits
 from keyswap.limits.reading import NS
 from keyswap.limits.table import PAGE, SLOTS, Table
 from keyswap.model import Damage
 from keyswap.state import StateDirectory
+from straight import straight
 
 FILES = ["rates", "quotas", "inflight"]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from counting.parts import straight
 from keyswap.build import Built, Resources, build
 from keyswap.keys.ledger import Ledger
 from keyswap.limits.limit import Ask, Poured, Unavailable
@@ -19,6 +18,7 @@ from keyswap.limits.step import Limits, parts_of, place
 from keyswap.model import Admit, Code, Decision, Principal, Refuse, Request
 from keyswap.policy import parse
 from keyswap.state import StateDirectory
+from straight import straight
 
 NOW = time.time()
 HEAD = "version: 1\nissuer: https://gw.example\nupstream: http://127.0.0.1:9000\ntokens: {algorithm: EdDSA}\n"

@@ -70,6 +70,12 @@ def of_query(folder: Path, *parameters: str, head: str = "openapi: 3.1.0") -> Ap
     return Api(folder, f"{head}\npaths: {{/a: {{get: {{parameters: [{listed}]}}}}}}\n")
 
 
+def of_path(folder: Path, parameter: str) -> Api:
+    """An API whose one operation, `GET /a/{id}`, has a parameter, written as YAML in one line."""
+    one = f"{{name: id, in: path, required: true, {parameter}}}"
+    return Api(folder, f"openapi: 3.1.0\npaths: {{'/a/{{id}}': {{get: {{parameters: [{one}]}}}}}}")
+
+
 def multipart(*parts: tuple[str, bytes], boundary: str = "Xy") -> tuple[tuple[bytes, bytes], bytes]:
     """A body of several parts, and its Content-Type."""
     body = b"".join(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from keyswap.model import Request
-from operations.judged import FORM, JSON, Api, multipart, of_body, of_query
+from operations.judged import FORM, JSON, Api, multipart, of_body, of_path, of_query
 
 LENGTH_0 = (b"Content-Length", b"0")
 TEXT = (b"Content-Type", b"text/plain;charset=UTF-8")
@@ -172,8 +172,7 @@ def test_separators_of_a_path_stand_as_they_are(
     tmp_path: Path, style: str, explode: bool, schema: str, good: list[str], bad: list[str]
 ) -> None:
     """In every style of a path, of arrays and of objects."""
-    parameter = f"{{name: id, in: path, required: true, style: {style}, explode: {str(explode).lower()}, {schema}}}"
-    api = Api(tmp_path, f"openapi: 3.1.0\npaths: {{'/a/{{id}}': {{get: {{parameters: [{parameter}]}}}}}}")
+    api = of_path(tmp_path, f"style: {style}, explode: {str(explode).lower()}, {schema}")
     assert [path for path in good if api.messages("GET", f"/a/{path}")] == []
     assert [path for path in bad if not api.messages("GET", f"/a/{path}")] == []
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyswap.operations.template import Template
-from operations.judged import FORM, JSON, Api, multipart, of_body, of_query
+from operations.judged import FORM, JSON, Api, multipart, of_body, of_path, of_query
 
 ITEMS = "schema: {type: array, items: {type: integer}}"
 OBJECT = "schema: {type: object, properties: {a: {type: integer}, b: {type: array, items: {type: integer}}}}"
@@ -61,8 +61,7 @@ def test_an_exploded_object_beside_others(tmp_path: Path) -> None:
 )
 def test_styles_of_a_path(tmp_path: Path, style: str, explode: bool, good: list[str], bad: list[str]) -> None:
     """The styles of RFC 6570 are read as they are written."""
-    parameter = f"{{name: id, in: path, required: true, style: {style}, explode: {str(explode).lower()}, {ITEMS}}}"
-    api = Api(tmp_path, f"openapi: 3.1.0\npaths: {{'/a/{{id}}': {{get: {{parameters: [{parameter}]}}}}}}")
+    api = of_path(tmp_path, f"style: {style}, explode: {str(explode).lower()}, {ITEMS}")
     assert [path for path in good if api.judge("GET", f"/a/{path}")] == []
     assert [path for path in bad if not api.judge("GET", f"/a/{path}")] == []
 

@@ -73,44 +73,36 @@ def test_a_last_word_needs_no_event_loop() -> None:
     asyncio.run(run())
 
 
+async def _ends(said: bytes, closes: bool) -> None:
+    """A channel over which this comes, and then its end if it `closes`, ends, and so does what waits for an answer."""
+    ours, theirs = socket.socketpair()
+
+    def say() -> None:
+        theirs.sendall(said)
+        if closes:
+            theirs.close()
+
+    channel = Channel(ours)
+    await channel.open()
+    waits = asyncio.create_task(channel.ask({"command": "status"}))
+    await asyncio.sleep(0)
+    assert (await asyncio.gather(asyncio.to_thread(say), channel.heard()))[1] is None
+    with pytest.raises(ConnectionError):
+        await waits
+    channel.close()
+    theirs.close()
+
+
 @pytest.mark.parametrize("last", [b"", b'{"answers": 0, "said": {"ru', b'{"event": "ready"}'])
 def test_an_end_within_a_line_is_an_end(last: bytes) -> None:
     """Who is killed while it speaks has ended: what it was about to say is not taken, and who waits for it is told."""
-
-    async def main() -> None:
-        ours, theirs = socket.socketpair()
-        channel = Channel(ours)
-        await channel.open()
-        waits = asyncio.create_task(channel.ask({"command": "status"}))
-        await asyncio.sleep(0)
-        theirs.sendall(last)
-        theirs.close()
-        assert await channel.heard() is None
-        with pytest.raises(ConnectionError):
-            await waits
-        channel.close()
-
-    asyncio.run(main())
+    asyncio.run(_ends(last, closes=True))
 
 
 @pytest.mark.parametrize("line", [b"no JSON", b"5", b"[" * 100_000, b'{"answers": []}', b'{"answers": 0}', b"\xff"])
 def test_a_line_that_is_no_message_is_the_end(line: bytes) -> None:
     """It ends the channel and raises nothing: what stands behind it is not taken, and who waits for an answer is told."""
-
-    async def main() -> None:
-        ours, theirs = socket.socketpair()
-        channel = Channel(ours)
-        await channel.open()
-        waits = asyncio.create_task(channel.ask({"command": "status"}))
-        await asyncio.sleep(0)
-        sending = asyncio.to_thread(theirs.sendall, line + b'\n{"event": "ready"}\n')
-        assert (await asyncio.gather(sending, channel.heard()))[1] is None
-        with pytest.raises(ConnectionError):
-            await waits
-        channel.close()
-        theirs.close()
-
-    asyncio.run(main())
+    asyncio.run(_ends(line + b'\n{"event": "ready"}\n', closes=False))
 
 
 def test_an_answer_that_is_too_long_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
