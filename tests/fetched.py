@@ -1,4 +1,4 @@
-"""What tests fetch from package registries: kept outside the repository, and fetched again when it is a day old."""
+"""What tests fetch from package registries, or build: kept outside the repository, until it is a day or its source old."""
 
 import fcntl
 import os
@@ -6,21 +6,32 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 FRESH_S = 86_400.0
 
 
-def fetched(name: str, fetch: Callable[[Path], object]) -> Path:
-    """A folder that `fetch` has filled; `$KEYSWAP_TEST_CACHE` says where such folders are. Raises what `fetch` does."""
+def fetched(name: str, fetch: Callable[[Path], object], source: bytes | None = None) -> Path:
+    """A folder that `fetch` has filled, again when that is a day ago; where it is made of a `source`, when that is another.
+
+    `$KEYSWAP_TEST_CACHE` says where such folders are. Raises what `fetch` does.
+    """
+    made_of = "" if source is None else sha256(source).hexdigest()
+
+    def is_fresh() -> bool:
+        if not stamp.exists() or stamp.read_text() != made_of:
+            return False
+        return source is not None or time.time() - stamp.stat().st_mtime <= FRESH_S
+
     base = Path(os.environ.get("KEYSWAP_TEST_CACHE") or Path(tempfile.gettempdir()) / f"keyswap-tests-{os.getuid()}")
     folder, stamp = base / name, base / f"{name}.fetched"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(base / f"{name}.lock", "w") as lock:  # test runs beside each other fetch once
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.exists() or time.time() - stamp.stat().st_mtime > FRESH_S:
+        if not is_fresh():
             fetch(folder)
-            stamp.touch()
+            stamp.write_text(made_of)
     return folder
 
 

@@ -46,8 +46,12 @@ def _express() -> Application:
 
 def _go() -> Application:
     source = APPLICATIONS / "server.go"
-    folder = fetched("go-differential", lambda folder: run("go", "build", "-o", folder / "server", source, folder=folder,
-                     GOCACHE=str(folder / "cache"), GO111MODULE="off"))  # fmt: skip
+
+    def build(folder: Path) -> None:
+        words = ("go", "build", "-o", folder / "server", source)
+        run(*words, folder=folder, GOCACHE=str(folder / "cache"), GO111MODULE="off")
+
+    folder = fetched("go-differential", build, source.read_bytes())
     return Application(lambda port: [folder / "server", str(port)])
 
 
@@ -85,9 +89,10 @@ PROGRAMS = {"express": "npm", "go": "go", "php": "php"}
 """What has to be there for it."""
 
 
-def available(name: str) -> bool:
-    """Whether the machine has what the application runs on."""
-    return name not in PROGRAMS or shutil.which(PROGRAMS[name]) is not None
+def lacks(name: str) -> str | None:
+    """The program that the application runs on and the machine does not have; None: there is none."""
+    program = PROGRAMS.get(name)
+    return program if program is not None and shutil.which(program) is None else None
 
 
 @contextmanager

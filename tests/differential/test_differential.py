@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from differential.backends import KNOWN, available, running, written
+from differential.backends import KNOWN, PROGRAMS, lacks, running, written
 from differential.document import broken
 from differential.spellings import Sent, generated, has_escaped_literal, has_odd_numeral, lawful
-from harness import PATIENCE_S, Gateway, Home
+from harness import PATIENCE_S, ROOT, Gateway, Home
 
 NUMBER = int(os.environ.get("KEYSWAP_DIFFERENTIAL") or 200)
 """Requests in all, shared by the applications."""
@@ -123,8 +123,8 @@ def kept(sent: Sent, fault: str) -> bool:
 @pytest.fixture(params=list(KNOWN))
 def found(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
     """Asks an application all its requests; the differences."""
-    if not available(request.param):
-        pytest.skip(f"{request.param} cannot be had on this machine")
+    if program := lacks(request.param):
+        pytest.skip(f"{program} is not installed: scripts/test installs it where it can")
     application = KNOWN[request.param]()
     seed = list(KNOWN).index(request.param)
     with running(application, tmp_path / "application.log") as backend:
@@ -150,6 +150,12 @@ def found(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
 
         yield ask
         gateway.stop()
+
+
+def test_what_applications_run_on_is_installed_or_missed() -> None:
+    """Each program that an application runs on is one that scripts/test installs, or says to be missing."""
+    text = (ROOT / "scripts" / "test").read_text()
+    assert [program for program in PROGRAMS.values() if f"command -v {program} >" not in text] == []
 
 
 @pytest.mark.slow

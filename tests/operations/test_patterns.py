@@ -1,6 +1,7 @@
 """The patterns of schemas beside Node's: over many patterns and texts both find the same."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -71,6 +72,7 @@ def ours(pattern: str) -> str | None:
     return "".join("1" if judge(text) else "0" for text in TEXTS)
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed: scripts/test installs it where it can")
 def test_as_node_has_them() -> None:
     """What is a pattern, and which texts have it: 160 patterns, 90 texts."""
     different = []
