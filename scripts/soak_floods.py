@@ -1,7 +1,7 @@
 """Floods: how long a health request waits while one runs, and by how much the gateway grows.
 
-One worker, one flood at a time, each in a process of its own. A request for the gateway's health goes out over a new
-connection or a kept one every few milliseconds; the worst wait of them all is the row's.
+One worker, one flood at a time, each in a process of its own. A request for the gateway's health goes out every few
+milliseconds over a connection that stood before; the worst wait of them all is the row's.
 """
 
 import json
@@ -60,6 +60,12 @@ def _wait() -> None:
     """Nothing happens beside the flood."""
 
 
+def _begin_peak(gateway: Gateway) -> float:
+    """Let the peak of the worker's memory begin anew: MiB that it has now."""
+    Path(f"/proc/{gateway.workers[0]}/clear_refs").write_text("5")
+    return gateway.memory() / MIB
+
+
 @dataclass
 class Row:
     """One flood."""
@@ -101,7 +107,7 @@ class Row:
 
 
 class Prober:
-    """Asks for the health over one kept connection."""
+    """Asks for the health over one kept connection, which stands before the flood begins."""
 
     def __init__(self, port: int, certificate: Path | None, worker: int) -> None:
         self.port, self.certificate, self._worker = port, certificate, Path(f"/proc/{worker}/schedstat")
@@ -111,6 +117,8 @@ class Prober:
         self.wrong = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
+        self._connection = self._open()
+        self._ask()
 
     def __enter__(self) -> "Prober":
         self._thread.start()
@@ -119,6 +127,7 @@ class Prober:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self._connection.close()
 
     def _open(self) -> socket.socket:
         made = socket.create_connection(("127.0.0.1", self.port), timeout=30)
@@ -130,21 +139,23 @@ class Prober:
     def _worked_s(self) -> float:
         return int(self._worker.read_text().split()[0]) / 1e9
 
+    def _ask(self) -> None:
+        self._connection.sendall(head("GET", HEALTH, None))
+        said = b""
+        while not said.endswith(b"}"):
+            more = self._connection.recv(65536)
+            assert more, "the connection for health was closed"
+            said += more
+        assert said.startswith(b"HTTP/1.1 200"), said[:100]
+
     def _run(self) -> None:
         try:
-            with self._open() as connection:
-                while not self._stop.is_set():
-                    began, worked = time.perf_counter(), self._worked_s()
-                    connection.sendall(head("GET", HEALTH, None))
-                    said = b""
-                    while not said.endswith(b"}"):
-                        more = connection.recv(65536)
-                        assert more, "the connection for health was closed"
-                        said += more
-                    assert said.startswith(b"HTTP/1.1 200"), said[:100]
-                    self.waits_s.append(time.perf_counter() - began)
-                    self.busy_s = max(self.busy_s, self._worked_s() - worked)
-                    self._stop.wait(PACE_S)
+            while not self._stop.is_set():
+                began, worked = time.perf_counter(), self._worked_s()
+                self._ask()
+                self.waits_s.append(time.perf_counter() - began)
+                self.busy_s = max(self.busy_s, self._worked_s() - worked)
+                self._stop.wait(PACE_S)
         except (OSError, AssertionError) as error:
             self.wrong = f"{type(error).__name__}: {error}"
 
@@ -165,8 +176,6 @@ class Floods:
         self.key = self.home.key()[1]
         self.certificate = self_signed(folder, "gateway")
         self.rows: dict[str, tuple[str, Callable[[], None], float]] = {name: (name, _wait, 0.0) for name in FLOODS}
-        self.rows["slow-readers"] = ("slow-readers", _wait, seconds / 2)
-        self.rows["idle"] = ("idle", _wait, seconds)
         self.rows["streams"] = ("streams", self._change_keys, seconds)
         self.rows["reload"] = ("idle", self._change_policy, seconds)
 
@@ -201,11 +210,13 @@ class Floods:
         name, beside, ready_s = self.rows[what]
         row = Row(what, FLOODS[name].__doc__ or "")
         with self.gateway(name in TLS) as gateway:
-            before = gateway.memory() / MIB
-            Path(f"/proc/{gateway.workers[0]}/clear_refs").write_text("5")  # the peak begins anew
+            prober = Prober(gateway.port, self.certificate if name in TLS else None, gateway.workers[0])
+            before = _begin_peak(gateway)
             flood = self._flood(name, gateway, self.seconds + ready_s)
-            time.sleep(ready_s)
-            with Prober(gateway.port, self.certificate if name in TLS else None, gateway.workers[0]) as prober:
+            if beside is not _wait:  # what grows is asked of what happens then, beside connections that stand
+                time.sleep(ready_s)
+                before = _begin_peak(gateway)
+            with prober:
                 beside()
                 said, _ = flood.communicate(timeout=self.seconds + ready_s + 120)
             row.grew_mib = gateway.memory("VmHWM") / MIB - before

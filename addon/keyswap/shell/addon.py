@@ -23,7 +23,7 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.master import Master
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
-from mitmproxy.tls import TlsData
+from mitmproxy.tls import ClientHelloData, TlsData
 
 from keyswap.build import Built
 from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
@@ -621,6 +621,10 @@ class KeyswapAddon:
         except Exception as error:  # noqa: BLE001 (as above: a connection that cannot be judged is closed)
             report(error)
             data.layer = inside.Hangup(data.context)
+
+    def tls_clienthello(self, data: ClientHelloData) -> None:
+        """Let go of it, as soon as all have seen it."""
+        asyncio.get_running_loop().call_soon(inside.let_go_of_hello, data.client_hello)
 
     def tls_start_client(self, data: TlsData) -> None:
         """Show our certificate, not one that mitmproxy's own authority signs."""

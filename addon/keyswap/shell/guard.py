@@ -7,6 +7,7 @@ timer for a request or a read.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import time
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 SWEEP_S, STOPPING_S = 0.25, 1.0
 SLICE_S = 0.002
 """How long a sweep goes on before others have their turn."""
+FEW, SOME_GONE, MANY_GONE = 300, 2_000, 100_000
+"""Connections that are few enough for the collector to look through, and how many have ended when it does so: while no
+request is open, and in any case."""
 HASTE_S = 0.05
 """How often all is looked at while much waits that nobody reads."""
 DRAIN_S = 0.05
@@ -51,6 +55,8 @@ class Guard:
     _owing: set[Watchpoint] = field(default_factory=set)
     _ended: bool = False
     _unread: int = 0
+    _gone: int = 0
+    """Connections that have ended since the collector has looked through everything."""
     _holdings: Holdings = field(init=False)
     _shared: Shared = field(init=False)
 
@@ -112,6 +118,7 @@ class Guard:
         """A connection is closed."""
         watched.forget_requests()
         if self.watched.pop(watched.client.id, None) is not None:
+            self._gone += 1
             self._holdings.forget(watched)
             self._count_down(watched.address)
 
@@ -156,6 +163,14 @@ class Guard:
                 self.rules.report(error)
                 watched.abort()
         self._relieve(now)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Let the collector look for what nobody undid, while none waits: it takes 20 ms, and 80 µs a connection."""
+        eager = len(self.watched) < FEW and not any(watched.open for watched in self.watched.values())
+        if self._gone > (SOME_GONE if eager else MANY_GONE):
+            self._gone = 0
+            gc.collect()
 
     def _relieve(self, now: float) -> None:
         """End connections whose callers do not read, the worst first, until less waits for all of them together.

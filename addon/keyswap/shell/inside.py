@@ -15,6 +15,7 @@ import struct
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 from mitmproxy.connection import Client, Connection, ConnectionState
@@ -24,9 +25,11 @@ from mitmproxy.proxy import server
 from mitmproxy.proxy.commands import CloseConnection, OpenConnection
 from mitmproxy.proxy.events import Event, OpenConnectionCompleted
 from mitmproxy.proxy.layer import CommandGenerator, Layer
+from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.tls import TLSLayer
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server_hooks import ServerConnectErrorHook, ServerConnectionHookData
+from mitmproxy.tls import ClientHello
 from OpenSSL import SSL
 
 DEAD = "reverse:http://127.0.0.1:9"
@@ -210,6 +213,40 @@ def put_back(reader: Any, data: bytes) -> None:
     reader._buffer[:0] = data
 
 
+def take_apart(handler: Any) -> None:
+    """Undo the circles in which the layers of a connection stand that is over: only the collector would find them."""
+    found: dict[int, Any] = {}
+    left: list[Any] = list(handler.layer.context.layers)
+    while left:
+        layer = left.pop()
+        if id(layer) not in found:
+            found[id(layer)] = layer
+            left += layer.context.layers
+            if isinstance(layer, HttpLayer):
+                left += [*layer.connections.values(), *layer.streams.values()]
+    for layer in found.values():
+        layer.context.layers, context = [], layer.context
+        for circle in filter(None, (getattr(layer, "h2_conn", None), layer)):
+            vars(circle).clear()
+        layer.context = context  # who has waited for something here finds that nothing is left
+        if isinstance(layer, HttpLayer):
+            layer.streams, layer.connections, layer.command_sources = {}, {}, {}
+    vars(handler.timeout_watchdog).clear()
+    handler.layer = _Over
+
+
+def let_go_of_hello(hello: ClientHello) -> None:
+    """The same of the parts of a ClientHello that has been read."""
+    left: list[Any] = [hello._client_hello]
+    while left:
+        part = left.pop()
+        if isinstance(part, list):
+            left += part
+        elif hasattr(part, "_parent"):
+            left += vars(part).values()
+            vars(part).clear()
+
+
 def let_go_of_tls(handler: Any) -> None:
     """Free what OpenSSL keeps for a caller's connection that is closed: up to 100 KiB, which Python does not see.
 
@@ -218,6 +255,23 @@ def let_go_of_tls(handler: Any) -> None:
     for layer in handler.layer.context.layers:
         if isinstance(layer, TLSLayer) and layer.conn is handler.client and layer.tls is not None:
             layer.tls = cast("Any", _EndedTls())
+
+
+class _Over:
+    """Stands in for the layers of a connection that is over: who comes too late finds nothing."""
+
+    context = SimpleNamespace(layers=())
+
+    @staticmethod
+    def handle_event(_event: Event) -> tuple[()]:
+        return ()
+
+
+def give_back(writer: Any) -> None:
+    """Let a writer be asyncio's alone again: what stood in for its methods refers to it."""
+    if writer is not None:
+        for name in ("close", "write"):
+            vars(writer).pop(name, None)
 
 
 class _EndedTls:

@@ -56,6 +56,16 @@ def _loose(server: Any) -> int:
     return len(buffer._data) + blocks + len(getattr(server, "keyswap_rest", b""))
 
 
+def mark_let_go(flow: HTTPFlow) -> None:
+    """Note that this request is to end, because too much is held."""
+    vars(flow)["keyswap_let_go"] = True
+
+
+def is_let_go(flow: HTTPFlow) -> bool:
+    """Whether it was noted."""
+    return "keyswap_let_go" in vars(flow)
+
+
 def let_go_of_begun(layer: http.HttpLayer) -> None:
     """Forget what has come of a request's head, and behind it: its connection is to end, and nobody reads it."""
     server: Any = layer.connections.get(layer.context.client)

@@ -44,6 +44,11 @@ def watch(client: Client, by: Watch) -> None:
     vars(client)["keyswap_watch"] = by
 
 
+def unwatch(client: Client) -> None:
+    """Nobody asks any more."""
+    vars(client).pop("keyswap_watch", None)
+
+
 @dataclass
 class Interject(Command):
     """Nothing is done for this command: it marks where its completion goes."""

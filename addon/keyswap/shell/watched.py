@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, NamedTuple, Protocol
-from weakref import WeakSet
 
 from mitmproxy.connection import Client, Server
 from mitmproxy.http import HTTPFlow
@@ -19,7 +18,16 @@ from mitmproxy.http import HTTPFlow
 from keyswap.limits.step import place
 from keyswap.model import UNCOUNTED, Code, Counted, Refuse, nothing
 from keyswap.refusals import Answer
-from keyswap.shell import causes, inside, inside_flow, inside_held, inside_http, inside_http2, inside_upstream
+from keyswap.shell import (
+    causes,
+    inside,
+    inside_flow,
+    inside_held,
+    inside_http,
+    inside_http2,
+    inside_upstream,
+    inside_watch,
+)
 from keyswap.shell.bounds import Bounds, Rules, Ticket, refusal
 from keyswap.shell.holding import Holdings, Piece
 from keyswap.shell.metering import BODY_GRACE_S, Meters
@@ -113,16 +121,16 @@ class Watched:
         self._credit_s = BODY_GRACE_S
         self._meters = Meters()
         self._took = self.last
-        self._shedding = WeakSet[HTTPFlow]()
         self.excess = 0
         """Bytes that wait for this caller, beyond what may wait for any, as of the last sweep."""
         self._strikes, self._struck = STRIKES, self.last
         self._reading = self._hung_up = self._closed = False
+        self._is_finished = self._layers_over = self._is_apart = False
         self._ending: float | None = None
         self._cuts = False
         self.owing: set[Watchpoint] = set()
         """Connections upstream whose backends owe answers to nobody; the guard's."""
-        self._changed = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
         self._rests_until, self._bounds = 0.0, self._rules.bounds()
 
     # ---- What mitmproxy asks of a stream reader
@@ -193,13 +201,17 @@ class Watched:
 
     async def change(self) -> None:
         """Wait until something has moved, or the next sweep."""
-        self._changed.clear()
-        await self._changed.wait()
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
 
     def stir(self) -> None:
         """Let those look again who wait for a change; whatever moves, the next sweep is to see it."""
         self._rests_until = 0.0
-        self._changed.set()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
     @property
     def layer(self) -> Any:
@@ -325,7 +337,27 @@ class Watched:
         self._close()
         self._forget(self)
         self.stir()
-        asyncio.get_running_loop().call_soon(inside.let_go_of_tls, self.handler)  # its layers may be at work
+        self._is_finished = True
+        asyncio.get_running_loop().call_soon(self.part)
+
+    def layers_are_over(self) -> None:
+        """No event reaches this connection's layers any more."""
+        self._layers_over = True
+        asyncio.get_running_loop().call_soon(self.part)
+
+    def part(self) -> None:
+        """Let go of what is over: of TLS when the socket is, of all when its layers are too, and nothing is owed."""
+        if not self._is_finished or self._is_apart:
+            return
+        if not self._layers_over or any(upstream.owes for upstream in self.upstreams.values()):
+            inside.let_go_of_tls(self.handler)
+            return
+        inside.take_apart(self.handler)
+        inside_watch.unwatch(self.client)
+        for writer in (self.writer, *(upstream.writer for upstream in self.upstreams.values())):
+            inside.give_back(writer)
+        self._layer, self._is_apart = None, True
+        self.upstreams.clear()
 
     def abort(self) -> None:
         """Drop the connection, those upstream, and what was to be written over them."""
@@ -443,7 +475,7 @@ class Watched:
             end = partial(self._shed, None)
             return Piece(size, self.client.timestamp_start, self.address, None, 0, end, begun=False)
         ticket, since = self.open.get(id(flow)), flow.request.timestamp_start
-        if flow in self._shedding or (ticket is not None and ticket.ended_by is not None):
+        if inside_held.is_let_go(flow) or (ticket is not None and ticket.ended_by is not None):
             return None
         if ticket is None:
             if flow.websocket is not None:  # it has ended: nothing can be said in it
@@ -465,7 +497,7 @@ class Watched:
                 self._give_up(_TOO_MUCH, answers=True)
             inside_held.let_go_of_begun(self.layer)
             return
-        self._shedding.add(flow)
+        inside_held.mark_let_go(flow)
         ticket = self.open.get(id(flow))
         if ticket is not None:
             self.end(ticket, _TOO_MUCH)
@@ -675,6 +707,11 @@ class Watchpoint:
         return self.writer is not None and (not self.server.tls or self.server.timestamp_tls_setup is not None)
 
     @property
+    def owes(self) -> bool:
+        """Whether its backend's answer is waited for, for nobody."""
+        return self._waits and self in self.watched.owing
+
+    @property
     def stands_still(self) -> bool:
         """Whether nothing of it is due: it stands, and is not to end."""
         return self.stands and self._ended is None
@@ -798,6 +835,7 @@ class Watchpoint:
         """Nothing is owed any more."""
         self._held.give_back()
         self.watched.owing.discard(self)
+        asyncio.get_running_loop().call_soon(self.watched.part)
         self._close()
         if self.writer.transport.get_write_buffer_size():
             self.writer.transport.abort()
