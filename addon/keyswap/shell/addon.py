@@ -34,7 +34,6 @@ from keyswap.shell import (
     inside,
     inside_flow,
     inside_http,
-    inside_upstream,
     options,
     own,
     webhooks,
@@ -237,10 +236,8 @@ class KeyswapAddon:
             refused = _MISDIRECTED
         if data.authority:  # HTTP/2 names the host there alone
             presented = (*presented, (b":authority", data.authority))
-            if method == "OPTIONS" and not inside_upstream.ended_with_head(
-                flow.request
-            ):  # as it would be framed: a preflight has none
-                presented = (*presented, (b"transfer-encoding", b"chunked"))
+        if writing.is_chunked_behind(flow.request):  # judged with the framing that it will have
+            presented, kept = (*presented, writing.CHUNKED), (*kept, writing.CHUNKED)
         site = scheme.encode() + b"://" + host
         kept = (*kept, (b"X-Request-Id", request_id.encode()))
         request = Request(method, target, presented, washed.client, kept, site)

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable
 
-from mitmproxy.http import Headers, HTTPFlow, Response
+from mitmproxy.http import Headers, HTTPFlow, Request, Response
 
 from keyswap.gate import describe
 from keyswap.headers import canonical
@@ -41,13 +41,12 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
     if decision.token is not None:
         fields.insert(1, (b"Authorization", b"Bearer " + decision.token.encode()))
     declared = declared_length(request.headers) if washed.framed else 0
-    if request.is_http2 and "content-length" not in request.headers:
-        if not inside_upstream.ended_with_head(request):
-            # Without it the body would follow an HTTP/1 head that has no framing, and be read as the next request.
-            fields.append((b"Transfer-Encoding", b"chunked"))
-            declared = None
-        elif request.data.method in _WITH_CONTENT:
-            fields.append((b"Content-Length", b"0"))
+    if is_chunked_behind(request):
+        # Without it the body would follow an HTTP/1 head that has no framing, and be read as the next request.
+        fields.append(CHUNKED)
+        declared = None
+    elif request.is_http2 and "content-length" not in request.headers and request.data.method in _WITH_CONTENT:
+        fields.append((b"Content-Length", b"0"))
     request.data.headers.fields = tuple(fields)  # a new Headers would look at every field again
     request.stream = declared is None or declared > whole_up_to
     inside_upstream.reserve(request, _whom(decision.principal, washed))
@@ -57,6 +56,15 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
     request.data.scheme = upstream.scheme.encode()
     request.data.port = upstream.port
     request.data.host = upstream.host
+
+
+CHUNKED = (b"Transfer-Encoding", b"chunked")
+
+
+def is_chunked_behind(request: Request) -> bool:
+    """Whether a body comes by HTTP/2 whose length is not declared: HTTP/1 behind has it in chunks."""
+    undeclared = request.is_http2 and "content-length" not in request.headers
+    return undeclared and not inside_upstream.ended_with_head(request)
 
 
 def scheme_of(flow: HTTPFlow, washed: Washed) -> str:
