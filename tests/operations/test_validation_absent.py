@@ -82,20 +82,42 @@ def test_a_form_is_no_json_whatever_it_says(tmp_path: Path) -> None:
     assert form.messages("POST", "/a", FORM, body=b"a=1&_charset_=utf-16")
 
 
-@pytest.mark.parametrize("body", [b"1e400", b"-1e400", b"1E+0400", b'{"a":[1.7976931348623159e308]}', b"1" * 310 + b".0", b"9" * 310 + b"e0"])  # fmt: skip
+LARGEST, BEYOND = str(2**1024 - 2**970 - 1).encode(), str(2**1024 - 2**970).encode()
+"""The last integer that doubles round to a number, and the first that they make infinite."""
+
+
+@pytest.mark.parametrize("body", [b"1e400", b"-1e400", b"1E+0400", b'{"a":[1.7976931348623159e308]}', b"1" * 310 + b".0", b"9" * 310 + b"e0", b"1" * 400, b"-" + b"9" * 309, BEYOND, b'{"a":[1,' + BEYOND + b"]}"])  # fmt: skip
 def test_a_number_beyond_doubles_is_refused(tmp_path: Path, body: bytes) -> None:
-    """One program makes it infinite, another refuses it; large integers and those in texts are nobody's business."""
+    """One program makes it infinite, another refuses it, a third reads an integer exactly (RFC 8259 §6)."""
     api = of_body(tmp_path, "{}")
     assert api.messages("POST", "/a", JSON, body=body) == ["the number is larger than any that programs agree about"]  # fmt: skip
     for good in (
         b"1e308",
         b"1e-999",
         b"0.0e99",
-        b"1" * 400,
+        b"1" * 309,
+        LARGEST,
+        b"-" + LARGEST,
+        b"[" + LARGEST + b".0]",
         b'"1e400"',
         b'{"e000": 5, "1e400": "' + b"7" * 300 + b'"}',
     ):
         assert api.messages("POST", "/a", JSON, body=good) == [], good
+
+
+@pytest.mark.parametrize(
+    ("body", "at"),
+    [
+        (b"1e400", ""),
+        (b"[[],[1,2],3,[4,1e400]]", "/3/1"),
+        (b'{"a": {"b": [0, {}, {"c/d": %s}]}, "e": [5]}' % BEYOND, "/a/b/2/c~1d"),
+        (b'[{"a": [1]}, {"b": {"c": 1}}, {"d": {"e": -1e400, "f": 1}}]', "/2/d/e"),
+    ],
+)
+def test_a_number_beyond_doubles_is_found(tmp_path: Path, body: bytes, at: str) -> None:
+    """Whoever sent it is told where it stands."""
+    api = of_body(tmp_path, "{}")
+    assert api.faults("POST", "/a", JSON, body=body) == [("body", at)]
 
 
 # ---- Values

@@ -5,7 +5,6 @@ UTF-8, numbers that are no JSON or beyond a double's range, `;` between fields. 
 """
 
 import gc
-import math
 import re
 import zlib
 from collections.abc import Callable, Iterable
@@ -34,6 +33,9 @@ _PARAMETER = re.compile(
 )
 _TO_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
 _STEPS = {ord("["): 1, ord("]"): -1}
+_NUMBERS = (int, float)
+BEYOND = 2**1024 - 2**970
+"""The first integer that is infinite as a double (RFC 8259 §6): what is less is rounded to the largest of these."""
 _QUICK = 8
 """Levels of nesting that nearly all bodies have at most."""
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -155,20 +157,40 @@ def _why(error: str) -> str:
 
 
 def _may_overflow(body: bytes) -> bool:
-    """Whether a number may be larger than a double: it has an exponent of three digits, or very many digits."""
+    """Whether a number may be infinite as a double: it has an exponent of three digits, or very many digits."""
     digits = body.translate(_TO_ZEROS, b"+")
     return b"e000" in digits or b"0" * 200 in digits
 
 
 def _bound_numbers(value: Any) -> None:
-    waiting: list[tuple[Any, tuple[object, ...]]] = [(value, ())]
-    while waiting:
-        one, path = waiting.pop()
-        if isinstance(one, dict | list):
-            members = one.items() if isinstance(one, dict) else enumerate(one)
-            waiting += [(inner, (*path, key)) for key, inner in members if isinstance(inner, float | dict | list)]
-        elif isinstance(one, float) and math.isinf(one):
-            raise Unreadable("the number is larger than any that programs agree about", pointer(*path))
+    """Refuse a number that is infinite as a double. All values of a depth are looked at together, which is quick."""
+    levels = [[value]]
+    while level := levels[-1]:
+        numbers = [one for one in level if type(one) is int or type(one) is float]
+        if numbers and not -BEYOND < min(numbers) <= max(numbers) < BEYOND:
+            wrong = next(at for at, one in enumerate(level) if type(one) in _NUMBERS and not -BEYOND < one < BEYOND)
+            raise Unreadable("the number is larger than any that programs agree about", _place(levels, wrong))
+        inner: list[Any] = []
+        for one in level:
+            if type(one) is list:
+                inner += one
+            elif type(one) is dict:
+                inner += one.values()
+        levels.append(inner)
+
+
+def _place(levels: list[list[Any]], at: int) -> str:
+    """The pointer of a value, by its place among those of the last level."""
+    path: list[object] = []
+    for level in reversed(levels[:-1]):
+        for number, one in enumerate(level):
+            size = len(one) if type(one) is list or type(one) is dict else 0
+            if at < size:
+                path.append(at if type(one) is list else list(one)[at])
+                at = number
+                break
+            at -= size
+    return pointer(*reversed(path))
 
 
 def _bound_nesting(body: bytes) -> None:

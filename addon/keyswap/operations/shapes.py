@@ -1,8 +1,8 @@
 """What texts may be read as: parameters and the fields of forms have no types but those of their schemas.
 
-Law: a text becomes a number only by JSON's grammar (RFC 8259 §6), and only where its schema knows numbers; where a
-schema allows several readings, the first one that it holds of is taken. What cannot be read stays a text, which the
-schema then refuses.
+Law: a text becomes a number only by JSON's grammar (RFC 8259 §6), if it is none beyond a double's range, and only
+where its schema knows numbers; where a schema allows several readings, the first one that it holds of is taken. What
+cannot be read stays a text, which the schema then refuses.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 
 from openapi_core.util import BOOLEAN_FALSE_VALUES, BOOLEAN_TRUE_VALUES
 
-from keyswap.operations.bodies import Unreadable, read_json
+from keyswap.operations.bodies import BEYOND, Unreadable, read_json
 from keyswap.operations.names import fold
 from keyswap.operations.nodes import Node
 from keyswap.operations.patterns import compiled, found
@@ -240,10 +240,13 @@ def _readings(text: str, kinds: frozenset[str], structured: bool) -> Iterator[An
 
 def _typed(text: str, kinds: frozenset[str], structured: bool) -> Iterator[Any]:
     if not kinds or "number" in kinds or "integer" in kinds:
+        number: float | None = None
         if _WHOLE.fullmatch(text):
-            yield int(text)
+            number = int(text)
         elif (not kinds or "number" in kinds) and _NUMBER.fullmatch(text):
-            yield float(text)
+            number = float(text)
+        if number is not None and -BEYOND < number < BEYOND:
+            yield number
     if (not kinds or "boolean" in kinds) and text.lower() in _TRUTHS:
         yield _TRUTHS[text.lower()]
     if structured and (not kinds or kinds & {"object", "array"}):
