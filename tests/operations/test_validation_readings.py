@@ -1,10 +1,15 @@
 """One reading: what is judged is what the backend reads, and what two programs could read differently is refused."""
 
 import json
+import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keyswap.operations.template import Template
 from operations.judged import FORM, JSON, Api, multipart, of_body, of_path, of_query
@@ -311,15 +316,52 @@ def test_a_segment_of_several_parameters_is_judged_in_each_of_its_readings(tmp_p
         assert api.faults("GET", bad), bad
 
 
-def test_a_segments_readings_take_time_in_proportion_to_its_length() -> None:
-    """However often the literals between parameters stand in a segment."""
+def divisions(text: bytes, between: tuple[bytes, ...]) -> Iterator[tuple[bytes, ...]]:
+    """Every way to have a value, a literal, a value and so on, tried one after the other."""
+    if not between:
+        yield from [(text,)] if text else []
+        return
+    for at in range(1, len(text)):
+        if text.startswith(between[0], at):
+            yield from ((text[:at], *rest) for rest in divisions(text[at + len(between[0]) :], between[1:]))
+
+
+@given(
+    text=st.text(alphabet="a-.", min_size=1, max_size=12).map(str.encode),
+    between=st.sampled_from([("-",), ("--",), ("-", "-"), ("-", "."), (".", "-", "."), ("--", "-"), ("-", "--", "-")]),
+)
+@settings(deadline=None)
+def test_a_segment_is_divided_wherever_it_can_be(text: bytes, between: tuple[str, ...]) -> None:
+    """Of the values that a parameter has in any division none is left out, and none is made up."""
+    literals = tuple(map(str.encode, between))
+    template = Template.parse("GET /x/{p0}" + "".join(f"{one}{{p{n}}}" for n, one in enumerate(between, 1)))
+    found = template.shape.fullmatch(b"/x/" + text)
+    if found is not None:
+        expected = {one for values in divisions(text, literals) for one in enumerate(values)}
+        assert {*template.otherwise(found.groups()), *enumerate(found.groups())} == expected
+
+
+def test_a_value_between_the_first_and_the_last_division_is_judged(tmp_path: Path) -> None:
+    """However a backend divides a segment, its values are as the document has them, or it is refused."""
+    schemas = ("{in: path, required: true, name: a, schema: {enum: [x, x-y-z]}}", "{in: path, required: true, name: b, schema: {enum: [y-z-w, w]}}")  # fmt: skip
+    api = Api(tmp_path, f"openapi: 3.1.0\npaths: {{'/l/{{a}}-{{b}}': {{get: {{parameters: [{', '.join(schemas)}]}}}}}}")
+    assert api.faults("GET", "/l/x-y-z-w") == [("path", "a"), ("path", "b")]
+    assert api.faults("GET", "/l/x-w") == []
+
+
+def test_a_segments_readings_take_time_in_proportion_to_its_length(tmp_path: Path) -> None:
+    """However often the literals between parameters stand in a segment; what could be too much else is refused."""
     template = Template.parse("GET /x/{a}-{b}.{c}-{d}")
     found = template.shape.fullmatch(b"/x/" + b"a-b.c-" * 20_000 + b"d")
-    assert found is not None
-    first, last = found.groups(), next(template.otherwise(found.groups()))
-    assert (
-        first[:3] == (b"a", b"b", b"c")
-        and last[1:] == (b"b", b"c", b"d")
-        and next(template.otherwise(last), None) is not None
-    )
+    assert found is not None and found.groups()[:3] == (b"a", b"b", b"c")
+    began = time.thread_time()
+    assert len(list(islice(template.otherwise(found.groups()), 1000))) == 1000
+    assert time.thread_time() - began < 0.2
     assert list(template.otherwise((b"a", b"b", b"c", b"d"))) == []
+    text = "openapi: 3.1.0\npaths: {'/l/{a}-{b}': {get: {parameters: [{in: path, required: true, name: a, schema: {type: string}}]}}}"
+    api, took = Api(tmp_path, text), []
+    for target, faults in (("/l/a" + "-b" * 100, []), ("/l/a" + "-b" * 102, [("path", "b")]), ("/l/a" + "-b" * 4000, [("path", "a")])):  # fmt: skip
+        began = time.thread_time()
+        assert api.faults("GET", target) == faults, target
+        took.append(time.thread_time() - began)
+    assert max(took) < 0.05

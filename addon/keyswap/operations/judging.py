@@ -8,7 +8,7 @@ that it can find are compiled here, when a document is loaded.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from jsonschema_path import SchemaPath
@@ -23,6 +23,7 @@ from openapi_core.validation.request import (
     V31RequestBodyValidator,
     V31RequestParametersValidator,
 )
+from openapi_core.validation.request.exceptions import ParameterValidationError
 from openapi_core.validation.response import V30ResponseDataValidator, V31ResponseDataValidator
 from openapi_core.validation.schemas.exceptions import InvalidSchemaValue
 
@@ -36,7 +37,7 @@ from keyswap.operations.nodes import Ground, Node
 from keyswap.operations.rewriting import Rewriting
 from keyswap.operations.sent import names
 from keyswap.operations.shapes import Shape
-from keyswap.operations.styles import NotRead, Style, once, read_form
+from keyswap.operations.styles import NotRead, Segments, Style, once, read_form
 
 logging.getLogger("openapi_core").setLevel(logging.CRITICAL)  # it warns of what callers send
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"openapi_core\.")
@@ -242,6 +243,17 @@ class _Reading:
             if isinstance(location, Sent) and location.getlist(named) == [""]:
                 return None, None  # as if it was not used (OpenAPI 3.1.1 §4.8.12.2)
         return self._deserialise_style(parameter, location, name=name), parameter / "schema"  # type: ignore[attr-defined]
+
+    def iter_path_errors(self, template: str, method: str, sent: Iterable[Segments]) -> Iterator[Exception]:
+        """What is wrong with parameters of a path, each of which comes alone."""
+        listed = self.spec / "paths" / template / method / "parameters"  # type: ignore[attr-defined]
+        known = {(one / "name").read_str(): one for one in listed if (one / "in").read_str() == "path"}
+        for one in sent:
+            for name in known.keys() & one.keys():
+                try:
+                    self._get_parameter(RequestParameters(path=one), known[name])  # type: ignore[attr-defined]
+                except ParameterValidationError as error:
+                    yield error
 
 
 class Judges(NamedTuple):

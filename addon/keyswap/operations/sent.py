@@ -51,7 +51,9 @@ def parameters(
         faults += _undocumented_form(request)
     elif _has_body(request.headers):
         faults += content_type(request.headers, judged.content)
-    return faults, RequestParameters(query, fields, cookies, _path(found))
+    return faults, RequestParameters(
+        query, fields, cookies, segments(zip(found.template.names, found.values, strict=True))
+    )
 
 
 def names(sent: Iterable[str], documented: Names, where: str, closed: bool) -> Iterator[Fault]:
@@ -104,10 +106,11 @@ def _headers(headers: Headers, judged: Judged) -> tuple[Fields, list[Fault]]:
     return fields, faults
 
 
-def _path(found: Found[Operation]) -> Segments:
+def segments(named: Iterable[tuple[str, bytes]]) -> Segments:
+    """Parameters of a path, as they were sent."""
     return Segments(
         (name, value.decode("latin-1"), unquote_to_bytes(value).decode("utf-8", "surrogateescape"))
-        for name, value in zip(found.template.names, found.values, strict=True)
+        for name, value in named
     )
 
 

@@ -82,22 +82,21 @@ class Template(NamedTuple):
         shape = re.compile(b"/" + b"/".join(part.pattern for part in parts), re.DOTALL)
         return self._replace(path=path, rank=self.rank[stripped:], shape=shape, parts=parts)
 
-    def otherwise(self, values: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
-        """The values of a path as other readers have them: who decodes first, or gives a literal its last place."""
-        if MIXED not in self.rank:
-            return
-        for divided in (_first, _last):
-            at, read = 0, list(values)
-            for part in self.parts:
-                count = 0 if part.rank == LITERAL else 1 + len(part.between)
-                if count > 1:
-                    mine = [unquote_to_bytes(value) for value in values[at : at + count]]
-                    other = divided(_joined(mine, part.between), part.between)
-                    if other != mine:
-                        read[at : at + count] = (quote(value, safe=_SAFE).encode() for value in other)
-                at += count
-            if read != list(values):
-                yield tuple(read)
+    def otherwise(self, values: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+        """What else a path's parameters are to readers who decode first, or give a literal another of its places.
+
+        Each value comes with its parameter's number. There are as many as the literals have places, and between two
+        literals as many as these have together: whoever asks stops where that is too much.
+        """
+        at = 0
+        for part in self.parts:
+            count = 0 if part.rank == LITERAL else 1 + len(part.between)
+            if part.between:
+                mine = [unquote_to_bytes(value) for value in values[at : at + count]]
+                for number, other in _divided(_joined(mine, part.between), part.between):
+                    if other != mine[number]:
+                        yield at + number, quote(other, safe=_SAFE).encode()
+            at += count
 
     @property
     def form(self) -> str:
@@ -186,21 +185,30 @@ def _joined(values: list[bytes], between: tuple[bytes, ...]) -> bytes:
     return values[0] + b"".join(literal + value for literal, value in zip(between, values[1:], strict=True))
 
 
-def _first(text: bytes, between: tuple[bytes, ...]) -> list[bytes]:
-    """The parameters of a mix if each literal is where it comes first. No parameter is empty."""
-    values = []
-    for literal in between:
-        at = text.index(literal, 1)
-        values.append(text[:at])
-        text = text[at + len(literal) :]
-    return [*values, text]
+def _divided(text: bytes, between: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
+    """What each parameter of a mix may be, wherever the literals between them are. No parameter is empty."""
+    begins, ends = [0], list(_places(text, between))
+    for number in range(len(between) + 1):
+        after = ends[number] if number < len(between) else [len(text)]
+        for begin in begins:
+            yield from ((number, text[begin:end]) for end in after if end > begin)
+        begins = [end + len(between[number]) for end in after] if number < len(between) else []
 
 
-def _last(text: bytes, between: tuple[bytes, ...]) -> list[bytes]:
-    """The same if each is where it comes last."""
-    values: list[bytes] = []
+def _places(text: bytes, between: tuple[bytes, ...]) -> Iterator[list[int]]:
+    """Where each of the literals may be that stand between parameters: any place of one fits some of the others."""
+    last: list[int] = []
+    before = len(text)
     for literal in reversed(between):
-        at = text.rindex(literal, 1, len(text) - 1)
-        values.insert(0, text[at + len(literal) :])
-        text = text[:at]
-    return [text, *values]
+        before = text.rindex(literal, 1, before - 1)
+        last.append(before)
+    at = 0
+    for literal in between:
+        at = text.index(literal, at + 1)
+        places, until = [], last.pop()
+        found = at
+        while 0 <= found <= until:
+            places.append(found)
+            found = text.find(literal, found + 1)
+        yield places
+        at += len(literal)
