@@ -245,9 +245,9 @@ def test_time_is_in_proportion_to_a_paths_length(tmp_path: Path) -> None:
         for prefix in ("/f/", "/r/", "/users/", "/b/"):
             target = (prefix + "x" + unit * 8192)[:8190]
             target = target[: target.rfind("%")] if target[-2:].find("%") >= 0 else target
-            began = time.process_time()
+            began = time.thread_time()
             asked("GET", target)
-            assert time.process_time() - began < 0.2, (prefix, unit)
+            assert time.thread_time() - began < 0.05, (prefix, unit)
 
 
 def test_a_large_document_is_compared_at_load_within_bounds(tmp_path: Path) -> None:
