@@ -113,7 +113,7 @@ def signatures(resources: Resources, count: int) -> None:
     now = time.time()
     for algorithm in ("RS256", "ES256", "EdDSA"):
         resources.keyring.ensure(algorithm, int(now))
-        mint = Minter(resources.keyring, resources.epochs, algorithm, 120, MintCache())
+        mint = Minter(resources.keyring, algorithm, 120, MintCache())
 
         def fresh(number: int, mint: Minter = mint) -> object:
             who = f"user_{number}_{time.perf_counter_ns()}"

@@ -274,9 +274,7 @@ def build(
         raise DocumentError(told, len(errors) - 1)
     resources.keyring.ensure(policy.tokens.algorithm, int(now), lead_s=0 if first else LEAD_S)
     keys = resources.sqlite(policy.api_keys.prefix)
-    minter = Minter(
-        resources.keyring, resources.epochs, policy.tokens.algorithm, int(policy.tokens.ttl), resources.tokens
-    )
+    minter = Minter(resources.keyring, policy.tokens.algorithm, int(policy.tokens.ttl), resources.tokens)
     checks = validations(policy, operations)
     store = resources.limit_store(policy.limit_store, policy.limit_store_timeout) if policy.limits else None
     limits = Limits(rules(policy), store, policy.limit_store_down, resources.health(policy.limit_store))
@@ -301,7 +299,7 @@ def build(
         preflight=cors.preflight,
         missing=Absence(_places(policy), {"ksw", policy.api_keys.prefix}),
     )
-    key_set = KeySet(resources.keyring, resources.epochs, policy.issuer)
+    key_set = KeySet(resources.keyring, policy.issuer)
     documents = resources.documents
     documents.accepted(api.document for api in (operations.apis if operations is not None else ()))
     return Built(policy, gate, who, key_set, resources.keyring, cors, operations, default, documents, checks, limits)

@@ -84,6 +84,24 @@ def test_a_signing_key_rotates_without_a_refused_token(
         assert len(gateway.get("/.well-known/jwks.json").json["keys"]) == 1
 
 
+def test_a_signing_key_that_is_dropped_while_a_body_comes(start: Start, home: Home, backend: Backend) -> None:
+    """A request whose body is judged is signed for when that is whole: by the key that is in force then."""
+    (home.folder / "api.yaml").write_text(JUDGED)
+    home.write_policy("tokens: {algorithm: EdDSA}\nopenapi: {spec: api.yaml, validate: {requests: enforce}}\n")
+    _, value = home.key()
+    gateway = start().ready()
+    body = b'{"name": "x"}'
+    head = f"POST /pets HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {value}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sent:
+        sent.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:5])
+        time.sleep(0.2)
+        home.run("signing", "rotate", "--now", "--algorithm", "EdDSA")
+        sent.sendall(body[5:])
+        assert sent.recv(12) == b"HTTP/1.1 200"
+    (fresh,) = gateway.get("/.well-known/jwks.json").json["keys"]
+    assert jwt.get_unverified_header(backend.seen[-1].token)["kid"] == fresh["kid"]
+
+
 def test_a_policy_is_taken_without_a_failed_request(start: Start, home: Home, backend: Backend) -> None:
     """Good and bad policies alternate under load: no request fails, and each good policy takes effect."""
     _, value = home.key()
@@ -100,6 +118,13 @@ def test_a_policy_is_taken_without_a_failed_request(start: Start, home: Home, ba
             eventually("the bad one is seen", lambda: home.json("status")["policy"]["reload_error"])
     assert set(statuses) == {200} and len(statuses) > 50
 
+
+JUDGED = """
+openapi: 3.1.0
+paths:
+  /pets:
+    post: {requestBody: {required: true, content: {application/json: {schema: {required: [name]}}}}}
+"""
 
 WHOLE = {
     "api.yaml": (

@@ -11,7 +11,7 @@ from joserfc.jwk import KeySet as JoserfcKeySet
 
 from keyswap.model import Claims
 from keyswap.state import Epochs, StateDirectory
-from keyswap.tokens.jwks import KeySet
+from keyswap.tokens.jwks import Document, KeySet
 from keyswap.tokens.keyring import Keyring
 from keyswap.tokens.mint import MintCache, Minter
 
@@ -46,7 +46,7 @@ class Machine:
         self.state = StateDirectory(path).open()
         self.epochs, self._others = Epochs(self.state), Epochs(self.state)
         self.keyring = Keyring(self.state, self.epochs)
-        self.key_set = KeySet(self.keyring, self.epochs, ISSUER)
+        self.key_set = KeySet(self.keyring, ISSUER)
         self.file = self.state.file("signing.json")
 
     @property
@@ -56,13 +56,19 @@ class Machine:
 
     def minter(self, alg: str = "EdDSA", ttl_s: int = 120, cache: MintCache | None = None) -> Minter:
         """A minter, which has a key of its algorithm."""
-        return Minter(self.keyring, self.epochs, alg, ttl_s, cache or MintCache())
+        return Minter(self.keyring, alg, ttl_s, cache or MintCache())
 
     def jwks(self, now: float) -> dict[str, Any]:
         """The key set as it is served."""
-        found = json.loads(self.key_set.jwks(now).body)
+        found = json.loads(self.served(now).body)
         assert isinstance(found, dict)
         return found
+
+    def served(self, now: float) -> Document:
+        """The key set's document, as a gateway serves it, which reads what it was told of before."""
+        if self.keyring.behind:
+            self.keyring.follow()
+        return self.key_set.jwks(now)
 
     def close(self) -> None:
         self.epochs.close()
@@ -70,7 +76,9 @@ class Machine:
 
 
 def mint(minter: Minter, now: float, made_from: Claims | None = None) -> str:
-    """A token; a refusal fails the test."""
+    """A token as a gateway mints it, which reads what it was told of before; a refusal fails the test."""
+    if minter.keyring.behind:
+        minter.keyring.follow()
     token = minter(made_from or claims(), now)
     assert isinstance(token, str), token
     return token

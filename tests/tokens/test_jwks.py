@@ -42,7 +42,7 @@ def test_the_etag_changes_with_the_content(machine: Machine) -> None:
     machine.keyring.ensure("EdDSA", NOW)
     machine.cli.rotate("EdDSA", NOW + 100)
     moments = range(NOW - 100, NOW + 100 + LEAD_S + KEEP_S + 500, 100)
-    documents = [machine.key_set.jwks(now) for now in moments]
+    documents = [machine.served(now) for now in moments]
     assert len({found.etag for found in documents}) == len({found.body for found in documents}) == 2
     assert len({(found.etag, found.body) for found in documents}) == 2
     assert all(found.etag.startswith('"') and found.etag.endswith('"') for found in documents)
@@ -52,10 +52,10 @@ def test_the_same_ring_is_the_same_document(machine: Machine) -> None:
     """Every process and every restart serves the same bytes, so that a 304 is a 304 everywhere."""
     for alg in ALGS:
         machine.keyring.ensure(alg, NOW)
-    again = KeySet(machine.cli, machine.epochs, ISSUER)
+    again = KeySet(machine.cli, ISSUER)
     assert again.jwks(NOW) == machine.key_set.jwks(NOW)
     machine.cli.import_text(machine.cli.export_text(), NOW)
-    assert again.jwks(NOW) == machine.key_set.jwks(NOW)
+    assert again.jwks(NOW) == machine.served(NOW)
 
 
 def test_the_key_set_is_built_when_keys_change(machine: Machine) -> None:
@@ -67,7 +67,7 @@ def test_the_key_set_is_built_when_keys_change(machine: Machine) -> None:
 def test_the_configuration(machine: Machine) -> None:
     """It names the issuer exactly as tokens do, and where the key set is."""
     machine.keyring.ensure("ES256", NOW)
-    found = json.loads(KeySet(machine.keyring, machine.epochs, f"{ISSUER}/").configuration(NOW).body)
+    found = json.loads(KeySet(machine.keyring, f"{ISSUER}/").configuration(NOW).body)
     assert (found["issuer"], found["jwks_uri"]) == (f"{ISSUER}/", f"{ISSUER}/.well-known/jwks.json")
     assert found["id_token_signing_alg_values_supported"] == ["ES256"]
 

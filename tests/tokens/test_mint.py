@@ -13,7 +13,7 @@ from jwt.exceptions import InvalidSignatureError
 from keyswap.model import Claims, Code, Refuse
 from keyswap.state import SIGNING
 from keyswap.tokens.claims import payload
-from keyswap.tokens.mint import EARLIER_S, LOOK_S, MintCache
+from keyswap.tokens.mint import EARLIER_S, MintCache
 from tokens.parts import ALGS, NOW, Machine, body, by_joserfc, by_pyjwt, claims, header, mint
 
 
@@ -184,14 +184,19 @@ def test_no_key_no_token(machine: Machine) -> None:
     mint(minter, NOW)
 
 
-def test_the_warm_path_reads_nothing(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between looks a minter touches neither the file nor the keyring."""
+def test_minting_reads_no_file(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a minter nor the key set reads the file, also when they were told that it has changed: its reader is elsewhere."""
     machine.keyring.ensure("EdDSA", NOW)
     minter = machine.minter()
-    token = mint(minter, NOW)
-    for name in ("follow", "load", "signer", "next_change"):
-        monkeypatch.delattr(type(machine.keyring), name)
-    assert mint(minter, NOW + LOOK_S - 0.1) == token
+    token, jwks = mint(minter, NOW), machine.key_set.jwks(NOW)
+    fresh = machine.cli.rotate_now("EdDSA", NOW)
+    with monkeypatch.context() as patched:
+        for name in ("follow", "load", "_mark", "_read"):
+            patched.delattr(type(machine.keyring), name)
+        assert machine.keyring.behind
+        assert minter(claims(), NOW + 60) == token and machine.key_set.jwks(NOW + 60) == jwks
+    machine.keyring.follow()
+    assert not machine.keyring.behind and header(mint(minter, NOW + 60))["kid"] == fresh.kid
 
 
 def corrupt(machine: Machine) -> None:
@@ -217,6 +222,7 @@ def test_the_keys_in_hand_stay_in_use(
         machine.epochs.bump(SIGNING)
     with caplog.at_level(logging.ERROR):
         for number in range(1, 30):
+            machine.keyring.follow()
             by_pyjwt(mint(minter, NOW + number), jwks)
             assert machine.jwks(NOW + number) == jwks
     (record,) = caplog.records
@@ -228,14 +234,16 @@ def test_the_keys_in_hand_stay_in_use(
 
 
 def test_a_writer_that_died_before_the_bump(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ring that was written but never told of is followed all the same, within LOOK_S."""
+    """A ring that was written but never told of is followed all the same, when the file is looked at."""
     machine.keyring.ensure("EdDSA", NOW)
     minter = machine.minter()
     mint(minter, NOW)
     cli = machine.cli
     monkeypatch.setattr(machine._others, "bump", lambda which: None)
     fresh = cli.rotate_now("EdDSA", NOW)
-    assert header(mint(minter, NOW + LOOK_S))["kid"] == fresh.kid
+    assert not machine.keyring.behind
+    machine.keyring.follow()
+    assert header(mint(minter, NOW))["kid"] == fresh.kid
 
 
 def test_a_repr_holds_no_key(shared: Machine) -> None:

@@ -226,6 +226,8 @@ class KeyswapAddon:
         refused = wire.unforwardable(flow, presented, loaded.bounds.max_head, loaded.bounds.max_body)
         ours = loaded.own.get(path) if refused is None else None
         if ours in own.PATHS:
+            if ours != own.HEALTH:
+                await self._signing_keys()
             reply = own.respond(loaded.built, method, ours, presented, request_id, now)
             return self._respond(flow, reply, washed.closes, washed.framed)
         if ours is not None:
@@ -344,7 +346,18 @@ class KeyswapAddon:
             return self._heard(flow, ticket, ticket.hears)
         if ticket is None or ticket.pending is None:
             return None
-        pending, ticket.pending = ticket.pending, None
+        if self.service is not None and self.service.signing.behind:
+            return self._judge_later(flow, ticket)
+        self._judge_whole(flow, ticket, ticket.pending)
+        return None
+
+    async def _judge_later(self, flow: HTTPFlow, ticket: Ticket) -> None:
+        await self._signing_keys()
+        if ticket.pending is not None and not ticket.logged:
+            self._judge_whole(flow, ticket, ticket.pending)
+
+    def _judge_whole(self, flow: HTTPFlow, ticket: Ticket, pending: Pending) -> None:
+        ticket.pending = None
         try:
             if flow.response is None and flow.error is None:
                 self._judge_body(flow, ticket, pending)
@@ -353,7 +366,6 @@ class KeyswapAddon:
             flow.request.data.headers.fields = ()
             writing.refuse(flow, _FAILED, ticket.line.request_id, closes=True)
             self._finish(ticket, status_of(_FAILED.code), _FAILED)
-        return None
 
     def _judge_body(self, flow: HTTPFlow, ticket: Ticket, pending: Pending) -> None:
         began, loaded, washed = time.perf_counter(), pending.loaded, pending.washed
@@ -389,7 +401,16 @@ class KeyswapAddon:
     async def _decide(self, flow: HTTPFlow, loaded: Loaded, request: Request, now: float) -> Decision:
         if not options.is_dead(flow.client_conn.proxy_mode):
             return _OLD_CONNECTION
+        if await self._signing_keys():
+            now = time.time()
         return await loaded.built.gate.decide(request, now)
+
+    async def _signing_keys(self) -> bool:
+        """Whether it was waited for signing keys that another process has changed."""
+        if self.service is None or not self.service.signing.behind:
+            return False
+        await self.service.signing.current()
+        return True
 
     def responseheaders(self, flow: HTTPFlow) -> None:
         """Pass a response on: streamed, unless it is known to be small."""

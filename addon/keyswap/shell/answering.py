@@ -33,6 +33,7 @@ async def _status(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _explain(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
+    await service.signing.current()
     return await telling.explained(service.loaded.built, asked, time.time())
 
 

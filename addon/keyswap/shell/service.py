@@ -38,6 +38,7 @@ from keyswap.shell.kept import keep, kept
 from keyswap.shell.masking import Masking
 from keyswap.shell.own import misplaced, served
 from keyswap.shell.segments import FOLDER, Kept
+from keyswap.shell.signing import Signing
 from keyswap.shell.telling import modes_of
 from keyswap.shell.tls import Certificate
 from keyswap.shell.washing import Washing
@@ -187,6 +188,7 @@ class Service:
             raw = None if resumes else policies.read(self.file)
             policy = policies.parse(raw, str(self.file)) if raw is not None else None  # before anything is made
             self.resources = Resources(StateDirectory(state).open(), share)
+            self.signing = Signing(self.resources.keyring)
             self.files = self.resources.documents.files
             self.files.watch(self.file, before)
             self.loaded = self._load(policy, None) if policy is not None else self._resumed()
@@ -277,6 +279,7 @@ class Service:
             asyncio.create_task(self._every(WATCH_S, self._tend), name="keyswap stores"),
             asyncio.create_task(self._every(WATCH_S, self._watch), name="keyswap watch"),
             asyncio.create_task(self._every(WATCH_S, self._follow_certificate), name="keyswap certificate"),
+            asyncio.create_task(self._every(WATCH_S, self._follow_signing), name="keyswap signing keys"),
             asyncio.create_task(self._every(WATCH_S, self._follow), name="keyswap policy"),
             asyncio.create_task(self._every(URLS_S, self._ask_urls), name="keyswap documents"),
             asyncio.create_task(self._every(LAST_USED_S, self._keep_last_used), name="keyswap last used"),
@@ -311,6 +314,7 @@ class Service:
         for task in self._tasks:
             with suppress(asyncio.CancelledError):
                 await task
+        await self.signing.end()
         if self._control is not None:
             await self._control.close()
         if self._admin is not None:
@@ -354,6 +358,9 @@ class Service:
     async def _follow_certificate(self) -> None:
         if self._certificate is not None:
             await aside(self._certificate.renew, self._certificate, RELOAD_S)
+
+    async def _follow_signing(self) -> None:
+        await self.signing.tend(time.monotonic())
 
     async def _ask_urls(self) -> None:
         """Look whether documents that came from URLs say something else by now."""
@@ -474,6 +481,7 @@ class Service:
 
     async def jwks(self) -> Mapping[str, object]:
         """The signing keys' set, for the admin listener."""
+        await self.signing.current()
         found = self.loaded.built.key_set.jwks(time.time())
         return {"body": found.body.decode(), "etag": found.etag, "max_age_s": found.max_age_s}
 

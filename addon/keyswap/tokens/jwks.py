@@ -8,7 +8,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from keyswap.state import Epochs
 from keyswap.tokens.keyring import Keyring
 from keyswap.tokens.mint import RingReader
 
@@ -35,8 +34,8 @@ def document(content: object) -> Document:
 class KeySet:
     """What is served at `/.well-known/jwks.json` and `/.well-known/openid-configuration`."""
 
-    def __init__(self, keyring: Keyring, epochs: Epochs, issuer: str) -> None:
-        self._reader = RingReader(keyring, epochs)
+    def __init__(self, keyring: Keyring, issuer: str) -> None:
+        self._reader = RingReader(keyring)
         self._issuer = issuer
         self._jwks = self._configuration = document({})
 

@@ -2,7 +2,8 @@
 
 Law: a new key is published before it signs, an old one stays published until its last token is dead. A change is made
 under a lock, written whole, and told by an epoch; a file that does not parse is an error and is left as it is. Readers
-on other threads see a ring whole: it is one tuple, replaced in one assignment.
+on other threads see a ring whole: it is one tuple, replaced in one assignment. Whoever reads the file waits for it, no
+longer than for any other, and is therefore never an event loop's thread.
 """
 
 import fcntl
@@ -34,17 +35,19 @@ class Keyring:
     def __init__(self, state: StateDirectory, epochs: Epochs) -> None:
         """Read what is there; no file is a ring without keys. Raises Damage."""
         self._state, self._epochs = state, epochs
-        self._ring: tuple[LoadedKey, ...] = ()
+        self.ring: tuple[LoadedKey, ...] = ()
+        """The keys in hand: another tuple after each reading."""
         self._parsed: dict[str, LoadedKey] = {}
         self._loading = threading.Lock()
-        self._read_at: object = None
-        self._told_at: object = None
+        self._read_at: tuple[int, object] | None = None
+        self._told_at: tuple[int, object] | None = None
+        self._looked_at = -1
         self.load()
 
     @property
     def keys(self) -> tuple[SigningKey, ...]:
         """The keys in hand."""
-        return tuple(loaded.key for loaded in self._ring)
+        return tuple(loaded.key for loaded in self.ring)
 
     def load(self) -> None:
         """Read the file anew. Raises Damage, and then keeps the keys in hand."""
@@ -52,25 +55,30 @@ class Keyring:
             mark = self._mark()
             ring = tuple(self._load_one(key) for key in self._read())
             self._parsed = {loaded.key.kid: loaded for loaded in ring}
-            self._ring, self._read_at = ring, mark
+            self.ring, self._read_at, self._looked_at = ring, mark, mark[0]
+
+    @property
+    def behind(self) -> bool:
+        """Whether a change was told of since the file was looked at. It reads no file."""
+        return self._epochs.read(SIGNING) != self._looked_at
 
     def follow(self) -> None:
         """Read the file if it is not the one in hand. One that cannot be used is logged once, and changes nothing."""
         mark = self._mark()
-        if mark == self._read_at:
-            return
         try:
-            self.load()
+            if mark != self._read_at:
+                self.load()
         except Damage as error:
             if mark != self._told_at:
                 logger.error("the signing keys in hand stay in use: %s", error)
             self._told_at = mark
+        self._looked_at = mark[0]
 
-    def _mark(self) -> object:
+    def _mark(self) -> tuple[int, object]:
         """What differs once the file was written: its epoch; its identity, for a writer that died before the epoch."""
-        epoch = self._epochs.read(SIGNING)
+        epoch, file = self._epochs.read(SIGNING), self._state.file(_FILE)
         try:
-            found = self._state.file(_FILE).stat()
+            found = files.within(files.WAIT_S, file.stat, file)
         except OSError:
             return epoch, None
         return epoch, (found.st_ino, found.st_size, found.st_mtime_ns)
@@ -85,7 +93,7 @@ class Keyring:
         Where every key is yet to begin (the clock stepped back, a rotation without an old key), the first to begin
         signs: it is published, and nothing else could sign.
         """
-        ring = self._ring
+        ring = self.ring
         active = [loaded for loaded in ring if loaded.key.state(now) == "active"]
         if active:
             return max(active, key=lambda one: (one.key.alg == alg, one.key.signs_from, one.key.kid))
@@ -94,7 +102,7 @@ class Keyring:
 
     def published(self, now: float) -> Sequence[LoadedKey]:
         """The keys whose tokens are to be accepted, now or soon."""
-        return [loaded for loaded in self._ring if loaded.key.state(now) != "gone"]
+        return [loaded for loaded in self.ring if loaded.key.state(now) != "gone"]
 
     def next_change(self, now: float) -> float:
         """When signer or published may answer differently; infinity when nothing is scheduled."""
@@ -197,7 +205,7 @@ class Keyring:
         try:
             text = files.text(file, _MAX_BYTES)
         except FileNotFoundError:
-            if self._ring:
+            if self.ring:
                 raise Damage(
                     f"{file} is gone: restore it from a backup, or restart the gateway for a new key"
                 ) from None

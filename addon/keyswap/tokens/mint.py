@@ -13,13 +13,9 @@ from typing import NamedTuple
 import jwt
 
 from keyswap.model import Claims, Code, Refuse
-from keyswap.state import SIGNING, Epochs
 from keyswap.tokens.claims import payload
 from keyswap.tokens.keyring import Keyring
 from keyswap.tokens.signers import LoadedKey
-
-LOOK_S = 5.0
-"""How often the ring's file is looked at though nothing was told of it: a writer may die before it tells."""
 
 EARLIER_S = 5
 """How much earlier than it was made a token says that it was (`iat`)."""
@@ -55,31 +51,29 @@ class MintCache:
 
 
 class RingReader:
-    """The ring as a running gateway reads it: when its epoch says so, when a scheduled change is due, every LOOK_S."""
+    """What a ring's answers are to be asked for anew: when it was read anew, and when a scheduled change is due."""
 
-    def __init__(self, keyring: Keyring, epochs: Epochs) -> None:
+    def __init__(self, keyring: Keyring) -> None:
         self.keyring = keyring
-        self._epochs = epochs
-        self._seen = -1
+        self._seen: tuple[LoadedKey, ...] | None = None
         self._since, self._until = 0.0, 0.0
 
     def changed(self, now: float) -> bool:
-        """Whether what the ring answers may differ from the last time; reads the file when it was written."""
-        epoch = self._epochs.read(SIGNING)
-        if epoch == self._seen and self._since <= now < self._until:
+        """Whether what the ring in hand answers may differ from the last time."""
+        ring = self.keyring.ring
+        if ring is self._seen and self._since <= now < self._until:
             return False
-        self.keyring.follow()
-        self._seen = epoch
-        self._since, self._until = now, min(self.keyring.next_change(now), now + LOOK_S)
+        self._seen = ring
+        self._since, self._until = now, self.keyring.next_change(now)
         return True
 
 
 class Minter:
     """Mints tokens of one policy."""
 
-    def __init__(self, keyring: Keyring, epochs: Epochs, algorithm: str, ttl_s: int, cache: MintCache) -> None:
-        self._reader = RingReader(keyring, epochs)
-        self._changed: Callable[[float], bool] = self._reader.changed
+    def __init__(self, keyring: Keyring, algorithm: str, ttl_s: int, cache: MintCache) -> None:
+        self.keyring = keyring
+        self._changed: Callable[[float], bool] = RingReader(keyring).changed
         self._algorithm, self._ttl_s = algorithm, ttl_s
         self.cache = cache
         self._signer: LoadedKey | None = None
@@ -96,7 +90,7 @@ class Minter:
         return self._mint(claims, int(now))
 
     def _choose(self, now: float) -> None:
-        self._signer = self._reader.keyring.signer(self._algorithm, now)
+        self._signer = self.keyring.signer(self._algorithm, now)
         self._kid = self._signer.key.kid if self._signer else ""
 
     def _mint(self, claims: Claims, now: int) -> str | Refuse:
