@@ -104,9 +104,16 @@ class StateDirectory:
 
     def _may_close(self) -> bool:
         """Whether keyswap made it, or nothing is in it."""
-        if self.path.name == _HOME or any(self.file(name).exists() for name in _OURS):
+        if self.path.name == _HOME or self.is_made():
             return True
         return all(one.name == "lost+found" for one in self.path.iterdir())
+
+    def is_made(self) -> bool:
+        """Whether a gateway or a key has made it, as far as this user may see."""
+        try:
+            return any(self.file(name).exists() for name in _OURS)
+        except OSError:
+            return False
 
     def seen(self) -> "StateDirectory":
         """The same, which nothing is made in or changed of. Raises Damage when it is not there or may not be seen."""

@@ -2,7 +2,11 @@
 
 import json
 import shlex
-from collections.abc import Callable
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -33,6 +37,19 @@ READING = (
     "tail",
     f"explain --request-id {'0' * 24}",
     "check",
+)
+
+CHANGING = (
+    "keys block -",
+    "keys block key_1",
+    "keys unblock key_1",
+    "keys update key_1 --disable",
+    "keys revoke key_1",
+    "keys revoke --org o",
+    "keys rotate key_1",
+    "signing rotate",
+    "signing rotate --now",
+    "limits reset --key key_1",
 )
 
 Run = Callable[..., Result]
@@ -84,6 +101,85 @@ def test_a_mistyped_state_directory(state: Path, run: Run, line: str) -> None:
     with pytest.raises(Damage, match=f"no state directory {state}"):
         run(line)
     assert not state.exists()
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("line", CHANGING)
+def test_a_mistyped_state_directory_is_no_new_one(
+    state: Path, run: Run, line: str, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands that change what exists make no state: in a new one a leaked key would be blocked for nobody. They name
+    the place, the one that may be meant, and the command for that."""
+    if not there:
+        state.rmdir()
+    monkeypatch.setattr(sys, "argv", ["keyswap", *shlex.split(line), "--state", str(state)])
+    monkeypatch.setenv("KEYSWAP_STATE", str(state.parent / "nowhere"))
+    command = rf"keyswap {line} --state {{}}$"
+    with pytest.raises(Damage, match=f"in {state}: is --state mistyped.*: {command.format('DIRECTORY')}"):
+        run(line, given="sk_1234567890abcdef\n")
+    assert state.exists() == there and not (there and list(state.iterdir()))
+    (state.parent / "stale").mkdir(mode=0o700)
+    (state.parent / "stale" / "pepper").touch()
+    near = state.parent / "stale"
+    with pytest.raises(Damage, match=f"there is one at {near}: {command.format(near)}"):
+        run(line, given="sk_1234567890abcdef\n")
+    assert [one.name for one in near.iterdir()] == ["pepper"]
+
+
+@contextmanager
+def another_version(state: Path, answer: object) -> Iterator[None]:
+    """A gateway that answers every question in the same way."""
+    with socket.socket(socket.AF_UNIX) as listening, pytest.MonkeyPatch.context() as patched:
+        patched.chdir(state)
+        listening.bind("control.sock")
+        listening.listen()
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    asking = listening.accept()[0]
+                    with asking:
+                        asking.recv(1 << 16)
+                        asking.sendall(json.dumps(answer).encode() + b"\n")
+
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            (state / "control.sock").unlink()
+
+
+KNOWN = {"policy": "p", "plans": ["pro"], "permissions": ["items:read"], "documents": "d"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "by"),
+    [
+        (KNOWN | {"roles": ["admin"]}, "p"),
+        ({}, "policy.yaml"),
+        ({"policy": "p"}, "policy.yaml"),
+        (KNOWN | {"plans": None}, "policy.yaml"),
+        (KNOWN | {"permissions": 7}, "policy.yaml"),
+        ([], "policy.yaml"),
+    ],
+)
+def test_a_gateway_of_another_version(state: Path, run: Run, answer: object, by: str) -> None:
+    """What it tells beside what is asked is left alone, and where it does not tell that, the policy does: keys are made."""
+    (state.parent / "keys.csv").write_text("value,org,plan\nsk_1234567890abcdef,o,fre\n")
+    with another_version(state, answer):
+        made = json.loads(run("keys create --org o --json").stdout)
+        for line in ("keys create --org o --plan fre", f"keys update {made['id']} --plan fre"):
+            assert f"{by} has no plan fre" in run(line).stderr
+        assert f"{by} has no plan fre" in run(f"keys import {state.parent / 'keys.csv'}").stderr
+
+
+@pytest.mark.parametrize("line", ["status", "explain GET /items", "limits list"])
+@pytest.mark.parametrize("answer", [{}, {"data": [{}], "keys": {}, "tokens": {}, "running": True}])
+def test_an_answer_that_is_not_understood(state: Path, run: Run, answer: object, line: str) -> None:
+    """Commands that need an answer say that it is none, also where a part of it is missing."""
+    with another_version(state, answer), pytest.raises(Damage, match="of another version"):
+        run(line)
 
 
 def test_what_nothing_knows_of_a_key_is_said(state: Path, run: Run) -> None:

@@ -169,6 +169,7 @@ def test_last_use_is_kept(home: Home, start: Start) -> None:
 def test_signing_keys_move_to_a_second_machine(home: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
     """`export` and `import` give two machines one key set; an export never overwrites a file."""
     other = Home(tmp_path_factory.mktemp("other"), home.upstream)
+    home.run("keys", "create", "--org", "org_1")
     home.run("signing", "rotate", "--now", "--algorithm", "ES256")
     ring = home.folder / "ring.json"
     home.run("signing", "export", str(ring))

@@ -16,6 +16,7 @@ import click
 
 from keyswap import policy as policies
 from keyswap.cli.output import Setting, common, from_stdin, is_value, printable
+from keyswap.cli.place import existing
 from keyswap.cli.seeing import recalled
 from keyswap.model import Damage, Upstream
 from keyswap.policy import parse_upstream, seconds
@@ -286,14 +287,13 @@ def without_gateway(
     from keyswap.build import Resources, build
     from keyswap.cli.glance import glanced
 
-    if not changes:
-        StateDirectory(setting.state).seen()
+    there = existing(setting) if changes else StateDirectory(setting.state).seen()
     if not setting.policy.exists():
         raise Damage(
             f"no gateway runs on {setting.state}, and there is no policy {setting.policy}: name one by --policy"
         )
     policy = policies.load(setting.policy)
-    directory = nullcontext(StateDirectory(setting.state).open()) if changes else glanced(setting.state)
+    directory = nullcontext(there) if changes else glanced(setting.state)
     with directory as state, closing(Resources(state)) as resources:
         nowhere = Upstream("http", "unknown.invalid", 80) if policy.upstream is None else None
         built = build(policy, resources, nowhere, time.time(), False, setting.policy)

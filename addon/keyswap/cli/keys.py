@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from keyswap.cli import elsewhere
 from keyswap.cli.glance import glanced
 from keyswap.cli.known import Known, known, note
 from keyswap.cli.output import Setting, common, counted, from_stdin, printable, read_input
+from keyswap.cli.place import existing
 from keyswap.keys.importing import parse_import
 from keyswap.keys.key import Key, state
 from keyswap.keys.ledger import Ledger
@@ -35,9 +37,13 @@ def keys() -> None:
 
 
 @contextmanager
-def opened(setting: Setting, reads: bool = False, ends: bool = False) -> Iterator[Ledger]:
-    """The ledger of the state directory; `reads`: nothing is made there; `ends`: to end keys, on a full disk too."""
-    opening = glanced(setting.state) if reads else nullcontext(StateDirectory(setting.state).open())
+def opened(setting: Setting, reads: bool = False, ends: bool = False, makes: bool = False) -> Iterator[Ledger]:
+    """The ledger of the state directory.
+
+    `reads`: nothing is made there; `ends`: to end keys, on a full disk too; `makes`: it need not be there yet.
+    """
+    changing = StateDirectory(setting.state).open if makes else partial(existing, setting)
+    opening = glanced(setting.state) if reads else nullcontext(changing())
     prefix = policies.load(setting.policy).api_keys.prefix if setting.policy.exists() else "ksw"
     with (
         opening as directory,
@@ -176,7 +182,7 @@ def create(setting: Setting, /, env: str, **given: Any) -> None:
     now = time.time()
     elsewhere.note(setting)
     found = known(setting)
-    with opened(setting) as ledger:
+    with opened(setting, makes=True) as ledger:
         key, value = ledger.create(now=now, env=env, **changes(now, **given))
         audited(setting, "key.created", key.id, **said(key))
         show_one(setting, ledger, key, value)
@@ -211,15 +217,15 @@ def show(setting: Setting, key_id: str) -> None:
 def update(setting: Setting, /, key_id: str, enable: bool | None, clear: tuple[str, ...], **given: Any) -> None:
     """Change what is given of a key, and leave the rest."""
     now = time.time()
+    wanted = changes(now, **given)
+    for field in clear:
+        name, nothing = CLEARED[field]
+        if name in wanted:
+            raise click.UsageError(f"{field} is given and cleared: which one is meant?")
+        wanted[name] = nothing
+    if not wanted and enable is None:
+        raise click.UsageError("nothing to change was given")
     with opened(setting, ends=enable is False) as ledger:
-        wanted = changes(now, **given)
-        for field in clear:
-            name, nothing = CLEARED[field]
-            if name in wanted:
-                raise click.UsageError(f"{field} is given and cleared: which one is meant?")
-            wanted[name] = nothing
-        if not wanted and enable is None:
-            raise click.UsageError("nothing to change was given")
         key = ledger.update(key_id, now=now, **wanted) if wanted else ledger.get(key_id)
         if wanted:
             audited(setting, "key.updated", key_id, **{name: getattr(key, name) for name in wanted})
@@ -279,7 +285,7 @@ def import_(setting: Setting, file: Path) -> None:
     """
     text = read_input(file, 256 << 20)
     elsewhere.note(setting)
-    with opened(setting) as ledger:
+    with opened(setting, makes=True) as ledger:
         found = ledger.import_rows(parse_import(text, file.name), time.time())
         audited(setting, "keys.imported", str(file.absolute()), count=len(found))
         show_list(setting, ledger, found)

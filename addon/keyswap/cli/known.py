@@ -5,7 +5,7 @@ policy may come to know it, or a backend judge it.
 """
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import click
@@ -18,27 +18,28 @@ from keyswap.shell import control
 
 
 class Known(NamedTuple):
-    """Plans, and required permissions (empty: no operation requires any); `running`: a gateway said so."""
+    """Plans, and required permissions (empty: no operation requires any); `running`: a gateway runs."""
 
     policy: str
     plans: Collection[str]
     permissions: Collection[str]
     documents: str
-    running: bool = True
+    running: bool
 
 
 def known(setting: Setting) -> Known | None:
     """What the running gateway knows, else what the policy and its files say; None: neither can be asked."""
     try:
         told = control.ask(setting.state, {"command": "known"})
+        running = told is not None
+        if told is not None:
+            return _understood(told, running)
     except Damage:
-        told = None
-    if told is not None:
-        return Known(**told)
+        running = True  # and does not say, or is of another version
     try:
         policy = policies.load(setting.policy) if setting.policy.exists() else None
         if policy is None or not policy.apis or any("://" in api.spec for api in policy.apis):
-            return None if policy is None else Known(str(setting.policy), policy.plans, (), "", False)
+            return None if policy is None else Known(str(setting.policy), policy.plans, (), "", running)
         from keyswap.build import catalogue  # who asks a gateway, or has no document, does without these
         from keyswap.operations.fetching import Documents
         from keyswap.shell import telling
@@ -47,8 +48,15 @@ def known(setting: Setting) -> Known | None:
         operations = catalogue(policy, Documents(None), setting.policy.parent, upstream)
     except Damage:
         return None
-    said: dict[str, Any] = telling.known(policy, operations, setting.policy)
-    return Known(**said)._replace(running=False)
+    return _understood(telling.known(policy, operations, setting.policy), running)
+
+
+def _understood(told: Mapping[str, Any], running: bool) -> Known:
+    """What was told, as far as it is needed. Raises Damage."""
+    plans, permissions = told["plans"], told["permissions"]
+    if not isinstance(plans, list) or not isinstance(permissions, list):
+        raise Damage(control.STRANGE)
+    return Known(str(told["policy"]), {*map(str, plans)}, {*map(str, permissions)}, str(told["documents"]), running)
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -32,9 +32,14 @@ def program() -> str:
     return "keyswap" if name == "__main__.py" or shutil.which(name) else shlex.quote(sys.argv[0])
 
 
-def again() -> str:
-    """The command line that runs, to be pasted."""
-    return shlex.join([program(), *sys.argv[1:]])
+def again(state: str | None = None) -> str:
+    """The command line that runs, to be pasted; on the state directory `state`, if that is another."""
+    words = sys.argv[1:]
+    if state is not None:
+        named = [number for number, word in enumerate(words) if word == "--state"]
+        words = [word for number, word in enumerate(words) if not {number, number - 1} & {*named}]
+        words = [*(word for word in words if not word.startswith("--state=")), "--state", state]
+    return shlex.join([program(), *words])
 
 
 @dataclass(frozen=True, slots=True)

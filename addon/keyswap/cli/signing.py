@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from keyswap import policy as policies
 from keyswap.cli.glance import glanced
 from keyswap.cli.keys import Span, audited
 from keyswap.cli.output import Setting, common, read_input
+from keyswap.cli.place import existing
 from keyswap.keys.told import iso
 from keyswap.model import Damage
 from keyswap.state import Epochs, StateDirectory
@@ -31,9 +33,10 @@ def signing() -> None:
 
 
 @contextmanager
-def opened(setting: Setting, reads: bool = False) -> Iterator[Keyring]:
-    """The keyring of the state directory; `reads`: nothing is made there."""
-    opening = glanced(setting.state) if reads else nullcontext(StateDirectory(setting.state).open())
+def opened(setting: Setting, reads: bool = False, makes: bool = False) -> Iterator[Keyring]:
+    """The keyring of the state directory; `reads`: nothing is made there; `makes`: it need not be there yet."""
+    changing = StateDirectory(setting.state).open if makes else partial(existing, setting)
+    opening = glanced(setting.state) if reads else nullcontext(changing())
     with opening as directory, closing(Epochs(directory)) as epochs:
         yield Keyring(directory, epochs)
 
@@ -113,7 +116,7 @@ def import_(setting: Setting, file: Path, at_once: bool) -> None:
     """
     text = read_input(file, 4 << 20)
     now = int(time.time())
-    with opened(setting) as keyring:
+    with opened(setting, makes=True) as keyring:
         taken = keyring.import_text(text, now, 0 if at_once else LEAD_S)
         audited(setting, "signing.imported", str(file.absolute()), kids=[key.kid for key in taken])
         show(setting, keyring.current(now), now)

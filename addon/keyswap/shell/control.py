@@ -154,23 +154,23 @@ def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any] | None:
         with asking, asking.makefile("rwb") as stream:
             stream.write(json.dumps(question).encode() + b"\n")
             stream.flush()
-            answer = json.loads(stream.readline(MAX_ANSWER))
+            answer = json.loads(stream.readline(MAX_ANSWER), object_hook=_Answered)
     except (OSError, ValueError, RecursionError) as error:
         raise Damage(
             f"the gateway at {folder / 'control.sock'} did not answer: is it overloaded or stopping?"
         ) from error
-    if not isinstance(answer, dict):
-        raise Damage(_STRANGE)
+    if not isinstance(answer, _Answered):
+        raise Damage(STRANGE)
     if "error" in answer:
         raise Damage(str(answer["error"]))
-    return _Answered(answer)
+    return answer
 
 
 class _Answered(dict[str, Any]):
-    """An answer of which a command may ask what it needs."""
+    """An answer, or a part of it, of which a command may ask what it needs."""
 
     def __missing__(self, name: str) -> Any:
-        raise Damage(_STRANGE)
+        raise Damage(STRANGE)
 
 
-_STRANGE = "the gateway's answer is none that this keyswap understands: is it of another version? Restart the gateway"
+STRANGE = "the gateway's answer is none that this keyswap understands: is it of another version? Restart the gateway"
