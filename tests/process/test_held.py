@@ -9,6 +9,7 @@ import pytest
 
 from harness import Gateway, Home, eventually
 from keyswap.shell.holding import PER_CALLER, UNSEEN
+from keyswap.shell.inside_held import STREAM
 from raw import Heard, Http2, Recorder, connect, head, listen, tls
 
 MIB = 1 << 20
@@ -81,7 +82,9 @@ def test_the_youngest_bodies_are_refused(gateway: Gateway, framing: str) -> None
         assert waiting[:6] == [0, 1, 2, 3, 4, 5], "the oldest stay"
         for number in waiting:
             callers[number].sendall(b"1\r\n]\r\n0\r\n\r\n" if chunked else b"]")
-        assert {listen(callers[number], b"ok").status for number in waiting} == {200}
+        told = [listen(callers[number], b"ok").status for number in waiting]
+        within = PER_CALLER // (size + STREAM)  # those behind may end yet, when all that was sent has been read
+        assert set(told[:within]) == {200} and set(told[within:]) <= {200, 503}
     assert gateway.memory() - before < 64 * MIB and ask(gateway) == 200
 
 

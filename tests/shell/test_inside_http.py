@@ -30,7 +30,7 @@ from wsproto.connection import Connection as WebSocket
 from wsproto.events import BytesMessage, CloseConnection, Message
 
 from keyswap.refusals import Answer
-from keyswap.shell import inside_flow, inside_http, inside_watch
+from keyswap.shell import inside_flow, inside_held, inside_http, inside_watch
 from keyswap.shell.inside_http2 import MAX_STREAMS
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -490,6 +490,20 @@ def test_requests_under_way_are_bounded() -> None:
     assert refused not in caller.layer.streams and len(caller.layer.streams) == 100
     (event,) = [one for one in caller.got if isinstance(one, StreamReset)]
     assert event.stream_id == refused and event.error_code == ErrorCodes.REFUSED_STREAM
+
+
+def test_a_request_that_is_not_whole_weighs_more_than_its_bytes() -> None:
+    """A body that has hardly begun counts as what its request takes; a small one that is whole counts for nothing, and
+    one that flows to its backend neither."""
+    caller = Caller()
+    for _ in range(3):
+        caller.h2.send_data(caller.ask(ends=False), b"{")
+    caller.h2.send_data(caller.ask(ends=False), b"{}", end_stream=True)
+    caller.say()
+    assert [one.size for one in inside_held.held(caller.layer, 0)] == [inside_held.STREAM + 1] * 3
+    for stream in caller.layer.streams.values():
+        stream.client_state = stream.state_stream_request_body
+    assert inside_held.held(caller.layer, 0) == []
 
 
 def test_as_many_requests_may_follow_those_that_are_taken_back() -> None:

@@ -9,6 +9,7 @@ is never smaller than two of the bodies that the policy lets be judged.
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
 from typing import NamedTuple, Protocol
 
 MIB = 1 << 20
@@ -18,8 +19,6 @@ UNBEGUN = 4 * MIB
 """Bytes for one address of requests whose heads have not ended: an honest one comes in one piece or two."""
 UNSEEN = 2 * MIB
 """Bytes that may come, of all callers, before it is looked what became of them."""
-SMALL = 512
-"""Bytes under which ending a request would free nothing."""
 
 
 class Piece(NamedTuple):
@@ -105,7 +104,7 @@ class Holdings:
             return pieces
         kept = []
         for piece in sorted(pieces, key=_since, reverse=True):
-            if held > budget and piece.size >= SMALL:
+            if held > budget:
                 self._end(piece)
                 held -= piece.size
             else:
@@ -119,17 +118,18 @@ class Holdings:
             return
         oldest_first = defaultdict[str, list[Piece]](list)
         for piece in sorted(pieces, key=_since):
-            if piece.size >= SMALL:
-                oldest_first[piece.address].append(piece)
-        sizes = {address: sum(piece.size for piece in held) for address, held in oldest_first.items()}
-        while too_much > 0 and sizes:
-            heaviest = max(sizes, key=sizes.__getitem__)
-            piece = oldest_first[heaviest].pop()
+            oldest_first[piece.address].append(piece)
+        heaviest = [(-sum(piece.size for piece in held), address) for address, held in oldest_first.items()]
+        heapify(heaviest)
+        while too_much > 0:
+            size, address = heaviest[0]
+            piece = oldest_first[address].pop()
             self._end(piece)
             too_much -= piece.size
-            sizes[heaviest] -= piece.size
-            if not oldest_first[heaviest]:
-                del sizes[heaviest]
+            if oldest_first[address]:
+                heapreplace(heaviest, (size + piece.size, address))
+            else:
+                heappop(heaviest)
 
     def _end(self, piece: Piece) -> None:
         self.complain(piece.address)

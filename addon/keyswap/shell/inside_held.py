@@ -11,6 +11,9 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.layers import http, websocket
 from mitmproxy.proxy.layers.http import _http1, _http2
 
+STREAM, SMALL = 8 << 10, 4 << 10
+"""Bytes that a request takes while its body comes, besides those of the body; bytes of a whole one that count."""
+
 
 class Held(NamedTuple):
     """Bytes of one request, or of what is read ahead: of none that has begun."""
@@ -28,10 +31,13 @@ def held(layer: http.HttpLayer, ahead: int) -> list[Held]:
         flow: HTTPFlow | None = getattr(stream, "flow", None)
         if flow is None:
             continue
-        passes = passes or stream.client_state == stream.state_stream_request_body
+        flows = stream.client_state == stream.state_stream_request_body
+        passes = passes or flows
         lane = lanes.of.get(stream_id) if lanes is not None else None
         size = sum(_parts(stream, flow)) + (len(lane.waiting) if lane is not None else 0)
-        if size:
+        if not flows and stream.client_state != stream.state_done:
+            size += STREAM
+        if size >= SMALL:
             found.append(Held(flow, size))
     loose = _loose(server) + ahead
     return found if passes or not loose else [*found, Held(None, loose)]
