@@ -79,13 +79,14 @@ def _sent(policy: Policy, document: Document, entry: Entry) -> tuple[Hashable, s
     parameters: dict[tuple[str, str], Place] = {}
     for level in (described.item, described.place):  # an operation's own in place of its path's
         listed = Place(level.value.get("parameters") or [], level.uri, level.pointer)
-        for one in (library.follow(place) for _, place in library.items(listed)):
-            parameters[str(one.value.get("name")), str(one.value.get("in"))] = one
+        for _, one in library.items(listed):
+            written = library.follow(one).value
+            parameters[str(written.get("name")), str(written.get("in"))] = one
     path = [_leading(one, entry.api) for (_, where), one in parameters.items() if where == "path"]
     rest = [_leading(one, entry.api) for (_, where), one in parameters.items() if where != "path"]
     body = described.place._replace(value=described.place.value.get("requestBody"))
     how = said.model_dump_json(exclude={"responses"}), document.version  # no request is refused for its response
-    return (how, _text([rest, _leading(library.follow(body), entry.api)])), _text(path) if path else ""
+    return (how, _text([rest, _leading(body, entry.api)])), _text(path) if path else ""
 
 
 _LEADS = {"$ref", "$dynamicRef", "$id"}

@@ -175,6 +175,14 @@ def test_references_of_one_document_are_alike_where_they_lead_to_the_same(tmp_pa
     assert not is_refused(law(text, tmp_path, api=document % (body % "deep/order.yaml")), "POST", "/x/%40me")
 
 
+def test_a_parameter_that_is_written_elsewhere_is_where_it_says(tmp_path: Path) -> None:
+    """The path's parameters are no difference to an operation that has none, whether they are references or not."""
+    text = "openapi: {spec: api.yaml, validate: {requests: enforce}}\n"
+    document = "openapi: 3.1.0\npaths: {'/x/{id}': {parameters: [{$ref: '#/components/parameters/p'}], get: {}}, /x/@me: {get: {}}}\ncomponents: {parameters: {p: {name: %s, in: %s, required: true, schema: {type: string}}}}"
+    assert not is_refused(law(text, tmp_path, api=document % ("id", "path")), "GET", "/x/%40me")
+    assert is_refused(law(text, tmp_path, api=document % ("q", "query")), "GET", "/x/%40me")
+
+
 def test_paths_are_compared_as_their_upstream_gets_them(tmp_path: Path) -> None:
     """Of several documents of one upstream none reaches another's operations or closed prefix behind a stripped one."""
     text = """openapi:
