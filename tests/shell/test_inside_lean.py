@@ -306,6 +306,16 @@ def test_a_peer_that_vanishes_at_once_is_told(monkeypatch: pytest.MonkeyPatch) -
 # ---- What is left out
 
 
+def test_options_are_what_they_were() -> None:
+    """An option is its value, its default where it has none, and nobody can change one in place."""
+    inside_lean.lighten()
+    options = Options()
+    assert options.tcp_timeout == options._options["tcp_timeout"].default
+    options.update(mode=["regular"], tcp_timeout=7)
+    options.mode.append("changed")
+    assert (options.mode, options.tcp_timeout) == (["regular"], 7)
+
+
 def test_a_forked_context_is_what_mitmproxy_makes() -> None:
     """It has the same fields, with the same values, and its own list of layers."""
 
