@@ -3,7 +3,11 @@
 import socket
 from collections.abc import Callable
 
+from mitmproxy.http import HTTPFlow
+from mitmproxy.io import FlowReader
+
 from harness import Backend, Client, Gateway, Home, Web, eventually
+from keyswap.shell.holding import UNSEEN
 
 Start = Callable[..., Gateway]
 
@@ -60,6 +64,29 @@ def test_mitmdump_with_a_flow_file(start: Start, home: Home, backend: Backend) -
     for value in sent:
         assert [file for file in files if value.encode() in file.read_bytes()] == []
     assert all(value not in str(backend.seen) for value in sent)
+
+
+def test_saved_flows_are_whole(start: Start, home: Home, backend: Backend) -> None:
+    """A flow that mitmdump saves has the body that was sent, also where its answer was long in coming."""
+    _, value = home.key()
+    gateway = start("mitmdump", "-w", str(home.folder / "flows")).ready()
+    head = f"POST /events HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {value}\r\nContent-Length: 50000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as wire:
+        wire.sendall(head.encode() + b"x" * 50_000)
+        eventually("the backend has it", lambda: backend.count)
+        with Client(gateway.port) as client:
+            for _ in range(UNSEEN // 50_000 + 1):  # so that what is held is weighed
+                assert client.ask("POST", "/pets", value, body=b"y" * 50_000).status == 200
+        for _ in range(3):
+            backend.go_on.release()
+        while wire.recv(65536):
+            pass
+    gateway.stop()
+    with (home.folder / "flows").open("rb") as saved:
+        (flow,) = [
+            one for one in FlowReader(saved).stream() if isinstance(one, HTTPFlow) and one.request.path == "/events"
+        ]
+    assert flow.request.content == b"x" * 50_000
 
 
 def test_mitmweb_shows_no_key(start: Start, home: Home) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import os
 import socket
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -87,11 +88,17 @@ def test_the_wire_log_comes_from_the_logger_that_is_quiet() -> None:
 
 
 def test_kinds_of_masters_are_told_apart() -> None:
-    """mitmweb and the console keep flows for a person; only the console owns the terminal."""
+    """mitmweb and the console keep flows for a person, mitmdump for a file; only the console owns the terminal."""
 
     async def run() -> None:
-        for kind, keeps in ((DumpMaster, False), (WebMaster, True)):
+        for kind, saving, keeps in (
+            (DumpMaster, {}, False),
+            (WebMaster, {}, True),
+            (DumpMaster, {"save_stream_file": os.devnull}, True),
+            (DumpMaster, {"hardump": os.devnull}, True),
+        ):
             master = kind(Options(), with_termlog=False)
+            master.options.update(**saving)
             assert inside.keeps_flows(master) is keeps and not inside.owns_terminal(master)
             await master.done()
         assert ConsoleMaster.__name__ == "ConsoleMaster"

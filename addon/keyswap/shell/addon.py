@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 WHOLE_UP_TO = 64 << 10
 """A declared body of at most this many bytes is handled whole, which is faster; every other one is streamed."""
 SHOWN_UP_TO = 1 << 20
-"""The same where a person looks at flows: a streamed body could not be shown."""
+"""The same where flows are shown or saved: a streamed body could not be."""
 
 WITHDRAWN_S = 0.5
 """How long a backend may go on whose response was withdrawn."""

@@ -96,8 +96,9 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
 
 
 def keeps_flows(master: Master) -> bool:
-    """Whether this mitmproxy shows flows to a person (mitmweb, mitmproxy), rather than forgetting them (mitmdump)."""
-    return hasattr(master, "view")
+    """Whether this mitmproxy shows flows to a person (mitmweb, mitmproxy) or saves them: else it forgets them."""
+    saving = (getattr(master.options, name, None) for name in ("save_stream_file", "hardump"))
+    return hasattr(master, "view") or any(saving)
 
 
 def owns_terminal(master: Master) -> bool:
