@@ -1,8 +1,9 @@
-"""Backends as people run them, which tell what they were asked: uvicorn and nginx."""
+"""Backends as people run them, which tell what they were asked and leave /slow unanswered: uvicorn and nginx."""
 
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,9 @@ async def app(scope, receive, send):
     seen = [scope["method"], scope["raw_path"].decode("latin-1"), fields]
     with open("seen.jsonl", "a") as file:
         file.write(json.dumps(seen) + chr(10))
+    if scope["path"] == "/slow":
+        await receive()
+        return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 """
@@ -50,15 +54,23 @@ http {{
   client_body_temp_path body; proxy_temp_path proxy;
   fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
   underscores_in_headers on;
-  server {{ listen 127.0.0.1:{port}; location / {{ return 200 ok; }} }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ return 200 ok; }}
+    location = /slow {{ proxy_pass http://127.0.0.1:{silent}; }}
+  }}
 }}
 """
+_OPEN = {"01", "03", "08"}
+"""Of connections that stand, come or were closed by the other side alone."""
 
 
 class Backend:
     """A process that writes a line for each request that it served."""
 
-    def __init__(self, folder: Path, command: list[str], port: int) -> None:
+    def __init__(self, folder: Path, command: list[str], port: int, *silent: socket.socket) -> None:
+        """`silent`: where nobody answers."""
+        self._silent = silent
         self.port, self.url = port, f"http://127.0.0.1:{port}"
         self._file = folder / "seen.jsonl"
         with (folder / "output").open("wb") as output:
@@ -75,7 +87,8 @@ class Backend:
         return True
 
     def seen(self) -> list[Got]:
-        """The requests so far."""
+        """The requests so far, when all of its connections have ended: nginx tells of a request when that is over."""
+        eventually("its connections have ended", lambda: not self._open(), 5)
         lines = self._file.read_text().splitlines() if self._file.exists() else []
         made = []
         for line in lines:
@@ -83,6 +96,11 @@ class Backend:
             pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields if value]
             made.append(Got(method.encode(), target.encode("latin-1"), b"", pairs))
         return made
+
+    def _open(self) -> int:
+        """How many connections it has. Linux alone."""
+        rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return len([row for row in rows if row[1].endswith(f":{self.port:04X}") and row[3] in _OPEN])
 
     def clear(self) -> None:
         """Forget them."""
@@ -94,6 +112,8 @@ class Backend:
         """End it."""
         self._process.terminate()
         self._process.wait(10)
+        for one in self._silent:
+            one.close()
 
 
 def uvicorn(folder: Path) -> Backend:
@@ -111,5 +131,7 @@ def nginx(folder: Path) -> Backend | None:
         return None
     port = free_port()
     fields = ", ".join(f'["{name}", "$http_{re.sub("-", "_", name)}"]' for name in _HEADERS)
-    (folder / "nginx.conf").write_text(_NGINX.format(port=port, fields=fields))
-    return Backend(folder, [program, "-p", str(folder), "-c", str(folder / "nginx.conf")], port)
+    silent = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    text = _NGINX.format(port=port, fields=fields, silent=silent.getsockname()[1])
+    (folder / "nginx.conf").write_text(text)
+    return Backend(folder, [program, "-p", str(folder), "-c", str(folder / "nginx.conf")], port, silent)
