@@ -357,3 +357,7 @@ class Step:
 
 class Damage(Exception):
     """Something the gateway stands on cannot be used: the message says what, where and how to mend it."""
+
+
+class Unread(Damage):
+    """What could not be read just now: that may pass by itself."""

@@ -21,7 +21,7 @@ from keyswap.build import Built, Resources, build
 from keyswap.files import aside
 from keyswap.hosts import Hosts
 from keyswap.limits.fields import fields
-from keyswap.model import Damage, Headers, Level, Refuse, Upstream
+from keyswap.model import Damage, Headers, Level, Refuse, Unread, Upstream
 from keyswap.operations.document import Document
 from keyswap.operations.fetching import Signature, looked
 from keyswap.operations.findings import DocumentError
@@ -114,10 +114,6 @@ def settle(whole: bool) -> None:
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
     gc.freeze()
-
-
-class Unread(Damage):
-    """What could not be read just now."""
 
 
 class _Attempt:

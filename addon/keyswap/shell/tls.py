@@ -4,8 +4,11 @@ Law: TLS 1.2 or newer with forward secrecy (RFC 9325 §3.1, §4.2), HTTP/2 or HT
 that cannot be used stops the start, and never replaces one in use.
 """
 
+import binascii
 import logging
+import re
 from pathlib import Path
+from ssl import DER_cert_to_PEM_cert
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -13,7 +16,7 @@ from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
 
 from keyswap import files
-from keyswap.model import Damage
+from keyswap.model import Damage, Unread
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +24,8 @@ _PROTOCOLS = (b"h2", b"http/1.1")
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _NO_RENEGOTIATION = 1 << 30
 _MAX_BYTES = 1 << 20
+_TRUSTED = re.compile(rb"-----BEGIN TRUSTED CERTIFICATE-----(.*?)-----END TRUSTED CERTIFICATE-----", re.DOTALL)
+"""As `openssl x509 -trustout` and some authorities' tools write a certificate."""
 
 
 class Certificate:
@@ -72,7 +77,7 @@ class Certificate:
         texts = [_text(file) for file in self._files]
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         try:
-            first, *others = load_pem_x509_certificates(texts[0])
+            first, *others = load_pem_x509_certificates(_TRUSTED.sub(_plain, texts[0]))
             context.use_certificate(first)
             for one in others:
                 context.add_extra_chain_cert(one)
@@ -91,8 +96,17 @@ class Certificate:
         return context
 
 
-class Unread(Damage):
-    """A file that could not be read just now."""
+def _plain(trusted: re.Match[bytes]) -> bytes:
+    """A certificate without what OpenSSL has written behind it: what it is trusted for, which no server shows.
+
+    Raises ValueError.
+    """
+    found = binascii.a2b_base64(trusted[1])
+    # DER: a certificate is a SEQUENCE whose length takes two bytes (X.690 §8.1.3.5).
+    end = 4 + int.from_bytes(found[2:4])
+    if found[:2] != b"\x30\x82" or end > len(found):
+        raise ValueError("no certificate")
+    return DER_cert_to_PEM_cert(found[:end]).encode()
 
 
 def _text(file: Path) -> bytes:
