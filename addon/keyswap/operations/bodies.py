@@ -38,6 +38,7 @@ BEYOND = 2**1024 - 2**970
 """The first integer that is infinite as a double (RFC 8259 §6): what is less is rounded to the largest of these."""
 _QUICK = 8
 """Levels of nesting that nearly all bodies have at most."""
+TOO_LARGE = "the number is larger than any that programs agree about"
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 Reader = Callable[[bytes, str], Any]
@@ -151,6 +152,8 @@ def read_json(body: bytes, content_type: str = "") -> Any:
 def _why(error: str) -> str:
     if error.startswith("Detected duplicate key"):
         return "a key stands twice in one object of the body"
+    if error.startswith("number out of range"):
+        return TOO_LARGE
     if "surrogate" in error or "hex escape" in error:
         return "half of a character stands in the body"
     return "the body is no UTF-8" if "unicode code point" in error else "the body is no JSON"
@@ -169,7 +172,7 @@ def _bound_numbers(value: Any) -> None:
         numbers = [one for one in level if type(one) is int or type(one) is float]
         if numbers and not -BEYOND < min(numbers) <= max(numbers) < BEYOND:
             wrong = next(at for at, one in enumerate(level) if type(one) in _NUMBERS and not -BEYOND < one < BEYOND)
-            raise Unreadable("the number is larger than any that programs agree about", _place(levels, wrong))
+            raise Unreadable(TOO_LARGE, _place(levels, wrong))
         inner: list[Any] = []
         for one in level:
             if type(one) is list:
