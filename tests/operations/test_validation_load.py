@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from keyswap.operations.findings import DocumentError
-from keyswap.operations.schemas import Schemas, findings, types_of
+from keyswap.operations.schemas import Schemas, looked_at, types_of
 from operations.documents import document
 from operations.judged import JSON, Api
 
@@ -45,7 +45,7 @@ BODY = "/paths/~1a/post/requestBody"
 )  # fmt: skip
 def test_schemas(schema: Any, pointer: str) -> None:
     """A schema that no value could be judged by is a finding, also where the document has an `$id` somewhere."""
-    found = findings(document(written(of_schema(schema), n=5)))
+    found = looked_at(document(written(of_schema(schema), n=5)))[0]
     assert [(one.file, one.pointer) for one in found] == [("api.yaml", SCHEMA + pointer)] and found[0].remedy
 
 
@@ -68,7 +68,7 @@ def test_schemas(schema: Any, pointer: str) -> None:
 )  # fmt: skip
 def test_bodies_parameters_and_responses(operation: Any, pointer: str) -> None:
     """So is whatever else of an operation is not as OpenAPI has it."""
-    assert pointer in [one.pointer for one in findings(document(written(operation)))]
+    assert pointer in [one.pointer for one in looked_at(document(written(operation)))[0]]
 
 
 def test_a_broken_body_is_no_traceback() -> None:
@@ -83,11 +83,11 @@ def test_all_of_it_is_told_and_the_first_is_raised() -> None:
     text = written(
         {**of_schema({"multipleOf": 0}), "parameters": [{"name": "a", "in": "query", "schema": {"pattern": "("}}]}
     )
-    assert len(findings(document(text))) == 2
+    assert len(looked_at(document(text))[0]) == 2
     with pytest.raises(DocumentError, match="and 1 more"):
         Schemas(document(text))
     shared = {"openapi": "3.1.0", "paths": {f"/{n}": {"post": of_schema({"$ref": "#/components/schemas/X"})} for n in range(9)}, "components": {"schemas": {"X": {"multipleOf": 0}}}}  # fmt: skip
-    assert [one.pointer for one in findings(document(json.dumps(shared)))] == ["/components/schemas/X/multipleOf"]
+    assert [one.pointer for one in looked_at(document(json.dumps(shared)))[0]] == ["/components/schemas/X/multipleOf"]
 
 
 def test_what_says_nothing_is_no_finding(tmp_path: Path) -> None:

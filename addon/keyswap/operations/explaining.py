@@ -158,7 +158,7 @@ class Explainer:
             place = self._first_wrong(name, value)
             key = list(value)[place] if place is not None else None
             if key is not None and key not in schema.get("properties", {}):
-                yield Wrong(f"{named(key)} is not expected", path)
+                yield Wrong(f"{quoted(key)} is not expected", path)
 
     def _holds(self, name: str, word: str, schema: Any, value: Any) -> bool:
         validator = self._alone.get((name, word))
@@ -223,7 +223,7 @@ class Explainer:
     def _names(self, name: str, value: dict[str, Any], path: tuple[object, ...]) -> Iterator[Wrong]:
         for key in value:
             if not self._fits(name, key):
-                yield Wrong(f"{named(key)} is no name that is expected", path)
+                yield Wrong(f"{quoted(key)} is no name that is expected", path)
 
     def _contains(self, schema: Any, value: list[Any], path: tuple[object, ...]) -> Iterator[Wrong]:
         count = sum(1 for one in value if self._fits(name_of(schema["contains"]), one))
@@ -262,7 +262,7 @@ class Explainer:
             name = name_of(schema["allOf"][0])
         kinds = schema.get("type")
         listed = [kinds] if isinstance(kinds, str) else kinds or []
-        return not listed or kind_of(value) in listed or (kind_of(value) == "integer" and "number" in listed)
+        return not listed or type_of(value) in listed or (type_of(value) == "integer" and "number" in listed)
 
     def _one_of(self, names: list[str]) -> str:
         kinds = [self._engine.definitions[name].get("type") for name in names]
@@ -274,7 +274,7 @@ class Explainer:
         return f"must match one of {len(names)} alternatives"
 
 
-def kind_of(value: Any) -> str:
+def type_of(value: Any) -> str:
     """The type of a value, as schemas name it."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else "boolean"
@@ -282,7 +282,7 @@ def kind_of(value: Any) -> str:
     return next((name for kind, name in kinds if isinstance(value, kind)), "")
 
 
-def named(key: str) -> str:
+def quoted(key: str) -> str:
     """A member's name, as a message says it."""
     return repr(key if len(key) <= LONGEST_NAME else key[:LONGEST_NAME] + "…")
 
@@ -302,10 +302,10 @@ def _said(word: str, schema: Any, value: Any) -> Iterator[str]:
     elif word == "keyswap:multiple":
         yield f"must be a multiple of {_written(said)[:_LISTED]}"
     elif word == "required":
-        yield from (f"{named(name)} is required" for name in said if name not in value)
+        yield from (f"{quoted(name)} is required" for name in said if name not in value)
     elif word == "dependentRequired":
         for name in said.keys() & value.keys():
-            yield from (f"{named(one)} is required with {named(name)}" for one in said[name] if one not in value)
+            yield from (f"{quoted(one)} is required with {quoted(name)}" for one in said[name] if one not in value)
     elif word == "keyswap:unique":
         yield "must not have an item twice"
     else:

@@ -13,6 +13,7 @@ from keyswap.model import Operation, Requirement
 from keyswap.operations.catalogue import Catalogue, Entry
 from keyswap.operations.document import Described
 from keyswap.operations.findings import Finding, pointer
+from keyswap.operations.schemas import IGNORED
 
 OVERLAP_STEPS = 2_000_000
 """How long overlapping templates are looked for: a document that needs more has a warning that says so."""
@@ -70,7 +71,7 @@ def unpassed(catalogue: Catalogue, credentials: Patterns, strips: Patterns, keep
     for entry in _each(catalogue):
         named: dict[bytes, str] = {}
         for one in entry.described.parameters:
-            if one.where != "header" or one.name.lower() in _IGNORED:
+            if one.where != "header" or one.name.lower() in IGNORED:
                 continue
             why = _why_not(one.name, credentials, strips, keeps)
             if why is not None:
@@ -83,10 +84,6 @@ def unpassed(catalogue: Catalogue, credentials: Patterns, strips: Patterns, keep
                 remedy = "describe one of them, or give one another name"
                 found.setdefault((one.written, other), Finding("same-header", message, *one.written, None, remedy))
     return list(found.values())
-
-
-_IGNORED = {"accept", "content-type", "authorization"}
-"""Header parameters that are none (OAS 3.1.0 §4.8.12.1)."""
 
 
 _SET_HERE = Patterns(STRIPPED)

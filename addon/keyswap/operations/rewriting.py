@@ -18,6 +18,7 @@ from typing import Any
 from keyswap.operations.formats import FORMATS, PHRASES
 from keyswap.operations.nodes import Node
 from keyswap.operations.patterns import engine_schema, name_pattern
+from keyswap.operations.soundness import IN_PLACE
 
 NEVER: dict[str, Any] = {"not": {}}
 """What no value is, in either draft."""
@@ -27,7 +28,6 @@ _ANY_TYPE = ["null", "boolean", "object", "array", "number", "string"]
 _NUMERIC = frozenset({"maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum", "keyswap:multiple"})
 _COUNTS = frozenset({"maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties"})
 _MOST = 2**53
-_IN_PLACE = ("allOf", "anyOf", "oneOf")
 
 Names = frozenset[str]
 _NONE: Names = frozenset()
@@ -171,7 +171,7 @@ def _whole(node: Node) -> Iterator[Node]:
 
 def _of_the_same(node: Node) -> Iterator[Node]:
     """A schema and those inside that speak of the same value."""
-    return _reached(node, _IN_PLACE)
+    return _reached(node, IN_PLACE)
 
 
 def _reached(node: Node, words: tuple[str, ...]) -> Iterator[Node]:
@@ -402,7 +402,7 @@ _COMMON: dict[str, Write] = {
     "additionalProperties": _additional,
     "not": _not,
     **{word: _count(word) for word in _COUNTS},
-    **{word: _each(word) for word in _IN_PLACE},
+    **{word: _each(word) for word in IN_PLACE},
 }
 WRITERS_30: dict[str, Write] = {
     **_COMMON,

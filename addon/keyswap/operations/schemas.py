@@ -16,9 +16,9 @@ from keyswap.operations.document import Described, Document
 from keyswap.operations.findings import DocumentError, Finding, pointer
 from keyswap.operations.names import Names
 from keyswap.operations.references import Library, Place
-from keyswap.operations.soundness import TYPES, Soundness
+from keyswap.operations.soundness import IN_PLACE, TYPES, Soundness
 
-_IGNORED = {"accept", "content-type", "authorization"}
+IGNORED = {"accept", "content-type", "authorization"}
 """Header parameters that OpenAPI 3.1 §4.8.12.1 tells to ignore."""
 _STYLES = {
     "query": ("form", "spaceDelimited", "pipeDelimited", "deepObject"),
@@ -26,7 +26,6 @@ _STYLES = {
     "header": ("simple",),
     "cookie": ("form",),
 }
-_IN_PLACE = ("allOf", "anyOf", "oneOf")
 
 
 class Judged(NamedTuple):
@@ -69,13 +68,8 @@ class Schemas:
         self.data, self.judged = made.data, made.judged
 
 
-def findings(document: Document) -> list[Finding]:
-    """What keeps a document's requests and responses from being judged by its schemas."""
-    return looked_at(document)[0]
-
-
 def looked_at(document: Document) -> tuple[list[Finding], list[Finding]]:
-    """The same, and what its schemas say that may not be what is meant."""
+    """What keeps a document's requests and responses from being judged by its schemas; and what may not be meant so."""
     made = _Made(document)
     return list(dict.fromkeys([*made.findings, *made.of_responses])), list(dict.fromkeys(made.warnings()))
 
@@ -133,7 +127,7 @@ class _Made:
                 if found is None:
                     continue
                 key = found.value["name"], str(found.value.get("in"))
-                ignored = key[1] == "header" and key[0].lower() in _IGNORED
+                ignored = key[1] == "header" and key[0].lower() in IGNORED
                 if key not in seen and not ignored and self._is_sound(found):
                     seen.add(key)
                     yield found
@@ -295,7 +289,7 @@ def _in_place(library: Library, place: Place) -> Iterator[dict[str, Any]]:
         yield one.value
         if isinstance(one.value.get("$ref"), str):
             waiting.append(library.follow(Place({"$ref": one.value["$ref"]}, one.uri, one.pointer)))
-        for word in _IN_PLACE:
+        for word in IN_PLACE:
             if isinstance(one.value.get(word), list):
                 listed = Place(one.value[word], one.uri, one.pointer + pointer(word))
                 waiting += [inner for _, inner in library.items(listed)]

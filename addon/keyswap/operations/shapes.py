@@ -16,11 +16,11 @@ from keyswap.operations.bodies import BEYOND, Unreadable, read_json
 from keyswap.operations.names import fold
 from keyswap.operations.nodes import Node
 from keyswap.operations.patterns import compiled, found
+from keyswap.operations.soundness import IN_PLACE
 
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,4000})")
 _NUMBER = re.compile(_WHOLE.pattern + r"(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _TRUTHS = dict.fromkeys(BOOLEAN_TRUE_VALUES, True) | dict.fromkeys(BOOLEAN_FALSE_VALUES, False)
-_IN_PLACE = ("allOf", "anyOf", "oneOf")
 _LITERAL = re.compile(r"\^([0-9A-Za-z_-]+)\$$")
 _ITEMS = object()
 
@@ -202,7 +202,7 @@ def _flat(nodes: Iterable[Node], whole: bool) -> Iterator[Node]:
         yield node
         schema = node.schema if isinstance(node.schema, dict) else {}
         inner = [node.target(schema[word]) for word in ("$ref", "$dynamicRef") if word in schema]
-        inner += [node.inner(one) for word in _IN_PLACE for one in schema.get(word, ())]
+        inner += [node.inner(one) for word in IN_PLACE for one in schema.get(word, ())]
         inner += [node.inner(schema[word]) for word in ("then", "else") if word in schema]
         if whole:
             inner += [node.inner(schema["if"])] if "if" in schema else []

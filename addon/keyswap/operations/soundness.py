@@ -71,7 +71,9 @@ _NUMBER = (_is_number, "a number")
 
 _ONE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 _ONE_MORE = ("unevaluatedItems", "unevaluatedProperties")
-_SEVERAL = ("allOf", "anyOf", "oneOf", "prefixItems")
+IN_PLACE = ("allOf", "anyOf", "oneOf")
+"""The keywords whose schemas speak of the same value."""
+_SEVERAL = (*IN_PLACE, "prefixItems")
 _BY_NAME = ("properties", "patternProperties", "dependentSchemas")
 _COUNTS = ("maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties")
 
@@ -174,7 +176,7 @@ class Soundness:
         said = place.value
         if said.get("nullable") is not True:
             return
-        if "type" not in said and not said.keys().isdisjoint(("allOf", "anyOf", "oneOf")):
+        if "type" not in said and not said.keys().isdisjoint(IN_PLACE):
             message = "`nullable` has no effect without `type` (OpenAPI 3.0.3 §4.7.24.2): null is refused"
         elif isinstance(said.get("enum"), list) and None not in said["enum"]:
             message = "`nullable` has no effect beside an `enum` without null: null is refused"
