@@ -130,7 +130,8 @@ def test_no_handshake_over_http_1_0(gateway: Gateway, key: str, recorder: Record
 
 
 def test_a_large_message_costs_what_it_weighs(gateway: Gateway, key: str, recorder: Recorder) -> None:
-    """A WebSocket message of 4 MB in one frame takes less than twice the CPU time of four of 1 MB."""
+    """A WebSocket message of 4 MB in one frame takes less than 0.1 s of the worker's CPU time, at its best of three, and
+    less than twice as much as four of 1 MB."""
 
     def socket_of(got: Got, to: socket.socket) -> None:
         made = WSConnection(ConnectionType.SERVER)
@@ -157,11 +158,13 @@ def test_a_large_message_costs_what_it_weighs(gateway: Gateway, key: str, record
         list(caller.events())
         large = caller.send(BytesMessage(b"x" * (4 << 20)))
         small = b"".join(caller.send(BytesMessage(b"x" * (1 << 20))) for _ in range(4))
-        spent = []
-        for sent in (small, large):
-            before = cpu_s()
-            for _ in range(8):
-                connection.sendall(sent)
-                assert listen(connection, b"all").data.endswith(b"all")
-            spent.append(cpu_s() - before)
-        assert spent[1] < 2 * spent[0], spent
+        spent = {small: list[float](), large: list[float]()}
+        for _ in range(3):
+            for sent, took in spent.items():
+                before = cpu_s()
+                for _ in range(8):
+                    connection.sendall(sent)
+                    assert listen(connection, b"all").data.endswith(b"all")
+                took.append((cpu_s() - before) / 8)
+        best_of_small, best_of_large = map(min, spent.values())
+        assert best_of_large < min(0.1, 2 * best_of_small), spent.values()
