@@ -372,7 +372,7 @@ class Service:
             due = await aside(lambda: self.files.due(wanted), self._follow, RELOAD_S)
         except OSError as error:
             which = error.filename or self.file
-            await self._failed(Unread(f"{which}: whether it has changed cannot be seen ({error.strerror})"))
+            await self._failed(Unread(f"{which}: whether it has changed cannot be seen: the system does not answer"))
             return
         if due:
             self._changed = False
