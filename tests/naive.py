@@ -60,10 +60,11 @@ class Naive:  # decides on requests in turn; `others`: prefix of an API → whet
 
     def readings(self, path: str) -> set[tuple[str, bool]]:  # with each, whether a part of the path was passed over
         found, texts = set(), [small(text) for text in path[1:].split("/")]
-        ends = [at for at, text in enumerate(texts) if re.search("[?#]", text)]
-        ways = [(texts, False), *(([*texts[:at], re.split("[?#]", texts[at])[0]], True) for at in ends)]
+        ways = [(texts, False)]
         if any(re.search(r"[/\\]|^\.{1,2}$", text) for text in texts):
             ways.append((normpath("/" + "/".join(texts).replace("\\", "/"))[1:].split("/"), True))
+        ends = [(way, at) for way, _ in ways for at, text in enumerate(way) if re.search("[?#]", text)]
+        ways += [([*way[:at], re.split("[?#]", way[at])[0]], True) for way, at in ends]
         for way, passed in ways:
             last = max((at for at, text in enumerate(way) if text.strip(". \t")), default=-1)
             for one in itertools.product(*(self.spellings(text, at == 0, at == last) for at, text in enumerate(way))):
@@ -78,7 +79,8 @@ class Naive:  # decides on requests in turn; `others`: prefix of an API → whet
         methods = (op.method, op.method.replace("GET", "HEAD"))
         limits = [(limit, method) for limit in self.limits for method in methods if self.concerns(limit, op, method)]
         alone = op.path if any("operation" in limit.by for limit, _ in limits) else ""
-        return op.public, set(map(frozenset, op.require)), op.cost if self.limits else 1, limits, alone
+        ors, cost = set(map(frozenset, op.require)), op.cost if self.limits else 1
+        return op.public, {one for one in ors if not any(map(one.__gt__, ors))}, cost, limits, alone
 
     def rivals(self, path: str, method: str, op: Op) -> bool:  # may a backend take it for what is judged otherwise?
         found = [raw for raw, _ in [self.route(plain(path, "\0"), method)] if raw]

@@ -64,7 +64,8 @@ RATES = (
     ("6/m", Fraction(1, 10)),
     ("600/h", Fraction(1, 6)),
 )
-STEPS_NS = (0, 0, 0, 50_000_000, 100_000_000, 100_000_001, 500_000_000, 999_999_999, 10**9, 3 * 10**9)
+STEPS_NS = (0, 0, 0, 50_000_000, 100_000_000, 100_001_000, 500_000_000, 999_999_000, 10**9, 3 * 10**9)
+"""In whole microseconds: the end of a key is asked in seconds, as doubles have them."""
 
 
 class Machine:

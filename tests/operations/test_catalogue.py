@@ -221,6 +221,7 @@ NEARLY = [
     "/admin/users.json", "/admin/users.tar.gz", "/index.php/admin/users", "/admin/index.php/users", "/app.PHP/Health",
     "/admin/users%3f", "/admin/users%3Fx/y", "/admin/users%23", "/admin/users::$DATA", "/admin/users%3A%3A%24data",
     "/admin/users%E2%80%8B", "/adm%C2%ADin/users", "/%EF%BD%81dmin/users", "/admin/%20users", "/admin/users%C2%A0",
+    "/health.html/%23x/y", "/admin/users.json/.%20/%3Fx", "/health/%3F", "/%EF%BC%8Fadmin/users%3Fx",
     "/admin%EF%BC%8Fusers", "/x/%EF%BC%8E%EF%BC%8E/admin/users", "/admin/user%C5%BF", "/health.html",
 ]  # fmt: skip
 
@@ -246,6 +247,7 @@ paths:
   /g/{path}/raw: {x-multi-segment: [path], get: {}}
   /dots/.../x: {get: {}}
   /v1.: {get: {}}
+  /jobs/{x}:run: {get: {}}
 """
 
 
@@ -258,6 +260,7 @@ paths:
         *("/ORGS/.../users", "/orgs/%20/Users", "/orgs/.../USERS/", "/ORGS/1/.../users"),
         *("/F/...", "/F/a/b", "/f/a/b/", "/f/.../", "/F/a/%20/b", "/G/a/b/raw", "/g/a/b/RAW.", "/g/.../raw/"),
         *("/dots/.../X", "/DOTS/.../x", "/v1", "/V1."),
+        *("/jobs/1:run.json", "/jobs/a.b:run...json", "/jobs/a.b.c.d.e:run.tar.gz", "/jobs/1:RUN.", "/jobs/1:run.json/%23"),
     ],
 )  # fmt: skip
 def test_parameters_and_mixes_may_be_meant_too(tmp_path: Path, target: str) -> None:

@@ -162,7 +162,8 @@ class Lookalikes:
             state = self.root
             for segment, part in zip(template.path[1:].split("/"), template.parts, strict=True):
                 state = state.child(segment, part)
-                self._dots = max(self._dots, 1 + min(MAX_DOTS, segment.count(".")))
+                dots = MAX_DOTS if part.rank == MIXED else segment.count(".")  # a mix may have any in its parameters
+                self._dots = max(self._dots, 1 + min(MAX_DOTS, dots))
             state.operations.append((template, operation))
             self.ends[operation] = state
         for prefix in filter(None, closed):
@@ -196,18 +197,27 @@ class Lookalikes:
     def _follow(self, texts: list[str], plain: bytes) -> tuple[dict[State, bool], bytes | None]:
         last = max((number for number, text in enumerate(texts) if text.strip(TRAILING)), default=-1)
         read: dict[tuple[str, bool, bool], _Segment] = {}  # most segments of a long path are alike
-        states: dict[State, bool] = {self.root: False}
-        ends: dict[State, bool] = {}
-        closed: bytes | None = None
-        for number, text in enumerate(texts):
-            cut = _CUT.search(text)
-            if cut is not None:
-                head = _next(states, _Segment.of(text[: cut.start()], True, number == 0, self._dots))
-                ends |= dict.fromkeys(head, True)
-            how = text, number == last, number == 0
+
+        def segment(text: str, last: bool, first: bool) -> _Segment:
+            how = text, last, first
             if how not in read:
                 read[how] = _Segment.of(*how, self._dots)
-            states = _next(states, read[how])
+            return read[how]
+
+        states: dict[State, bool] = {self.root: False}
+        ending, ends = states, dict[State, bool]()
+        closed: bytes | None = None
+        cuts = [_CUT.search(text) for text in texts]
+        is_cut = any(cuts)
+        for number, (text, cut) in enumerate(zip(texts, cuts, strict=True)):
+            first, blank = number == 0, not text.strip(TRAILING)
+            if cut is not None:
+                head = text[: cut.start()]
+                reached = _next(states if head.strip(TRAILING) else ending, segment(head, True, first))
+                ends |= dict.fromkeys(reached, True)
+            if is_cut:  # where the path ends if nothing, or only blanks, come before a cut
+                ending = _next(ending if blank else states, segment(text, not blank, first))
+            states = _next(states, segment(text, number == last, first))
             for state in (*states, *ends) if self._closes and closed is None else ():
                 if state.closed is not None and not _is_under(plain, state.closed):
                     closed = state.closed  # what the path may be there is followed all the same

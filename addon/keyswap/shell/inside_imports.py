@@ -12,7 +12,7 @@ _NAME = "mitmproxy.addons"
 
 
 def spare_addons() -> None:
-    """Let a module of the package be imported without the package itself, which imports all, with them flask and ldap3."""
+    """Let a module of the package be imported without the package, which imports all, and with them flask and ldap3."""
     spec = importlib.util.find_spec(_NAME) if _NAME not in sys.modules else None
     if spec is not None:
         sys.modules[_NAME] = package = importlib.util.module_from_spec(spec)
