@@ -5,7 +5,7 @@ may be sent. Where nothing of that differs it does not matter which of the two a
 """
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
@@ -48,7 +48,7 @@ def differing(policy: Policy, operations: Catalogue) -> Differ:
 
 def _judged(policy: Policy, limits: list[Rule], operations: Catalogue, entry: Entry) -> _Judged:
     operation = entry.operation
-    asks = frozenset(map(frozenset, operation.require)), operation.closed
+    asks = _least(operation.require), operation.closed
     sent, path = _sent(policy, operations.apis[entry.api].document, entry)
     whole = (
         operation.public,
@@ -63,11 +63,17 @@ def _judged(policy: Policy, limits: list[Rule], operations: Catalogue, entry: En
     return _Judged(whole, path)
 
 
+def _least(require: Iterable[Iterable[str]]) -> Hashable:
+    """The alternatives of a requirement without those that hold another one."""
+    found = set(map(frozenset, require))
+    return frozenset(one for one in found if not any(other < one for other in found))
+
+
 def _concerned(rule: Rule, operation: Operation) -> Hashable:
-    """Whether a limit counts an operation, and apart from others."""
+    """With which methods a limit counts an operation, and whether apart from others."""
     methods = (operation.method, "HEAD") if operation.method == "GET" else (operation.method,)
-    concerned = tuple(rule.matches(operation, method) for method in methods)
-    return concerned, operation.name if any(concerned) and "operation" in rule.by else ""
+    concerned = tuple(method for method in methods if rule.matches(operation, method))
+    return concerned, operation.name if concerned and "operation" in rule.by else ""
 
 
 def _sent(policy: Policy, document: Document, entry: Entry) -> tuple[Hashable, str]:

@@ -77,7 +77,7 @@ ELSEWHERE = [
     "GET /users/me:x:$DATA", "GET /users/me%E2%80%8B", "GET /users/%EF%BD%8D%EF%BD%85", "GET /users/m%C2%ADe",
     "GET /f/%E2%80%A5/docs/$all", "POST /reports/5:RUN.json",
     # several segments, separators
-    "GET /f/Secret/x", "GET /f/secret/x.", "GET /f/secret%20/x", "GET /f/secret/X", "GET /f/index.php/secret/x",
+    "GET /f/secret/x/::$DATA", "GET /f/secret/x/.:y:$data", "GET /f/Secret/x", "GET /f/secret/x.", "GET /f/secret%20/x", "GET /f/secret/X", "GET /f/index.php/secret/x",
     "GET /b/x%2Fprotection", "GET /b/x%2fProtection", "GET /b/x%EF%BC%8Fprotection",
     # mixes of one rank, letters of a literal before a parameter, a final slash
     "GET /r/x%40y-z", "GET /Camel/findby", "GET /Camel/FINDBY", "GET /slash/ME/", "GET /slash/%6De./",
@@ -130,6 +130,21 @@ def test_whatever_is_judged_of_operations_counts(tmp_path: Path, what: str) -> N
     assert is_refused(law(said, tmp_path, api=document % (one, other)), "GET", "/x/%40me")
     alike = law(f"openapi: {{spec: api.yaml{validate}}}\n", tmp_path, api=document % (one, one))
     assert not is_refused(alike, "GET", "/x/%40me")
+
+
+ALIKE = {
+    "a requirement that holds another": ("GET", "operations: [{match: GET /x/@me, require: [[a], [a, b]]}]"),
+    "a limit that counts neither": ("HEAD", "limits: [{name: l, by: [key], rate: 1/h, match: POST /x/@me}]"),
+}
+
+
+@pytest.mark.parametrize("what", ALIKE)
+def test_what_is_judged_alike_is_no_difference(tmp_path: Path, what: str) -> None:
+    """However it is written: paths between two operations that ask for the same go on."""
+    method, text = ALIKE[what]
+    asks = "x-required-permissions: [a]"
+    document = f"openapi: 3.1.0\npaths: {{'/x/{{id}}': {{get: {{{asks}}}}}, /x/@me: {{{method.lower()}: {{{asks}}}, post: {{}}}}}}"
+    assert not is_refused(law(f"openapi: {{spec: api.yaml}}\n{text}\n", tmp_path, api=document), method, "/x/%40me")
 
 
 ORDERS = """openapi: %s

@@ -24,7 +24,9 @@ STEPS = 400_000
 MOST = 24
 """Rivals of one operation that are compared in one pass."""
 _ODD = re.compile(
-    rb"[?#\\]|/[. \t]+(?:/|\Z)|\.(?:php\d?|phtml|fcgi|cgi|pl|dll|cfm|aspx?|jsp)(?:[. \t:][^/]*)?(?:/|\Z)", re.IGNORECASE
+    rb"[?#\\]|/[. \t]+(?:/|\Z)|/[. \t]*:[^/:]*:\$|"
+    rb"\.(?:php\d?|phtml|fcgi|cgi|pl|dll|cfm|aspx?|jsp)(?:[. \t:][^/]*)?(?:/|\Z)",
+    re.IGNORECASE,
 )
 """What may be read as a path of another shape."""
 _TAIL = rb"(?:[. \t:][^/]*)?"
@@ -65,7 +67,7 @@ class Rivals:
         if escaped and (other := self._undecoded(method, path, operation)) is not None:
             return _refused(operation, other.name)
         known = self._known.get(operation)
-        odd = escaped or b"." in path
+        odd = escaped or b"." in path or b"$" in path
         if known is None or (known.near is None and not odd):
             return None
         behind = b"/" + path.split(b"/", operation.stripped + 1)[-1] if operation.stripped else path
