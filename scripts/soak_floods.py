@@ -30,7 +30,7 @@ from harness import Gateway, Home, eventually, free_port
 from raw import head
 
 MIB = 1 << 20
-MOST_MIB, MOST_S, WORKED_S = 64.0, 0.15, 0.3
+MOST_MIB, MOST_S, WORKED_S = 64.0, 0.15, 0.15
 """What the gateway may grow by, how long a request may wait on a machine that has nothing else to do, and how long the
 worker may work meanwhile on one that has."""
 PACE_S = 0.01
@@ -163,10 +163,8 @@ class Prober:
 class Floods:
     """A backend, and for each flood a gateway of its own."""
 
-    def __init__(self, folder: Path, seconds: float, shared: bool = False) -> None:
-        """`shared`: all floods reach the same gateways, which saves starting one for each."""
-        self.seconds, self._shared = seconds, shared
-        self._started: dict[bool, Gateway] = {}
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.seconds = seconds
         port = free_port()
         backend = Path(__file__).resolve().parent / "soak_backend.py"
         self.backend = subprocess.Popen([sys.executable, str(backend), str(port)])
@@ -181,26 +179,16 @@ class Floods:
 
     def close(self) -> None:
         """End everything."""
-        for gateway in self._started.values():
-            gateway.stop()
         self.backend.terminate()
         self.backend.wait()
 
-    def _start(self, tls: bool) -> Gateway:
-        words = ("--tls-cert", str(self.certificate), "--tls-key", str(self.certificate.with_suffix(".key")))
-        made = Gateway(self.home, "serve", *(words if tls else ()), port=free_port())
-        eventually("the gateway is ready", lambda: '"ready"' in made.output or made.process.poll() is not None)
-        return made
-
     @contextmanager
     def gateway(self, tls: bool) -> Iterator[Gateway]:
-        """One that has served nobody, unless they are shared."""
-        if self._shared:
-            self._started[tls] = self._started.get(tls) or self._start(tls)
-            yield self._started[tls]
-            return
-        made = self._start(tls)
+        """One that has served nobody."""
+        words = ("--tls-cert", str(self.certificate), "--tls-key", str(self.certificate.with_suffix(".key")))
+        made = Gateway(self.home, "serve", *(words if tls else ()), port=free_port())
         try:
+            eventually("the gateway is ready", lambda: '"ready"' in made.output or made.process.poll() is not None)
             yield made
         finally:
             made.stop()
