@@ -2,13 +2,14 @@
 
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from harness import Gateway, Home, eventually
-from keyswap.shell.holding import PER_CALLER, UNSEEN
+from keyswap.shell.holding import PER_CALLER, UNBEGUN, UNSEEN
 from keyswap.shell.inside_held import STREAM
 from raw import Heard, Http2, Recorder, connect, head, listen, tls
 
@@ -97,6 +98,28 @@ def test_who_is_refused_anyway_has_its_answer(gateway: Gateway, home: Home) -> N
         heard = settle(callers, 250)
         assert {(one.status, one.code) for one in heard if one.data} == {(401, "missing-credential")}
     assert ask(gateway) == 200
+
+
+@pytest.mark.parametrize("proxy", ["127.0.0.1", "192.0.2.1"])
+def test_heads_that_do_not_end_have_a_budget(
+    proxy: str, start: Callable[..., Gateway], tmp_path: Path, recorder: Recorder
+) -> None:
+    """Of 6 MB of one address the youngest get 503; behind a proxy are many callers, whose heads each count alone."""
+    home = Home(tmp_path, recorder.url)
+    home.write_policy(f"max_head: 64KiB\ntrusted_proxies: [{proxy}]\n")
+    gateway = start("serve", home=home).ready()
+    begin = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (number, b"x" * 1000) for number in range(50))
+    with ExitStack() as opened:
+        callers = [opened.enter_context(connect(gateway.port)) for _ in range(120)]
+        for caller in callers:
+            caller.sendall(begin)
+        if proxy == "127.0.0.1":
+            for caller in callers:
+                caller.sendall(b"Host: h\r\n\r\n")
+            assert {listen(caller, b"}").status for caller in callers} == {401}
+        else:
+            heard = settle(callers, (UNBEGUN + UNSEEN) // len(begin))
+            assert {one.status for one in heard if one.data} == {503} and not heard[0].data
 
 
 def test_a_connection_of_http2_has_a_budget(encrypted: Gateway, certificate: Path) -> None:

@@ -98,7 +98,8 @@ class Guard:
         if not self._addresses[address]:
             del self._addresses[address]
 
-    def _complain_of_held(self, address: str) -> None:
+    def _complain_of_held(self, holder: str) -> None:
+        address = holder.partition(" ")[0]
         self._complain("requests from %s are ended: too much is held of what is not whole", address)
 
     def _complain(self, text: str, *given: object) -> None:
