@@ -66,7 +66,8 @@ def certificate(home: Home) -> Path:
 @pytest.fixture(scope="module")
 def gateway(home: Home) -> Iterator[Gateway]:
     """A gateway without TLS."""
-    yield from _running(Gateway(home, "serve").ready())
+    made = Gateway(home, "serve")
+    yield from _running(made, made.ready)
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +75,14 @@ def encrypted(home: Home, certificate: Path) -> Iterator[Gateway]:
     """A gateway with TLS."""
     words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
     made = Gateway(home, "serve", *words, port=free_port())
-    eventually("it is ready", lambda: '"ready"' in made.output)
-    yield from _running(made)
+    yield from _running(made, lambda: eventually("it is ready", lambda: '"ready"' in made.output))
 
 
-def _running(gateway: Gateway) -> Iterator[Gateway]:
-    """Until its tests have run; afterwards no exception is in its log."""
-    yield gateway
-    output = gateway.stop()
+def _running(gateway: Gateway, wait: Callable[[], object]) -> Iterator[Gateway]:
+    """From when it is ready until its tests have run; afterwards no exception is in its log."""
+    try:
+        wait()
+        yield gateway
+    finally:
+        output = gateway.stop()
     assert "Traceback" not in output and "in the gateway" not in output

@@ -85,7 +85,7 @@ def upload(request: pytest.FixtureRequest, encrypted: Gateway, key: str, certifi
             with suppress(OSError):
                 for at in range(0, size, 1 << 16):
                     connection.sendall(b"x" * min(1 << 16, size - at))
-            return listen(connection, b"big", 5)  # as most callers do it, and one OpenSSL object is no two threads'
+            return listen(connection, b"big")  # as most callers do it, and one OpenSSL object is no two threads'
 
     def over_http2(path: str, size: int) -> Heard:
         with tls(encrypted.port, certificate, "h2") as connection:

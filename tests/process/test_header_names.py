@@ -103,7 +103,7 @@ def test_another_host_is_misdirected(
 
 
 def test_a_misdirected_request_is_explained(encrypted: Gateway, certificate: Path, home: Home, key: str) -> None:
-    """Over HTTP/2 too; the record says that it was judged before the steps, and what to do."""
+    """What is kept of a misdirected request says that it was judged before the steps, and what to do; over HTTP/2 too."""
     with tls(encrypted.port, certificate, "h2") as connection:
         caller = Http2(connection)
         caller.authority = "other"

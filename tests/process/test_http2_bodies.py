@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from certificates import self_signed
 from harness import Gateway, Home, eventually
 from raw import Http2, Recorder, Stream, tls
 
@@ -27,13 +26,6 @@ FIELDS = b"amount=500&_method=DELETE"
 
 
 @pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    made = Recorder()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, recorder: Recorder) -> Home:
     made = Home(tmp_path_factory.mktemp("bodies"), recorder.url)
     (made.folder / "api.yaml").write_text(DOCUMENT)
@@ -47,9 +39,7 @@ def key(home: Home) -> str:
 
 
 @pytest.fixture(scope="module", params=["serve", "mitmdump"])
-def connected(request: pytest.FixtureRequest, home: Home) -> Iterator[tuple[Gateway, Path]]:
-    """A gateway, and its certificate."""
-    certificate = self_signed(home.folder, "gateway")
+def encrypted(request: pytest.FixtureRequest, home: Home, certificate: Path) -> Iterator[Gateway]:
     words = ["--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key"))]
     if request.param == "mitmdump":
         both = certificate.with_suffix(".both")
@@ -61,16 +51,15 @@ def connected(request: pytest.FixtureRequest, home: Home) -> Iterator[tuple[Gate
             made.ready()  # over HTTP: there TLS is for who begins with it
         else:
             eventually("it is ready", lambda: '"ready"' in made.output)
-        yield made, certificate
+        yield made
     finally:
         said = made.stop()
-    assert "Traceback" not in said
+    assert "Traceback" not in said and "in the gateway" not in said
 
 
 @pytest.fixture
-def connection(connected: tuple[Gateway, Path]) -> Iterator[ssl.SSLSocket]:
-    gateway, certificate = connected
-    with tls(gateway.port, certificate, "h2") as made:
+def connection(encrypted: Gateway, certificate: Path) -> Iterator[ssl.SSLSocket]:
+    with tls(encrypted.port, certificate, "h2") as made:
         assert made.selected_alpn_protocol() == "h2"
         yield made
 
@@ -95,7 +84,7 @@ def status(connection: ssl.SSLSocket, host: str, method: str, target: str, field
 def test_a_form_that_is_not_documented_is_refused(
     connection: ssl.SSLSocket, recorder: Recorder, key: str, host: str, method: str
 ) -> None:
-    """Its fields could be taken for the query's, though its head does not say that a body comes."""
+    """A form where none is documented is 400, though its head does not say that a body comes: its fields could be the query's."""
     recorder.clear()
     fields = {**FORM, "authorization": f"Bearer {key}"}
     assert status(connection, host, method, "/query?amount=5", fields, FIELDS) == 400
@@ -103,7 +92,7 @@ def test_a_form_that_is_not_documented_is_refused(
 
 
 def test_a_form_of_a_declared_length_is_refused(connection: ssl.SSLSocket, recorder: Recorder, key: str) -> None:
-    """As it is over HTTP/1.1."""
+    """A form whose length is declared is 400 too, as it is over HTTP/1.1."""
     recorder.clear()
     fields = {**FORM, "authorization": f"Bearer {key}", "content-length": str(len(FIELDS))}
     assert status(connection, ":authority", "GET", "/query?amount=5", fields, FIELDS) == 400
@@ -121,7 +110,7 @@ def test_a_head_alone_has_no_form(connection: ssl.SSLSocket, recorder: Recorder,
 
 @pytest.mark.parametrize("host", [":authority", "host"])
 def test_a_preflight_has_no_body(connection: ssl.SSLSocket, recorder: Recorder, host: str) -> None:
-    """An OPTIONS with a body is none, and needs a credential."""
+    """An OPTIONS with a body is no preflight, and needs a credential."""
     recorder.clear()
     assert status(connection, host, "OPTIONS", "/query", ASKS, b"x") == 401
     assert recorder.requests == []
@@ -129,7 +118,7 @@ def test_a_preflight_has_no_body(connection: ssl.SSLSocket, recorder: Recorder, 
 
 @pytest.mark.parametrize("host", [":authority", "host"])
 def test_a_preflight_is_forwarded(connection: ssl.SSLSocket, recorder: Recorder, host: str) -> None:
-    """However its host is named."""
+    """A preflight reaches the backend without a credential, however its host is named."""
     recorder.clear()
     assert status(connection, host, "OPTIONS", "/query", ASKS, b"") == 200
     assert [got.body for got in recorder.requests] == [b""]

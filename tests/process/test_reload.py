@@ -14,6 +14,7 @@ from joserfc.jwk import KeySet
 
 from certificates import self_signed
 from harness import Backend, Client, Gateway, Home, eventually
+from raw import listen
 
 Start = Callable[..., Gateway]
 
@@ -93,8 +94,9 @@ def test_a_signing_key_that_is_dropped_while_a_body_comes(start: Start, home: Ho
     body = b'{"name": "x"}'
     head = f"POST /pets HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {value}\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sent:
-        sent.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:5])
-        time.sleep(0.2)
+        sent.sendall(f"{head}Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        assert listen(sent, b"\r\n\r\n").status == 100, "the head has been judged"
+        sent.sendall(body[:5])
         home.run("signing", "rotate", "--now", "--algorithm", "EdDSA")
         sent.sendall(body[5:])
         assert sent.recv(12) == b"HTTP/1.1 200"
