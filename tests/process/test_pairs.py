@@ -47,7 +47,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, shared: Backend) -> Iterat
         home.policy.write_text(text)
         made = Gateway(home, "serve").ready()
         yield made
-        made.stop()
+        output = made.stop()
+    assert "Traceback" not in output and "in the gateway" not in output
 
 
 class Row(NamedTuple):
