@@ -12,11 +12,18 @@ from hypothesis import settings
 
 import workos_standin
 from fault_proxy import FaultProxy
+from harness import Gateway
 from workos_standin import Standin
 
 settings.register_profile("keyswap", deadline=None)
 settings.load_profile("keyswap")
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", params=Gateway.ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """A kind of gateway, for what has to hold on each."""
+    return str(request.param)
 
 
 @pytest.fixture

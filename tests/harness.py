@@ -198,6 +198,8 @@ class Gateway:
     """A gateway process, started by one of the command lines of the contract."""
 
     KINDS = ("mitmdump", "mitmdump-dead", "mitmweb", "serve", "serve-web")
+    ENGINES = ("serve", "mitmdump")
+    """What carries requests, each in its own way: every verdict, stream and end is the same on both."""
 
     def __init__(
         self,
@@ -207,9 +209,10 @@ class Gateway:
         entry: Path = ENTRY,
         port: int | None = None,
         before: tuple[str, ...] = (),
+        certificate: Path | None = None,
     ) -> None:
-        """`before`: a command that becomes the gateway, whose words follow its own."""
-        self.home, self.kind = home, kind
+        """`before`: a command that becomes the gateway, whose words follow its own. `certificate`: its listener's."""
+        self.home, self.kind, self.certificate = home, kind, certificate
         self.port = port or home.port
         self.url = f"http://127.0.0.1:{self.port}"
         self.web_port = free_port()
@@ -218,7 +221,11 @@ class Gateway:
         environment = {**os.environ, "HOME": str(home.folder), "PYTHONUNBUFFERED": "1"}
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*before, *self._command(entry), *extra], stdout=output, stderr=output, env=environment, cwd=home.folder
+                [*before, *self._command(entry), *self._tls(), *extra],
+                stdout=output,
+                stderr=output,
+                env=environment,
+                cwd=home.folder,
             )
 
     def _command(self, entry: Path) -> list[str]:
@@ -238,6 +245,16 @@ class Gateway:
         if self.kind == "mitmweb":
             command += ["--web-port", str(self.web_port), "--no-web-open-browser", "--set", "web_password=look"]
         return [*command, "--mode", f"reverse:{upstream}"]
+
+    def _tls(self) -> list[str]:
+        if self.certificate is None:
+            return []
+        key = self.certificate.with_suffix(".key")
+        if self.kind.startswith("serve"):
+            return ["--tls-cert", str(self.certificate), "--tls-key", str(key)]
+        both = self.home.folder / f"{self.certificate.stem}-and-key.pem"
+        both.write_bytes(key.read_bytes() + self.certificate.read_bytes())
+        return ["--certs", f"*={both}"]
 
     @property
     def workers(self) -> list[int]:
@@ -279,7 +296,7 @@ class Gateway:
 
     def get(self, path: str, key: str | None = None, **more: Any) -> "Reply":
         """A GET over a connection of its own."""
-        with Client(self.port) as client:
+        with Client(self.port, self.certificate) as client:
             return client.ask("GET", path, key, **more)
 
     def stop(self, how: int = signal.SIGTERM) -> str:
@@ -349,8 +366,11 @@ class Reply:
 class Client:
     """A caller with one connection that stays open."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, certificate: Path | None = None) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+        if certificate is not None:
+            context = ssl.create_default_context(cafile=str(certificate))
+            self._connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=15, context=context)
         self._response: http.client.HTTPResponse | None = None
 
     def __enter__(self) -> "Client":

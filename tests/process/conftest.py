@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from certificates import self_signed
-from harness import Backend, Gateway, Home, eventually, free_port
+from harness import Backend, Gateway, Home, free_port
 from raw import Recorder
 
 
@@ -64,25 +64,21 @@ def certificate(home: Home) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gateway(home: Home) -> Iterator[Gateway]:
+def gateway(home: Home, engine: str) -> Iterator[Gateway]:
     """A gateway without TLS."""
-    made = Gateway(home, "serve")
-    yield from _running(made, made.ready)
+    yield from _running(Gateway(home, engine))
 
 
 @pytest.fixture(scope="module")
-def encrypted(home: Home, certificate: Path) -> Iterator[Gateway]:
+def encrypted(home: Home, certificate: Path, engine: str) -> Iterator[Gateway]:
     """A gateway with TLS."""
-    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    made = Gateway(home, "serve", *words, port=free_port())
-    yield from _running(made, lambda: eventually("it is ready", lambda: '"ready"' in made.output))
+    yield from _running(Gateway(home, engine, port=free_port(), certificate=certificate))
 
 
-def _running(gateway: Gateway, wait: Callable[[], object]) -> Iterator[Gateway]:
+def _running(gateway: Gateway) -> Iterator[Gateway]:
     """From when it is ready until its tests have run; afterwards no exception is in its log."""
     try:
-        wait()
-        yield gateway
+        yield gateway.ready()
     finally:
         output = gateway.stop()
     assert "Traceback" not in output and "in the gateway" not in output

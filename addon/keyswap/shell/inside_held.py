@@ -26,7 +26,7 @@ def held(layer: http.HttpLayer, ahead: int) -> list[Held]:
     """What is held for a connection; `ahead`: bytes that its layers have not seen yet."""
     server: Any = layer.connections.get(layer.context.client)
     lanes: Any = getattr(server, "keyswap_lanes", None)
-    found, passes = [], False
+    found, passes, loose = [], False, _loose(server) + ahead
     for stream_id, stream in layer.streams.items():
         flow: HTTPFlow | None = getattr(stream, "flow", None)
         if flow is None:
@@ -37,9 +37,10 @@ def held(layer: http.HttpLayer, ahead: int) -> list[Held]:
         size = sum(_parts(stream, flow)) + (len(lane.waiting) if lane is not None else 0)
         if not flows and stream.client_state != stream.state_done:
             size += STREAM
+        if lanes is None and stream.client_state == stream.state_consume_request_body:
+            size, loose = size + loose, 0  # over HTTP/1 it is more of this body
         if size >= SMALL:
             found.append(Held(flow, size))
-    loose = _loose(server) + ahead
     return found if passes or not loose else [*found, Held(None, loose)]
 
 
