@@ -193,13 +193,13 @@ class Ground(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def ground(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Ground]:
     """One gateway and one backend for everything; the gateway's output is clean in the end."""
     backend = Recorder()
     home = Home(tmp_path_factory.mktemp("http1"), backend.url)
     made = [home.key(), home.key()]
     callers = tuple(Caller(key.id, value) for key, value in made)
-    gateway = Gateway(home, "serve")
+    gateway = Gateway(home, engine)
     try:
         gateway.ready()
         jwks = jwt.PyJWKSet.from_dict(gateway.get("/.well-known/jwks.json").json)

@@ -111,7 +111,7 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, behind: Behind) -> Iterator[Site]:
+def site(folder: Path, behind: Behind, engine: str) -> Iterator[Site]:
     """Put a gateway before a backend; afterwards nothing of the corpus is in its log."""
     home = Home(folder, behind.url)
     home.write_policy("timeouts: {head: 1s, idle: 2s}\n")
@@ -120,10 +120,9 @@ def site(folder: Path, behind: Behind) -> Iterator[Site]:
     context = ssl.create_default_context(cafile=str(certificate))
     context.check_hostname = False
     context.set_alpn_protocols(["h2"])
-    gateway = Gateway(home, "serve", "--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
+    gateway = Gateway(home, engine, certificate=certificate)
     try:
-        eventually("it is ready", lambda: '"ready"' in gateway.output or gateway.process.poll() is not None)
-        yield Site(gateway, behind, context, key)
+        yield Site(gateway.ready(), behind, context, key)
     finally:
         output = gateway.stop()
         behind.close()
@@ -131,8 +130,8 @@ def site(folder: Path, behind: Behind) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("http2"), Raw()) as made:
+def raw(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Site]:
+    with site(tmp_path_factory.mktemp("http2"), Raw(), engine) as made:
         yield made
 
 
@@ -160,6 +159,6 @@ def test_real_backends_see_no_second_request(name: str, tmp_path: Path) -> None:
     behind = backends.uvicorn(tmp_path / "backend") if name == "uvicorn" else backends.nginx(tmp_path / "backend")
     if behind is None:
         pytest.skip("nginx is not installed (Debian: nginx-light)")
-    with site(tmp_path, behind) as made:
+    with site(tmp_path, behind, "serve") as made:
         wrong = {entry.name: found for entry in CORPUS if (found := made.attempt(entry))}
     assert not wrong

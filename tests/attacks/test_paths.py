@@ -25,7 +25,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from certificates import self_signed
-from harness import Gateway, Home, eventually, free_port
+from harness import Gateway, Home, free_port
 from keyswap.operations.template import normal
 from raw import Got, Heard, Http2, Recorder, Stream, answer, say, tls
 
@@ -192,12 +192,12 @@ def guarded(key_set: Callable[[], KeySet]) -> Callable[[Got, socket.socket], Non
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Site]:
     backend = Recorder()
     home = Home(tmp_path_factory.mktemp("paths"), backend.url)
     home.write_policy(OPERATIONS)
     admin, other = home.key(permissions=["admin:users"])[1], home.key(permissions=["pets:read"])[1]
-    gateway = Gateway(home, "serve")
+    gateway = Gateway(home, engine)
     try:
         keys = KeySet.import_key_set(gateway.ready().get("/.well-known/jwks.json").json)
         backend.behave = guarded(lambda: keys)
@@ -400,10 +400,9 @@ def test_other_methods_are_judged_alike(site: Site) -> None:
 def test_http2_is_no_way_around(site: Site) -> None:
     """The same targets as `:path`, where no request line is parsed: refused, or forwarded byte for byte, as there."""
     certificate = self_signed(site.gateway.home.folder, "gateway")
-    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    gateway = Gateway(site.gateway.home, "serve", *words, port=free_port())
+    gateway = Gateway(site.gateway.home, site.gateway.kind, port=free_port(), certificate=certificate)
     try:
-        eventually("it is ready", lambda: '"ready"' in gateway.output or gateway.process.poll() is not None)
+        gateway.ready()
         for target, expected in ROWS:
             site.backend.clear()
             stream = over_http2(gateway.port, certificate, target, site.other)

@@ -70,7 +70,7 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Site]:
     backend = Recorder(behave)
     backend.before_body = before_body
     folder = tmp_path_factory.mktemp("streams")
@@ -81,11 +81,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     context = ssl.create_default_context(cafile=str(certificate))
     context.check_hostname = False
     context.set_alpn_protocols(["h2"])
-    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    plain, gateway = Gateway(home, "serve", port=free_port()), Gateway(home, "serve", *words, port=free_port())
-    for made in (plain, gateway):
-        eventually("it is ready", lambda made=made: '"ready"' in made.output)
-    yield Site(backend, key, plain, gateway, context)
+    plain, gateway = (Gateway(home, engine, port=free_port(), certificate=one) for one in (None, certificate))
+    yield Site(backend, key, plain.ready(), gateway.ready(), context)
     outputs = [plain.stop(), gateway.stop()]
     backend.close()
     assert not [word for output in outputs for word in ("Traceback", "in the gateway", key) if word in output]
@@ -235,11 +232,12 @@ def test_an_answer_after_100_continue(site: Site, path: str, framing: str, body:
 def test_a_backend_that_is_down_after_100_continue(site: Site, tmp_path: Path) -> None:
     """The same where nothing listens."""
     home = Home(tmp_path, f"http://127.0.0.1:{free_port()}")
-    key, gateway = home.key()[1], Gateway(home, "serve", port=free_port())
+    key, gateway = home.key()[1], Gateway(home, site.gateway.kind, port=free_port())
     try:
-        eventually("it is ready", lambda: '"ready"' in gateway.output)
         heard = say(
-            gateway.port, head("POST", "/", key, "Content-Length: 2", "Expect: 100-continue") + b"ok", until=b"}"
+            gateway.ready().port,
+            head("POST", "/", key, "Content-Length: 2", "Expect: 100-continue") + b"ok",
+            until=b"}",
         )
     finally:
         gateway.stop()

@@ -44,9 +44,9 @@ def hasty(home: Home) -> Iterator[Hasty]:
 
 
 @pytest.mark.parametrize("path", ["/.well-known/jwks.json", "/.well-known/keyswap/health"])
-def test_a_body_to_an_own_path_is_not_kept(start: Start, hasty: Hasty, path: str) -> None:
+def test_a_body_to_an_own_path_is_not_kept(start: Start, hasty: Hasty, engine: str, path: str) -> None:
     """Whoever uploads to a path that the gateway answers itself gets its answer at once, and none of it is kept."""
-    gateway = start("serve").ready()
+    gateway = start(engine).ready()
     before = gateway.memory()
     with connect(gateway.port) as caller:
         began = time.monotonic()
@@ -58,10 +58,12 @@ def test_a_body_to_an_own_path_is_not_kept(start: Start, hasty: Hasty, path: str
     assert gateway.memory() - before < 20 << 20
 
 
-def test_an_upload_that_was_answered_early_ends_with_its_key(start: Start, home: Home, hasty: Hasty) -> None:
+def test_an_upload_that_was_answered_early_ends_with_its_key(
+    start: Start, home: Home, hasty: Hasty, engine: str
+) -> None:
     """A backend answers before the body has come whole; when the key is revoked the upload that goes on ends."""
     key, value = home.key()
-    gateway = start("serve").ready()
+    gateway = start(engine).ready()
     with connect(gateway.port) as caller:
         caller.sendall(head("POST", "/early", value, "Content-Length: 1000000000") + BLOCK)
         assert listen(caller, b"done").status == 200
@@ -76,10 +78,10 @@ def test_an_upload_that_was_answered_early_ends_with_its_key(start: Start, home:
         assert hasty.settled(), "the backend still receives"
 
 
-def test_a_withdrawn_response_does_not_stay(start: Start, home: Home, hasty: Hasty) -> None:
+def test_a_withdrawn_response_does_not_stay(start: Start, home: Home, hasty: Hasty, engine: str) -> None:
     """A response that more than one reading has is a 502, and its connections are gone soon, though it does not end."""
     _, value = home.key()
-    gateway = start("serve").ready()
+    gateway = start(engine).ready()
     heard = say(gateway.port, head("GET", "/endless", value))
     assert (heard.status, heard.code) == (502, "upstream-unavailable") and heard.ended and heard.seconds < 4
     eventually("the backend's connection is closed", hasty.settled, 4)

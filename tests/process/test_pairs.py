@@ -39,13 +39,13 @@ limits:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, shared: Backend) -> Iterator[Gateway]:
+def gateway(tmp_path_factory: pytest.TempPathFactory, shared: Backend, engine: str) -> Iterator[Gateway]:
     home = Home(tmp_path_factory.mktemp("pairs"), shared.url)
     (home.folder / "api.yaml").write_text(DOCUMENT)
     with contextmanager(endpoint)(*KIDS) as keys:
         text = POLICY.format(port=home.port, upstream=shared.url, authkit=AUTHKIT, keys=keys.url, app=APP)
         home.policy.write_text(text)
-        made = Gateway(home, "serve").ready()
+        made = Gateway(home, engine).ready()
         yield made
         output = made.stop()
     assert "Traceback" not in output and "in the gateway" not in output

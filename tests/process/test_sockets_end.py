@@ -69,11 +69,13 @@ def opened(port: int, target: str, key: str) -> socket.socket:
     return connection
 
 
-def test_no_end_but_a_normal_one_is_normal(start: Callable[..., Gateway], home: Home, sockets: Sockets) -> None:
+def test_no_end_but_a_normal_one_is_normal(
+    start: Callable[..., Gateway], home: Home, sockets: Sockets, engine: str
+) -> None:
     """Who is lost, by an end or a reset, is lost to the other side too: no Close frame, which is 1006 there. A revoked key
     is 1008 and a gateway that stops 1001, at both ends (RFC 6455 §7.4.1)."""
     key, other = home.key()[1], home.key()
-    gateway = start("serve").ready()
+    gateway = start(engine).ready()
 
     def heard(target: bytes) -> int | None:
         eventually("the backend has heard its end", lambda: target in sockets.heard)
