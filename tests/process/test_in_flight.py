@@ -87,11 +87,11 @@ HANDSHAKE = (
 )
 
 
-def test_a_websocket_holds_its_place_until_it_ends(start: Start, home: Home, slow: Slow) -> None:
+def test_a_websocket_holds_its_place_until_it_ends(start: Start, home: Home, engine: str, slow: Slow) -> None:
     """An open WebSocket is in flight, and is not once either side has closed it."""
     home.write_policy(LIMITS % 1)
     _, value = home.key()
-    gateway = start("serve").ready()
+    gateway = start(engine).ready()
     with connect(gateway.port) as caller:
         caller.sendall(head("GET", "/socket", value, *HANDSHAKE))
         assert listen(caller, b"\r\n\r\n").status == 101
@@ -99,12 +99,12 @@ def test_a_websocket_holds_its_place_until_it_ends(start: Start, home: Home, slo
     eventually("there is room", lambda: gateway.get("/", value).status == 200)
 
 
-def test_streams_hold_their_places_until_they_end(start: Start, home: Home, slow: Slow) -> None:
+def test_streams_hold_their_places_until_they_end(start: Start, home: Home, engine: str, slow: Slow) -> None:
     """Two open streams fill a limit of two; when one ends, by its caller, there is room for one more; the
     key's end gives all of them back."""
     home.write_policy(LIMITS % 2)
     key, value = home.key()
-    gateway = start("serve").ready()
+    gateway = start(engine).ready()
     one, two = begun(gateway.port, "/events/1", value), begun(gateway.port, "/events/2", value)
     refused = gateway.get("/", value)
     assert (refused.status, refused.code, refused.header("retry-after")) == (429, "too-many-in-flight", "1")
@@ -119,12 +119,12 @@ def test_streams_hold_their_places_until_they_end(start: Start, home: Home, slow
     eventually("all places are free", lambda: in_flight(home) == 0)
 
 
-def test_whatever_ends_a_request_gives_its_place_back(start: Start, home: Home, slow: Slow) -> None:
+def test_whatever_ends_a_request_gives_its_place_back(start: Start, home: Home, engine: str, slow: Slow) -> None:
     """A broken answer, an upstream that never answers, one that is not there, a body that is refused, a caller that
     leaves: afterwards nothing is in flight."""
     home.write_policy(LIMITS % 50 + "timeouts: {response: 1s}\nmax_body: 100KiB\n")
     _, key = home.key()
-    gateway = start("serve").ready()
+    gateway = start(engine).ready()
     assert say(gateway.port, head("GET", "/half", key)).status == 200
     assert say(gateway.port, head("GET", "/never", key)).status == 504
     assert say(gateway.port, head("POST", "/", key, "Transfer-Encoding: chunked") + b"zz\r\n").status == 400
@@ -142,12 +142,12 @@ def test_whatever_ends_a_request_gives_its_place_back(start: Start, home: Home, 
 @pytest.mark.parametrize("framing", ["Content-Length: 100000", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("politely", [True, False])
 def test_who_leaves_after_an_early_answer_holds_nothing(
-    start: Start, home: Home, slow: Slow, framing: str, politely: bool
+    start: Start, home: Home, engine: str, slow: Slow, framing: str, politely: bool
 ) -> None:
     """A backend answers before the body has come, and the caller leaves without sending the rest: its place is free."""
     home.write_policy(LIMITS % 50)
     _, key = home.key()
-    gateway = start("serve").ready()
+    gateway = start(engine).ready()
     for _ in range(5):
         with connect(gateway.port) as caller:
             caller.sendall(
@@ -166,8 +166,7 @@ def test_a_stream_that_is_reset_after_an_early_answer_holds_nothing(
     home.write_policy(LIMITS % 50)
     _, key = home.key()
     certificate = self_signed(tmp_path, "gateway")
-    gateway = start("serve", "--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    eventually("it listens", lambda: '"ready"' in gateway.output)
+    gateway = start("serve", certificate=certificate).ready()
     with tls(gateway.port, certificate, "h2") as connection:
         caller = Http2(connection)
         for _ in range(3):
@@ -226,7 +225,7 @@ def leave(port: int, certificate: Path, key: str, way: str, has_begun: Callable[
 
 
 def test_who_begins_and_leaves_holds_a_place_until_the_backend_is_done(
-    start: Start, home: Home, tmp_path: Path
+    start: Start, home: Home, engine: str, tmp_path: Path
 ) -> None:
     """However a caller leaves before its answer has begun, its place is held while the backend works on its request: until
     that answers or closes, or the time for an answer is over."""
@@ -234,8 +233,7 @@ def test_who_begins_and_leaves_holds_a_place_until_the_backend_is_done(
     home.upstream = busy.url
     home.write_policy(LIMITS % 1 + "timeouts: {response: 30s}\n")
     _, key = home.key()
-    gateway = start("serve", "--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    eventually("it listens", lambda: '"ready"' in gateway.output)
+    gateway = start(engine, certificate=certificate).ready()
 
     def status() -> int:
         with tls(gateway.port, certificate) as connection:
@@ -273,12 +271,14 @@ def disconnecting(gateway: Gateway, key: str, number: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_thousand_disconnecting_clients_leave_nothing_in_flight(start: Start, home: Home, slow: Slow) -> None:
+def test_a_thousand_disconnecting_clients_leave_nothing_in_flight(
+    start: Start, home: Home, engine: str, slow: Slow
+) -> None:
     """1,000 clients that leave at random moments over two gateways: afterwards nothing is in flight, also when one of the
     gateways is killed among them, and the limit admits as many as it should."""
-    home.write_policy(LIMITS % 400)
+    home.write_policy(LIMITS % 400 + "timeouts: {response: 5s}\n")
     _, key = home.key()
-    survivor, victim = start("serve"), start("serve", port=free_port())
+    survivor, victim = start(engine), start(engine, port=free_port())
     survivor.ready()
     victim.ready()
     killed = threading.Event()
