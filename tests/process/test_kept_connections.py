@@ -45,22 +45,22 @@ def begun(home: Home, code: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def multiplexed(start: Callable[..., Gateway], home: Home, code: str = "") -> Iterator[Http2]:
+def multiplexed(start: Callable[..., Gateway], home: Home, code: str = "", engine: str = "serve") -> Iterator[Http2]:
     """A caller over HTTP/2."""
     certificate = self_signed(home.folder, "gateway")
-    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    gateway = start("serve", *words, before=begun(home, code))
-    eventually("it is ready", lambda: '"ready"' in gateway.output)
+    gateway = start(engine, before=begun(home, code), certificate=certificate).ready()
     with tls(gateway.port, certificate, "h2") as connection:
         yield Http2(connection)
 
 
 @contextmanager
-def caller(start: Callable[..., Gateway], home: Home, version: str, code: str = "") -> Iterator[Ask]:
+def caller(
+    start: Callable[..., Gateway], home: Home, version: str, code: str = "", engine: str = "serve"
+) -> Iterator[Ask]:
     """A caller over one connection, of a gateway of which each process runs this code first."""
     _, key = home.key()
     if version == "HTTP/2":
-        with multiplexed(start, home, code) as http2:
+        with multiplexed(start, home, code, engine) as http2:
 
             def ask(method: str = "GET", body: bytes = b"") -> int:
                 stream = http2.ask(method, "/", key, ends=not body)
@@ -72,7 +72,7 @@ def caller(start: Callable[..., Gateway], home: Home, version: str, code: str = 
 
             yield ask
         return
-    gateway = start("serve", before=begun(home, code)).ready()
+    gateway = start(engine, before=begun(home, code)).ready()
     with connect(gateway.port) as connection:
 
         def ask_plainly(method: str = "GET", body: bytes = b"") -> int:
@@ -111,16 +111,18 @@ VERSIONS = pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
 
 @VERSIONS
 def test_one_connection_serves_all_that_come_one_after_another(
-    start: Callable[..., Gateway], home: Home, recorder: Recorder, version: str
+    start: Callable[..., Gateway], engine: str, home: Home, recorder: Recorder, version: str
 ) -> None:
     """Requests of any kind, over HTTP/2 too, use the same connection to the backend, up to one for a HEAD."""
     kinds = [("GET", b""), ("POST", b"xyz="), ("DELETE", b""), ("HEAD", b""), ("GET", b""), ("GET", b"")]
-    with caller(start, home, version) as ask:
+    with caller(start, home, version, engine=engine) as ask:
         assert [ask(*kind) for kind in kinds] == [200] * len(kinds)
     assert asked(recorder) == [[b"GET", b"POST", b"DELETE", b"HEAD"], [b"GET", b"GET"]]
 
 
-def test_a_kept_connection_serves_one_principal(start: Callable[..., Gateway], home: Home, recorder: Recorder) -> None:
+def test_a_kept_connection_serves_one_principal(
+    start: Callable[..., Gateway], engine: str, home: Home, recorder: Recorder
+) -> None:
     """Keys that share an HTTP/2 connection, as behind a CDN, share no connection to the backend; nor do callers without a
     key who send different cookies."""
     home.write_policy("openapi: {spec: open.yaml}\n")
@@ -132,7 +134,7 @@ def test_a_kept_connection_serves_one_principal(start: Callable[..., Gateway], h
         http2.until(partial(getattr, stream, "ended"))
         assert stream.status == 200
 
-    with multiplexed(start, home) as http2:
+    with multiplexed(start, home, engine=engine) as http2:
         for _ in range(3):
             for key in keys:
                 ask(key, "/")
@@ -162,7 +164,7 @@ ODD = [
 
 
 def test_what_a_backend_says_too_much_answers_nobody_else(
-    start: Callable[..., Gateway], home: Home, recorder: Recorder
+    start: Callable[..., Gateway], engine: str, home: Home, recorder: Recorder
 ) -> None:
     """A second answer that comes 1 to 40 ms after the first never answers the request of another key over the same HTTP/2
     connection; nor, where the first one has no body, another request of the same key."""
@@ -177,7 +179,7 @@ def test_what_a_backend_says_too_much_answers_nobody_else(
         return to.sendall(EVIL)
 
     recorder.behave = behave
-    with multiplexed(start, home) as http2:
+    with multiplexed(start, home, engine=engine) as http2:
         for (method, said), late_s in product(ODD, [0.001, 0.005, 0.02, 0.04]):  # noqa: B007
             odd = http2.ask(method, "/odd", key)
             http2.until(partial(getattr, odd, "ended"))
@@ -187,12 +189,14 @@ def test_what_a_backend_says_too_much_answers_nobody_else(
             assert said in (ODD[0][1], ODD[1][1]) or later[1].body == b"ok"
 
 
-def test_an_early_answer_leaves_no_connection(start: Callable[..., Gateway], home: Home, recorder: Recorder) -> None:
+def test_an_early_answer_leaves_no_connection(
+    start: Callable[..., Gateway], engine: str, home: Home, recorder: Recorder
+) -> None:
     """A connection over which a backend answered before the request had ended serves no other request."""
     recorder.before_body = lambda got, to: ok(got, to) if got.method == b"POST" else None
     recorder.behave = lambda got, to: ok(got, to) if got.method == b"GET" else None
     _, key = home.key()
-    with multiplexed(start, home) as http2:
+    with multiplexed(start, home, engine=engine) as http2:
         early = http2.ask("POST", "/", key, ends=False)
         http2.until(lambda: early.body == b"ok")
         http2.h2.send_data(1, b"rest", end_stream=True)
@@ -215,7 +219,7 @@ def test_an_old_connection_is_not_kept(
     assert asked(recorder) == [[b"GET"], [b"POST"]]
 
 
-def test_a_caller_keeps_only_some(start: Callable[..., Gateway], home: Home, recorder: Recorder) -> None:
+def test_a_caller_keeps_only_some(start: Callable[..., Gateway], engine: str, home: Home, recorder: Recorder) -> None:
     """Thirty requests at once over one HTTP/2 connection have thirty connections; at most eight stay, and serve the next
     ones; on a slow machine fewer, as those that rest while others wait are closed."""
     _, key = home.key()
@@ -226,7 +230,7 @@ def test_a_caller_keeps_only_some(start: Callable[..., Gateway], home: Home, rec
         ok(got, to)
 
     recorder.behave = behave
-    with multiplexed(start, home) as http2:
+    with multiplexed(start, home, engine=engine) as http2:
         for fewest in (30, 52):
             streams = [http2.ask("GET", "/", key) for _ in range(30)]
             http2.until(lambda streams=streams: all(stream.ended for stream in streams))  # type: ignore[misc]
@@ -256,11 +260,11 @@ def test_a_request_without_a_body_has_none(
 
 @VERSIONS
 def test_a_connection_that_closes_is_replaced(
-    start: Callable[..., Gateway], home: Home, recorder: Recorder, version: str
+    start: Callable[..., Gateway], engine: str, home: Home, recorder: Recorder, version: str
 ) -> None:
     """A backend that closes a connection just when a request comes over it again costs nobody an answer, where the
     request may be sent twice."""
-    with caller(start, home, version) as ask:
+    with caller(start, home, version, engine=engine) as ask:
         assert ask() == 200
         recorder.behave = of_first(recorder, closing)
         assert ask() == 200
@@ -298,6 +302,7 @@ def test_what_changes_something_is_never_sent_twice(
 @pytest.mark.parametrize(("behave", "method"), [(closing, "POST"), (half, "GET")])
 def test_what_may_have_been_done_is_not_repeated(
     start: Callable[..., Gateway],
+    engine: str,
     home: Home,
     recorder: Recorder,
     version: str,
@@ -306,7 +311,7 @@ def test_what_may_have_been_done_is_not_repeated(
 ) -> None:
     """What changes something goes over a connection that was in use a moment ago, and is not repeated when that closes; nor
     is anything of which an answer has begun: 502."""
-    with caller(start, home, version) as ask:
+    with caller(start, home, version, engine=engine) as ask:
         assert ask() == 200
         recorder.behave = of_first(recorder, behave)
         assert ask(method) == 502
@@ -333,7 +338,9 @@ def test_a_connection_over_which_something_came_is_not_used(
     assert asked(recorder) == [[b"POST"]] * 5
 
 
-def test_a_backend_with_few_workers_is_not_kept_busy(start: Callable[..., Gateway], tmp_path: Path) -> None:
+def test_a_backend_with_few_workers_is_not_kept_busy(
+    start: Callable[..., Gateway], engine: str, tmp_path: Path
+) -> None:
     """Eight requests at once to a backend that has two workers, each for one connection until that ends: all are answered,
     one after another."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
@@ -350,7 +357,7 @@ def test_a_backend_with_few_workers_is_not_kept_busy(start: Callable[..., Gatewa
             threading.Thread(target=work, daemon=True).start()
         home = Home(tmp_path, f"http://127.0.0.1:{listening.getsockname()[1]}")
         _, key = home.key()
-        with multiplexed(start, home) as http2:
+        with multiplexed(start, home, engine=engine) as http2:
             streams = [http2.ask("GET", "/", key) for _ in range(8)]
             assert http2.until(lambda: all(stream.ended for stream in streams)) < 3
             assert {stream.status for stream in streams} == {200}
@@ -373,7 +380,7 @@ def test_a_body_that_nobody_will_send_holds_no_connection(
 
 
 def test_a_caller_who_leaves_while_a_connection_is_made_has_a_line(
-    start: Callable[..., Gateway], home: Home, tmp_path: Path
+    start: Callable[..., Gateway], engine: str, home: Home, tmp_path: Path
 ) -> None:
     """An admitted request whose caller did not wait for the backend is written down, once."""
     with socket.socket() as full, ExitStack() as stack:
@@ -388,7 +395,7 @@ def test_a_caller_who_leaves_while_a_connection_is_made_has_a_line(
         home = Home(tmp_path / "full", f"http://127.0.0.1:{address[1]}")
         home.write_policy("limits: [{name: c, by: [key], concurrency: 5}]\n")
         _, key = home.key()
-        gateway = start("serve", home=home).ready()
+        gateway = start(engine, home=home).ready()
         with connect(gateway.port) as connection:
             connection.sendall(head("GET", "/left", key))
             eventually("it is in flight", lambda: home.json("status")["limits"]["in_flight"] == 1)
