@@ -121,7 +121,7 @@ def kept(sent: Sent, fault: str) -> bool:
 
 
 @pytest.fixture(params=list(KNOWN))
-def found(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
+def found(request: pytest.FixtureRequest, tmp_path: Path, engine: str) -> Iterator[Callable[[], list[str]]]:
     """Asks an application all its requests; the differences."""
     if program := lacks(request.param):
         pytest.skip(f"{program} is not installed: scripts/test installs it where it can")
@@ -134,7 +134,7 @@ def found(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
             f"openapi: {{spec: {spec}, validate: {{requests: enforce}}}}\nlog: {{decisions: decisions.jsonl}}\n"
         )
         _, key = home.key(permissions=["read"])
-        gateway = Gateway(home, "serve").ready()
+        gateway = Gateway(home, engine).ready()
 
         def ask() -> list[str]:
             tags = b"tag[]" if request.param == "php" else b"tag"
