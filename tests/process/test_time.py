@@ -149,11 +149,7 @@ def ended(streams: Iterable[Stream]) -> bool:
     return all(stream.ended for stream in streams)
 
 
-def is_ready(gateway: Gateway) -> bool:
-    return '"ready"' in gateway.output
-
-
-def test_a_backend_that_is_down(tmp_path: Path) -> None:
+def test_a_backend_that_is_down(tmp_path: Path, engine: str) -> None:
     """A refused connection is 502 at once, one that is not accepted in time 504; both on HTTP/1 and HTTP/2."""
     certificate = self_signed(tmp_path, "gateway")
     with socket.socket() as full, ExitStack() as waiting:
@@ -171,13 +167,11 @@ def test_a_backend_that_is_down(tmp_path: Path) -> None:
             home = Home(folder, f"http://127.0.0.1:{port}")
             home.write_policy(TIMES)
             _, key = home.key()
-            plain = Gateway(home, "serve").ready()
-            words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-            encrypted = Gateway(home, "serve", *words, port=free_port())
+            plain = Gateway(home, engine).ready()
+            encrypted = Gateway(home, engine, port=free_port(), certificate=certificate).ready()
             try:
                 heard = say(plain.port, head("GET", "/", key, "Connection: close"))
                 check(heard, status, code, after_s, plain)
-                eventually("it is ready", partial(is_ready, encrypted))
                 with tls(encrypted.port, certificate, "h2") as connection:
                     caller = Http2(connection)
                     streams = (caller.ask("GET", "/a", key), caller.ask("GET", "/b", key))
@@ -191,12 +185,12 @@ def test_a_backend_that_is_down(tmp_path: Path) -> None:
                 encrypted.stop()
 
 
-def test_too_large_a_body(slow: Slow, tmp_path: Path) -> None:
+def test_too_large_a_body(slow: Slow, tmp_path: Path, engine: str) -> None:
     """Over `max_body`: declared, 413 before the backend hears of it; chunked, 413, and it never has a whole body."""
     home = Home(tmp_path, slow.url)
     home.write_policy("max_body: 100KiB\n")
     _, key = home.key()
-    gateway = Gateway(home, "serve").ready()
+    gateway = Gateway(home, engine).ready()
     try:
         slow.clear()
         heard = say(gateway.port, head("POST", "/", key, "Content-Length: 102401") + b"x" * 100)
@@ -254,11 +248,11 @@ def test_no_socket_is_leaked(gateway: Gateway, key: str) -> None:
     eventually("all sockets are closed", lambda: gateway.files <= before + 2)
 
 
-def test_one_address_cannot_take_all_connections(slow: Slow, tmp_path: Path) -> None:
+def test_one_address_cannot_take_all_connections(slow: Slow, tmp_path: Path, engine: str) -> None:
     """Beyond a quarter of its open files the gateway turns an address away; who is in goes on, a leaver makes room."""
     home = Home(tmp_path, slow.url)
     _, key = home.key()
-    gateway = Gateway(home, "serve", "--workers", "1").ready()
+    gateway = Gateway(home, engine).ready()
     (worker,) = gateway.workers
     _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (240, hard))

@@ -203,28 +203,29 @@ def nobody_accepts(port: int) -> list[socket.socket]:
 
 
 @contextmanager
-def patient(folder: Path, certificate: Path, port: int) -> Iterator[tuple[Gateway, str]]:
+def patient(folder: Path, certificate: Path, engine: str, port: int) -> Iterator[tuple[Gateway, str]]:
     """A gateway of its own that waits for idle connections, before this port."""
     home = Home(folder, f"http://127.0.0.1:{port}")
     home.write_policy(POLICY.replace("idle: 2s", "idle: 30s"))
     key = home.key()[1]
-    words = ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
-    gateway = Gateway(home, "serve", *words, port=free_port())
+    gateway = Gateway(home, engine, port=free_port(), certificate=certificate)
     try:
-        eventually("it is ready", lambda: '"ready"' in gateway.output)
-        yield gateway, key
+        yield gateway.ready(), key
     finally:
         output = gateway.stop()
     assert "Traceback" not in output and "in the gateway" not in output
 
 
 @pytest.mark.parametrize("trouble", ["nothing listens", "nobody accepts"])
-def test_a_backend_that_is_back(certificate: Path, tmp_path: Path, trouble: str) -> None:
+def test_a_backend_that_is_back(certificate: Path, tmp_path: Path, engine: str, trouble: str) -> None:
     """A failed connection upstream is no answer to later requests of the same caller: they are served again."""
     port, status, full = free_port(), 502, []
     if trouble == "nobody accepts":
         status, full = 504, nobody_accepts(port)
-    with patient(tmp_path, certificate, port) as (gateway, key), tls(gateway.port, certificate, "h2") as connection:
+    with (
+        patient(tmp_path, certificate, engine, port) as (gateway, key),
+        tls(gateway.port, certificate, "h2") as connection,
+    ):
         caller = Http2(connection)
         streams = [caller.ask("GET", "/", key) for _ in range(3)]
         caller.until(lambda: all(map(is_over, streams)))
@@ -238,11 +239,14 @@ def test_a_backend_that_is_back(certificate: Path, tmp_path: Path, trouble: str)
         assert {stream.status for stream in streams} == {200}
 
 
-def test_requests_taken_back_while_they_are_connected(certificate: Path, tmp_path: Path) -> None:
+def test_requests_taken_back_while_they_are_connected(certificate: Path, tmp_path: Path, engine: str) -> None:
     """However many were taken back while their connections were made, the next is refused or answered, in time."""
     port = free_port()
     full = nobody_accepts(port)
-    with patient(tmp_path, certificate, port) as (gateway, key), tls(gateway.port, certificate, "h2") as connection:
+    with (
+        patient(tmp_path, certificate, engine, port) as (gateway, key),
+        tls(gateway.port, certificate, "h2") as connection,
+    ):
         caller = Http2(connection)
         for _ in range(3):
             began = time.monotonic()
@@ -258,9 +262,9 @@ def test_requests_taken_back_while_they_are_connected(certificate: Path, tmp_pat
         one.close()
 
 
-def test_a_silent_websocket_is_closed(home: Home, key: str) -> None:
+def test_a_silent_websocket_is_closed(home: Home, key: str, engine: str) -> None:
     """A WebSocket over which nothing moves is closed after `idle`."""
-    gateway = Gateway(home, "serve", port=free_port()).ready()
+    gateway = Gateway(home, engine, port=free_port()).ready()
     try:
         asked = WSConnection(ConnectionType.CLIENT).send(
             Request(host="h", target="/socket", extra_headers=[(b"Authorization", b"Bearer " + key.encode())])
