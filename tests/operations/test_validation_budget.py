@@ -1,5 +1,6 @@
 """What judging costs: bounded, whatever is sent and whatever the schema."""
 
+import gc
 import json
 import time
 from pathlib import Path
@@ -20,10 +21,12 @@ MEMBERS = json.dumps({f"k{number}": 1 for number in range(80_000)}).encode()
 def spent_s(api: Api, body: bytes) -> tuple[list[str], float]:
     """What is said of a body, and the processor's time that it took: the best of several, since others run here too."""
     took: list[float] = []
+    gc.freeze()  # as the gateway does when it has loaded: the collector looks at what a request leaves alone
     while len(took) < 3 or (min(took) >= BOUND_S and len(took) < 12):
         began = time.thread_time()
         told = api.messages("POST", "/a", JSON, body=body)
         took.append(time.thread_time() - began)
+    gc.unfreeze()
     return told, min(took)
 
 
@@ -52,6 +55,10 @@ EITHER = "must match one of 2 alternatives"
         ("{additionalProperties: false}", MEMBERS, ["'k0' is not expected"]),
         ("{patternProperties: {^a: {type: integer}}}", MEMBERS, []),
         ("{unevaluatedProperties: {type: integer}, allOf: [{properties: {a: {}}}]}", MEMBERS, []),
+        ("{items: {properties: {a: {type: integer}}}}", b"[" + b'{"b":1},' * 130_000 + b"{}]", []),
+        ("{items: {properties: {a: {type: integer}}}}", NUMBERS[:-2] + b"{}]", []),
+        ("{properties: {a: {}}, additionalProperties: {properties: {b: {}}}}", json.dumps({f"k{n}": {} for n in range(50_000)}).encode(), []),
+        ("{items: {multipleOf: 2}}", b"[" + b"12," * 340_000 + b"12]", []),
         ("{multipleOf: 0.01}", b"1" + b"0" * 308, []),
         ("{items: {multipleOf: 0.01}}", LARGE, []),
         ("{}", b"[" + b",".join([b"7" * 4300] * 240) + b"]", [BEYOND]),

@@ -61,7 +61,8 @@ class Multiple:
 
     def validate(self, instance: Any) -> None:
         """Raises ValueError."""
-        if isinstance(instance, float):
+        kind = type(instance)
+        if kind is float:
             scaled = instance * self._scale
             if -_EXACT < scaled < _EXACT:
                 whole = round(scaled)
@@ -69,7 +70,7 @@ class Multiple:
                     raise ValueError
             elif not isfinite(instance) or (Fraction(repr(instance)) * self._scale) % self._step:
                 raise ValueError
-        elif isinstance(instance, int) and not isinstance(instance, bool) and (instance * self._scale) % self._step:
+        elif kind is int and instance * self._scale % self._step:
             raise ValueError
 
 

@@ -23,6 +23,7 @@ _NUMBER = re.compile(_WHOLE.pattern + r"(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _TRUTHS = dict.fromkeys(BOOLEAN_TRUE_VALUES, True) | dict.fromkeys(BOOLEAN_FALSE_VALUES, False)
 _LITERAL = re.compile(r"\^([0-9A-Za-z_-]+)\$$")
 _ITEMS = object()
+_CONTAINERS = {dict, list}
 
 
 class Shape:
@@ -113,24 +114,37 @@ class Shape:
         """The keys of a value that fold to a named one, and are not named: where, which, and what it folds to."""
         if isinstance(value, list):
             items = self._inside.get(_ITEMS)
-            if items is None:
-                return
-            if items.is_flat and set(map(type, value)) == {dict} and all(map(items.known.issuperset, value)):
-                return  # as a long list mostly is: 0.1 µs an item
-            for number, one in enumerate(value):
-                yield from _within(items, number, one)
+            if items is not None and not items.is_clear_of(value):
+                for number, one in enumerate(value):
+                    if type(one) in _CONTAINERS:
+                        yield from _within(items, number, one)
         elif isinstance(value, dict):
-            if self.known and not self.known.issuperset(value):
-                unknown = value.keys() - self.known
-                if not self._folded.keys().isdisjoint(fold("\n".join(unknown)).split("\n")):
-                    folds = ((key, self._folded.get(fold(key))) for key in sorted(unknown))
-                    yield from (((), key, named) for key, named in folds if named is not None)
+            if not self._knows(value):
+                folds = ((key, self._folded.get(fold(key))) for key in sorted(value.keys() - self.known))
+                yield from (((), key, named) for key, named in folds if named is not None)
             for name, shape in self._inside.items():
                 if isinstance(name, str) and name in value:
                     yield from _within(shape, name, value[name])
             if self._others:
-                for key in value.keys() - self.names.keys():
-                    yield from _within(self.property(key), key, value[key])
+                others = value.keys() - self.names.keys()
+                one = self.additional if not self._patterns else None
+                if one is None or not one.is_clear_of([value[key] for key in others]):
+                    for key in others:
+                        yield from _within(self.property(key), key, value[key])
+
+    def _knows(self, keys: Iterable[str]) -> bool:
+        """Whether each of these keys is named, or folds to none that is."""
+        unknown = set(keys) - self.known
+        return not unknown or self._folded.keys().isdisjoint(fold("\n".join(unknown)).split("\n"))
+
+    def is_clear_of(self, values: list[Any]) -> bool:
+        """Whether no key is mistaken in any of these, as in most long lists, found out for all at once: 0.1 µs each."""
+        kinds = set(map(type, values))
+        if kinds.isdisjoint(_CONTAINERS):
+            return True
+        if not self.is_flat or list in kinds:
+            return False
+        return self._knows(set[str]().union(*(one for one in values if type(one) is dict)))
 
     @cached_property
     def known(self) -> frozenset[str]:
