@@ -316,6 +316,13 @@ def test_options_are_what_they_were() -> None:
     assert (options.mode, options.tcp_timeout) == (["regular"], 7)
 
 
+def test_flows_are_told_apart() -> None:
+    """No two flows of a process have one name, and a name is a text."""
+    inside_lean.lighten()
+    names = [tflow.tflow().id for _ in range(3)]
+    assert len(set(names)) == 3 and all(isinstance(name, str) for name in names)
+
+
 def test_a_forked_context_is_what_mitmproxy_makes() -> None:
     """It has the same fields, with the same values, and its own list of layers."""
 
