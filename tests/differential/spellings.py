@@ -223,6 +223,16 @@ _NUMERALS = re.compile(rb"(?<![\w.-])(?:0\d+|\d+\.\d*|\+\d+|\d+e\d+)(?![\w.])")
 _LITERALS = re.compile(rb"/(?:users|items|files)(?=/|$)")
 
 
+def has_null(sent: Sent) -> bool:
+    """Whether a member of a JSON body is null: no member of the documents may be."""
+    return sent.body is not None and re.search(rb":\s*null\b", sent.body) is not None
+
+
+def has_empty_number(sent: Sent) -> bool:
+    """Whether the number of the query is sent empty."""
+    return re.search(rb"[?&]limit=(?:&|\Z)", sent.target) is not None
+
+
 def has_odd_numeral(sent: Sent) -> bool:
     """Whether it holds a number that some readers take for an integer: with a plus, a leading zero, a fraction, an exponent."""
     values = unquote_to_bytes(sent.target), sent.body or b"", *(value for _, value in sent.fields)

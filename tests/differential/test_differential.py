@@ -13,7 +13,15 @@ import pytest
 
 from differential.backends import KNOWN, PROGRAMS, lacks, running, written
 from differential.document import broken
-from differential.spellings import Sent, generated, has_escaped_literal, has_odd_numeral, lawful
+from differential.spellings import (
+    Sent,
+    generated,
+    has_empty_number,
+    has_escaped_literal,
+    has_null,
+    has_odd_numeral,
+    lawful,
+)
 from harness import PATIENCE_S, ROOT, Gateway, Home
 
 NUMBER = int(os.environ.get("KEYSWAP_DIFFERENTIAL") or 200)
@@ -35,6 +43,16 @@ KEPT = (
         "RFC 8259 §6, and of OpenAPI 3.0 JSON Schema Wright-00 §4.2: an integer has no plus, no leading zero, no fraction, no exponent",
         "refused invalid-request",
         has_odd_numeral,
+    ),
+    Kept(
+        "JSON Schema Validation §6.1.1: null is no string and no integer; Go and PHP take it for a member that is not there",
+        "refused invalid-request",
+        has_null,
+    ),
+    Kept(
+        "OpenAPI 3.1 §4.8.12.2, RFC 6570 §3.2.8: what is sent empty is sent, and no integer; Go and PHP take it for absent",
+        "refused invalid-request",
+        has_empty_number,
     ),
     Kept(
         "RFC 3986 §6.2.2.2: an escaped letter is that letter; Express does not undo it in literals, and finds no handler",

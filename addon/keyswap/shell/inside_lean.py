@@ -301,7 +301,7 @@ def lighten() -> None:
     mode_servers.ProxyConnectionHandler = LeanConnection  # type: ignore[misc]
     Context.fork = _fork  # type: ignore[method-assign]
     _Option.current = _current  # type: ignore[method-assign]
-    flow.uuid = SimpleNamespace(uuid4=partial(next, count()))  # type: ignore[assignment]
+    flow.uuid = SimpleNamespace(uuid4=partial(next, count()))  # type: ignore[assignment, attr-defined]
     message: Any = http.MessageData
     message.__post_init__ = _as_it_is
     headers: Any = http.Headers
