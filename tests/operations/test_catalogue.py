@@ -221,7 +221,7 @@ NEARLY = [
     "/admin/users.json", "/admin/users.tar.gz", "/index.php/admin/users", "/admin/index.php/users", "/app.PHP/Health",
     "/admin/users%3f", "/admin/users%3Fx/y", "/admin/users%23", "/admin/users::$DATA", "/admin/users%3A%3A%24data",
     "/admin/users%E2%80%8B", "/adm%C2%ADin/users", "/%EF%BD%81dmin/users", "/admin/%20users", "/admin/users%C2%A0",
-    "/health.html/%23x/y", "/admin/users.json/.%20/%3Fx", "/health/%3F", "/%EF%BC%8Fadmin/users%3Fx",
+    "/health.html/%23x/y", "/admin/users.json/.%20/%3Fx", "/health/%3F", "/health/index.php/%3F", "/%EF%BC%8Fadmin/users%3Fx",
     "/admin%EF%BC%8Fusers", "/x/%EF%BC%8E%EF%BC%8E/admin/users", "/admin/user%C5%BF", "/health.html",
 ]  # fmt: skip
 

@@ -213,7 +213,8 @@ class Lookalikes:
             first, blank = number == 0, not text.strip(TRAILING)
             if cut is not None:
                 head = text[: cut.start()]
-                reached = _next(states if head.strip(TRAILING) else ending, segment(head, True, first))
+                before = states if head.strip(TRAILING) else {**ending, **states}
+                reached = _next(before, segment(head, True, first))
                 ends |= dict.fromkeys(reached, True)
             if is_cut:  # where the path ends if nothing, or only blanks, come before a cut
                 ending = _next(ending if blank else states, segment(text, not blank, first))
