@@ -594,7 +594,8 @@ class KeyswapAddon:
     def server_connected(self, data: ServerConnectionHookData) -> None:
         """Watch over a connection upstream."""
         upstream = self._upstream_of(data)
-        if upstream is not None:
+        if upstream is not None and self._guard is not None:
+            self._guard.gone += 1
             upstream.connect()
 
     def server_disconnected(self, data: ServerConnectionHookData) -> None:

@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 SWEEP_S, STOPPING_S = 0.25, 1.0
 SLICE_S = 0.002
 """How long a sweep goes on before others have their turn."""
-FEW, SOME_GONE, MANY_GONE = 300, 2_000, 100_000
-"""Connections that are few enough for the collector to look through, and how many have ended when it does so: while no
-request is open, and in any case."""
+FEW, SOME_GONE, MANY_GONE, LATEST_S = 300, 500, 2_000, 600.0
+"""Connections that are few enough for the collector to look through, and how many have ended, upstream too, when it is
+to do so: while no request is open, and in any case; and after how many seconds it does anyway."""
 HASTE_S = 0.05
 """How often all is looked at while much waits that nobody reads."""
 DRAIN_S = 0.05
@@ -55,8 +55,9 @@ class Guard:
     _owing: set[Watchpoint] = field(default_factory=set)
     _ended: bool = False
     _unread: int = 0
-    _gone: int = 0
-    """Connections that have ended since the collector has looked through everything."""
+    gone: int = 0
+    """Connections that have ended, callers' and upstream, since the collector has looked through everything."""
+    _looked: float = field(default_factory=time.monotonic)
     _holdings: Holdings = field(init=False)
     _shared: Shared = field(init=False)
 
@@ -119,7 +120,7 @@ class Guard:
         """A connection is closed."""
         watched.forget_requests()
         if self.watched.pop(watched.client.id, None) is not None:
-            self._gone += 1
+            self.gone += 1
             self._holdings.forget(watched)
             self._count_down(watched.address)
 
@@ -167,10 +168,11 @@ class Guard:
         self.tidy()
 
     def tidy(self) -> None:
-        """Let the collector look for what nobody undid, while none waits: it takes 20 ms, and 80 µs a connection."""
+        """Let the collector look for what nobody undid, best while none waits: 20 ms, and 80 µs for each connection."""
         eager = len(self.watched) < FEW and not any(watched.open for watched in self.watched.values())
-        if self._gone > (SOME_GONE if eager else MANY_GONE):
-            self._gone = 0
+        now = time.monotonic()
+        if self.gone > (SOME_GONE if eager else MANY_GONE) or now - self._looked > LATEST_S:
+            self.gone, self._looked = 0, now
             gc.collect()
 
     def _relieve(self, now: float) -> None:
