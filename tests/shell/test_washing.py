@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyswap.addresses import plain
 from keyswap.headers import FRAMING, ONE_SPELLING
 from keyswap.model import Headers
-from keyswap.shell.washing import Washing, plain_address
+from keyswap.shell.washing import Washing
 
 WASH = Washing(["authorization", "x-api-key"], ["x-user-*", "x-org-id"], [])
 HANDSHAKE: Headers = (
@@ -184,7 +185,7 @@ def test_a_proxy_that_is_not_trusted_is_named_once(
     """Who says for whom it asks, and is not believed, is one warning a policy, with what to write; nothing of its value."""
     wash = Washing([], [], trusted)
     for _ in range(3):
-        assert wash(((header, b"for=6.6.6.6"), (b"X-Request-Id", b"x")), peer).client == plain_address(peer)
+        assert wash(((header, b"for=6.6.6.6"), (b"X-Request-Id", b"x")), peer).client == plain(peer)
         wash(((b"X-Forwarded-For", b"6.6.6.6"),), "10.0.0.6")
     (told,) = caplog.records
     assert told.levelname == "WARNING" and says in told.getMessage() and "6.6.6.6" not in told.getMessage()
@@ -225,12 +226,6 @@ def test_the_memory_of_names_is_bounded() -> None:
         assert names(((b"x-%d" % number, b""),), wash=wash) == [b"x-%d" % number]
     assert names(((b"X_API_KEY", b""),), wash=wash) == []
     assert len(wash._acts) <= 4096
-
-
-def test_addresses_have_one_form() -> None:
-    """IPv4 wrapped in IPv6 is IPv4; a zone is no part of an address."""
-    assert plain_address("::ffff:1.2.3.4") == "1.2.3.4"
-    assert plain_address("fe80::1%eth0") == "fe80::1"
 
 
 PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

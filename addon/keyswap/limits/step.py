@@ -6,13 +6,14 @@ otherwise; each change of that is logged once, and many within a moment as one: 
 still is.
 """
 
-import ipaddress
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network
 
+from keyswap import addresses
 from keyswap.limits.health import Health
 from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, LimitStore, Poured, Unavailable, new
 from keyswap.model import UNCOUNTED, Code, Counted, Level, Operation, Principal, Refuse, Request, nothing
@@ -92,10 +93,10 @@ def place(address: str) -> str:
     """What counts as one caller's address: an IPv4 address, or an IPv6 /64."""
     if ":" not in address:
         return address
-    parsed = ipaddress.IPv6Address(address.partition("%")[0])
-    if parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+    parsed = addresses.parsed(address)
+    if not isinstance(parsed, IPv6Address):
+        return address if parsed is None else str(parsed)
+    return str(IPv6Network((int(parsed) >> 64 << 64, 64)))
 
 
 def parts_of(subject: str) -> tuple[str, dict[str, str]]:

@@ -5,11 +5,11 @@ Law: a bound is read from the policy in force whenever it is applied, so that a 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, NamedTuple
 
 from mitmproxy.http import HTTPFlow
 
+from keyswap import addresses
 from keyswap.model import UNCOUNTED, Code, Counted, NeedBody, Principal, Refuse
 from keyswap.policy import Policy
 from keyswap.refusals import Answer
@@ -29,12 +29,12 @@ class Bounds:
     max_head: int
     max_body: int | None
     min_body_rate: int
-    proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    proxies: tuple[addresses.Network, ...] = ()
     """Those of the policy, behind which many callers are."""
 
     def is_proxy(self, address: str) -> bool:
         """Whether this is the address of one of them."""
-        return bool(self.proxies) and any(ip_address(address) in network for network in self.proxies)
+        return bool(self.proxies) and addresses.is_among(address, self.proxies)
 
     @staticmethod
     def of(policy: Policy) -> "Bounds":
@@ -48,7 +48,7 @@ class Bounds:
             policy.max_head,
             policy.max_body,
             policy.min_body_rate,
-            tuple(ip_network(cidr) for cidr in policy.trusted_proxies),
+            tuple(map(addresses.network, policy.trusted_proxies)),
         )
 
 

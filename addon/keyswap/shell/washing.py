@@ -7,20 +7,19 @@ Transfer-Encoding) are never removed, whatever `Connection` names: a body withou
 Which trace the request belongs to is settled here as well, so that what is judged of it is what is forwarded.
 """
 
-import ipaddress
 import logging
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from keyswap import addresses
 from keyswap.headers import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
 from keyswap.hosts import HOST
 from keyswap.model import Headers
 from keyswap.shell import tracing
 
 logger = logging.getLogger(__name__)
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class _Act(IntEnum):
@@ -74,7 +73,7 @@ class Washing:
         self._mask = mask
         self._stripped = Patterns((*STRIPPED, *credentials, *strip))
         self._keep = frozenset(name.lower().encode() for name in keep)
-        self._trusted = tuple(ipaddress.ip_network(cidr) for cidr in trusted)
+        self._trusted = tuple(map(addresses.network, trusted))
         self._cookies = frozenset(_cookie(name.encode()) for name in cookies)
         self._acts: dict[bytes, _Act] = {}
         self._warned = False
@@ -107,7 +106,7 @@ class Washing:
                     kept.append(field if len(name) == 14 else _CHUNKED)
         trace_id, traced = tracing.continued(traced)
         kept += traced
-        washed = Washed(kept, host, plain_address(peer), None, None, False, framed, trace_id)
+        washed = Washed(kept, host, addresses.plain(peer), None, None, False, framed, trace_id)
         return self._finish(washed, noted, method) if noted or self._trusted else washed
 
     def _other_cookies(self, name: bytes, value: bytes) -> Headers:
@@ -186,23 +185,15 @@ class Washing:
         return is_request_id(value) and self._mask(value.decode()) == value.decode()
 
     def _trusts(self, address: str) -> bool:
-        if not self._trusted:
-            return False
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._trusted)
+        return bool(self._trusted) and addresses.is_among(address, self._trusted)
 
     def _client(self, forwarded: list[bytes], peer: str) -> str:
         client = peer
         if not forwarded:
             return client
         for entry in reversed(b",".join(forwarded).decode("latin-1").split(",")):
-            address = plain_address(without_port(entry.strip()))
-            try:
-                ipaddress.ip_address(address)
-            except ValueError:
+            address = addresses.plain(without_port(entry.strip()))
+            if addresses.parsed(address) is None:
                 return UNKNOWN  # a trusted proxy that cannot say who it was: nobody whom an address list allows
             client = address
             if not self._trusts(address):
@@ -213,18 +204,6 @@ class Washing:
 def _cookie(name: bytes) -> bytes:
     """A cookie's name as PHP reads it: decoded (before 7.2.34), cut at `[`, with `_` for blanks and dots."""
     return unquote_to_bytes(name).strip().partition(b"[")[0].replace(b".", b"_").replace(b" ", b"_")
-
-
-def plain_address(address: str) -> str:
-    """An address without zone, and IPv4 where IPv6 merely wraps it."""
-    if ":" not in address:
-        return address
-    address = address.partition("%")[0]
-    try:
-        mapped = ipaddress.IPv6Address(address).ipv4_mapped
-    except ValueError:
-        return address
-    return str(mapped) if mapped else address
 
 
 UNKNOWN = "unknown"
