@@ -346,7 +346,7 @@ class KeyswapAddon:
             return self._heard(flow, ticket, ticket.hears)
         if ticket is None or ticket.pending is None:
             return None
-        if self.service is not None and self.service.signing.behind:
+        if self._keys_are_behind():
             return self._judge_later(flow, ticket)
         self._judge_whole(flow, ticket, ticket.pending)
         return None
@@ -403,7 +403,24 @@ class KeyswapAddon:
             return _OLD_CONNECTION
         if await self._signing_keys():
             now = time.time()
-        return await loaded.built.gate.decide(request, now)
+        decision = await loaded.built.gate.decide(request, now)
+        if isinstance(decision, Admit) and decision.token is not None and self._keys_are_behind():
+            return await self._signed_anew(loaded, decision)  # a step waited: the key may have been dropped meanwhile
+        return decision
+
+    async def _signed_anew(self, loaded: Loaded, admit: Admit) -> Admit | Refuse:
+        """The same decision, with a token of the keys that were told of while it was made."""
+        decision: Admit | Refuse | None = None
+        try:
+            await self._signing_keys()
+            decision = loaded.built.gate.minted(admit, time.time())
+        finally:
+            if not isinstance(decision, Admit):
+                admit.counted.give_back()
+        return decision
+
+    def _keys_are_behind(self) -> bool:
+        return self.service is not None and self.service.signing.behind
 
     async def _signing_keys(self) -> bool:
         """Whether it was waited for signing keys that another process has changed."""
