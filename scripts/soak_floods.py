@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
 from certificates import self_signed
 from flooding import FLOODS
@@ -34,7 +34,7 @@ MOST_MIB, MOST_S, WORKED_S = 64.0, 0.15, 0.15
 """What the gateway may grow by, how long a request may wait on a machine that has nothing else to do, and how long the
 worker may work meanwhile on one that has."""
 PACE_S = 0.01
-FLOODING = Path(__file__).resolve().parent.parent / "tests" / "flooding.py"
+FLOODING = Path(__file__).resolve().parent.parent / "tests" / "support" / "flooding.py"
 TLS = {"small-records", "whole-records", "slow-hello", "no-tls", "held-http2", "header-blocks", "small-frames"}
 TLS |= {"many-streams", "frames-of-no-use"}
 """Floods of the gateway that speaks TLS."""

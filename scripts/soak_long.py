@@ -26,7 +26,7 @@ from rich.table import Table
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import Request, TextMessage
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
 from certificates import self_signed
 from hammering import Asked, Load, handles

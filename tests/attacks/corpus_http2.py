@@ -8,7 +8,7 @@ unanswered until the entry is over.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from attacks.frames import (
+from tests.attacks.frames import (
     ACK,
     CONTINUATION,
     DATA,

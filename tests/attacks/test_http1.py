@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import jwt
 import pytest
 
-from attacks.corpus_http1 import CORPUS, KEY, KEY2, REPLIES, Entry, One, Outcome, Reply
-from attacks.recorder import Recorder, Request, answer, echo
 from harness import Gateway, Home
+from tests.attacks.corpus_http1 import CORPUS, KEY, KEY2, REPLIES, Entry, One, Outcome, Reply
+from tests.attacks.recorder import Recorder, Request, answer, echo
 
 pytestmark = pytest.mark.slow
 

@@ -12,13 +12,13 @@ from typing import Protocol
 
 import pytest
 
-from attacks import backends
-from attacks.corpus_http2 import CORPUS, KEY, Entry, fields
-from attacks.frames import Wire, headers
-from attacks.laws import broken
 from certificates import self_signed
 from harness import Gateway, Home, eventually
 from raw import Got, Recorder, ok
+from tests.attacks import backends
+from tests.attacks.corpus_http2 import CORPUS, KEY, Entry, fields
+from tests.attacks.frames import Wire, headers
+from tests.attacks.laws import broken
 
 pytestmark = pytest.mark.slow
 LAST = 100_001

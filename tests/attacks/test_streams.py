@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from attacks.corpus_http2 import fields
-from attacks.frames import DATA, WINDOW_UPDATE, Wire, data, frame, headers, reset, window
 from certificates import self_signed
 from harness import Gateway, Home, eventually, free_port
 from raw import Got, Recorder, answer, connect, head, listen, ok, say
+from tests.attacks.corpus_http2 import fields
+from tests.attacks.frames import DATA, WINDOW_UPDATE, Wire, data, frame, headers, reset, window
 
 LARGE = 32 << 20
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness import Home
-from operations.documents import PETS
+from tests.operations.documents import PETS
 from workos_standin import Standin
 
 REQUIRED = ("pets:read", "pets:write", "pets:all", "pets:drop", "admin")

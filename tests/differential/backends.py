@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from differential.document import document
 from fetched import fetched, run
 from harness import eventually, free_port
+from tests.differential.document import document
 
 APPLICATIONS = Path(__file__).parent / "applications"
 
@@ -28,7 +28,7 @@ class Application:
 
 
 def _fastapi_document() -> dict[str, Any]:
-    from differential.applications.fastapi_app import app
+    from tests.differential.applications.fastapi_app import app
 
     made: dict[str, Any] = app.openapi()
     return made

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from urllib.parse import unquote_to_bytes
 
-from differential.document import document
+from tests.differential.document import document
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from differential.backends import KNOWN, PROGRAMS, lacks, running, written
-from differential.document import broken
-from differential.spellings import (
+from harness import PATIENCE_S, ROOT, Gateway, Home
+from tests.differential.backends import KNOWN, PROGRAMS, lacks, running, written
+from tests.differential.document import broken
+from tests.differential.spellings import (
     Sent,
     generated,
     has_empty_number,
@@ -22,7 +23,6 @@ from differential.spellings import (
     has_odd_numeral,
     lawful,
 )
-from harness import PATIENCE_S, ROOT, Gateway, Home
 
 NUMBER = int(os.environ.get("KEYSWAP_DIFFERENTIAL") or 200)
 """Requests in all, shared by the applications."""

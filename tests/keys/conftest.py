@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from keys.parts import Parts
-from keys.remote import Remote
+from tests.keys.parts import Parts
+from tests.keys.remote import Remote
 from workos_standin import Standin
 
 

@@ -1,8 +1,8 @@
 """What every key source guarantees: a new source subclasses this and says how a key gets into it."""
 
-from keys.parts import NOW, ask
 from keyswap.keys.verify import KeyVerifier
 from keyswap.model import Code, Principal, Refuse
+from tests.keys.parts import NOW, ask
 
 
 class KeySourceContract:

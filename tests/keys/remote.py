@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from keys.parts import NOW
 from keyswap.keys.ledger import Ledger
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.verify import Before, KeyVerifier
@@ -16,6 +15,7 @@ from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.budget import Budget
 from keyswap.workos.changes import Change
 from keyswap.workos.client import WorkOS
+from tests.keys.parts import NOW
 from workos_standin import SECRET, Standin
 
 

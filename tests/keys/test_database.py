@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from keys.parts import Parts
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.watch import Watch
 from keyswap.model import Damage
 from keyswap.state import Epochs, StateDirectory
+from tests.keys.parts import Parts
 
 OPEN = """
 import sys

@@ -2,8 +2,8 @@
 
 import pytest
 
-from keys.parts import NOW
 from keyswap.keys.key import Key, new_id, principal, state, why_not
+from tests.keys.parts import NOW
 
 KEY = Key("key_1", "", "org_1", None, "live", ("a",), (), None, (), "...", 0, 0)
 

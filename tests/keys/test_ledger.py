@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from keys.parts import NOW, Parts
 from keyswap.keys.catalogue import UnknownKey
 from keyswap.keys.importing import BadRow, parse_import
 from keyswap.keys.ledger import Unusable
 from keyswap.model import Damage, Principal
 from keyswap.state import KEYS
+from tests.keys.parts import NOW, Parts
 
 
 def test_create_is_read_back(parts: Parts) -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keys.parts import Parts
 from keyswap.keys.ledger import Ended, Unusable
 from keyswap.keys.paging import Asked, Listing, Order, UnknownCursor, page
+from tests.keys.parts import Parts
 
 LISTING = Listing("things", "id", "1", "shown = 1")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from keys.parts import Parts
 from keyswap.keys.pepper import Pepper
 from keyswap.model import Damage
 from keyswap.state import StateDirectory
+from tests.keys.parts import Parts
 
 
 def test_digest_is_hmac_of_sha256(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from keys.parts import NOW, Parts
 from keyswap.keys.room import FILE, PIECE, SIZE, Room
 from keyswap.model import Damage
 from keyswap.state import StateDirectory
+from tests.keys.parts import NOW, Parts
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from keys.contract import KeySourceContract
-from keys.parts import NOW, Parts
 from keyswap.keys.format import generate
 from keyswap.keys.verify import KeyVerifier
 from keyswap.model import Code, Principal, Refuse
+from tests.keys.contract import KeySourceContract
+from tests.keys.parts import NOW, Parts
 
 
 class TestSqliteSource(KeySourceContract):

@@ -6,8 +6,8 @@ from threading import Thread
 
 import pytest
 
-from keys.parts import NOW, Parts
 from keyswap.keys import used
+from tests.keys.parts import NOW, Parts
 
 
 def test_a_later_use_wins_over_what_waited(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

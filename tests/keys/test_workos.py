@@ -9,9 +9,6 @@ from typing import Any, cast
 import pytest
 
 from fault_proxy import FAULTS, FaultProxy
-from keys.contract import KeySourceContract
-from keys.parts import NOW
-from keys.remote import Clock, Remote, gathered
 from keyswap.identity import Callers, Elsewhere
 from keyswap.keys import workos
 from keyswap.keys.source import Found
@@ -21,6 +18,9 @@ from keyswap.model import Code, Principal, Refuse, Request
 from keyswap.policy import Policy
 from keyswap.workos.budget import OwnBudget
 from keyswap.workos.changes import Change, Changes
+from tests.keys.contract import KeySourceContract
+from tests.keys.parts import NOW
+from tests.keys.remote import Clock, Remote, gathered
 from workos_standin import MADE, SECRET, Standin
 
 Remotes = Callable[..., Remote]

@@ -9,7 +9,7 @@ from keyswap.operations.catalogue import Catalogue
 from keyswap.operations.fetching import Documents
 from keyswap.operations.index import Found
 from keyswap.operations.validation import Validations
-from operations.documents import BACKEND, policy
+from tests.operations.documents import BACKEND, policy
 
 JSON = (b"Content-Type", b"application/json")
 FORM = (b"Content-Type", b"application/x-www-form-urlencoded")

@@ -7,7 +7,7 @@ import pytest
 from keyswap.operations import agreement
 from keyswap.operations.agreement import disagreements
 from keyswap.operations.catalogue import Catalogue
-from operations.documents import PETS, catalogue
+from tests.operations.documents import PETS, catalogue
 
 DOCUMENT = """
 openapi: 3.1.0

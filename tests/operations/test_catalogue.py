@@ -11,7 +11,7 @@ from keyswap.operations.findings import Finding
 from keyswap.operations.requirements import of_security, permitted
 from keyswap.operations.template import form_of
 from keyswap.policy import PolicyError
-from operations.documents import PETS, catalogue, found, refused, shape
+from tests.operations.documents import PETS, catalogue, found, refused, shape
 
 SPEC = "openapi: {spec: api.yaml}\n"
 

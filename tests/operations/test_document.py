@@ -17,7 +17,7 @@ from keyswap.operations.parsing import MAX_BYTES, parse
 from keyswap.operations.references import Library
 from keyswap.operations.servers import prefixes
 from keyswap.state import StateDirectory
-from operations.documents import PETS, catalogue, document, site
+from tests.operations.documents import PETS, catalogue, document, site
 
 MAIN = "file:///d/api.yaml"
 

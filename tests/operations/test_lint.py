@@ -7,7 +7,7 @@ import pytest
 from keyswap.headers import Patterns
 from keyswap.operations import lint
 from keyswap.operations.proposals import may_be_public, slug
-from operations.documents import PETS, catalogue, document
+from tests.operations.documents import PETS, catalogue, document
 
 SPEC = "openapi: {spec: api.yaml}\n"
 

@@ -24,8 +24,8 @@ from keyswap.operations.index import Found, Index, Missing
 from keyswap.operations.paths import PathLaw
 from keyswap.operations.references import Library
 from keyswap.operations.template import Template
-from operations.documents import BACKEND
-from operations.referee import at_the_root, data_of, filled, finder, real, verdict
+from tests.operations.documents import BACKEND
+from tests.operations.referee import at_the_root, data_of, filled, finder, real, verdict
 
 MOUNT = Mount("", False, BACKEND, None, "refuse", "none", "any")
 

@@ -9,7 +9,7 @@ import pytest
 from keyswap import build
 from keyswap.model import Code, Refuse, Upstream
 from keyswap.operations.fetching import Documents
-from operations.documents import BACKEND, policy
+from tests.operations.documents import BACKEND, policy
 
 Law = Callable[[str, str], Refuse | None]
 

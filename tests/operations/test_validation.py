@@ -10,7 +10,7 @@ import pytest
 from application import made
 from keyswap.model import Fault, Request
 from keyswap.operations.bodies import Unreadable, read_json
-from operations.judged import FORM, JSON, Api, multipart
+from tests.operations.judged import FORM, JSON, Api, multipart
 
 
 @pytest.fixture(scope="module")

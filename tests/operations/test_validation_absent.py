@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from keyswap.model import Request
-from operations.judged import FORM, JSON, Api, multipart, of_body, of_path, of_query
+from tests.operations.judged import FORM, JSON, Api, multipart, of_body, of_path, of_query
 
 LENGTH_0 = (b"Content-Length", b"0")
 TEXT = (b"Content-Type", b"text/plain;charset=UTF-8")

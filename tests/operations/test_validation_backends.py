@@ -18,7 +18,7 @@ from werkzeug.formparser import parse_form_data
 from werkzeug.sansio.request import Request
 
 from keyswap.operations.bodies import FORM, pairs_of, read_form, read_multipart
-from operations.judged import Api
+from tests.operations.judged import Api
 
 NAMES = ("amount", "user_id", "ids", "note")
 Read = dict[str, list[str]]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from keyswap.operations.bodies import MAX_CONTAINERS
-from operations.judged import JSON, Api, of_body
+from tests.operations.judged import JSON, Api, of_body
 
 COSTLY = "it is too costly to be judged"
 NESTED = "{anyOf: [{type: object, required: [a], properties: {a: {$ref: '#/components/schemas/N'}}}, {type: object, maxProperties: 1, properties: {a: {$ref: '#/components/schemas/N'}}, required: [a]}, {type: integer}]}"
@@ -146,7 +146,7 @@ def test_faults_are_few_and_short(tmp_path: Path) -> None:
 
 def test_a_query_of_many_items_is_bounded(tmp_path: Path) -> None:
     """Arrays and objects of a query cost what they hold."""
-    from operations.judged import of_query
+    from tests.operations.judged import of_query
 
     api = of_query(
         tmp_path,

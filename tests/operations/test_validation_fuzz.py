@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operations.judged import FORM, JSON, Api, multipart
+from tests.operations.judged import FORM, JSON, Api, multipart
 
 EVERY = {
     "type": ["object", "array", "string", "number", "boolean", "null"],

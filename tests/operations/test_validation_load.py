@@ -9,8 +9,8 @@ import pytest
 
 from keyswap.operations.findings import DocumentError
 from keyswap.operations.schemas import Schemas, looked_at, types_of
-from operations.documents import document
-from operations.judged import JSON, Api
+from tests.operations.documents import document
+from tests.operations.judged import JSON, Api
 
 
 def written(operation: Any, **more: Any) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from operations.judged import Api
+from tests.operations.judged import Api
 
 FORM = {
     "type": "object",

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote_plus
 
 import pytest
 
-from operations.judged import FORM, JSON, Api, multipart, of_body, of_query
+from tests.operations.judged import FORM, JSON, Api, multipart, of_body, of_query
 
 NUMBER = {"type": "integer", "maximum": 10}
 PARAMETERS: list[dict[str, Any]] = [

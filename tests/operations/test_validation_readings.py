@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyswap.operations.template import Template
-from operations.judged import FORM, JSON, Api, multipart, of_body, of_path, of_query
+from tests.operations.judged import FORM, JSON, Api, multipart, of_body, of_path, of_query
 
 ITEMS = "schema: {type: array, items: {type: integer}}"
 OBJECT = "schema: {type: object, properties: {a: {type: integer}, b: {type: array, items: {type: integer}}}}"

@@ -8,8 +8,8 @@ import pytest
 
 from keyswap.operations.findings import DocumentError
 from keyswap.operations.schemas import looked_at
-from operations.documents import document
-from operations.judged import JSON, Api, of_body
+from tests.operations.documents import document
+from tests.operations.judged import JSON, Api, of_body
 
 # ---- What is said of a value by several schemas
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from harness import Gateway, Home
-from operations.documents import PETS
 from operators import TOKEN, Operator
+from tests.operations.documents import PETS
 
 Start = Callable[..., Gateway]
 

@@ -11,7 +11,7 @@ import pytest
 
 import workos_standin
 from harness import Backend, Client, Gateway, Home, Reply, eventually
-from sessions.issuing import AUTHKIT, CONNECT, ENVIRONMENT, Endpoint, agent, client, machine, token, user
+from tests.sessions.issuing import AUTHKIT, CONNECT, ENVIRONMENT, Endpoint, agent, client, machine, token, user
 from workos_standin import Standin
 
 DOCUMENT = {

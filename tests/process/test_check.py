@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness import Home
-from operations.documents import PETS
+from tests.operations.documents import PETS
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from attacks.frames import PING, Wire, data, frame, headers
 from harness import Gateway, Home
 from raw import Http2, Listener, Stream, answer, tls
+from tests.attacks.frames import PING, Wire, data, frame, headers
 
 POLICY = "timeouts: {head: 1s, connect: 2s, response: 20s, idle: 6s}\n"
 MIB = 1 << 20

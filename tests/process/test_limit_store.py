@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from counting.servers import Server
 from hammering import hammered
 from harness import Backend, Client, Gateway, Home, eventually, free_port
+from tests.limits.servers import Server
 
 Start = Callable[..., Gateway]
 LIMITS = """log: {decisions: off}

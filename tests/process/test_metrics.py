@@ -10,9 +10,9 @@ import pytest
 
 from exposition import promtool, read
 from harness import Backend, Client, Gateway, Home, eventually, free_port
-from operations.documents import PETS
 from operators import TOKEN, Operator
-from process.test_fail_closed import broken_entry, patch_step
+from tests.operations.documents import PETS
+from tests.process.test_fail_closed import broken_entry, patch_step
 
 Start = Callable[..., Gateway]
 DECISIONS = "keyswap_decisions_total"

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from harness import Backend, Client, Gateway, Home, Reply, eventually, free_port
-from sessions.issuing import AUTHKIT, CONNECT, ENVIRONMENT, Endpoint, agent, client, header, machine, token, user
+from tests.sessions.issuing import AUTHKIT, CONNECT, ENVIRONMENT, Endpoint, agent, client, header, machine, token, user
 from verifying import BACKENDS, Configuration
 from workos_standin import Standin
 

@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from harness import Backend, Client, Gateway, Home, eventually
-from operations.documents import PETS, site
+from tests.operations.documents import PETS, site
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from harness import Backend, Gateway, Home
 from raw import head, say
-from sessions.attacks import KIDS
-from sessions.issuing import AUTHKIT, endpoint, token, user
+from tests.sessions.attacks import KIDS
+from tests.sessions.issuing import AUTHKIT, endpoint, token, user
 
 APP = "https://app.example.com"
 DOCUMENT = """

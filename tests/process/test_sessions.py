@@ -15,8 +15,8 @@ from joserfc.jwk import KeySet
 from harness import Backend, Client, Gateway, Home, Reply, eventually
 from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.changes import Change, Changes
-from sessions.attacks import ATTACKS, CONNECT_KIDS, GOOD, KIDS
-from sessions.issuing import (
+from tests.sessions.attacks import ATTACKS, CONNECT_KIDS, GOOD, KIDS
+from tests.sessions.issuing import (
     AUTHKIT,
     CONNECT,
     ENVIRONMENT,

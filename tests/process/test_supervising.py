@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from counting.servers import Server
 from harness import Backend, Client, Gateway, Home, eventually
+from tests.limits.servers import Server
 
 Start = Callable[..., Gateway]
 

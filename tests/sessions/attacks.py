@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from sessions.issuing import (
+from tests.sessions.issuing import (
     AUTHKIT,
     CONNECT,
     ENVIRONMENT,

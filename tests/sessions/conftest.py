@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from sessions.attacks import CONNECT_KIDS, KIDS
-from sessions.issuing import Endpoint, endpoint
-from sessions.parts import Door
+from tests.sessions.attacks import CONNECT_KIDS, KIDS
+from tests.sessions.issuing import Endpoint, endpoint
+from tests.sessions.parts import Door
 
 
 @pytest.fixture

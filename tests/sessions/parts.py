@@ -8,7 +8,7 @@ from keyswap.model import Credential, Principal, Refuse, Request
 from keyswap.sessions.jwks import KeySets
 from keyswap.sessions.kinds import Issuer
 from keyswap.sessions.verifier import SessionVerifier
-from sessions.issuing import AUTHKIT, CONNECT, ENVIRONMENT, NOW, OWN, Endpoint
+from tests.sessions.issuing import AUTHKIT, CONNECT, ENVIRONMENT, NOW, OWN, Endpoint
 
 REQUEST = Request("GET", b"/pets", (), "127.0.0.1")
 

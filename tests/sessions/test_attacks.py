@@ -7,9 +7,9 @@ from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import KeySet
 
 from keyswap.model import Code, Principal, Refuse
-from sessions.attacks import ATTACKS, CONNECT_KIDS, GOOD, KIDS, Attack, Make, names
-from sessions.issuing import NOW, Endpoint, endpoint, jwk
-from sessions.parts import Door
+from tests.sessions.attacks import ATTACKS, CONNECT_KIDS, GOOD, KIDS, Attack, Make, names
+from tests.sessions.issuing import NOW, Endpoint, endpoint, jwk
+from tests.sessions.parts import Door
 
 JOSERFC = KeySet.import_key_set({"keys": [jwk(kid) for kid in (*KIDS, *CONNECT_KIDS)]})
 

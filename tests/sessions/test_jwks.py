@@ -20,8 +20,8 @@ from keyswap.sessions import jwks as module
 from keyswap.sessions.jwks import MAX_BYTES, REFRESH_S, RETRY_MAX_S, UNKNOWN_S, Jwks, KeySets
 from keyswap.sessions.published import keys_of
 from keyswap.sessions.token import NotAToken
-from sessions.issuing import NOW, Endpoint, as_json, b64, jwk, key, token, user
-from sessions.parts import Door, run
+from tests.sessions.issuing import NOW, Endpoint, as_json, b64, jwk, key, token, user
+from tests.sessions.parts import Door, run
 
 
 async def landed(jwks: Jwks) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from keyswap.model import Refuse
 from keyswap.sessions.claims import checked
 from keyswap.sessions.token import MAX_BYTES, NotAToken, decoded, json_object, read, shown
-from sessions.issuing import Endpoint, as_json, b64, endpoint, header, signed, token, user
-from sessions.parts import Door
+from tests.sessions.issuing import Endpoint, as_json, b64, endpoint, header, signed, token, user
+from tests.sessions.parts import Door
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -16,7 +16,7 @@ from keyswap.sessions.verifier import MAX_AGE_S, SessionVerifier
 from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.changes import Change, Changes
 from keyswap.workos.store import CHANGES_S
-from sessions.issuing import (
+from tests.sessions.issuing import (
     AUTHKIT,
     CONNECT,
     ENVIRONMENT,
@@ -33,7 +33,7 @@ from sessions.issuing import (
     user,
     without,
 )
-from sessions.parts import REQUEST, Door, Ended, entries, run
+from tests.sessions.parts import REQUEST, Door, Ended, entries, run
 
 
 def agents(endpoint: Endpoint, **given: Any) -> Issuer:

@@ -16,7 +16,7 @@ from keyswap.shell.service import Service
 from keyswap.shell.tls import Certificate
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.keyring import Keyring
-from tokens.parts import NOW
+from tests.tokens.parts import NOW
 
 POLICY = "version: 1\nissuer: http://127.0.0.1:8080\nupstream: http://127.0.0.1:9\nopenapi: {spec: away/api.yaml}\n"
 DOCUMENT = "openapi: 3.1.0\npaths: {}\n"

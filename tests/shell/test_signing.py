@@ -10,7 +10,7 @@ import pytest
 from keyswap.shell import signing
 from keyswap.shell.signing import LOOK_S, Signing
 from keyswap.tokens.keyring import Keyring
-from tokens.parts import NOW, Machine, header, mint
+from tests.tokens.parts import NOW, Machine, header, mint
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tokens.parts import Machine
+from tests.tokens.parts import Machine
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from keyswap.model import Claims, Principal
 from keyswap.tokens.claims import TokenShape, claims_of, payload
-from tokens.parts import ISSUER, NOW
+from tests.tokens.parts import ISSUER, NOW
 
 AUTHKIT = TokenShape("authkit", ISSUER, None)
 RFC9068 = TokenShape("rfc9068", ISSUER, "api")

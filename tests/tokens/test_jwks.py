@@ -9,8 +9,8 @@ from jwt.algorithms import get_default_algorithms
 
 from keyswap.tokens.jwks import MAX_AGE_S, KeySet, document
 from keyswap.tokens.keyring import KEEP_S, LEAD_S
-from tokens.parts import ALGS, ISSUER, NOW, Machine, kids
-from tokens.test_signers import PRIVATE
+from tests.tokens.parts import ALGS, ISSUER, NOW, Machine, kids
+from tests.tokens.test_signers import PRIVATE
 
 
 def test_public_members_only(machine: Machine) -> None:

@@ -20,8 +20,8 @@ from keyswap.tokens.jwks import MAX_AGE_S
 from keyswap.tokens.keyring import KEEP_S, LEAD_S, Keyring
 from keyswap.tokens.mint import Minter
 from keyswap.tokens.signers import LoadedKey, SigningKey, load_key, new_key
-from tokens.parts import NOW, Machine, body, by_joserfc, by_pyjwt, claims, header, kids, mint
-from tokens.test_signers import PRIVATE, pem
+from tests.tokens.parts import NOW, Machine, body, by_joserfc, by_pyjwt, claims, header, kids, mint
+from tests.tokens.test_signers import PRIVATE, pem
 
 STEP_S = MAX_AGE_S
 TTL_S = 3600

@@ -14,7 +14,7 @@ from keyswap.model import Claims, Code, Refuse
 from keyswap.state import SIGNING
 from keyswap.tokens.claims import payload
 from keyswap.tokens.mint import EARLIER_S, MintCache
-from tokens.parts import ALGS, NOW, Machine, body, by_joserfc, by_pyjwt, claims, header, mint
+from tests.tokens.parts import ALGS, NOW, Machine, body, by_joserfc, by_pyjwt, claims, header, mint
 
 
 @pytest.fixture(scope="module")

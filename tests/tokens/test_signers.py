@@ -16,7 +16,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from keyswap.model import Damage
 from keyswap.tokens.signers import ALGORITHMS, SigningKey, load_key, new_key, public_jwk
-from tokens.parts import ALGS, NOW
+from tests.tokens.parts import ALGS, NOW
 
 PRIVATE = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 

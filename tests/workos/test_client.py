@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from fault_proxy import FAULTS, FaultProxy
-from keys.remote import Clock
 from keyswap.workos.budget import OwnBudget
 from keyswap.workos.client import Rejected, Spent, Unreachable, WorkOS
+from tests.keys.remote import Clock
 from workos_standin import SECRET, Standin
 
 PATH, BODY = "/api_keys/validations", {"value": "sk_live_a_value"}

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from keyswap import policy
 from keyswap.policy import Policy, PolicyError, parse, parse_upstream
 
-POLICIES = Path(__file__).parent.parent / "policies"
+POLICIES = Path(__file__).parents[2] / "policies"
 LEAST = "version: 1\nissuer: https://gw.example\n"
 LIMIT = LEAST + "limits:\n  - {name: a, by: [key]"
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from counting.contract import LimitStoreContract
-from counting.servers import Server
 from keyswap.limits.limit import LimitStore
 from keyswap.limits.valkey import ValkeyLimits
+from tests.limits.contract import LimitStoreContract
+from tests.limits.servers import Server
 
 TIMEOUT_S = 2.0
 """Not what is looked at here, and the machine is busy."""

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING
 
-from counting.parts import asking, back, closed, named, opened, places, quota, rate, ready
 from keyswap.limits.limit import Ask, Poured, Unavailable
 from keyswap.limits.lock import MachineLock
 from keyswap.limits.places import Places
+from tests.limits.parts import asking, back, closed, named, opened, places, quota, rate, ready
 
 if TYPE_CHECKING:
     from _typeshed import TraceFunction

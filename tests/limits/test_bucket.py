@@ -6,8 +6,8 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from counting.parts import rate
 from keyswap.limits import bucket
+from tests.limits.parts import rate
 
 NUMBERS = st.tuples(st.integers(1, 10**6), st.integers(1, 50))
 """Interval and capacity."""

@@ -1,4 +1,4 @@
-"""tests/application.py as a process: a real FastAPI application, unmodified, on a port of its own."""
+"""tests/support/application.py as a process: a real FastAPI application, unmodified, on a port of its own."""
 
 import signal
 import subprocess
@@ -18,7 +18,7 @@ class Application:
     def __init__(self, *words: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, str(ROOT / "tests" / "application.py"), str(self.port), *words]
+        command = [sys.executable, str(ROOT / "tests/support/application.py"), str(self.port), *words]
         self.process = subprocess.Popen(command)
 
     def document(self) -> str | None:

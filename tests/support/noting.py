@@ -38,7 +38,7 @@ class Noting:
 
     def begin(self) -> None:
         """Begin, and wait until it answers."""
-        command = [sys.executable, str(ROOT / "tests" / "noting.py"), str(self.port), str(self._file)]
+        command = [sys.executable, str(ROOT / "tests/support/noting.py"), str(self.port), str(self._file)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "addon")}
         self.process = subprocess.Popen(command, env=environment)
         eventually("the backend answers", self._answers)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from counting.parts import Clock, Driver, asking, back, named, places, quota, rate
 from keyswap.limits.limit import Ask, Kind, Limit, LimitStore, Place
+from tests.limits.parts import Clock, Driver, asking, back, named, places, quota, rate
 
 KINDS: Mapping[str, Callable[[int], Limit]] = {"rate": rate, "quota": quota, "concurrency": places}
 POOL = (rate(3), rate(5), quota(2), quota(6, "day"), places(1), places(2))

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from counting.parts import begin, said, spawn
 from keyswap.limits.limit import Unavailable
 from keyswap.limits.places import MOST, Places
+from tests.limits.parts import begin, said, spawn
 
 ONE, TWO = b"\x01" * 8, bytes(range(8))
 

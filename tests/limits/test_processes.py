@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from counting import killing
-from counting.parts import (
+from keyswap.limits.limit import Ask, Unavailable
+from keyswap.limits.reading import NS
+from tests.limits import killing
+from tests.limits.parts import (
     Driver,
     asking,
     back,
@@ -29,8 +31,6 @@ from counting.parts import (
     spawn,
     told,
 )
-from keyswap.limits.limit import Ask, Unavailable
-from keyswap.limits.reading import NS
 
 SUBJECT = "shared"
 

@@ -1,6 +1,6 @@
 """Floods: what a caller without manners sends, run as a process of its own so that it slows nobody who measures.
 
-    python tests/flooding.py NAME PORT --seconds 5 [--key KEY] [--certificate FILE]
+    python tests/support/flooding.py NAME PORT --seconds 5 [--key KEY] [--certificate FILE]
 
 Each flood goes on until its time is over, over as many connections as it needs; one that is closed is opened anew.
 It prints as JSON what it has sent, and how often a connection of it was closed.
@@ -22,8 +22,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from attacks.frames import CONTINUATION, HEADERS, PING, PREFACE, SETTINGS, block, data, frame, headers, settings, window
 from raw import head
+from tests.attacks.frames import (
+    CONTINUATION,
+    HEADERS,
+    PING,
+    PREFACE,
+    SETTINGS,
+    block,
+    data,
+    frame,
+    headers,
+    settings,
+    window,
+)
 
 MIB = 1 << 20
 MASK = 0x80

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from counting.servers import PATIENCE_S, Server, cluster
 from keyswap.limits import bucket
 from keyswap.limits.connection import Address, bulk, packed
 from keyswap.limits.limit import Ask, Kind, Limit, LimitStore, Poured, Unavailable
 from keyswap.limits.pouring import PREFIX, SOURCE
 from keyswap.limits.valkey import ValkeyLimits
 from keyswap.limits.windows import end_hour
+from tests.limits.servers import PATIENCE_S, Server, cluster
 
 RATE = Limit("rate", Kind.RATE, 5, 1, 60)
 WIDE = Limit("wide", Kind.RATE, 10**6, 10**6, 1)

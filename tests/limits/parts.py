@@ -136,9 +136,9 @@ def back(poured: Poured) -> None:
 def spawn(name: str, path: Path, *words: object) -> subprocess.Popen[str]:
     """A process that runs a function of this module, or of `module.function` beside it."""
     module, _, function = name.rpartition(".")
-    code = f"import sys, pathlib, counting.{module or 'parts'} as m; m.{function}(pathlib.Path(sys.argv[1]), *sys.argv[2:])"
-    tests = Path(__file__).parents[1]
-    env = {"PYTHONPATH": f"{tests}:{tests.parent / 'addon'}", "PYTHONDONTWRITEBYTECODE": "1"}
+    code = f"import sys, pathlib, tests.limits.{module or 'parts'} as m; m.{function}(pathlib.Path(sys.argv[1]), *sys.argv[2:])"
+    root = Path(__file__).parents[2]
+    env = {"PYTHONPATH": f"{root}:{root / 'tests/support'}:{root / 'addon'}", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", code, str(path), *map(str, words)]
     process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     _spawned.append(process)

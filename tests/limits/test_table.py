@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from counting.parts import spawn, told
 from keyswap.limits.table import CUT, NAME, PAGE, SHARED, SLOTS, Table
 from keyswap.model import Damage
+from tests.limits.parts import spawn, told
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import jwt
 from fetched import fetched, run
 from harness import eventually
 
-SCRIPT = Path(__file__).parent / "sdk" / "backend.mjs"
+SCRIPT = Path(__file__).parents[1] / "sdk" / "backend.mjs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from counting.contract import SETTINGS, LimitStoreContract
-from counting.parts import NOW, Clock, Driver, asking, back, places, quota, rate
 from keyswap.limits.limit import LimitStore
 from keyswap.limits.reading import NS
+from tests.limits.contract import SETTINGS, LimitStoreContract
+from tests.limits.parts import NOW, Clock, Driver, asking, back, places, quota, rate
 
 NUMBERS = st.tuples(st.integers(1, 20), st.integers(1, 10**4), st.sampled_from([1, 60, 3600]))
 """Burst, and so much in so many seconds."""

@@ -14,7 +14,7 @@ from jsonschema.exceptions import best_match
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from operations.referee import data_of, real
+from tests.operations.referee import data_of, real
 
 ROOT = "urn:workos"
 

@@ -12,9 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from counting.contract import LimitStoreContract
-from counting.contract_clocked import ClockedStoreContract
-from counting.parts import NOW, Clock, Driver, asking, back, closed, opened, places, quota, rate
 from keyswap.limits.limit import LimitStore, Unavailable
 from keyswap.limits.local import LocalLimits
 from keyswap.limits.reading import NS
@@ -22,6 +19,9 @@ from keyswap.limits.table import PAGE, SLOTS, Table
 from keyswap.model import Damage
 from keyswap.state import StateDirectory
 from straight import straight
+from tests.limits.contract import LimitStoreContract
+from tests.limits.contract_clocked import ClockedStoreContract
+from tests.limits.parts import NOW, Clock, Driver, asking, back, closed, opened, places, quota, rate
 
 FILES = ["rates", "quotas", "inflight"]
 

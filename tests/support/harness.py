@@ -25,7 +25,7 @@ from keyswap.keys.ledger import Ledger
 from keyswap.keys.pepper import Pepper
 from keyswap.state import Epochs, StateDirectory
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ENTRY = ROOT / "addon" / "gateway.py"
 SCRIPTS = Path(sys.executable).parent
 PATIENCE_S = 20.0
