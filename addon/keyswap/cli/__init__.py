@@ -23,7 +23,7 @@ COMMANDS = {
     "check": "check",
     "explain": "gateway",
     "status": "gateway",
-    "tail": "seeing",
+    "tail": "decisions",
     "keys": "keys",
     "signing": "signing",
     "limits": "limits",

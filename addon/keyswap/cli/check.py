@@ -16,10 +16,10 @@ import click
 from keyswap import limiting
 from keyswap import policy as policies
 from keyswap.build import catalogue, located
-from keyswap.cli.agreeing import Agreement, agree
 from keyswap.cli.keys import opened
-from keyswap.cli.known import near, unknown_to
+from keyswap.cli.known_names import near, unknown_to
 from keyswap.cli.output import Setting, common, counted, printable
+from keyswap.cli.workos_permissions import Agreement, agree
 from keyswap.headers import Patterns
 from keyswap.hosts import is_loopback
 from keyswap.keys.pepper import DATABASE

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyswap import policy as policies
+from keyswap.cli.decisions import recalled
+from keyswap.cli.existing_state import existing
 from keyswap.cli.output import Setting, common, from_stdin, is_value, printable
-from keyswap.cli.place import existing
-from keyswap.cli.seeing import recalled
 from keyswap.model import Damage, Upstream
 from keyswap.policy import parse_upstream, seconds
 from keyswap.shell import control
@@ -285,7 +285,7 @@ def without_gateway(
     What builds a gate is imported by who needs one.
     """
     from keyswap.build import Resources, build
-    from keyswap.cli.glance import glanced
+    from keyswap.cli.state_snapshot import glanced
 
     there = existing(setting) if changes else StateDirectory(setting.state).seen()
     if not setting.policy.exists():

@@ -15,11 +15,11 @@ from typing import Any
 import click
 
 from keyswap import policy as policies
-from keyswap.cli import elsewhere
-from keyswap.cli.glance import glanced
-from keyswap.cli.known import Known, known, note
+from keyswap.cli import workos_lookup
+from keyswap.cli.existing_state import existing
+from keyswap.cli.known_names import Known, known, note
 from keyswap.cli.output import Setting, common, counted, from_stdin, printable, read_input
-from keyswap.cli.place import existing
+from keyswap.cli.state_snapshot import glanced
 from keyswap.keys.importing import parse_import
 from keyswap.keys.key import Key, state
 from keyswap.keys.ledger import Ledger
@@ -180,7 +180,7 @@ def create(setting: Setting, /, env: str, **given: Any) -> None:
     if not given["org"]:
         raise click.UsageError("--org is required: every key belongs to an organization")
     now = time.time()
-    elsewhere.note(setting)
+    workos_lookup.note(setting)
     found = known(setting)
     with opened(setting, makes=True) as ledger:
         key, value = ledger.create(now=now, env=env, **changes(now, **given))
@@ -284,7 +284,7 @@ def import_(setting: Setting, file: Path) -> None:
     are separated by ; or , or blanks; in JSON they are lists.
     """
     text = read_input(file, 256 << 20)
-    elsewhere.note(setting)
+    workos_lookup.note(setting)
     with opened(setting, makes=True) as ledger:
         found = ledger.import_rows(parse_import(text, file.name), time.time())
         audited(setting, "keys.imported", str(file.absolute()), count=len(found))
@@ -308,7 +308,7 @@ def find(setting: Setting, value: str) -> None:
     remote = policy is not None and policy.api_keys.source == "workos"
     with opened(setting, reads=True) as ledger:
         if policy is not None and remote:
-            key, agent = elsewhere.found(policy, setting.policy, presented)
+            key, agent = workos_lookup.found(policy, setting.policy, presented)
         else:
             key, agent = ledger.find(presented), None
         if key is None:

@@ -15,10 +15,10 @@ from typing import Any
 import click
 
 from keyswap import policy as policies
-from keyswap.cli.glance import glanced
+from keyswap.cli.existing_state import existing
 from keyswap.cli.keys import Span, audited
 from keyswap.cli.output import Setting, common, read_input
-from keyswap.cli.place import existing
+from keyswap.cli.state_snapshot import glanced
 from keyswap.keys.told import iso
 from keyswap.model import Damage
 from keyswap.state import Epochs, StateDirectory
