@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tokens.parts import header
 
 from keyswap.keys.ledger import Ledger
 from keyswap.model import UNCOUNTED, Admit, Code, Counted, Decision, Refuse, Request
@@ -19,6 +18,7 @@ from keyswap.shell.inside import DEAD
 from keyswap.shell.service import Service
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.keyring import Keyring
+from tests.tokens.parts import header
 
 POLICY = (
     "version: 1\nissuer: http://127.0.0.1:8080\nupstream: http://127.0.0.1:9\n"
