@@ -356,6 +356,7 @@ def _make_pipe(original: Any, self: Any) -> CommandGenerator[None]:
 def _pass_on(self: Any) -> CommandGenerator[None]:
     end = getattr(self, "keyswap_end", None)
     if end is None and not self.conn.state & ConnectionState.CAN_READ:
+        self.buf = _Strict(self.buf._head)  # the socket is over: what is left has no turn, and its end comes as ever
         return
     data = self.buf.maybe_extract_at_most(AHEAD_OF_SOCKET)
     if self.buf:

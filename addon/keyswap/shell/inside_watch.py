@@ -106,7 +106,9 @@ def wait_for_turn(child: Any, by: Watch) -> None:
 
 def waits_for_turn(layer: http.HttpLayer, of: Connection | None = None) -> bool:
     """Whether something is left of what was read from the caller, or over this connection."""
-    return bool(getattr(layer.connections.get(of or layer.context.client), "keyswap_waits", False))
+    first = layer.connections.get(of or layer.context.client)
+    # What speaks HTTP/1 over a connection upstream stands behind the layers that have made it.
+    return first is not None and bool(getattr(first.context.layers[-1], "keyswap_waits", False))
 
 
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
