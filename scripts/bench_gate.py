@@ -20,7 +20,7 @@ from mitmproxy.test import tflow
 
 from keyswap import policy
 from keyswap.build import Built, Resources, build
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.writer import Ledger
 from keyswap.model import Admit, Claims, Request
 from keyswap.shell.addon import KeyswapAddon
 from keyswap.shell.inside import DEAD

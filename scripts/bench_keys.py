@@ -18,11 +18,11 @@ from pathlib import Path
 from statistics import quantiles
 
 from keyswap.build import Resources
-from keyswap.keys import database
 from keyswap.keys.format import checksum, obfuscated
 from keyswap.keys.key import Key
+from keyswap.keys.local import database
+from keyswap.keys.local.rows import INSERT, row_of
 from keyswap.keys.pepper import DATABASE, Pepper
-from keyswap.keys.rows import INSERT, row_of
 from keyswap.keys.verify import KeyVerifier
 from keyswap.model import Credential, Principal, Request
 from keyswap.state import StateDirectory

@@ -30,7 +30,7 @@ from limits.strategies import MovingWindowRateLimiter
 
 from keyswap import policy
 from keyswap.build import Resources, build
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.writer import Ledger
 from keyswap.limits.connection import packed
 from keyswap.limits.limit import Ask, Kind, Limit
 from keyswap.limits.local import LocalLimits

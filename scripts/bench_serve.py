@@ -24,7 +24,7 @@ import bench_cpu
 from bench_cpu import DOCUMENT, MITMDUMP, PATH, Bench, cost_us, free_port, load, started, status_of, warm
 
 from keyswap.build import Resources
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.writer import Ledger
 from keyswap.state import StateDirectory
 
 POLICY = """version: 1

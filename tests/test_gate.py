@@ -9,7 +9,7 @@ import pytest
 
 from keyswap.build import Built, Resources, build
 from keyswap.gate import STEPS, explain
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.writer import Ledger
 from keyswap.model import Admit, Code, Decision, Headers, Principal, Refuse, Request, Upstream
 from keyswap.policy import parse
 from keyswap.state import StateDirectory

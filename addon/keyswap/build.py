@@ -16,10 +16,10 @@ from keyswap.cors import Cors
 from keyswap.credentials import Absence, Cookie, CredentialReader, Place
 from keyswap.gate import NOWHERE, Gate
 from keyswap.identity import Callers, Elsewhere, Guessing, callers
+from keyswap.keys.local.disk_reserve import Room
+from keyswap.keys.local.source import SqliteKeys
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.room import Room
 from keyswap.keys.source import Lookups
-from keyswap.keys.sqlite import SqliteKeys
 from keyswap.likeness import differing
 from keyswap.limiting import findings, rules
 from keyswap.limits.health import Health

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from keyswap.gate import Verifier
+from keyswap.keys.local.source import SqliteKeys
+from keyswap.keys.local.watch import Watch
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.source import Lookups
-from keyswap.keys.sqlite import SqliteKeys
 from keyswap.keys.verify import KeyVerifier
-from keyswap.keys.watch import Watch
-from keyswap.keys.workos import Ages, WorkosKeys
+from keyswap.keys.workos.source import Ages, WorkosKeys
 from keyswap.model import Code, Damage, Principal, Refuse, Request
 from keyswap.policy import Policy, SessionRule, line_at
 from keyswap.sessions.jwks import KeySets

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from keyswap.keys.key import Key
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.source import SqliteKeys
+from keyswap.keys.local.writer import Ledger
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.sqlite import SqliteKeys
 from keyswap.keys.verify import KeyVerifier
 from keyswap.model import Credential, Principal, Refuse, Request
 from keyswap.state import Epochs, StateDirectory

@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.watch import Watch
+from keyswap.keys.local.writer import Ledger
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.verify import Before, KeyVerifier
-from keyswap.keys.watch import Watch
-from keyswap.keys.workos import Ages, WorkosKeys
+from keyswap.keys.workos.source import Ages, WorkosKeys
 from keyswap.model import Credential, Principal, Refuse, Request
 from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.budget import Budget

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyswap.keys.ledger import Ended, Unusable
+from keyswap.keys.local.writer import Ended, Unusable
 from keyswap.keys.paging import Asked, Listing, Order, UnknownCursor, page
 from tests.keys.parts import Parts
 

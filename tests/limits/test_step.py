@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from keyswap.build import Built, Resources, build
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.writer import Ledger
 from keyswap.limits.limit import Ask, Poured, Unavailable
 from keyswap.limits.local import LocalLimits
 from keyswap.limits.step import Limits, parts_of, place

@@ -18,8 +18,8 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from harness import Backend, Gateway, Home, Reply, eventually, free_port
+from keyswap.keys.local.last_used import LastUsed
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.used import LastUsed
 from keyswap.state import StateDirectory
 from operators import TOKEN, Operator
 from workos_document import complaints_of, complaints_of_answer, document

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.writer import Ledger
 from keyswap.model import UNCOUNTED, Admit, Code, Counted, Decision, Refuse, Request
 from keyswap.shell.addon import KeyswapAddon
 from keyswap.shell.inside import DEAD

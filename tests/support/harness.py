@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from keyswap.keys.key import Key
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.writer import Ledger
 from keyswap.keys.pepper import Pepper
 from keyswap.state import Epochs, StateDirectory
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 
 from keyswap.build import Built, Resources, build
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.writer import Ledger
 from keyswap.limits.local import LocalLimits
 from keyswap.model import METHODS, Admit, Refuse, Request
 from keyswap.operations.template import form_of

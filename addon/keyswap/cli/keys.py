@@ -22,9 +22,9 @@ from keyswap.cli.output import Setting, common, counted, from_stdin, printable, 
 from keyswap.cli.state_snapshot import glanced
 from keyswap.keys.importing import parse_import
 from keyswap.keys.key import Key, state
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.writer import Ledger
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.told import as_workos, said
+from keyswap.keys.serialize import as_workos, said
 from keyswap.model import Damage
 from keyswap.policy import seconds
 from keyswap.shell import audit

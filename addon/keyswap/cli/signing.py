@@ -19,7 +19,7 @@ from keyswap.cli.existing_state import existing
 from keyswap.cli.keys import Span, audited
 from keyswap.cli.output import Setting, common, read_input
 from keyswap.cli.state_snapshot import glanced
-from keyswap.keys.told import iso
+from keyswap.keys.serialize import iso
 from keyswap.model import Damage
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.jwks import MAX_AGE_S

@@ -21,25 +21,25 @@ def found(policy: Policy, file: Path, value: str) -> tuple[Key | None, str | Non
     """The key at WorkOS that a value is, and its agent's registration; None: it is no good key. Raises Damage."""
     # What talks to WorkOS takes longer to import than other commands to run.
     from keyswap.identity import secret_of
-    from keyswap.keys import apikey
+    from keyswap.keys.workos import api_key
     from keyswap.workos.client import Rejected, Unreachable
 
     secret = secret_of(policy.workos.api_key_env, "api_key_env", file)
     try:
-        told = apikey.read(asyncio.run(_asked(policy, secret, value)))
+        told = api_key.read(asyncio.run(_asked(policy, secret, value)))
     except Rejected as error:
         if error.status == 422:  # what WorkOS says to what cannot be a key
             return None, None
         raise Damage(f"WorkOS ({policy.workos.base_url}) refuses to say: {error.why}") from error
-    except (Unreachable, apikey.Malformed) as error:
+    except (Unreachable, api_key.Malformed) as error:
         raise Damage(f"WorkOS ({policy.workos.base_url}) gives no answer that can be used: {error}") from error
-    if isinstance(told, apikey.Stranger):
+    if isinstance(told, api_key.Stranger):
         raise Damage(f"key {told.key_id} has an owner of a type that is not known here: {told.owner_type}")
     return (told.key, told.agent) if told is not None else (None, None)
 
 
 async def _asked(policy: Policy, secret: str, value: str) -> object:
-    from keyswap.keys.workos import VALIDATIONS
+    from keyswap.keys.workos.source import VALIDATIONS
     from keyswap.workos.client import WorkOS
 
     client = WorkOS(policy.workos.base_url, secret, WAIT_S, policy.workos.api_key_env)

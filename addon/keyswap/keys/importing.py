@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from keyswap.keys.format import checksum_holds, environment, obfuscated, well_formed
-from keyswap.keys.inputs import Changes, checked, moment
 from keyswap.keys.key import Key, new_id
 from keyswap.keys.pepper import Pepper
+from keyswap.keys.validate import Changes, checked, moment
 
 FIELDS = ("value", "sha256", "org", "user", "name", "permissions", "roles", "plan", "expires_at")
 _LISTS = ("permissions", "roles")

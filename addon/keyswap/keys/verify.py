@@ -8,10 +8,10 @@ guessing can be refused before a source is asked, never a caller with a key that
 from collections.abc import Awaitable, Callable
 
 from keyswap.keys.format import well_formed
+from keyswap.keys.local.last_used import LastUsed
+from keyswap.keys.local.watch import Watch
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.source import KeySource, RemoteSource, block_reason, judge
-from keyswap.keys.used import LastUsed
-from keyswap.keys.watch import Watch
 from keyswap.model import Code, Credential, Principal, Refuse, Request
 
 _MALFORMED = Refuse(Code.INVALID_CREDENTIAL, "the key is not 1 to 512 characters of printable ASCII without blanks")

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl, unquote
 
-from keyswap.keys import inputs
+from keyswap.keys import validate
+from keyswap.keys.local.permissions import slug
 from keyswap.keys.paging import MOST, Asked, Order, UnknownCursor
-from keyswap.keys.permissions import slug
 
 _LIMIT = re.compile(r"[0-9]{1,3}")
 _ORDERS: Mapping[str, Order] = {"asc": "asc", "desc": "desc", "normal": "normal"}
@@ -79,7 +79,7 @@ class Fields:
         """A time of epoch seconds, as `judge` returns it; None when it is left out or null."""
         if self._given.get(field) is None:
             return None
-        return self._read(field, lambda value: judge(inputs.moment(value)))
+        return self._read(field, lambda value: judge(validate.moment(value)))
 
     def without(self, names: Iterable[str]) -> None:
         """Refuse fields that would not be honoured; null says nothing."""
@@ -161,11 +161,11 @@ def unknown(error: UnknownCursor) -> Invalid:
 def identifier(part: str) -> str | None:
     """An id from a path; None where nothing can have it."""
     try:
-        return inputs.text("id", unquote(part, errors="strict")) if part.isascii() else None
+        return validate.text("id", unquote(part, errors="strict")) if part.isascii() else None
     except ValueError:
         return None
 
 
 def name(value: str) -> str:
     """What people call something. ValueError."""
-    return inputs.text("it", value)
+    return validate.text("it", value)

@@ -8,14 +8,23 @@ There is no table of organizations or users here: any id is that of one who may 
 
 from collections.abc import Mapping
 
-from keyswap.keys import inputs
-from keyswap.keys.catalogue import UnknownKey
+from keyswap.keys import validate
 from keyswap.keys.format import checksum_holds
 from keyswap.keys.key import Key
-from keyswap.keys.ledger import Ended, Ledger, Unusable
+from keyswap.keys.local.permissions import (
+    MAX_DESCRIPTION,
+    MAX_NAME,
+    ORGANIZATION,
+    Permission,
+    Permissions,
+    Taken,
+    slug,
+    text,
+)
+from keyswap.keys.local.reader import UnknownKey
+from keyswap.keys.local.writer import Ended, Ledger, Unusable
 from keyswap.keys.paging import Asked as PageAsked
-from keyswap.keys.permissions import MAX_DESCRIPTION, MAX_NAME, ORGANIZATION, Permission, Permissions, Taken, slug, text
-from keyswap.keys.told import as_workos, iso, said
+from keyswap.keys.serialize import as_workos, iso, said
 from keyswap.refusals import Answer
 from keyswap.shell import audit
 from keyswap.shell.admin_answers import as_json, kept, nothing
@@ -55,7 +64,7 @@ def _create_for_user(keeping: Keeping, asked: Asked, now: float) -> Answer:
 
 def _create(keeping: Keeping, asked: Asked, given: Fields, now: float, org_id: str, user_id: str | None) -> Answer:
     called, slugs = given.text("name", name), given.slugs("permissions")
-    ends = given.time("expires_at", lambda at: inputs.future(at, now))
+    ends = given.time("expires_at", lambda at: validate.future(at, now))
     given.without(OURS)
     given.judged()
     with opened(keeping, Ledger) as ledger:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
-from keyswap.keys.catalogue import Catalogue, UnknownKey
+from keyswap.keys.local.reader import Catalogue, UnknownKey
 from keyswap.keys.paging import Page, UnknownCursor
 from keyswap.keys.pepper import Pepper
 from keyswap.refusals import Answer

@@ -6,10 +6,10 @@ and is made on a full disk too, as long as there is room kept for it.
 
 from collections.abc import Sequence
 
-from keyswap.keys import inputs
-from keyswap.keys.catalogue import Catalogue
+from keyswap.keys import validate
 from keyswap.keys.format import environment, well_formed
 from keyswap.keys.key import Key
+from keyswap.keys.local.reader import Catalogue
 
 _ADD = """INSERT INTO blocks (subject, reason, at) VALUES (?, ?, ?)
           ON CONFLICT (subject) DO UPDATE SET reason = excluded.reason, at = excluded.at"""
@@ -52,7 +52,7 @@ class DenyList(Catalogue):
         return [(subject, why, at) for subject, why, at in self._rows("SELECT * FROM blocks ORDER BY at, subject")]
 
     def _block(self, subject: str, reason: str | None, now: float) -> None:
-        why = inputs.reason(reason)
+        why = validate.reason(reason)
 
         def add() -> None:
             with self._change():
@@ -68,4 +68,4 @@ class DenyList(Catalogue):
     def _named(self, subject: str) -> None:
         if environment(subject, self._prefix) or subject.startswith("sk_"):
             raise ValueError("this is a key, not the id of one: give it on standard input (-)")
-        inputs.text("id", subject)
+        validate.text("id", subject)

@@ -5,8 +5,8 @@ Law: a value is told in one answer, that of the call which made it; nothing else
 
 from datetime import UTC, datetime
 
-from keyswap.keys.inputs import LATEST
 from keyswap.keys.key import Key
+from keyswap.keys.validate import LATEST
 
 
 def iso(epoch_s: float | None) -> str | None:

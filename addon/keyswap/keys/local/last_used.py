@@ -6,7 +6,7 @@ its own. What could not be written waits for the next time. It is never a reason
 
 import sqlite3
 
-from keyswap.keys.database import connect
+from keyswap.keys.local.database import connect
 from keyswap.keys.pepper import Pepper
 from keyswap.model import Damage
 from keyswap.state import StateDirectory

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from typing import Self
 
 from keyswap.databases import BUSY_MS, identity
-from keyswap.keys.database import USERS_INDEX, changing, connect, create_if_missing, damage
 from keyswap.keys.format import well_formed
 from keyswap.keys.key import Key
 from keyswap.keys.key import state as state_of
+from keyswap.keys.local.database import USERS_INDEX, changing, connect, create_if_missing, damage
+from keyswap.keys.local.disk_reserve import Room
+from keyswap.keys.local.rows import COLUMNS, SELECT, Row, key_of, texts
 from keyswap.keys.paging import Asked, Listing, Page, page
 from keyswap.keys.pepper import DATABASE, Pepper
-from keyswap.keys.room import Room
-from keyswap.keys.rows import COLUMNS, SELECT, Row, key_of, texts
 from keyswap.model import Damage
 from keyswap.state import KEYS, Epochs, StateDirectory
 

@@ -10,10 +10,10 @@ import pytest
 
 from fault_proxy import FAULTS, FaultProxy
 from keyswap.identity import Callers, Elsewhere
-from keyswap.keys import workos
+from keyswap.keys.local.source import SqliteKeys
 from keyswap.keys.source import Found
-from keyswap.keys.sqlite import SqliteKeys
 from keyswap.keys.verify import KeyVerifier
+from keyswap.keys.workos.source import REFRESHES
 from keyswap.model import Code, Principal, Refuse, Request
 from keyswap.policy import Policy
 from keyswap.workos.budget import OwnBudget
@@ -709,7 +709,7 @@ def test_the_status(remotes: Remotes, standin: Standin) -> None:
     status = remote.source.status(NOW)
     assert (status["source"], status["healthy"], status["cached"], status["refused"]) == ("workos", True, 1, 1)
     assert status["base_url"] == standin.url and MADE not in str(status)
-    assert workos.REFRESHES > 0
+    assert REFRESHES > 0
 
 
 def test_nonsense_is_an_outage(remotes: Remotes, standin: Standin, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,11 +9,11 @@ from collections import OrderedDict
 
 from keyswap.keys.format import checksum_holds
 from keyswap.keys.key import principal
+from keyswap.keys.local.last_used import LastUsed
+from keyswap.keys.local.rows import SELECT, Row, key_of
+from keyswap.keys.local.watch import Watch, unavailable
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.rows import SELECT, Row, key_of
 from keyswap.keys.source import Found, Lookups, judge
-from keyswap.keys.used import LastUsed
-from keyswap.keys.watch import Watch, unavailable
 from keyswap.model import Code, Principal, Refuse
 from keyswap.state import Epochs, StateDirectory
 

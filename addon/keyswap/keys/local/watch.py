@@ -8,7 +8,7 @@ every call is refused. The epoch is read before the rows, so that a change in be
 import sqlite3
 
 from keyswap.databases import Sight
-from keyswap.keys.database import connect, create_if_missing, damage
+from keyswap.keys.local.database import connect, create_if_missing, damage
 from keyswap.keys.pepper import DATABASE, Pepper
 from keyswap.keys.source import Blocks
 from keyswap.model import Code, Refuse

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keyswap.keys import apikey
-from keyswap.keys.remembered import REVOKED, Entry, Remembered, concerns
+from keyswap.keys.local.watch import Watch
 from keyswap.keys.source import Found, Lookups, block_reason, judge
-from keyswap.keys.watch import Watch
+from keyswap.keys.workos import api_key
+from keyswap.keys.workos.cache import REVOKED, Entry, Remembered, concerns
 from keyswap.model import Code, Principal, Refuse
 from keyswap.workos.changes import Change
 from keyswap.workos.client import Rejected, Spent, Unreachable, WorkOS
@@ -60,7 +60,7 @@ class _Flight:
         self.round = 0
         """How often everything had become due when it was asked."""
 
-    def overtaken(self, told: apikey.Told | Refuse) -> bool:
+    def overtaken(self, told: api_key.Told | Refuse) -> bool:
         """Whether an event came since it was asked that the answer may not know of, so that it counts for nothing."""
         if isinstance(told, Refuse):
             return any(change.kind == "key" and not change.ends for change in self.changes)
@@ -221,7 +221,7 @@ class WorkosKeys:
         finally:
             del self._flights[digest]
 
-    async def _told(self, value: str, ends: float, flight: _Flight, patient: bool) -> apikey.Told | Refuse:
+    async def _told(self, value: str, ends: float, flight: _Flight, patient: bool) -> api_key.Told | Refuse:
         flight.changes.clear()
         flight.round = self._round
         left_s = ends - self._clock()
@@ -234,17 +234,17 @@ class WorkosKeys:
                 deadline_s=left_s,
                 known=flight.familiar,
                 patient=patient,
-                read=apikey.read,
+                read=api_key.read,
             )
         except Rejected as error:
             if error.status == 422:  # what WorkOS says to a value that cannot be a key
                 return _UNKNOWN
             raise Unreachable(error.why) from None
-        if isinstance(told, apikey.Stranger):
+        if isinstance(told, api_key.Stranger):
             return self._stranger(told)
         return told or _UNKNOWN
 
-    def _found(self, told: apikey.Told, digest: bytes) -> Found:
+    def _found(self, told: api_key.Told, digest: bytes) -> Found:
         """The very same as before, if nothing about the key is another."""
         entry = self._entries.get(digest)
         same = entry is not None and (entry.found.key, entry.found.principal.agent) == told
@@ -307,7 +307,7 @@ class WorkosKeys:
             self.generation += 1
         self._memory.familiarise(entry, max(self._now, entry.since))
 
-    def _stranger(self, told: apikey.Stranger) -> Refuse:
+    def _stranger(self, told: api_key.Stranger) -> Refuse:
         kind = told.owner_type
         if kind not in self._strangers and len(self._strangers) < 100:
             self._strangers.add(kind)

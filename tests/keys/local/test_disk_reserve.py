@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from keyswap.keys.room import FILE, PIECE, SIZE, Room
+from keyswap.keys.local.disk_reserve import FILE, PIECE, SIZE, Room
 from keyswap.model import Damage
 from keyswap.state import StateDirectory
 from tests.keys.parts import NOW, Parts

@@ -6,13 +6,13 @@ from threading import Thread
 
 import pytest
 
-from keyswap.keys import used
+from keyswap.keys.local import last_used
 from tests.keys.parts import NOW, Parts
 
 
 def test_a_later_use_wins_over_what_waited(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be written never overwrites a use noted meanwhile."""
-    note = used.LastUsed(parts.state, parts.pepper)
+    note = last_used.LastUsed(parts.state, parts.pepper)
     note("key_1", NOW)
 
     def interrupted(*_: object, **__: object) -> sqlite3.Connection:
@@ -20,7 +20,7 @@ def test_a_later_use_wins_over_what_waited(parts: Parts, monkeypatch: pytest.Mon
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(used, "connect", interrupted)
+        patch.setattr(last_used, "connect", interrupted)
         assert note.flush() == 0
     assert note.waiting == {"key_1": int(NOW) + 5}
     assert note.flush() == 1
@@ -28,7 +28,7 @@ def test_a_later_use_wins_over_what_waited(parts: Parts, monkeypatch: pytest.Mon
 
 def test_uses_noted_while_another_thread_flushes(parts: Parts) -> None:
     """No key's use is lost between the request's thread and the one that writes."""
-    note = used.LastUsed(parts.state, parts.pepper)
+    note = last_used.LastUsed(parts.state, parts.pepper)
     worker = Thread(target=lambda: [note.flush() for _ in range(20)])
     worker.start()
     for number in range(5000):

@@ -40,7 +40,7 @@ def test_revocation_is_seen_at_the_next_call(parts: Parts) -> None:
 REVOKE = """
 import sys
 from pathlib import Path
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.writer import Ledger
 from keyswap.keys.pepper import Pepper
 from keyswap.state import Epochs, StateDirectory
 state = StateDirectory(Path(sys.argv[1])).open()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from keyswap.keys.catalogue import UnknownKey
 from keyswap.keys.importing import BadRow, parse_import
-from keyswap.keys.ledger import Unusable
+from keyswap.keys.local.reader import UnknownKey
+from keyswap.keys.local.writer import Unusable
 from keyswap.model import Damage, Principal
 from keyswap.state import KEYS
 from tests.keys.parts import NOW, Parts

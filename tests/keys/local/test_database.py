@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from keyswap.keys.local.watch import Watch
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.watch import Watch
 from keyswap.model import Damage
 from keyswap.state import Epochs, StateDirectory
 from tests.keys.parts import Parts
@@ -17,7 +17,7 @@ from tests.keys.parts import Parts
 OPEN = """
 import sys
 from pathlib import Path
-from keyswap.keys.ledger import Ledger
+from keyswap.keys.local.writer import Ledger
 from keyswap.keys.pepper import Pepper
 from keyswap.state import Epochs, StateDirectory
 state = StateDirectory(Path(sys.argv[1])).open()

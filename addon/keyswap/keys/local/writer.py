@@ -1,4 +1,4 @@
-"""The write side of keys.db: what the command line, and later the admin listener, do to keys.
+"""The write side of keys.db: what the command line and the admin listener do to keys.
 
 Law: each change is one transaction, and the epoch is bumped after its commit: the next request sees it. A value is
 returned once, by the call that made it. A revoked key never comes back, and keeps its first reason. Whatever ends a key
@@ -9,13 +9,13 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Unpack
 
-from keyswap.keys import inputs
-from keyswap.keys.denylist import DenyList
+from keyswap.keys import validate
 from keyswap.keys.format import generate, obfuscated
 from keyswap.keys.importing import BadRow, ImportRow, key_from
-from keyswap.keys.inputs import Changes
 from keyswap.keys.key import Key, new_id
-from keyswap.keys.rows import INSERT, UPDATE, row_of
+from keyswap.keys.local.deny_list import DenyList
+from keyswap.keys.local.rows import INSERT, UPDATE, row_of
+from keyswap.keys.validate import Changes
 from keyswap.model import Damage
 
 
@@ -32,8 +32,8 @@ class Ledger(DenyList):
 
     def create(self, *, now: float, env: str = "live", **given: Unpack[Changes]) -> tuple[Key, str]:
         """A new key and its value, which nobody can tell again. `org_id` is required. ValueError for bad input."""
-        value = generate(self._prefix, inputs.environment(env))
-        good = inputs.checked({"org_id": "", **given}, now)
+        value = generate(self._prefix, validate.environment(env))
+        good = validate.checked({"org_id": "", **given}, now)
         at = int(now)
         blank = Key(new_id(now), "", "", None, env, (), (), None, (), obfuscated(value), at, at)
         with self._change() as revision:
@@ -41,7 +41,7 @@ class Ledger(DenyList):
 
     def update(self, key_id: str, *, now: float, **changes: Unpack[Changes]) -> Key:
         """Change what is given of a key, and leave the rest. ValueError for bad input, Unusable when it is revoked."""
-        good = inputs.checked(changes, now)
+        good = validate.checked(changes, now)
         with self._change() as revision:
             return self._store(self._unrevoked(key_id)._replace(**good), now, revision)
 
@@ -70,14 +70,14 @@ class Ledger(DenyList):
                 key = self._unrevoked(key_id)
                 if key.expires_at is not None and now >= key.expires_at:
                     raise Ended(f"key {key_id} has expired already")
-                ends = None if at is None else int(max(now, min(at, inputs.LATEST)))
+                ends = None if at is None else int(max(now, min(at, validate.LATEST)))
                 return self._store(key._replace(expires_at=ends), now, revision)
 
         return self._room.ending(expire)
 
     def revoke(self, key_id: str, reason: str | None, now: float) -> Key:
         """End a key for good. Revoked before, it is returned as it is."""
-        why = inputs.reason(reason)
+        why = validate.reason(reason)
 
         def revoke() -> Key:
             with self._change() as revision:
@@ -87,7 +87,7 @@ class Ledger(DenyList):
 
     def revoke_org(self, org_id: str, reason: str | None, now: float) -> Sequence[Key]:
         """End all keys of an organization; returns those that this call ended."""
-        why = inputs.reason(reason)
+        why = validate.reason(reason)
 
         def revoke() -> Sequence[Key]:
             with self._change() as revision:
@@ -101,7 +101,7 @@ class Ledger(DenyList):
 
         The new key keeps the old one's own end. Unusable unless the key is active.
         """
-        if not now <= now + grace_s <= inputs.LATEST:
+        if not now <= now + grace_s <= validate.LATEST:
             raise ValueError("grace must not be negative, nor reach beyond the year 9999")
         with self._change() as revision:
             old = self.get(key_id)

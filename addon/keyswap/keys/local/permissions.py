@@ -11,9 +11,9 @@ import re
 import sqlite3
 from typing import NamedTuple
 
-from keyswap.keys import inputs
-from keyswap.keys.catalogue import Catalogue
+from keyswap.keys import validate
 from keyswap.keys.key import new_id
+from keyswap.keys.local.reader import Catalogue
 from keyswap.keys.paging import Asked, Listing, Page, page
 from keyswap.model import Damage
 
@@ -56,7 +56,7 @@ def text(value: str, most: int) -> str:
     """A name or description of bounded length. ValueError."""
     if len(value) > most:
         raise ValueError(f"it must not be longer than {most} characters")
-    return inputs.text("it", value)
+    return validate.text("it", value)
 
 
 class Permissions(Catalogue):

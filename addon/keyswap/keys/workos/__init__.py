@@ -1,0 +1,1 @@
+"""Keys at WorkOS: its validations, and what it said for as long as that counts."""
