@@ -7,14 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Server
 
-from keyswap.model import Admit, Code, Refuse, Upstream
+from keyswap.model import UNCOUNTED, Admit, Code, Refuse, Upstream
 from keyswap.shell import guard as guards
 from keyswap.shell.addon import KeyswapAddon
 from keyswap.shell.bounds import Bounds, Rules
 from keyswap.shell.guard import Guard
-from keyswap.shell.watched import Watched
+from keyswap.shell.watched import Watched, Watchpoint
 
 BOUNDS = Bounds(10, 5, 60, 300, 65536, None, 500)
 
@@ -234,3 +234,28 @@ def test_an_earlier_policys_upstream_is_one_until_its_last_request_ends() -> Non
     assert not is_upstream(9000, SimpleNamespace(open={})) and not is_upstream(9000, None)
     watched.open.clear()
     assert is_upstream(9001) and not is_upstream(9000)
+
+
+def test_what_is_owed_is_settled_once() -> None:
+    """Whoever stops waiting first, the guard that ends or who waits for the answer, gives the places back and closes."""
+
+    async def run() -> None:
+        happened: list[str] = []
+        watched: Any = SimpleNamespace(owing=set(), part=lambda: happened.append("part"))
+        tasks: list[Any] = []
+        watched.spawn = lambda work: tasks.append(asyncio.ensure_future(work))
+        upstream: Any = Watchpoint(watched, Server(address=("127.0.0.1", 1)))
+        upstream.writer, upstream._reader = SimpleNamespace(transport=Transport()), asyncio.StreamReader()
+        upstream._close = lambda: happened.append("close")
+        upstream._held = UNCOUNTED._replace(give_back=lambda: happened.append("give back"))
+        upstream._awaited, upstream._until = SimpleNamespace(has_begun=False), asyncio.get_running_loop().time() + 60
+        upstream.close()
+        await asyncio.sleep(0)
+        assert watched.owing == {upstream} and not happened
+        upstream.settle()
+        upstream._reader.feed_eof()
+        await asyncio.gather(*tasks)
+        await asyncio.sleep(0)
+        assert not watched.owing and happened == ["give back", "close", "part"]
+
+    asyncio.run(run())

@@ -839,13 +839,17 @@ class Watchpoint:
             self.settle()
 
     def settle(self) -> None:
-        """Nothing is owed any more."""
-        self._held.give_back()
+        """Nothing is owed any more; doing it again changes nothing."""
+        if self not in self.watched.owing:
+            return
         self.watched.owing.discard(self)
         asyncio.get_running_loop().call_soon(self.watched.part)
-        self._close()
-        if self.writer.transport.get_write_buffer_size():
-            self.writer.transport.abort()
+        try:
+            self._held.give_back()
+        finally:
+            self._close()
+            if self.writer.transport.get_write_buffer_size():
+                self.writer.transport.abort()
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
