@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -257,5 +258,57 @@ def test_what_is_owed_is_settled_once() -> None:
         await asyncio.gather(*tasks)
         await asyncio.sleep(0)
         assert not watched.owing and happened == ["give back", "close", "part"]
+
+    asyncio.run(run())
+
+
+def _fails(*_: object) -> None:
+    raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("what", ["let_go", "abort", "close", "stir", "left", "give_back"])
+@pytest.mark.parametrize("way", ["at once", "by lingering", "with its layers"])
+def test_a_connection_is_forgotten_whatever_fails(what: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entry and its share of its address go, it comes apart, and its requests are in flight no longer."""
+
+    async def run() -> None:
+        site, parted = Site(), list[int]()
+        monkeypatch.setattr(Watched, "part", lambda _self: parted.append(1))
+        client = site.client()
+        site.guard.connected(client)
+        watched: Any = site.guard.of(client)
+        given_back: list[int] = []
+        for number in range(3):
+            give_back = partial(given_back.append, number)
+            fails = what == "give_back" and number == 1
+            counted = UNCOUNTED._replace(give_back=_fails if fails else give_back)
+            flow = SimpleNamespace(server_conn=SimpleNamespace(id=""))
+            watched.open[number] = SimpleNamespace(flow=flow, counted=counted)
+        watched.writer.write_eof = lambda: None
+        watched._layer = SimpleNamespace(connections={}, context=SimpleNamespace(client=client))
+        monkeypatch.setattr(Transport, "get_write_buffer_size", lambda _self: 1)
+        if what == "let_go":
+            watched._layer = SimpleNamespace()
+        elif what == "abort":
+            monkeypatch.setattr(Transport, "abort", _fails)
+        elif what == "close":
+            watched._close = _fails
+        elif what == "stir":
+            monkeypatch.setattr(Watched, "stir", _fails)
+        elif what == "left":
+            site.guard.rules.left = watched._rules.left = _fails
+        if way == "by lingering":
+            linger = asyncio.ensure_future(watched._linger())
+            await asyncio.sleep(0)
+            watched._reader.feed_eof()
+            await asyncio.wait([linger])
+            assert isinstance(linger.exception(), RuntimeError | AttributeError)
+        else:
+            watched._reader.feed_eof()
+            with pytest.raises((RuntimeError, AttributeError)):
+                watched.close() if way == "at once" else site.guard.disconnected(client)
+        await asyncio.sleep(0)
+        assert not site.guard.watched and not site.guard._addresses and parted and not watched.open
+        assert given_back == [one for one in range(3) if (what, one) != ("give_back", 1)]
 
     asyncio.run(run())

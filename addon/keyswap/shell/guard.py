@@ -113,16 +113,18 @@ class Guard:
         """A connection's layers are gone: its socket goes too."""
         watched = self.watched.get(client.id)
         if watched is not None:
-            watched.forget_requests()
-            watched.close()
+            try:
+                watched.forget_requests()
+            finally:
+                watched.close()
 
     def forget(self, watched: Watched) -> None:
         """A connection is closed."""
-        watched.forget_requests()
         if self.watched.pop(watched.client.id, None) is not None:
             self.gone += 1
-            self._holdings.forget(watched)
             self._count_down(watched.address)
+            self._holdings.forget(watched)
+        watched.forget_requests()
 
     def of(self, client: Client) -> Watched | None:
         """Who watches over this client."""

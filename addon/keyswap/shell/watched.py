@@ -329,16 +329,17 @@ class Watched:
             self._finish()
 
     def _finish(self) -> None:
-        """Close for good; what the peer has not taken by now it does not get."""
-        if self._layer is not None:
-            inside_flow.let_go(self._layer)
-        if self.writer.transport.get_write_buffer_size():
-            self.writer.transport.abort()
-        self._close()
-        self._forget(self)
-        self.stir()
+        """Close for good; what the peer has not taken by now it does not get. Whatever fails, the guard is told."""
         self._is_finished = True
         asyncio.get_running_loop().call_soon(self.part)
+        with contextlib.ExitStack() as last:
+            last.callback(self._forget, self)
+            last.callback(self.stir)
+            last.callback(self._close)
+            if self._layer is not None:
+                inside_flow.let_go(self._layer)
+            if self.writer.transport.get_write_buffer_size():
+                self.writer.transport.abort()
 
     def layers_are_over(self) -> None:
         """No event reaches this connection's layers any more."""
@@ -633,11 +634,12 @@ class Watched:
             self.deliver(event)
 
     def forget_requests(self) -> None:
-        """Nothing of them is in flight any more: their caller is gone."""
-        for ticket in self.open.values():
-            self._rules.left(ticket)
-            self.let_go(ticket)
-        self.open.clear()
+        """Nothing of them is in flight any more: their caller is gone. What fails with one is none of the others'."""
+        with contextlib.ExitStack() as each:
+            while self.open:
+                _, ticket = self.open.popitem()  # the first comes last: what is called back is called backwards
+                each.callback(self.let_go, ticket)
+                each.callback(self._rules.left, ticket)
 
     def let_go(self, ticket: Ticket) -> None:
         """A request has ended here: its places are given back, now or when its backend is done with it."""
