@@ -31,10 +31,10 @@ from limits.strategies import MovingWindowRateLimiter
 from keyswap import policy
 from keyswap.build import Resources, build
 from keyswap.keys.local.writer import Ledger
-from keyswap.limits.connection import packed
 from keyswap.limits.limit import Ask, Kind, Limit
-from keyswap.limits.local import LocalLimits
-from keyswap.limits.valkey import ValkeyLimits
+from keyswap.limits.local.store import LocalLimits
+from keyswap.limits.valkey.connection import packed
+from keyswap.limits.valkey.store import ValkeyLimits
 from keyswap.model import Admit, Request
 from keyswap.state import StateDirectory
 

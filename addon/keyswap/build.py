@@ -24,9 +24,9 @@ from keyswap.likeness import differing
 from keyswap.limiting import findings, rules
 from keyswap.limits.health import Health
 from keyswap.limits.limit import LimitStore
-from keyswap.limits.local import LocalLimits
+from keyswap.limits.local.store import LocalLimits
 from keyswap.limits.step import Limits
-from keyswap.limits.valkey import ValkeyLimits
+from keyswap.limits.valkey.store import ValkeyLimits
 from keyswap.model import ANONYMOUS, Claims, Damage, Operation, Principal, Refuse, Request, Upstream
 from keyswap.operations.catalogue import Api, Catalogue, Mount, Rule
 from keyswap.operations.fetching import Documents

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyswap.limits.limit import LimitStore
-from keyswap.limits.reading import NS
+from keyswap.limits.local.slot import NS
 from tests.limits.contract import SETTINGS, LimitStoreContract
 from tests.limits.parts import NOW, Clock, Driver, asking, back, places, quota, rate
 

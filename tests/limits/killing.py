@@ -17,8 +17,8 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING
 
 from keyswap.limits.limit import Ask, Poured, Unavailable
-from keyswap.limits.lock import MachineLock
-from keyswap.limits.places import Places
+from keyswap.limits.local.in_flight import Places
+from keyswap.limits.local.lock import MachineLock
 from tests.limits.parts import asking, back, closed, named, opened, places, quota, rate, ready
 
 if TYPE_CHECKING:

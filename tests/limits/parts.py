@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, LimitStore, Poured
-from keyswap.limits.local import LocalLimits
-from keyswap.limits.reading import NS
+from keyswap.limits.local.slot import NS
+from keyswap.limits.local.store import LocalLimits
 from keyswap.model import Level
 from keyswap.state import StateDirectory
 

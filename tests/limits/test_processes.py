@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from keyswap.limits.limit import Ask, Unavailable
-from keyswap.limits.reading import NS
+from keyswap.limits.local.slot import NS
 from tests.limits import killing
 from tests.limits.parts import (
     Driver,

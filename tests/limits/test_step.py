@@ -13,7 +13,7 @@ import pytest
 from keyswap.build import Built, Resources, build
 from keyswap.keys.local.writer import Ledger
 from keyswap.limits.limit import Ask, Poured, Unavailable
-from keyswap.limits.local import LocalLimits
+from keyswap.limits.local.store import LocalLimits
 from keyswap.limits.step import Limits, parts_of, place
 from keyswap.model import Admit, Code, Decision, Principal, Refuse, Request
 from keyswap.policy import parse

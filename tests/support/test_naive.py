@@ -18,7 +18,7 @@ import pytest
 
 from keyswap.build import Built, Resources, build
 from keyswap.keys.local.writer import Ledger
-from keyswap.limits.local import LocalLimits
+from keyswap.limits.local.store import LocalLimits
 from keyswap.model import METHODS, Admit, Refuse, Request
 from keyswap.operations.template import form_of
 from keyswap.policy import load

@@ -20,7 +20,7 @@ from keyswap import policy as policies
 from keyswap.build import Built, Resources, build
 from keyswap.files import aside
 from keyswap.hosts import Hosts
-from keyswap.limits.fields import fields
+from keyswap.limits.headers import fields
 from keyswap.model import Damage, Headers, Level, Refuse, Unread, Upstream
 from keyswap.operations.document import Document
 from keyswap.operations.fetching import Signature, looked

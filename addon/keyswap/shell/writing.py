@@ -13,7 +13,7 @@ from mitmproxy.http import Headers, HTTPFlow, Request, Response
 
 from keyswap.gate import describe
 from keyswap.headers import canonical
-from keyswap.limits.fields import NAMES as LIMITS
+from keyswap.limits.headers import NAMES as LIMITS
 from keyswap.model import Admit, Code, Decision, Principal, Refuse, Reply
 from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from keyswap.limits import bucket
 from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, count_level, rate_level
-from keyswap.limits.table import COUNT_AT, SLOTS, Table
+from keyswap.limits.local.table import COUNT_AT, SLOTS, Table
 from keyswap.limits.windows import HOUR_S, end_hour, hour_of
 from keyswap.model import Level
 

@@ -16,9 +16,9 @@ from typing import cast
 
 from valkey.exceptions import NoScriptError, ResponseError
 
-from keyswap.limits.connection import Address, Line, Link, Lost, bulk, packed, words
 from keyswap.limits.limit import Ask, Kind, Limit, Poured, Stored, Unavailable, remember
-from keyswap.limits.pouring import BY_DIGEST, BY_SOURCE, HOUR_US, PREFIX, US, Plan, asked, prefix
+from keyswap.limits.valkey.connection import Address, Line, Link, Lost, bulk, packed, words
+from keyswap.limits.valkey.plan import BY_DIGEST, BY_SOURCE, HOUR_US, PREFIX, US, Plan, asked, prefix
 from keyswap.model import Level
 
 LEASE_S = 15.0

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from keyswap.limits.limit import LimitStore, Unavailable
-from keyswap.limits.local import LocalLimits
-from keyswap.limits.reading import NS
-from keyswap.limits.table import PAGE, SLOTS, Table
+from keyswap.limits.local.slot import NS
+from keyswap.limits.local.store import LocalLimits
+from keyswap.limits.local.table import PAGE, SLOTS, Table
 from keyswap.model import Damage
 from keyswap.state import StateDirectory
 from straight import straight

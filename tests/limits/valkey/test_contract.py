@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from keyswap.limits.limit import LimitStore
-from keyswap.limits.valkey import ValkeyLimits
+from keyswap.limits.valkey.store import ValkeyLimits
 from tests.limits.contract import LimitStoreContract
 from tests.limits.servers import Server
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from keyswap.limits import bucket
-from keyswap.limits.connection import Address, bulk, packed
 from keyswap.limits.limit import Ask, Kind, Limit, LimitStore, Poured, Unavailable
-from keyswap.limits.pouring import PREFIX, SOURCE
-from keyswap.limits.valkey import ValkeyLimits
+from keyswap.limits.valkey.connection import Address, bulk, packed
+from keyswap.limits.valkey.plan import PREFIX, SOURCE
+from keyswap.limits.valkey.store import ValkeyLimits
 from keyswap.limits.windows import end_hour
 from tests.limits.servers import PATIENCE_S, Server, cluster
 

@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from keyswap.limits import limit
-from keyswap.limits.lock import same_file
+from keyswap.limits.local.lock import same_file
 from keyswap.model import Damage
 
 PAGE, SLOTS, NAME = 4096, 42, 80

@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 
 from keyswap.limits.limit import Unavailable
-from keyswap.limits.lock import same_file
+from keyswap.limits.local.lock import same_file
 from keyswap.model import Damage
 
 MOST = 1 << 16

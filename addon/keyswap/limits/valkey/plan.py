@@ -10,8 +10,8 @@ import struct
 from math import isfinite
 from pathlib import Path
 
-from keyswap.limits.connection import bulk
 from keyswap.limits.limit import Ask, Kind, Poured, Unavailable, count_level, new
+from keyswap.limits.valkey.connection import bulk
 from keyswap.model import Level
 
 US = 1_000_000

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from keyswap.limits.table import CUT, NAME, PAGE, SHARED, SLOTS, Table
+from keyswap.limits.local.table import CUT, NAME, PAGE, SHARED, SLOTS, Table
 from keyswap.model import Damage
 from tests.limits.parts import spawn, told
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyswap.limits.limit import Unavailable
-from keyswap.limits.places import MOST, Places
+from keyswap.limits.local.in_flight import MOST, Places
 from tests.limits.parts import begin, said, spawn
 
 ONE, TWO = b"\x01" * 8, bytes(range(8))

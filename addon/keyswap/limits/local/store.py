@@ -16,9 +16,9 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from keyswap.limits.limit import SEPARATOR, WINDOWS_S, Ask, Kind, Limit, Poured, Stored, Unavailable, new, remember
-from keyswap.limits.lock import MachineLock
-from keyswap.limits.places import Places
-from keyswap.limits.reading import (
+from keyswap.limits.local.in_flight import Places
+from keyswap.limits.local.lock import MachineLock
+from keyswap.limits.local.slot import (
     COUNT_BITS,
     NAMED_NS,
     PlaceReading,
@@ -27,7 +27,7 @@ from keyswap.limits.reading import (
     Reading,
     bucket_name,
 )
-from keyswap.limits.table import SHARED, Table
+from keyswap.limits.local.table import SHARED, Table
 from keyswap.limits.windows import hour_of
 from keyswap.model import Damage, Level
 from keyswap.state import StateDirectory
