@@ -30,7 +30,7 @@ from keyswap.sessions.kinds import Issuer
 from keyswap.sessions.verifier import SessionVerifier
 from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.budget import OwnBudget
-from keyswap.workos.changes import Changes
+from keyswap.workos.change_feed import Changes
 from keyswap.workos.client import WorkOS
 from keyswap.workos.polling import Poller
 from keyswap.workos.polling import environment as name_of

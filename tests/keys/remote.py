@@ -13,7 +13,7 @@ from keyswap.keys.workos.source import Ages, WorkosKeys
 from keyswap.model import Credential, Principal, Refuse, Request
 from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.budget import Budget
-from keyswap.workos.changes import Change
+from keyswap.workos.change_feed import Change
 from keyswap.workos.client import WorkOS
 from tests.keys.parts import NOW
 from workos_standin import SECRET, Standin

@@ -14,7 +14,7 @@ from joserfc.jwk import KeySet
 
 from harness import Backend, Client, Gateway, Home, Reply, eventually
 from keyswap.state import Epochs, StateDirectory
-from keyswap.workos.changes import Change, Changes
+from keyswap.workos.change_feed import Change, Changes
 from tests.sessions.attacks import ATTACKS, CONNECT_KIDS, GOOD, KIDS
 from tests.sessions.issuing import (
     AUTHKIT,

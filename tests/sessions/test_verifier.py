@@ -14,7 +14,7 @@ from keyswap.sessions.jwks import REFRESH_S, KeySets
 from keyswap.sessions.kinds import Issuer
 from keyswap.sessions.verifier import MAX_AGE_S, SessionVerifier
 from keyswap.state import Epochs, StateDirectory
-from keyswap.workos.changes import Change, Changes
+from keyswap.workos.change_feed import Change, Changes
 from keyswap.workos.store import CHANGES_S
 from tests.sessions.issuing import (
     AUTHKIT,

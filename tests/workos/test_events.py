@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from keyswap.workos.changes import Change
+from keyswap.workos.change_feed import Change
 from keyswap.workos.events import OLDER_TYPES, TYPES, Event, read
 
 NOW = 1_800_000_000.0

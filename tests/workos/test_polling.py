@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from keyswap.state import Epochs, StateDirectory
-from keyswap.workos.changes import Change, Changes
+from keyswap.workos.change_feed import Change, Changes
 from keyswap.workos.client import Rejected, Unreachable
 from keyswap.workos.events import OLDER_TYPES, TYPES
 from keyswap.workos.polling import Poller, environment

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from keyswap.model import Damage
 from keyswap.state import Epochs, StateDirectory
-from keyswap.workos.changes import Change, Changes
+from keyswap.workos.change_feed import Change, Changes
 from keyswap.workos.webhook import MAX_BODY, Answered, answer_webhook
 
 NOW = 1_800_000_000.0

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from keyswap.sessions.token import NotAToken
+from keyswap.sessions.jws import NotAToken
 
 LAST_S = 253402300799
 """The last second of the year 9999: no later time can be written down."""

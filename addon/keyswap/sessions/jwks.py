@@ -20,8 +20,8 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from keyswap.model import Code, Refuse
-from keyswap.sessions.published import Keys, keys_of, numbers
-from keyswap.sessions.token import NotAToken, shown
+from keyswap.sessions.jwk_set import Keys, keys_of, numbers
+from keyswap.sessions.jws import NotAToken, shown
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from keyswap.model import Principal
 from keyswap.sessions.claims import audiences_of, copied
-from keyswap.sessions.token import NotAToken
+from keyswap.sessions.jws import NotAToken
 
 _AGENTS = ("agent", "ai_agent")
 """How a subject that is an agent is called. One that is called both this and something else is none."""

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from keyswap.model import Code, Credential, Damage, Principal, Refuse, Request, Secret
 from keyswap.sessions.claims import checked
 from keyswap.sessions.jwks import Jwks, KeySets
+from keyswap.sessions.jws import MAX_BYTES, NotAToken, Token, read, shown
 from keyswap.sessions.kinds import Issuer, check_audience, kind_of, no_session, principal_of
-from keyswap.sessions.token import MAX_BYTES, NotAToken, Token, read, shown
 
 _PADDING, _HASH = PKCS1v15(), SHA256()  # RS256 (RFC 7518 §3.3)
 
@@ -28,7 +28,7 @@ MAX_AGE_S = 2 * 86_400
 
 
 class Endings(Protocol):
-    """What has ended before its time, as events told (`keyswap.workos.changes`)."""
+    """What has ended before its time, as events told (`keyswap.workos.change_feed`)."""
 
     @property
     def generation(self) -> int:

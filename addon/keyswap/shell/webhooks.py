@@ -16,7 +16,7 @@ from keyswap.model import Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
 from keyswap.shell.bounds import Ticket
 from keyswap.shell.own import as_json
-from keyswap.workos.changes import Changes
+from keyswap.workos.change_feed import Changes
 from keyswap.workos.webhook import HEADER, MAX_BODY, PATH, answer_webhook
 
 __all__ = ["MAX_BODY", "PATH", "Webhooks"]

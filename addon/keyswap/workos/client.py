@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import httpx
 
 from keyswap import __version__
-from keyswap.workos.answers import TOO_MUCH, Again, Answer, Done, bounded, read
-from keyswap.workos.answers import Rejected as Rejected
 from keyswap.workos.breaker import Breaker
 from keyswap.workos.budget import Budget, Unlimited
-from keyswap.workos.condition import WELL, Condition
+from keyswap.workos.health import WELL, Condition
+from keyswap.workos.responses import TOO_MUCH, Again, Answer, Done, bounded, read
+from keyswap.workos.responses import Rejected as Rejected
 
 for _library in ("httpx", "httpcore"):
     logging.getLogger(_library).setLevel(logging.WARNING)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from keyswap.workos.changes import Change
+from keyswap.workos.change_feed import Change
 
 
 class _Means(NamedTuple):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from keyswap.model import Damage
 from keyswap.state import StateDirectory
-from keyswap.workos.changes import Change, Changes
+from keyswap.workos.change_feed import Change, Changes
 from keyswap.workos.client import Rejected, Unreachable
 from keyswap.workos.events import OLDER_TYPES, TYPES, Garbage, Page, page
 

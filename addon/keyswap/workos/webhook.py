@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from keyswap.model import Damage
-from keyswap.workos.changes import Change
+from keyswap.workos.change_feed import Change
 from keyswap.workos.events import read
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from keyswap.keys.workos.source import REFRESHES
 from keyswap.model import Code, Principal, Refuse, Request
 from keyswap.policy import Policy
 from keyswap.workos.budget import OwnBudget
-from keyswap.workos.changes import Change, Changes
+from keyswap.workos.change_feed import Change, Changes
 from tests.keys.contract import KeySourceContract
 from tests.keys.parts import NOW
 from tests.keys.remote import Clock, Remote, gathered

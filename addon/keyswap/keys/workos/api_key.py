@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from keyswap.keys.key import Key, principal
 from keyswap.model import Principal
-from keyswap.workos.answers import Unusable
+from keyswap.workos.responses import Unusable
 
 _ID = re.compile(r"[!-~]{1,255}")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")

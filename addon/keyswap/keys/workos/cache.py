@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from keyswap.keys.source import Found
 from keyswap.model import Principal, Refuse
-from keyswap.workos.changes import Change
+from keyswap.workos.change_feed import Change
 
 UNKNOWN = 10_000
 """How many refused digests are remembered: together about 3 MiB."""

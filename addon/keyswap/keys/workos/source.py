@@ -19,7 +19,7 @@ from keyswap.keys.source import Found, Lookups, block_reason, judge
 from keyswap.keys.workos import api_key
 from keyswap.keys.workos.cache import REVOKED, Entry, Remembered, concerns
 from keyswap.model import Code, Principal, Refuse
-from keyswap.workos.changes import Change
+from keyswap.workos.change_feed import Change
 from keyswap.workos.client import Rejected, Spent, Unreachable, WorkOS
 
 logger = logging.getLogger(__name__)

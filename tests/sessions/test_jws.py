@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from keyswap.model import Refuse
 from keyswap.sessions.claims import checked
-from keyswap.sessions.token import MAX_BYTES, NotAToken, decoded, json_object, read, shown
+from keyswap.sessions.jws import MAX_BYTES, NotAToken, decoded, json_object, read, shown
 from tests.sessions.issuing import Endpoint, as_json, b64, endpoint, header, signed, token, user
 from tests.sessions.parts import Door
 

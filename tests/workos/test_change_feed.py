@@ -16,8 +16,8 @@ import pytest
 from keyswap.model import Damage
 from keyswap.state import REMOTE, Epochs, StateDirectory
 from keyswap.workos import store
-from keyswap.workos.changes import Change, Changes
-from keyswap.workos.ended import Ended
+from keyswap.workos.change_feed import Change, Changes
+from keyswap.workos.revocations import Ended
 
 NOW = 1_800_000_000.0
 ADDON = str(Path(__file__).parents[2] / "addon")
@@ -133,14 +133,14 @@ WRITER = """
 import sys, os, signal
 from pathlib import Path
 from keyswap.state import Epochs, StateDirectory
-from keyswap.workos.changes import Change, Changes
+from keyswap.workos.change_feed import Change, Changes
 state = StateDirectory(Path(sys.argv[1])).open()
 name, times, dies = sys.argv[2], int(sys.argv[3]), sys.argv[4]
 changes = Changes(state, Epochs(state))
 if dies == "before the bump":
     changes._epochs.bump = lambda which: os.kill(os.getpid(), signal.SIGKILL)
 if dies == "in the transaction":
-    import keyswap.workos.changes as module
+    import keyswap.workos.change_feed as module
     module.prune = lambda connection, now: os.kill(os.getpid(), signal.SIGKILL)
 new = 0
 for number in range(times):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from keyswap.databases import Sight
 from keyswap.model import Damage
 from keyswap.state import REMOTE, Epochs, StateDirectory
-from keyswap.workos.ended import Ended
+from keyswap.workos.revocations import Ended
 from keyswap.workos.store import STORE, prune
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from keyswap.sessions.token import ALGORITHM, MAX_KID, NotAToken, decoded, json_object
+from keyswap.sessions.jws import ALGORITHM, MAX_KID, NotAToken, decoded, json_object
 
 MAX_KEYS = 256
 MIN_BITS, MAX_BITS = 2048, 8192
