@@ -2,7 +2,9 @@
 
 import gc
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -20,19 +22,45 @@ class Connection:
         self.ended: list[int] = []
 
     def pieces(self) -> list[Piece]:
-        def end(number: int) -> None:
-            self.ended.append(number)
-            del self.requests[number]
-
         return [
-            Piece(size, self.since + number, self.address, self.principal, self.limit, partial(end, number))
+            Piece(size, self.since + number, self.address, self.principal, self.limit, partial(self.end, number), self)
             for number, size in self.requests.items()
         ]
 
+    def end(self, number: int) -> None:
+        self.ended.append(number)
+        del self.requests[number]
 
-def judged(*connections: Connection) -> list[list[int]]:
+    def abort(self) -> None:
+        raise NotImplementedError
+
+
+class Troubled(Connection):
+    """One that cannot be measured, or none of whose requests can be ended, until it is aborted."""
+
+    def __init__(self, *sizes: int, measures: bool, **more: Any) -> None:
+        super().__init__(*sizes, **more)
+        self.measures, self.aborted = measures, 0
+
+    def pieces(self) -> list[Piece]:
+        if not self.measures:
+            raise LookupError
+        return super().pieces()
+
+    def end(self, number: int) -> None:
+        raise LookupError
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+
+def unexpected(error: Exception) -> None:
+    raise AssertionError from error
+
+
+def judged(*connections: Connection, report: Callable[[Exception], None] = unexpected) -> list[list[int]]:
     """Which requests of each have been ended, after much has come of all of them."""
-    holdings = Holdings(lambda _address: None)
+    holdings = Holdings(lambda _address: None, report)
     for one in connections:
         holdings.came(one, UNSEEN)
     return [one.ended for one in connections]
@@ -60,7 +88,7 @@ def test_tiny_requests_are_ended_too() -> None:
 def test_who_relieves_the_process_is_found_in_time(addresses: int, each: int, size: int) -> None:
     """However many addresses hold a little: less than 50 ms for those that end, beyond what looking at all takes."""
     many = [Connection(*[size] * each, address=str(number)) for number in range(addresses)]
-    holdings = Holdings(lambda _address: None)
+    holdings = Holdings(lambda _address: None, unexpected)
 
     def spent() -> float:
         began = time.thread_time()
@@ -108,7 +136,7 @@ def test_the_policy_may_let_more_be_judged() -> None:
 
 def test_what_is_held_no_more_counts_no_more() -> None:
     """Nothing has to be given back: what has ended, in whatever way, or whose connection is closed, is not measured."""
-    holdings = Holdings(lambda _address: None)
+    holdings = Holdings(lambda _address: None, unexpected)
     for _ in range(100):
         one, other = Connection(7 * MIB), Connection(7 * MIB, since=1.0, address="b")
         holdings.came(one, UNSEEN)
@@ -118,3 +146,14 @@ def test_what_is_held_no_more_counts_no_more() -> None:
         assert not one.ended and not other.ended
     holdings.weigh()
     assert not holdings._of and not holdings._moved
+
+
+@pytest.mark.parametrize("measures", [True, False])
+def test_trouble_with_one_connection_is_its_own(measures: bool) -> None:
+    """A connection that cannot be measured, or ended, is reported and aborted: who reads just now notices nothing, and
+    all others are judged, before it and after it."""
+    size, reported = PER_CONNECTION // 2 + 1, list[Exception]()
+    others = [Connection(size, size, address=str(number)) for number in range(2)]
+    troubled = Troubled(size, size, measures=measures, address="t")
+    assert judged(others[0], troubled, others[1], report=reported.append) == [[1], [], [1]]
+    assert troubled.aborted and {type(error) for error in reported} == {LookupError}

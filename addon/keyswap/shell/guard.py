@@ -62,7 +62,7 @@ class Guard:
     _shared: Shared = field(init=False)
 
     def __post_init__(self) -> None:
-        self._holdings = Holdings(self._complain_of_held)
+        self._holdings = Holdings(self._complain_of_held, self.rules.report)
         self._shared = Shared(self.rules, self.spawn, self.forget, Turns(), self._holdings)
 
     def connected(self, client: Client) -> None:

@@ -3,7 +3,8 @@
 Law: what is held is measured, not counted: nothing has to be given back, however a request ends. It is measured anew
 whenever so much has come as may be held unseen. A connection, an address, a caller and the process each have a budget;
 where one is exceeded the youngest of its requests is ended, the heaviest address' first where the process' is. A budget
-is never smaller than two of the bodies that the policy lets be judged.
+is never smaller than two of the bodies that the policy lets be judged. A connection that cannot be measured, or whose
+request cannot be ended, is reported and aborted by itself: whoever reads just now, and who is judged next, go on.
 """
 
 from collections import defaultdict
@@ -33,8 +34,9 @@ class Piece(NamedTuple):
     limit: int
     """Bytes that this body may have, as the policy says; 0: it says nothing."""
     end: Callable[[], None]
+    holder: "Holder"
     begun: bool = True
-    """Its head has come."""
+    """It is not of a head that has not ended."""
 
 
 class Holder(Protocol):
@@ -43,6 +45,9 @@ class Holder(Protocol):
     def pieces(self) -> list[Piece]:
         """What is held for it now, but for what is already to end."""
 
+    def abort(self) -> None:
+        """Drop it: what is held of it could not be told, or ended."""
+
 
 @dataclass(slots=True, eq=False)
 class Holdings:
@@ -50,6 +55,8 @@ class Holdings:
 
     complain: Callable[[str], None]
     """Is told of the address that has to give."""
+    report: Callable[[Exception], None]
+    """Is told of what went wrong with one connection."""
     _of: dict[Holder, int] = field(default_factory=dict)
     _moved: set[Holder] = field(default_factory=set)
     _unseen: int = 0
@@ -68,26 +75,34 @@ class Holdings:
 
     def weigh(self) -> None:
         """See what is held by those from whom something has come; if it may be too much, by all, and end what is."""
-        for holder in self._moved:
-            self._note(holder, holder.pieces())
-        self._moved.clear()
-        self._unseen = 0
+        moved, self._moved, self._unseen = self._moved, set(), 0
+        for holder in moved:
+            self._measured(holder)
         if sum(self._of.values()) > UNBEGUN:  # the smallest of the budgets
             self._judge()
 
-    def _note(self, holder: Holder, pieces: list[Piece]) -> None:
+    def _measured(self, holder: Holder) -> list[Piece]:
+        """What is held for a connection, which is noted."""
+        pieces: list[Piece] = []
+        try:
+            pieces = holder.pieces()
+        except Exception as error:  # noqa: BLE001 (one connection's trouble must not end another's read)
+            self._drop(holder, error)
         size = sum(piece.size for piece in pieces)
         if size:
             self._of[holder] = size
         else:
             self._of.pop(holder, None)
+        return pieces
+
+    def _drop(self, holder: Holder, error: Exception) -> None:
+        self.report(error)
+        holder.abort()
 
     def _judge(self) -> None:
         whole: list[Piece] = []
         for holder in list(self._of):
-            pieces = holder.pieces()
-            self._note(holder, pieces)
-            whole += self._within(pieces, PER_CONNECTION)
+            whole += self._within(self._measured(holder), PER_CONNECTION)
         for kind, least in ((_unbegun, UNBEGUN), (_principal, PER_CALLER), (_address, PER_CALLER)):
             groups = defaultdict[object, list[Piece]](list)
             for piece in whole:
@@ -133,7 +148,10 @@ class Holdings:
 
     def _end(self, piece: Piece) -> None:
         self.complain(piece.address)
-        piece.end()
+        try:
+            piece.end()
+        except Exception as error:  # noqa: BLE001 (as above)
+            self._drop(piece.holder, error)
 
 
 def _budget(pieces: Iterable[Piece], least: int) -> int:

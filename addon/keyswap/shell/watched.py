@@ -474,20 +474,19 @@ class Watched:
     def _piece(self, flow: HTTPFlow | None, size: int) -> Piece | None:
         if flow is None:
             end = partial(self._shed, None)
-            return Piece(size, self.client.timestamp_start, self._holder, None, 0, end, begun=False)
+            return Piece(size, self.client.timestamp_start, self._holder, None, 0, end, self, begun=False)
         ticket, since = self.open.get(id(flow)), flow.request.timestamp_start
         if inside_held.is_let_go(flow) or (ticket is not None and ticket.ended_by is not None):
             return None
         if ticket is None:
             if flow.websocket is not None:  # it has ended: nothing can be said in it
                 return None
-            return Piece(size, since, self._holder, None, 0, partial(self._shed, flow))
+            return Piece(size, since, self._holder, None, 0, partial(self._shed, flow), self)
         who, client = ticket.principal, ticket.line.client
         principal = (who.org_id, who.user_id, who.key_id) if who.key_id or who.user_id or who.org_id else None
         limit = ticket.pending.need.limit if ticket.pending is not None else 0
-        return Piece(
-            size, since, place(client) if client else self.address, principal, limit, partial(self._shed, flow)
-        )
+        address = place(client) if client else self.address
+        return Piece(size, since, address, principal, limit, partial(self._shed, flow), self)
 
     @property
     def _holder(self) -> str:
