@@ -1,17 +1,21 @@
 """Bodies that are not whole share a budget: who holds too much loses the youngest, nobody else notices."""
 
 import socket
+import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
+from hashlib import sha1
 from pathlib import Path
 
 import pytest
 
-from harness import Gateway, Home, eventually
+from flooding import websocket
+from harness import PATIENCE_S, Gateway, Home, eventually
 from keyswap.shell.holding import PER_CALLER, UNBEGUN, UNSEEN
 from keyswap.shell.inside_held import STREAM
-from raw import Heard, Http2, Recorder, connect, head, listen, tls
+from raw import Got, Heard, Http2, Recorder, connect, head, listen, ok, tls
 
 MIB = 1 << 20
 DOCUMENT = """
@@ -120,6 +124,66 @@ def test_heads_that_do_not_end_have_a_budget(
         else:
             heard = settle(callers, (UNBEGUN + UNSEEN) // len(begin))
             assert {one.status for one in heard if one.data} == {503} and not heard[0].data
+
+
+class Slow(Recorder):
+    """A backend that reads and says nothing until `go_on`, but lets WebSockets stand, and keeps what was said in them."""
+
+    def __init__(self) -> None:
+        super().__init__(self._wait)
+        self.go_on, self.said = threading.Event(), bytearray()
+
+    def _wait(self, got: Got, to: socket.socket) -> None:
+        if got.target == b"/socket":
+            accept = sha1(got.values(b"sec-websocket-key")[0] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+            to.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
+            to.sendall(b"Sec-WebSocket-Accept: " + b64encode(accept) + b"\r\n\r\n")
+        self.go_on.wait()
+        if got.target != b"/socket":
+            ok(got, to)
+        while got.target == b"/socket" and (more := to.recv(1 << 16)):
+            self.said += more
+
+
+def press(caller: socket.socket, data: bytes) -> int:
+    """Send this until nobody has taken any of it for a second: how many bytes."""
+    at = 0
+    caller.settimeout(1.0)
+    with suppress(TimeoutError):
+        while at < len(data):
+            at += caller.send(data[at : at + 65536])
+    return at
+
+
+def test_requests_that_are_open_are_spared(start: Callable[..., Gateway], tmp_path: Path) -> None:
+    """Heads of an address that do not end cost neither its WebSocket with frames that nobody has read yet nor the requests
+    behind one that is open, though these connections are the youngest: the heads are refused, all else goes on."""
+    size = 50_000
+    with closing(Slow()) as backend, ExitStack() as opened:
+        home = Home(tmp_path, backend.url)
+        home.write_policy("timeouts: {head: 60s}\n")
+        key, gateway = home.key()[1], start("serve", home=home).ready()
+        callers = [opened.enter_context(connect(gateway.port)) for _ in range(120)]
+        for caller in callers:
+            caller.sendall(b"GET / HTTP/1.1\r\n")
+        upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+        talking, asking = opened.enter_context(connect(gateway.port)), opened.enter_context(connect(gateway.port))
+        talking.sendall(head("GET", "/socket", key, *upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="))
+        assert listen(talking, b"\r\n\r\n").status == 101
+        frames = websocket(b"x" * 4000) * 4000
+        at = press(talking, frames)
+        assert at < len(frames), "the backend does not read"
+        asking.sendall(head("GET", "/slow", key) + head("GET", "/behind", key, "X-Long: " + "x" * 8000) * 6)
+        for caller in callers:
+            caller.sendall(b"A: " + b"x" * size)
+        heard = settle(callers, (UNBEGUN + UNSEEN) // size)
+        assert {one.status for one in heard if one.data} == {503}
+        backend.go_on.set()
+        talking.settimeout(PATIENCE_S)
+        talking.sendall(frames[at:])
+        eventually("all that was said has come", lambda: len(backend.said) == len(frames))
+        asking.sendall(head("GET", "/last", key, "Connection: close"))
+        assert listen(asking).data.count(b"HTTP/1.1 200 OK") == 8
 
 
 def test_a_connection_of_http2_has_a_budget(encrypted: Gateway, certificate: Path) -> None:

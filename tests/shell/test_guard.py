@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 from mitmproxy.connection import Client, Server
+from mitmproxy.options import Options
+from mitmproxy.proxy import events
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import http
 
 from keyswap.model import UNCOUNTED, Admit, Code, Refuse, Upstream
 from keyswap.shell import guard as guards
@@ -113,6 +117,31 @@ def test_addresses_of_a_network_count_as_one(monkeypatch: pytest.MonkeyPatch) ->
         for client in clients:
             site.guard.connected(client)
         assert [bool(client.error) for client in clients] == [False, False, True]
+
+    asyncio.run(run())
+
+
+def test_a_head_is_as_old_as_its_first_bytes() -> None:
+    """What has come of a head that has not ended is held since it began to come, not since the connection stands."""
+
+    async def run() -> None:
+        site = Site()
+        client = site.client()
+        handler = site.connections[client.id]
+        reader = handler.transports[client].reader
+        layer = http.HttpLayer(Context(client, Options()), http.HTTPMode.transparent)
+        list(layer.handle_event(events.Start()))
+        handler.layer.context.layers.append(layer)
+        site.guard.connected(client)
+        watched = site.guard.of(client)
+        assert watched is not None
+        before, found = time.time(), []
+        for _ in range(3):
+            reader.feed_data(b"GET")
+            list(layer.handle_event(events.DataReceived(client, await watched.read(1 << 16))))
+            found += watched.pieces()
+        assert [(piece.size, piece.begun, piece.holder) for piece in found] == [(n, False, watched) for n in (3, 6, 9)]
+        assert found[0].since >= before and {piece.since for piece in found} == {found[0].since}
 
     asyncio.run(run())
 

@@ -506,6 +506,65 @@ def test_a_request_that_is_not_whole_weighs_more_than_its_bytes() -> None:
     assert inside_held.held(caller.layer, 0) == []
 
 
+def loose(layer: http.HttpLayer, ahead: int = 0) -> list[tuple[HTTPFlow | None, bool]]:
+    """Whose the bytes are that are held."""
+    return [(one.flow, one.begun) for one in inside_held.held(layer, ahead)]
+
+
+LONG = b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"a" * inside_held.SMALL
+
+
+def test_a_head_that_has_not_ended_is_of_no_request() -> None:
+    """What has come of it counts as such, also behind a request that has ended here, and each is told from the last."""
+    made = context()
+    made.server = Server(address=("127.0.0.1", 3))
+    vars(inside_http.watch_of(made.client))["max_head"] = 2 * len(LONG)
+    layer = layer_of(made)
+    assert inside_held.unended(layer) is None and loose(layer, 1) == [(None, False)]
+    in_turns(layer, LONG)
+    assert loose(layer) == [(None, False)] and inside_held.unended(layer) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent_first", "behind"),
+    [(GET, LONG), (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10000\r\n\r\n", b""), (GET, b"")],
+)
+def test_what_is_read_behind_an_open_request_is_its_own(sent_first: bytes, behind: bytes) -> None:
+    """A head behind a request that is judged, the body of one, and whatever nobody has read yet of either."""
+    made = context()
+    made.server = Server(address=("127.0.0.1", 3))
+    layer = layer_of(made)
+    in_turns(layer, sent_first + behind)
+    (stream,) = layer.streams.values()
+    assert loose(layer, 2 * inside_held.SMALL) == [(stream.flow, True)]
+    assert inside_held.unended(layer) is None
+
+
+def test_requests_that_wait_for_their_turn_have_begun() -> None:
+    """What came with a request that has its answer is no unfinished head while others have their turn."""
+    made = context()
+    layer = layer_of(made)
+    server: Any = layer.connections[made.client]
+    server.buf += GET * 100
+    server.keyswap_waits = True
+    assert loose(layer) == [(None, True)]
+
+
+def test_a_header_block_that_has_not_ended_is_of_no_request() -> None:
+    """Beside open requests too, as nothing else may come before its end; the rest of a frame is of the last of them."""
+    caller = Caller()
+    caller.answers_hooks = False
+    caller.ask()
+    last = caller.ask(ends=False)
+    caller.say()
+    caller.say(frames.DataFrame(last, b"x" * 8000).serialize()[:6000])
+    assert [one.size for one in inside_held.held(caller.layer, 0)] == [inside_held.STREAM, inside_held.STREAM + 6000]
+    assert inside_held.unended(caller.layer) is None
+    caller.say(b"x" * 2009)
+    caller.say(frames.HeadersFrame(last + 2, b"\x00" * 3000).serialize())
+    assert (None, False) in loose(caller.layer) and inside_held.unended(caller.layer) == last + 2
+
+
 def test_as_many_requests_may_follow_those_that_are_taken_back() -> None:
     """A caller that resets its 100 streams and opens 100 others in one segment is not refused."""
     caller = Caller()

@@ -1,7 +1,9 @@
 """What is held of a caller's requests: another part of `inside`, which only looks, and lets go of what was sent.
 
 Law: as in `inside`. What goes on to a backend as it comes is not held: waiting for the backend bounds it (`watched`,
-`inside_flow`). Everything else of a request that mitmproxy's layers keep is counted here, in bytes. Measured on 12.2.3.
+`inside_flow`). Everything else of a request that mitmproxy's layers keep is counted here, in bytes; what was read ahead
+while a request is open is of that one: the frames of a WebSocket, requests behind it, a body whose head is judged.
+Measured on 12.2.3.
 """
 
 from collections.abc import Iterator
@@ -11,22 +13,26 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.layers import http, websocket
 from mitmproxy.proxy.layers.http import _http1, _http2
 
+from keyswap.shell.inside_watch import waits_for_turn
+
 STREAM, SMALL = 8 << 10, 4 << 10
 """Bytes that a request takes while its body comes, besides those of the body; bytes of a whole one that count."""
 
 
 class Held(NamedTuple):
-    """Bytes of one request, or of what is read ahead: of none that has begun."""
+    """Bytes of one request, or of what is read ahead while none is open."""
 
     flow: HTTPFlow | None
     size: int
+    begun: bool = True
+    """False: they are those of a head that has not ended."""
 
 
 def held(layer: http.HttpLayer, ahead: int) -> list[Held]:
     """What is held for a connection; `ahead`: bytes that its layers have not seen yet."""
     server: Any = layer.connections.get(layer.context.client)
     lanes: Any = getattr(server, "keyswap_lanes", None)
-    found, passes, loose = [], False, _loose(server) + ahead
+    found, passes, loose = list[Held](), False, _loose(server) + ahead
     for stream_id, stream in layer.streams.items():
         flow: HTTPFlow | None = getattr(stream, "flow", None)
         if flow is None:
@@ -37,11 +43,37 @@ def held(layer: http.HttpLayer, ahead: int) -> list[Held]:
         size = sum(_parts(stream, flow)) + (len(lane.waiting) if lane is not None else 0)
         if not flows and stream.client_state != stream.state_done:
             size += STREAM
-        if lanes is None and stream.client_state == stream.state_consume_request_body:
-            size, loose = size + loose, 0  # over HTTP/1 it is more of this body
-        if size >= SMALL:
-            found.append(Held(flow, size))
-    return found if passes or not loose else [*found, Held(None, loose)]
+        found.append(Held(flow, size))
+    rest = []
+    if loose and _is_unended(layer, server):
+        rest = [Held(None, loose, begun=False)]
+    elif loose and not found:
+        rest = [Held(None, loose)]
+    elif not passes and found:
+        found[-1] = Held(found[-1].flow, found[-1].size + loose)
+    return [one for one in found if one.size >= SMALL] + rest
+
+
+def _is_unended(layer: http.HttpLayer, server: Any) -> bool:
+    """Whether what was read ahead is of a head that has not ended, and no open request's."""
+    if waits_for_turn(layer):
+        return False
+    if isinstance(server, _http1.Http1Server):
+        return bool(server.state == server.read_headers)
+    return not layer.streams or bool(_blocks(server))
+
+
+def unended(layer: http.HttpLayer) -> int | None:
+    """What tells the head that has begun and not ended from others of its connection; None: there is none."""
+    server: Any = layer.connections.get(layer.context.client)
+    if isinstance(server, _http1.Http1Server):
+        return server.stream_id if server.buf and server.state == server.read_headers else None
+    return next((int(frame.stream_id) for frame in _blocks(server)), None)
+
+
+def _blocks(server: Any) -> list[Any]:
+    """The frames of a block of header fields that has not ended."""
+    return server.h2_conn.incoming_buffer._headers_buffer if isinstance(server, _http2.Http2Server) else []
 
 
 def _parts(stream: Any, flow: HTTPFlow) -> Iterator[int]:
@@ -59,7 +91,7 @@ def _loose(server: Any) -> int:
     if not isinstance(server, _http2.Http2Server):
         return 0
     buffer = server.h2_conn.incoming_buffer
-    blocks = sum(len(frame.data) for frame in buffer._headers_buffer)
+    blocks = sum(len(frame.data) for frame in _blocks(server))
     return len(buffer._data) + blocks + len(getattr(server, "keyswap_rest", b""))
 
 
@@ -73,8 +105,8 @@ def is_let_go(flow: HTTPFlow) -> bool:
     return "keyswap_let_go" in vars(flow)
 
 
-def let_go_of_begun(layer: http.HttpLayer) -> None:
-    """Forget what has come of a request's head, and behind it: its connection is to end, and nobody reads it."""
+def let_go_of_ahead(layer: http.HttpLayer) -> None:
+    """Forget what was read ahead: its connection is to end, and nobody reads it."""
     server: Any = layer.connections.get(layer.context.client)
     if isinstance(server, _http1.Http1Server):
         server.buf._data.clear()

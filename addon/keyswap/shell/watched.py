@@ -124,6 +124,8 @@ class Watched:
         self.excess = 0
         """Bytes that wait for this caller, beyond what may wait for any, as of the last sweep."""
         self._strikes, self._struck = STRIKES, self.last
+        self._head: int | None = None
+        self._head_came = self._came = client.timestamp_start
         self._reading = self._hung_up = self._closed = False
         self._is_finished = self._layers_over = self._is_apart = False
         self._ending: float | None = None
@@ -141,6 +143,8 @@ class Watched:
         layer = self._layer
         if layer is None:
             layer = self._layer = inside_http.http_layer(self.handler)
+        if layer is not None:
+            self._note_head(layer)
         self.stir()
         if inside_flow.is_multiplexed(self.client):
             while layer is not None and inside_http.waits_for_turn(layer) and not self._hung_up:
@@ -163,7 +167,7 @@ class Watched:
         if self._opening is not None:
             self._opening = self._opening.after(data, first=not self._received)
         self._received += len(data)
-        self._rests_until = 0.0
+        self._came, self._rests_until = time.time(), 0.0
         self._holdings.came(self, len(data))
         if not inside_flow.is_multiplexed(self.client):
             self.last = self._now()
@@ -468,13 +472,20 @@ class Watched:
             return []
         if not self._rules.shows:
             inside_held.let_go_of_sent(layer)
-        found = [self._piece(one.flow, one.size) for one in inside_held.held(layer, inside.ahead(self._reader))]
+        self._note_head(layer)
+        found = [self._piece(one) for one in inside_held.held(layer, inside.ahead(self._reader))]
         return [piece for piece in found if piece is not None]
 
-    def _piece(self, flow: HTTPFlow | None, size: int) -> Piece | None:
+    def _note_head(self, layer: Any) -> None:
+        """Note when the head began to come of which a part was read: with the last read, if it is another one."""
+        head = inside_held.unended(layer)
+        if head != self._head:
+            self._head, self._head_came = head, self._came
+
+    def _piece(self, held: inside_held.Held) -> Piece | None:
+        flow, size = held.flow, held.size
         if flow is None:
-            end = partial(self._shed, None)
-            return Piece(size, self.client.timestamp_start, self._holder, None, 0, end, self, begun=False)
+            return Piece(size, self._head_came, self._holder, None, 0, self._shed_ahead, self, held.begun)
         ticket, since = self.open.get(id(flow)), flow.request.timestamp_start
         if inside_held.is_let_go(flow) or (ticket is not None and ticket.ended_by is not None):
             return None
@@ -495,15 +506,16 @@ class Watched:
             return f"{self.address} {self.client.id}"
         return self.address
 
-    def _shed(self, flow: HTTPFlow | None) -> None:
+    def _shed_ahead(self) -> None:
+        """End a connection of which too much was read ahead: a head that has not ended, or while no request is open."""
+        if inside_flow.is_multiplexed(self.client):
+            self.hang_up()
+        else:
+            self._give_up(_TOO_MUCH, answers=True)
+        inside_held.let_go_of_ahead(self.layer)
+
+    def _shed(self, flow: HTTPFlow) -> None:
         """End a request of which too much is held; one that has its answer already gets that, and reads no more."""
-        if flow is None:
-            if inside_flow.is_multiplexed(self.client):
-                self.hang_up()
-            else:
-                self._give_up(_TOO_MUCH, answers=True)
-            inside_held.let_go_of_begun(self.layer)
-            return
         inside_held.mark_let_go(flow)
         ticket = self.open.get(id(flow))
         if ticket is not None:
