@@ -87,6 +87,9 @@ HEADER = "in: header, schema: {type: string}"
         ("X_API_Key", "a credential", "securitySchemes"),
         ("X-Tenant-Name", "`strip_headers`", "strip_headers"),
         ("Content_Type", "another spelling of content-type", "write content-type"),
+        ('"X-Two\\nLines"', "no header can have that name", "letters, digits and `-`"),
+        ("X Blank", "no header can have that name", "letters, digits and `-`"),
+        ("X-Größe", "no header can have that name", "letters, digits and `-`"),
     ],
 )
 @pytest.mark.parametrize("shared", [False, True])
@@ -109,6 +112,27 @@ def test_documented_headers_that_no_backend_gets(
     assert [one.pointer for one in found] == (places if why is not None else [])
     assert {one.code for one in found} <= {"header-not-passed"}
     assert all(why in one.message and remedy in one.remedy for one in found if why is not None and remedy is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("mark", True),
+        ('"a[b].c d"', True),
+        ('"two\\nlines"', False),
+        ('"a=b"', False),
+        ('"a;b"', False),
+        ('" a"', False),
+        ('"€"', False),
+    ],
+)
+def test_documented_cookies_that_nobody_can_send(tmp_path: Path, name: str, sent: bool) -> None:
+    """A cookie whose name ends or breaks the header that it stands in is documented in vain: a warning."""
+    get = f"{{get: {{parameters: [{{name: {name}, in: cookie, required: true, schema: {{type: string}}}}]}}}}"
+    made = catalogue(SPEC, tmp_path, api=f"openapi: 3.1.0\npaths:\n  /a: {get}\n")
+    found = lint.unpassed(made, Patterns([]), Patterns([]), ())
+    assert [one.code for one in found] == ([] if sent else ["cookie-not-sent"])
+    assert all("it is required" in one.message for one in found)
 
 
 def test_documented_headers_that_are_one_for_backends(tmp_path: Path) -> None:

@@ -175,6 +175,34 @@ def test_other_keys_pass(account: Api, body: str) -> None:
     assert not any("/" in at for _, at in account.faults("POST", "/a", JSON, body=body.encode()))
 
 
+LINES = '{type: object, properties: {"two\\nlines": {type: integer}, list: {type: array, items: {properties: {"a\\nb": {}}}}}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "at"),
+    [
+        ({"two\nlines": 1}, None),
+        ({"Two\nLines": 1}, "/Two\nLines"),
+        ({"two\nlines": 1, "TWO\nLINES": 2, "x": 3}, "/TWO\nLINES"),
+        ({"list": [{"a\nb": 1}, {"A\nB": 1}]}, "/list/1/A\nB"),
+        ({"List": []}, "/List"),
+        ({"two": 1, "lines": 1, "Two": 2, "b\na": 1}, None),
+    ],
+)
+def test_a_key_may_hold_a_line_feed(tmp_path: Path, body: Any, at: str | None) -> None:
+    """It is compared as any other, whole: JSON has no characters that a name may not hold."""
+    api = of_body(tmp_path, LINES)
+    assert api.faults("POST", "/a", JSON, body=json.dumps(body).encode()) == ([("body", at)] if at else [])
+
+
+@pytest.mark.parametrize(("name", "passes"), [("two%0Alines", True), ("Two%0ALines", False), ("two%0Alines%00", False)])
+def test_a_parameter_may_hold_a_line_feed(tmp_path: Path, name: str, passes: bool) -> None:
+    """In a query it can be sent, encoded, and is judged as itself alone."""
+    api = of_query(tmp_path, 'name: "two\\nlines", schema: {type: integer, maximum: 10}')
+    assert bool(api.messages("GET", f"/a?{name}=5")) is not passes
+    assert api.messages("GET", f"/a?{name}=500") and not api.messages("GET", "/a?two=500&lines=500")
+
+
 def test_a_key_that_is_named_in_both_spellings_is_itself(tmp_path: Path) -> None:
     """Only a key that the document does not have can be taken for another."""
     api = of_body(tmp_path, "{type: object, properties: {id: {type: integer}, ID: {type: string}}}")

@@ -63,7 +63,7 @@ def undescribed(catalogue: Catalogue) -> list[Finding]:
 
 
 def unpassed(catalogue: Catalogue, credentials: Patterns, strips: Patterns, keeps: Collection[str]) -> list[Finding]:
-    """Header parameters that never reach a backend, or that a backend cannot tell apart.
+    """Header parameters that never reach a backend, or that a backend cannot tell apart; cookies that nobody can send.
 
     `credentials` are headers in which one may be, `strips` and `keeps` the policy's strip_headers and keep_headers.
     """
@@ -71,11 +71,14 @@ def unpassed(catalogue: Catalogue, credentials: Patterns, strips: Patterns, keep
     for entry in _each(catalogue):
         named: dict[bytes, str] = {}
         for one in entry.described.parameters:
+            also = "; it is required, so that requests are refused where they are judged" if one.required else ""
+            if one.where == "cookie" and _NO_COOKIE.search(one.name):
+                message = f"no cookie can have the name {one.name!r} (RFC 6265 §4.1.1){also}"
+                found.setdefault(one.written, Finding("cookie-not-sent", message, *one.written, None, _OTHER_NAME))
             if one.where != "header" or one.name.lower() in IGNORED:
                 continue
             why = _why_not(one.name, credentials, strips, keeps)
             if why is not None:
-                also = "; it is required, so that requests are refused where they are judged" if one.required else ""
                 message = f"the header {one.name!r} of callers never reaches the backend: {why[0]}{also}"
                 found.setdefault(one.written, Finding("header-not-passed", message, *one.written, None, why[1]))
             other = named.setdefault(canonical(one.name.encode()), one.name)
@@ -87,6 +90,9 @@ def unpassed(catalogue: Catalogue, credentials: Patterns, strips: Patterns, keep
 
 
 _SET_HERE = Patterns(STRIPPED)
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NO_COOKIE = re.compile(r"[\x00-\x1f\x7f;=]|^\s|\s$|[^\x00-\xff]|^$")
+_OTHER_NAME = "write a name of letters, digits and `-`"
 
 
 def _why_not(name: str, credentials: Patterns, strips: Patterns, keeps: Collection[str]) -> tuple[str, str] | None:
@@ -94,6 +100,8 @@ def _why_not(name: str, credentials: Patterns, strips: Patterns, keeps: Collecti
     raw, lower = name.encode(), name.lower()
     if raw.lower() in FRAMING:
         return None
+    if not _TOKEN.fullmatch(raw):
+        return "no header can have that name (RFC 9110 §5.1)", _OTHER_NAME
     if raw in credentials:
         return "a credential may be in it, which is taken out", "describe it under components.securitySchemes"
     if raw in _SET_HERE:

@@ -135,6 +135,8 @@ class Shape:
     def _knows(self, keys: Iterable[str]) -> bool:
         """Whether each of these keys is named, or folds to none that is."""
         unknown = set(keys) - self.known
+        if self._has_lines:
+            return self._folded.keys().isdisjoint(map(fold, unknown))
         return not unknown or self._folded.keys().isdisjoint(fold("\n".join(unknown)).split("\n"))
 
     def is_clear_of(self, values: list[Any]) -> bool:
@@ -161,6 +163,11 @@ class Shape:
     @cached_property
     def _folded(self) -> dict[str, str]:
         return {fold(name): name for name in sorted(self.known)}
+
+    @cached_property
+    def _has_lines(self) -> bool:
+        """Whether a line feed stands in a named key: keys are folded one by one then, not all at once."""
+        return any("\n" in name for name in self._folded)
 
     @cached_property
     def _inside(self) -> "dict[object, Shape]":
