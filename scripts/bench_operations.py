@@ -20,10 +20,10 @@ from openapi_core.templating.paths.finders import APICallPathFinder
 
 from keyswap import build, policy
 from keyswap.model import ANONYMOUS, Admit, NeedBody, Request, Upstream
-from keyswap.operations import lint
 from keyswap.operations.catalogue import Catalogue
-from keyswap.operations.fetching import Documents
-from keyswap.operations.index import Found
+from keyswap.operations.openapi import lint
+from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.router import Found
 
 COPIES = 10
 HEAD = "version: 1\nissuer: http://127.0.0.1:8080\nupstream: http://127.0.0.1:9000\n"

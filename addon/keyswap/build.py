@@ -29,16 +29,16 @@ from keyswap.limits.step import Limits
 from keyswap.limits.valkey.store import ValkeyLimits
 from keyswap.model import ANONYMOUS, Claims, Damage, Operation, Principal, Refuse, Request, Upstream
 from keyswap.operations.catalogue import Api, Catalogue, Mount, Rule
-from keyswap.operations.fetching import Documents
 from keyswap.operations.findings import DocumentError, Finding
-from keyswap.operations.index import Found, Index
-from keyswap.operations.paths import Opening, PathLaw
+from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.path_law import Opening, PathLaw
 from keyswap.operations.requirements import Override, permitted
 from keyswap.operations.rivals import Rivals
-from keyswap.operations.schemas import Judged, Schemas
+from keyswap.operations.router import Found, Index
 from keyswap.operations.slugs import conjunction
 from keyswap.operations.template import Template
-from keyswap.operations.validation import Validation, Validations
+from keyswap.operations.validate.openapi_core_document import Judged, Schemas
+from keyswap.operations.validate.validation import Validation, Validations
 from keyswap.policy import OperationRule, Policy, line_at, parse_upstream
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.claims import TokenShape, claims_of

@@ -27,7 +27,7 @@ from keyswap.model import (
     Step,
     Upstream,
 )
-from keyswap.operations.index import Found
+from keyswap.operations.router import Found
 
 Verifier = Callable[[Credential, Request, float], Awaitable[Principal | Refuse]]
 """Who presents this credential? Arguments: credential, request, epoch seconds."""

@@ -13,8 +13,8 @@ from keyswap.limiting import rules
 from keyswap.limits.step import Rule
 from keyswap.model import Operation
 from keyswap.operations.catalogue import Catalogue, Entry
-from keyswap.operations.document import Document
-from keyswap.operations.references import Place
+from keyswap.operations.openapi.document import Document
+from keyswap.operations.openapi.references import Place
 from keyswap.operations.rivals import Differ
 from keyswap.policy import Policy
 

@@ -11,10 +11,10 @@ from typing import Any
 from keyswap import build
 from keyswap.model import Operation, Refuse, Upstream
 from keyswap.operations.catalogue import Catalogue
-from keyswap.operations.document import Document, read
-from keyswap.operations.fetching import Documents
-from keyswap.operations.index import Found
-from keyswap.operations.references import Library
+from keyswap.operations.openapi.document import Document, read
+from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.openapi.references import Library
+from keyswap.operations.router import Found
 from keyswap.policy import Policy, parse
 
 BACKEND = Upstream("http", "127.0.0.1", 9000)

@@ -6,9 +6,9 @@ from typing import Any
 from keyswap import build
 from keyswap.model import ANONYMOUS, Admit, Code, NeedBody, Operation, Refuse, Request
 from keyswap.operations.catalogue import Catalogue
-from keyswap.operations.fetching import Documents
-from keyswap.operations.index import Found
-from keyswap.operations.validation import Validations
+from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.router import Found
+from keyswap.operations.validate.validation import Validations
 from tests.operations.documents import BACKEND, policy
 
 JSON = (b"Content-Type", b"application/json")

@@ -17,7 +17,7 @@ from openapi_core.templating.paths.finders import APICallPathFinder
 from openapi_core.templating.paths.iterators import TemplatePathsIterator
 
 from harness import ROOT
-from keyswap.operations.parsing import parse
+from keyswap.operations.openapi.parsing import parse
 
 HOST = "http://referee.example"
 

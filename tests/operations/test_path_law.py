@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyswap.model import METHODS, Code
-from keyswap.operations.index import Index
-from keyswap.operations.paths import Opening, PathLaw
-from keyswap.operations.reading import one_reading
+from keyswap.operations.path_law import Opening, PathLaw
+from keyswap.operations.request_target import one_reading
+from keyswap.operations.router import Index
 from keyswap.operations.template import Template, normal
 
 AMBIGUOUS = [

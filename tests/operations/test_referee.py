@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyswap.operations.catalogue import Api, Catalogue, Mount
-from keyswap.operations.document import read
-from keyswap.operations.index import Found, Index, Missing
-from keyswap.operations.paths import PathLaw
-from keyswap.operations.references import Library
+from keyswap.operations.openapi.document import read
+from keyswap.operations.openapi.references import Library
+from keyswap.operations.path_law import PathLaw
+from keyswap.operations.router import Found, Index, Missing
 from keyswap.operations.template import Template
 from tests.operations.documents import BACKEND
 from tests.operations.referee import at_the_root, data_of, filled, finder, real, verdict

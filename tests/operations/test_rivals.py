@@ -8,7 +8,7 @@ import pytest
 
 from keyswap import build
 from keyswap.model import Code, Refuse, Upstream
-from keyswap.operations.fetching import Documents
+from keyswap.operations.openapi.fetching import Documents
 from tests.operations.documents import BACKEND, policy
 
 Law = Callable[[str, str], Refuse | None]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyswap.build import build
-from keyswap.operations.fetching import Content
+from keyswap.operations.openapi.fetching import Content
 from keyswap.shell import service
 from keyswap.shell.kept import keep, kept
 from keyswap.shell.service import Service

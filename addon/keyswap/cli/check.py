@@ -25,12 +25,13 @@ from keyswap.hosts import is_loopback
 from keyswap.keys.pepper import DATABASE
 from keyswap.limits.step import Rule
 from keyswap.model import Damage, Upstream
-from keyswap.operations import lint, schemas
-from keyswap.operations.agreement import disagreements
 from keyswap.operations.catalogue import Catalogue, Entry
-from keyswap.operations.fetching import Documents
 from keyswap.operations.findings import DocumentError, Finding
-from keyswap.operations.parsing import Lines
+from keyswap.operations.openapi import lint
+from keyswap.operations.openapi.agreement import disagreements
+from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.openapi.parsing import Lines
+from keyswap.operations.validate import openapi_core_document
 from keyswap.policy import Policy, PolicyError, parse_upstream
 from keyswap.shell.telling import required
 from keyswap.state import StateDirectory
@@ -166,7 +167,7 @@ def _schemas(policy: Policy, operations: Catalogue) -> Iterable[tuple[Finding, b
     """What of the schemas cannot be used, and what may not be meant; whether it is an error."""
     for api, said in zip(operations.apis, policy.apis, strict=True):
         if {said.validate_.requests, said.validate_.responses} != {"off"}:
-            errors, warnings = schemas.looked_at(api.document)
+            errors, warnings = openapi_core_document.looked_at(api.document)
             yield from ((error, True) for error in errors)
             yield from ((warning, False) for warning in warnings)
 

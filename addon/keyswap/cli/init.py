@@ -14,11 +14,11 @@ from keyswap import policy as policies
 from keyswap.build import catalogue
 from keyswap.cli.output import Setting, common
 from keyswap.model import Damage, Operation
-from keyswap.operations import lint
 from keyswap.operations.catalogue import Catalogue
-from keyswap.operations.fetching import Documents
 from keyswap.operations.findings import DocumentError
-from keyswap.operations.proposals import may_be_public, slug
+from keyswap.operations.openapi import lint
+from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.openapi.proposals import may_be_public, slug
 from keyswap.policy import parse_upstream
 
 

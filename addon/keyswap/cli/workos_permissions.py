@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from keyswap.model import Damage, Requirement
 from keyswap.operations.catalogue import Catalogue
-from keyswap.operations.document import Described
 from keyswap.operations.findings import Finding, pointer
+from keyswap.operations.openapi.document import Described
 from keyswap.operations.slugs import conjunction
 from keyswap.policy import Policy
 from keyswap.workos.client import Rejected, Unreachable, WorkOS

@@ -1,1 +1,11 @@
-"""WHAT is called: so far, whether the path as sent has exactly one reading, for the operation that it belongs to."""
+"""WHAT is called: the operation that a request's target belongs to, what it requires, and whether the request fits it.
+
+request_target  whether a target has exactly one reading      path_law      where an operation may say otherwise
+template        `METHOD /template`                            router        target → template
+catalogue       all operations, with what the policy says     requirements  the permissions that one requires
+lookalikes      what a careless backend takes a path for      rivals        the other operation it may serve then
+slugs           permissions as they are written               findings      what is wrong with a document or policy
+
+openapi         documents: fetched, parsed, referenced, linted
+validate        requests and responses beside the document's schemas
+"""

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from keyswap.model import Code, Operation, Refuse, Upstream
-from keyswap.operations.document import Described, Document
 from keyswap.operations.findings import Finding, pointer
-from keyswap.operations.index import Found, Index, Missing
 from keyswap.operations.lookalikes import Lookalikes
+from keyswap.operations.openapi.document import Described, Document
 from keyswap.operations.requirements import Override, required
+from keyswap.operations.router import Found, Index, Missing
 from keyswap.operations.template import Template, form_of, normal
 
 _NOTHING = Template.parse("GET /")

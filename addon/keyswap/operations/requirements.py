@@ -8,7 +8,7 @@ names is required all the same. An operation is public only where the policy or 
 from typing import NamedTuple
 
 from keyswap.model import Claims, Code, Operation, Refuse, Requirement
-from keyswap.operations.document import Described, SecurityAlternatives
+from keyswap.operations.openapi.document import Described, SecurityAlternatives
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
 """RFC 9110 §9.2.1, of the methods that are forwarded."""

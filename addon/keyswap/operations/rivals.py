@@ -12,8 +12,8 @@ from typing import NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 from keyswap.model import Code, Operation, Refuse
-from keyswap.operations.index import Found, Index, Missing
 from keyswap.operations.lookalikes import TRAILING, Lookalikes, State, folded, small
+from keyswap.operations.router import Found, Index, Missing
 from keyswap.operations.template import LITERAL, MIXED, ONE, SEVERAL, Part, Template, normal, pieces
 
 Differ = Callable[[Operation, Operation], bool]

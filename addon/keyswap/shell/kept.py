@@ -12,7 +12,7 @@ from pathlib import Path
 
 from keyswap import files
 from keyswap.model import Damage
-from keyswap.operations.fetching import Content, Parts
+from keyswap.operations.openapi.fetching import Content, Parts
 from keyswap.state import StateDirectory
 
 logger = logging.getLogger(__name__)

@@ -22,9 +22,9 @@ from keyswap.files import aside
 from keyswap.hosts import Hosts
 from keyswap.limits.headers import fields
 from keyswap.model import Damage, Headers, Level, Refuse, Unread, Upstream
-from keyswap.operations.document import Document
-from keyswap.operations.fetching import Signature, looked
 from keyswap.operations.findings import DocumentError
+from keyswap.operations.openapi.document import Document
+from keyswap.operations.openapi.fetching import Signature, looked
 from keyswap.shell import audit, gathering
 from keyswap.shell.admin import AdminListener, Keeping, Settings
 from keyswap.shell.bounds import Bounds

@@ -1,0 +1,297 @@
+"""What `keyswap check` says of documents and policy together, beside what stops the load.
+
+Law: an error is something that lets in who should stay out, or that its author cannot have meant; a warning is what may
+be meant. Each names the place and the way out.
+"""
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+from keyswap.headers import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
+from keyswap.model import Operation, Requirement
+from keyswap.operations.catalogue import Catalogue, Entry
+from keyswap.operations.findings import Finding, pointer
+from keyswap.operations.openapi.document import Described
+from keyswap.operations.validate.openapi_core_document import IGNORED
+
+OVERLAP_STEPS = 2_000_000
+"""How long overlapping templates are looked for: a document that needs more has a warning that says so."""
+MOST_OVERLAPS = 1000
+"""Pairs of templates that are listed."""
+_DECIDED = {"operations", "x-required-permissions"}
+
+
+def errors(catalogue: Catalogue) -> list[Finding]:
+    """Findings beside `catalogue.errors`."""
+    found: list[Finding] = []
+    for entry in _each(catalogue):
+        api = catalogue.apis[entry.api]
+        found += _undeclared(entry.described, api.document.schemes)
+        found += _of_no_template(entry.described)
+        if api.document.version == (3, 0):
+            found += _nameless(entry.described, api.document.schemes)
+        if entry.operation.source not in _DECIDED and api.mount.security_lists == "any":
+            found += _weaker(entry.described)
+        if entry.operation.source == "x-required-permissions":
+            described = entry.described
+            found += _weaker_list(
+                entry.operation.require, described.file, f"{described.pointer}/x-required-permissions"
+            )
+    for rule in catalogue.rules:
+        found += _weaker_list(rule.override.require or (), "", pointer("operations", rule.number, "require"))
+    return found
+
+
+def warnings(catalogue: Catalogue) -> list[Finding]:
+    """What may be meant, and may not."""
+    found = [finding for api in catalogue.apis for finding in api.document.warnings]
+    for entry in _each(catalogue):
+        operation = entry.operation
+        if operation.source not in _DECIDED and catalogue.apis[entry.api].mount.security_lists == "any":
+            found += _either(entry.described)
+        if not (operation.public or operation.require or operation.closed or operation.source in _DECIDED):
+            message = f"{operation.name} requires no permission: every valid credential may call it"
+            remedy = "give it scopes, x-required-permissions, an entry in `operations:`, or set default_require"
+            found.append(_at(entry.described, "no-requirement", message, remedy))
+    return [*found, *_same_ids(catalogue), *_overlaps(catalogue), *_unused(catalogue)]
+
+
+def undescribed(catalogue: Catalogue) -> list[Finding]:
+    """Variables of paths that no parameter describes: warnings too, which say nothing of who may call."""
+    return [finding for entry in _each(catalogue) for finding in _not_described(entry.described)]
+
+
+def unpassed(catalogue: Catalogue, credentials: Patterns, strips: Patterns, keeps: Collection[str]) -> list[Finding]:
+    """Header parameters that never reach a backend, or that a backend cannot tell apart; cookies that nobody can send.
+
+    `credentials` are headers in which one may be, `strips` and `keeps` the policy's strip_headers and keep_headers.
+    """
+    found: dict[object, Finding] = {}
+    for entry in _each(catalogue):
+        named: dict[bytes, str] = {}
+        for one in entry.described.parameters:
+            also = "; it is required, so that requests are refused where they are judged" if one.required else ""
+            if one.where == "cookie" and _NO_COOKIE.search(one.name):
+                message = f"no cookie can have the name {one.name!r} (RFC 6265 §4.1.1){also}"
+                found.setdefault(one.written, Finding("cookie-not-sent", message, *one.written, None, _OTHER_NAME))
+            if one.where != "header" or one.name.lower() in IGNORED:
+                continue
+            why = _why_not(one.name, credentials, strips, keeps)
+            if why is not None:
+                message = f"the header {one.name!r} of callers never reaches the backend: {why[0]}{also}"
+                found.setdefault(one.written, Finding("header-not-passed", message, *one.written, None, why[1]))
+            other = named.setdefault(canonical(one.name.encode()), one.name)
+            if other != one.name:
+                message = f"the headers {other!r} and {one.name!r} are one and the same for many backends"
+                remedy = "describe one of them, or give one another name"
+                found.setdefault((one.written, other), Finding("same-header", message, *one.written, None, remedy))
+    return list(found.values())
+
+
+_SET_HERE = Patterns(STRIPPED)
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NO_COOKIE = re.compile(r"[\x00-\x1f\x7f;=]|^\s|\s$|[^\x00-\xff]|^$")
+_OTHER_NAME = "write a name of letters, digits and `-`"
+
+
+def _why_not(name: str, credentials: Patterns, strips: Patterns, keeps: Collection[str]) -> tuple[str, str] | None:
+    """Why a header does not pass, and what to do."""
+    raw, lower = name.encode(), name.lower()
+    if raw.lower() in FRAMING:
+        return None
+    if not _TOKEN.fullmatch(raw):
+        return "no header can have that name (RFC 9110 §5.1)", _OTHER_NAME
+    if raw in credentials:
+        return "a credential may be in it, which is taken out", "describe it under components.securitySchemes"
+    if raw in _SET_HERE:
+        return "no caller may set it", "remove it from the document, or give it another name"
+    if raw in strips:
+        remedy = "take it out of `strip_headers`, if no backend takes a caller's word for it; or remove it from here"
+        return "`strip_headers` of the policy removes it", remedy
+    if canonical(raw) in ONE_SPELLING and raw.lower() not in ONE_SPELLING:
+        return f"it is another spelling of {canonical(raw).decode()}", f"write {canonical(raw).decode()}"
+    if not is_plain(raw) and lower not in keeps:
+        remedy = "write its name with `-`, or list it in `keep_headers`"
+        return "names with other characters than letters, digits and `-` are removed", remedy
+    return None
+
+
+def _each(catalogue: Catalogue) -> Iterator[Entry]:
+    """One entry of each described operation, whatever prefixes it is served under."""
+    seen: set[int] = set()
+    for entry in catalogue.entries:
+        if id(entry.described) not in seen:
+            seen.add(id(entry.described))
+            yield entry
+
+
+def _at(described: Described, code: str, message: str, remedy: str, below: str = "") -> Finding:
+    return Finding(code, message, described.file, described.pointer + below, None, remedy)
+
+
+def _undeclared(described: Described, schemes: Mapping[str, str]) -> Iterator[Finding]:
+    for name in dict.fromkeys(name for one in described.security or () for name in one):
+        if name not in schemes:
+            known = ", ".join(schemes) or "none"
+            remedy = f"declare it under components.securitySchemes, which has: {known}"
+            message = f"the security scheme `{name}` is not declared"
+            yield _at(described, "undeclared-scheme", message, remedy, "/security")
+
+
+_VARIABLE = re.compile(r"\{([^{}]+)\}")
+
+
+def _of_no_template(described: Described) -> Iterator[Finding]:
+    """A path parameter that the path does not have is required and never there (OAS 3.0.3 §4.7.12.1)."""
+    named = _VARIABLE.findall(described.template)
+    for one in described.parameters:
+        if one.where == "path" and one.name not in named:
+            near = difflib.get_close_matches(one.name.lower(), [name.lower() for name in named], 1)
+            meant = next((f"{{{name}}}" for name in named if [name.lower()] == near), None)
+            message = f"the path {described.template} has no {{{one.name}}}, which is described as a path parameter"
+            remedy = f"did you mean {meant}? Names differ by case" if meant else "write it into the path, or remove it"
+            yield Finding("parameter-of-no-template", message, *one.listed, None, remedy)
+
+
+def _not_described(described: Described) -> Iterator[Finding]:
+    """A variable of the path that no parameter describes takes any text."""
+    known = {one.name for one in described.parameters if one.where == "path"}
+    for name in dict.fromkeys(_VARIABLE.findall(described.template)):
+        if name not in known:
+            message = f"{{{name}}} of the path {described.template} is not described: any text fits"
+            yield _at(described, "undescribed-parameter", message, "describe it under `parameters`, with `in: path`")
+
+
+def _nameless(described: Described, schemes: Mapping[str, str]) -> Iterator[Finding]:
+    for one in described.security or ():
+        for name, scopes in one.items():
+            if scopes and schemes.get(name) in {"apiKey", "http"}:
+                message = (
+                    f"OpenAPI 3.0 knows no names under `{name}`, which is {schemes[name]}: they are required anyway"
+                )
+                remedy = "write the document as OpenAPI 3.1, or use x-required-permissions"
+                yield _at(described, "names-in-3.0", message, remedy, "/security")
+
+
+def _weaker_list(require: Requirement, file: str, where: str) -> Iterator[Finding]:
+    for one in require:
+        strong = next((other for other in require if set(one) < set(other)), None)
+        if strong is not None:
+            message = (
+                f"the alternative [{', '.join(one)}] asks for less than [{', '.join(strong)}]: the first alone is "
+                "enough, so nobody needs the second"
+            )
+            remedy = "write one list of all that is required, or remove one of them"
+            yield Finding("weaker-alternative", message, file, where, None, remedy)
+            return
+
+
+def _either(described: Described) -> Iterator[Finding]:
+    """Two dependencies that FastAPI publishes as alternatives, each with scopes of its own."""
+    wanted = [(one, {scope for scopes in one.values() for scope in scopes}) for one in described.security or ()]
+    for number, (one, scopes) in enumerate(wanted):
+        for other, others in wanted[number + 1 :]:
+            if not set(one) & set(other) and scopes - others and others - scopes:
+                first, second = " and ".join(one), " and ".join(other)
+                message = (
+                    f"either `{first}` with {', '.join(sorted(scopes))} or `{second}` with "
+                    f"{', '.join(sorted(others))} is enough"
+                )
+                remedy = (
+                    "if both are meant to be required (FastAPI publishes two dependencies so), set "
+                    "openapi.security_lists: all; else say what is required in `operations:`"
+                )
+                yield _at(described, "either-enough", message, remedy, "/security")
+                return
+
+
+def _weaker(described: Described) -> Iterator[Finding]:
+    wanted = [(one, {scope for scopes in one.values() for scope in scopes}) for one in described.security or ()]
+    for one, weak in wanted:
+        strong = next(((other, scopes) for other, scopes in wanted if weak < scopes), None)
+        if strong is not None:
+            first, second = (" and ".join(alternative) or "nothing" for alternative in (one, strong[0]))
+            message = (
+                f"the alternative `{first}` asks for {', '.join(sorted(weak)) or 'no permission'}, `{second}` for "
+                f"{', '.join(sorted(strong[1]))}: the first alone is enough, so nobody needs the second"
+            )
+            remedy = (
+                "if both are meant to be required (FastAPI publishes two dependencies so), set openapi.security_lists: "
+                "all; else say what is required in `operations:`"
+            )
+            yield _at(described, "weaker-alternative", message, remedy, "/security")
+            return
+
+
+def _same_ids(catalogue: Catalogue) -> Iterator[Finding]:
+    seen: dict[tuple[int, str], Described] = {}
+    for entry in _each(catalogue):
+        described = entry.described
+        if described.operation_id is None:
+            continue
+        other = seen.setdefault((entry.api, described.operation_id), described)
+        if other is not described:
+            message = f"the operationId {described.operation_id!r} is used twice"
+            yield _at(described, "same-operation-id", message, f"the other is {other.file}#{other.pointer}")
+
+
+def _overlaps(catalogue: Catalogue) -> Iterator[Finding]:
+    budget = [OVERLAP_STEPS]
+    seen: set[frozenset[str]] = set()
+    for entry in catalogue.entries:
+        mine = entry.operation
+        for other, _ in catalogue.index.overlapping(entry.template, budget):
+            pair = frozenset((mine.name, other.name))
+            if other is mine or pair in seen or asks(other) == asks(mine):
+                continue
+            seen.add(pair)
+            if len(seen) > MOST_OVERLAPS:
+                remedy = "mend those that are listed, and ask again"
+                more = f"more than {MOST_OVERLAPS} pairs of templates overlap: the others are not listed"
+                yield Finding("overlap", more, "", None, None, remedy)
+                return
+            message = (
+                f"{mine.name} ({said(mine)}) and {other.name} ({said(other)}) match some of the same paths; the gate "
+                "takes the more specific one, a backend that routes by declaration order may serve the other"
+            )
+            remedy = "require the same of both, or make sure that the backend takes the more specific one too"
+            yield _at(entry.described, "overlap", message, remedy)
+    if budget[0] < 0:
+        remedy = "write fewer templates that begin with a parameter"
+        yield Finding("overlap", "too many templates overlap: not all pairs were compared", "", None, None, remedy)
+
+
+def asks(operation: Operation) -> tuple[bool, bool, frozenset[frozenset[str]]]:
+    """What an operation requires, comparable."""
+    return operation.public, operation.closed, frozenset(map(frozenset, operation.require))
+
+
+def said(operation: Operation) -> str:
+    """What an operation requires, in a few words."""
+    if operation.public:
+        return "public"
+    if operation.closed:
+        return "nobody"
+    return required_text(operation.require) or "a valid credential"
+
+
+def required_text(require: Requirement) -> str:
+    """`a and b, or c`."""
+    return ", or ".join(" and ".join(alternative) for alternative in require)
+
+
+def _unused(catalogue: Catalogue) -> Iterator[Finding]:
+    """Declared scopes that no operation requires."""
+    for number, api in enumerate(catalogue.apis):
+        used = {
+            slug
+            for entry in catalogue.entries
+            if entry.api == number
+            for one in entry.operation.require
+            for slug in one
+        }
+        for scope, where in api.document.scopes:
+            if scope not in used:
+                message = f"no operation requires the declared scope {scope!r}"
+                yield Finding("unused-scope", message, api.document.name, where, None, "require it, or remove it")

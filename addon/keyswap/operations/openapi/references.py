@@ -1,0 +1,217 @@
+"""A document and all that its `$ref`s lead to, read before anything is made of it.
+
+Law: a document from a URL reads only from its own origin, one from a file only files; every reference either leads
+somewhere or is an error that says where it stands. What stands where OpenAPI has a value (`example`, `default`, `enum`,
+`const`, an extension) refers to nothing, whatever it looks like. All parts together are bounded in size, values and
+time. Nothing is fetched after load.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+from keyswap.operations.findings import DocumentError, Finding, pointer
+from keyswap.operations.openapi.parsing import MAX_BYTES, MAX_DEPTH, MAX_NODES, Parsed, deep, late, parse
+
+MAX_DOCUMENTS = 500
+MAX_TOTAL = 2 * MAX_BYTES
+"""Bytes of all parts of a document."""
+MAX_HOPS = 32
+_VALUES = {"example", "default", "enum", "const"}
+"""Members that are values: a `$ref` in one refers to nothing."""
+_NAMES = {
+    *("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"),
+    *("schemas", "responses", "parameters", "requestBodies", "headers", "securitySchemes", "links", "callbacks"),
+    *("pathItems", "paths", "webhooks", "content", "encoding", "variables"),
+}
+"""Members that are maps: their keys are names, of which `default` or `x-total` may be one."""
+_MAPS = _NAMES | {"examples"}
+_EXAMPLE = "one of examples"
+_EXTENDED = {"paths", "responses"}
+"""Maps that may have extensions beside their names (OpenAPI 3.1 §4.8.8, §4.8.16)."""
+
+Fetch = Callable[[str], bytes]
+"""The content behind a URI (file: or http(s):). Raises DocumentError."""
+
+
+class Place(NamedTuple):
+    """A value, and where it stands."""
+
+    value: Any
+    uri: str
+    pointer: str
+
+
+class _Met(NamedTuple):
+    """A value on the way. `within` says what its members are: "" fields, or else names in that map."""
+
+    value: Any
+    uri: str
+    tokens: tuple[object, ...]
+    """Its pointer's, the first of which may be a pointer itself."""
+    within: str
+
+    @property
+    def place(self) -> Place:
+        return Place(self.value, self.uri, "".join(map(str, self.tokens[:1])) + pointer(*self.tokens[1:]))
+
+
+def _no_more(_uri: str) -> bytes:
+    raise AssertionError("all was read")
+
+
+class Library:
+    """The documents that belong together, by URI. `name` is what errors call the first of them."""
+
+    def __init__(self, uri: str, name: str, fetch: Fetch, deadline: float) -> None:
+        self.uri = uri
+        self.names = {uri: name}
+        self.documents: dict[str, Parsed] = {}
+        self._fetch, self._deadline = fetch, deadline
+        self._bytes = self._values = 0
+        self._own_ids: set[str] = set()
+        """The documents that have an `$id` inside: what its references are relative to, jsonschema finds out."""
+        self._read(uri)
+        self._walk()
+        self._fetch = _no_more  # what fetched holds every text
+
+    def _read(self, uri: str) -> None:
+        raw = self._fetch(uri)
+        self._bytes += len(raw)
+        if self._bytes > MAX_TOTAL and len(raw) <= MAX_BYTES:
+            message = f"more than {MAX_TOTAL >> 20} MiB, all parts together"
+            raise self.error(uri, "too-large", message, None, "leave out what is not served here")
+        self.documents[uri] = parsed = parse(raw, self.names[uri], self._deadline, MAX_NODES - self._values)
+        self._values += parsed.values
+
+    # ---- What is referred to
+
+    def _walk(self) -> None:
+        """Read whatever is referred to, from the first document on. Each value is looked at once."""
+        waiting = [_Met(self.documents[self.uri].data, self.uri, ("",), "")]
+        seen: set[tuple[int, str]] = set()
+        broken: list[tuple[Place, str, str]] = []
+        while waiting:
+            met = waiting.pop()
+            key = id(met.value), met.within
+            if key in seen or not isinstance(met.value, dict | list):
+                continue
+            seen.add(key)
+            self._bounded(met)
+            ref = met.value.get("$ref") if isinstance(met.value, dict) else None
+            if isinstance(ref, str):
+                target = self._reached(met.place, ref)
+                if target.value is _NOTHING:
+                    broken.append((met.place, ref, target.uri))
+                else:
+                    waiting.append(_Met(target.value, target.uri, (target.pointer,), met.within))
+            waiting += reversed(list(self._inner(met)))
+        for place, ref, uri in broken:
+            anchor = not urldefrag(ref).fragment.startswith("/")  # jsonschema resolves it
+            if not (place.uri in self._own_ids or (anchor and uri in self._own_ids)):
+                remedy = "mend its path, or add what it names"
+                raise self._wrong(place, "broken-ref", f"$ref {ref} leads nowhere", remedy)
+
+    def _bounded(self, met: _Met) -> None:
+        if time.monotonic() > self._deadline:
+            raise late(self.names[met.uri])
+        if len(met.tokens) > MAX_DEPTH:
+            raise deep(self.names[met.uri])
+
+    def _inner(self, met: _Met) -> Iterator[_Met]:
+        """The objects and arrays inside that may hold references."""
+        if isinstance(met.value, list):
+            for number, value in enumerate(met.value):
+                if isinstance(value, dict | list):
+                    yield _Met(value, met.uri, (*met.tokens, number), met.within)
+            return
+        if isinstance(met.value.get("$id"), str):
+            self._own_ids.add(met.uri)
+        for key, value in met.value.items():
+            within = _within(met.within, key, value) if isinstance(value, dict | list) else None
+            if within is not None:
+                yield _Met(value, met.uri, (*met.tokens, key), within)
+
+    def _reached(self, place: Place, ref: str) -> Place:
+        """What a reference leads to, its document read if it is new."""
+        uri, fragment = self._target(place, ref)
+        if urlsplit(uri)[:2] != urlsplit(self.uri)[:2]:
+            remedy = "bundle it into one document, or put its parts side by side"
+            raise self._wrong(place, "foreign-ref", f"$ref {ref} leads to another origin", remedy)
+        if uri not in self.documents:
+            if len(self.names) >= MAX_DOCUMENTS:
+                raise self._wrong(place, "too-many-files", f"more than {MAX_DOCUMENTS} files", "bundle it")
+            folder = self.uri.rpartition("/")[0] + "/"
+            self.names[uri] = unquote(uri.removeprefix(folder) if uri.startswith("file:") else uri)
+            self._read(uri)
+        return Place(self._value(uri, fragment), uri, unquote(fragment))
+
+    def _target(self, place: Place, ref: str) -> tuple[str, str]:
+        """URI and fragment of a reference."""
+        try:
+            uri, fragment = urldefrag(urljoin(place.uri, ref))
+            urlsplit(uri)
+        except ValueError as error:
+            raise self._wrong(place, "bad-ref", f"$ref {ref!r} is no reference ({error})", "write a path") from error
+        return uri, fragment
+
+    def _value(self, uri: str, fragment: str) -> Any:
+        if uri not in self.documents or (fragment and not fragment.startswith("/")):
+            return _NOTHING
+        value = self.documents[uri].data
+        for token in fragment.split("/")[1:]:
+            token = unquote(token).replace("~1", "/").replace("~0", "~")
+            if isinstance(value, dict) and token in value:
+                value = value[token]
+            elif isinstance(value, list) and token.isdecimal() and int(token) < len(value):
+                value = value[int(token)]
+            else:
+                return _NOTHING
+        return value
+
+    def hop(self, place: Place) -> Place | None:
+        """What a reference that stands here leads to; None: there is none."""
+        if not (isinstance(place.value, dict) and isinstance(place.value.get("$ref"), str)):
+            return None
+        uri, fragment = self._target(place, place.value["$ref"])
+        return Place(self._value(uri, fragment), uri, unquote(fragment))
+
+    def follow(self, place: Place) -> Place:
+        """The value itself, if what stands here is a reference, or a reference to one."""
+        first = place
+        for _ in range(MAX_HOPS):
+            after = self.hop(place)
+            if after is None:
+                return place
+            place = after
+        raise self._wrong(first, "ref-circle", "a $ref that leads back to itself", "let it end")
+
+    def items(self, place: Place) -> Iterator[tuple[str, Place]]:
+        """The members of an object or array, each with its place."""
+        members = place.value.items() if isinstance(place.value, dict) else enumerate(place.value)
+        for key, value in members:
+            yield str(key), Place(value, place.uri, place.pointer + pointer(key))
+
+    def error(self, uri: str, code: str, message: str, where: str | None, remedy: str) -> DocumentError:
+        """An error at a place of one of the documents."""
+        return DocumentError(Finding(code, message, self.names[uri], where, None, remedy))
+
+    def _wrong(self, place: Place, code: str, message: str, remedy: str) -> DocumentError:
+        return self.error(place.uri, code, message, place.pointer, remedy)
+
+
+def _within(outer: str, key: str, value: object) -> str | None:
+    """What the members of a member are; None: it is a value, and refers to nothing."""
+    if outer == _EXAMPLE:
+        return None if key == "value" or key.startswith("x-") else ""
+    if outer:
+        if outer in _EXTENDED and key.startswith("x-"):
+            return None
+        return _EXAMPLE if outer == "examples" else ""
+    if key in _VALUES or key.startswith("x-") or (key == "examples" and not isinstance(value, dict)):
+        return None
+    return key if key in _MAPS and isinstance(value, dict) else ""
+
+
+_NOTHING = object()

@@ -1,0 +1,350 @@
+"""What is wrong with a value, in words that its sender can act upon.
+
+Law: whether a value is good is the engine's to say (`engine`); here it is asked of the parts of one that is not, from
+the outside in, where the fault is. What is said names the place and what is expected there, and never quotes a value.
+Faults are few. Looking for them has a time: what is found until then is told, and it is always something.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from keyswap.operations.validate.engine import Engine
+from keyswap.operations.validate.schema_rewriting import NEVER, Rewriting, name_of
+
+SEARCH_S = 0.01
+"""For so long of the processor more faults are looked for."""
+MAX_FAULTS = 20
+LONGEST_NAME = 60
+_LISTED = 120
+_ALONE = frozenset(
+    {
+        *("type", "enum", "const", "maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum", "keyswap:multiple"),
+        *("maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties"),
+        *("required", "dependentRequired", "keyswap:unique"),
+    }
+)
+"""The keywords that ask nothing of what is inside."""
+_TYPES = {
+    "string": "a string",
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "object": "an object",
+    "array": "an array",
+    "null": "null",
+}
+_UNITS = {"Length": "character", "Items": "item", "Properties": "member"}
+
+
+class Wrong(Exception):
+    """What is wrong with a value, and the path to it from the outermost one. It is not raised."""
+
+    def __init__(self, message: str, path: tuple[object, ...] = ()) -> None:
+        self.message, self.path = message, path
+
+
+class _Late(Exception):
+    """The time is up."""
+
+
+class Explainer:
+    """Finds what is wrong with the values of one document."""
+
+    def __init__(self, engine: Engine, rewriting: Rewriting) -> None:
+        self._engine, self._messages, self._labels = engine, rewriting.messages, rewriting.labels
+        self._alone: dict[tuple[str, str], Any] = {}
+        self._until = 0.0
+        self._deepest: tuple[object, ...] = ()
+
+    def wrongs(self, name: str, value: Any) -> list[Wrong]:
+        """What is wrong with a value that is not as a definition says: at least one thing. Raises Unjudged."""
+        self._until, self._deepest = time.thread_time() + SEARCH_S, ()
+        found: list[Wrong] = []
+        try:
+            for wrong in islice(self._in(name, value, (), frozenset()), MAX_FAULTS):
+                if all((wrong.message, wrong.path) != (one.message, one.path) for one in found):
+                    found.append(wrong)
+        except _Late:
+            pass
+        return found or [Wrong("must be as documented", self._deepest)]
+
+    def _fits(self, name: str, value: Any) -> bool:
+        if time.thread_time() > self._until:
+            raise _Late
+        return self._engine.is_valid(name, value)
+
+    # ---- One definition
+
+    def _in(self, name: str, value: Any, path: tuple[object, ...], within: frozenset[str]) -> Iterator[Wrong]:
+        """What is wrong by a definition. `within`: those that are being asked of the same value."""
+        if len(path) > len(self._deepest):
+            self._deepest = path
+        if name in self._messages:
+            yield Wrong(self._messages[name], path)
+            return
+        schema = self._engine.definitions[name]
+        if schema == NEVER:
+            yield Wrong("is not expected here", path)
+            return
+        told = False
+        for wrong in self._each(name, schema, value, path, within | {name}):
+            told = True
+            yield wrong
+        if not told and not schema.keys().isdisjoint(_UNEVALUATED):
+            word = next(word for word in _UNEVALUATED if word in schema)
+            yield Wrong(_UNEVALUATED[word], path)
+
+    def _each(
+        self, name: str, schema: Any, value: Any, path: tuple[object, ...], within: frozenset[str]
+    ) -> Iterator[Wrong]:
+        yield from self._by_itself(name, schema, value, path)
+        yield from self._inside(name, schema, value, path)
+        for one in schema.get("allOf", ()):
+            yield from self._in_place(one, value, path, within)
+        for word in ("anyOf", "oneOf"):
+            if word in schema:
+                yield from self._alternatives(schema[word], word, value, path, within)
+        if "not" in schema and self._fits(name_of(schema["not"]), value):
+            yield Wrong("must not be what the document excludes", path)
+        if "if" in schema:
+            word = "then" if self._fits(name_of(schema["if"]), value) else "else"
+            if word in schema:
+                yield from self._in_place(schema[word], value, path, within)
+        for member, one in schema.get("dependentSchemas", {}).items():
+            if isinstance(value, dict) and member in value:
+                yield from self._in_place(one, value, path, within)
+
+    def _in_place(self, schema: Any, value: Any, path: tuple[object, ...], within: frozenset[str]) -> Iterator[Wrong]:
+        """By a schema of the same value: a definition, or what stands for a discriminator."""
+        if "$ref" in schema:
+            name = name_of(schema)
+            if name not in within and not self._fits(name, value):
+                yield from self._in(name, value, path, within)
+        elif "anyOf" in schema and "not" in schema["anyOf"][0]:
+            condition, rest = schema["anyOf"]
+            if not self._is_named(condition, value):
+                return
+            if "$ref" in rest:
+                yield from self._in_place(rest, value, path, within)
+            else:
+                ((word, members),) = rest.items()
+                yield from self._alternatives(members, word, value, path, within)
+        elif schema == NEVER:
+            yield Wrong("is not expected here", path)
+        else:
+            ((word, members),) = schema.items()
+            yield from self._alternatives(members, word, value, path, within)
+
+    @staticmethod
+    def _is_named(condition: Any, value: Any) -> bool:
+        """Whether a condition of a discriminator does not hold, so that what follows it must."""
+        negative = "not" not in condition["not"]
+        naming = condition["not"] if negative else condition["not"]["not"]
+        ((member, said),) = naming["properties"].items()
+        chosen = isinstance(value, dict) and any(value.get(member) == one for one in said["enum"])
+        return chosen is negative
+
+    # ---- What a definition says of the value itself
+
+    def _by_itself(self, name: str, schema: Any, value: Any, path: tuple[object, ...]) -> Iterator[Wrong]:
+        for word in schema:
+            if word in _ALONE and schema[word] is not True and not self._holds(name, word, schema, value):
+                for message in _said(word, schema, value):
+                    yield Wrong(message, path)
+        if schema.get("additionalProperties") is False and isinstance(value, dict):
+            place = self._first_wrong(name, value)
+            key = list(value)[place] if place is not None else None
+            if key is not None and key not in schema.get("properties", {}):
+                yield Wrong(f"{quoted(key)} is not expected", path)
+
+    def _holds(self, name: str, word: str, schema: Any, value: Any) -> bool:
+        validator = self._alone.get((name, word))
+        if validator is None:
+            said = {word: schema[word]}
+            exclusive = f"exclusiveM{word[1:]}"
+            if schema.get(exclusive) is True:  # which OpenAPI 3.0 says of the bound
+                said[exclusive] = True
+            validator = self._alone[name, word] = self._engine.validator(said)
+        return bool(validator.is_valid(value))
+
+    # ---- What it says of what is inside
+
+    def _inside(self, name: str, schema: Any, value: Any, path: tuple[object, ...]) -> Iterator[Wrong]:
+        if isinstance(value, dict):
+            for key, inner in schema.get("properties", {}).items():
+                if key in value:
+                    yield from self._member(inner, value[key], (*path, key))
+            yield from self._members(name, schema, value, path)
+            if "propertyNames" in schema:
+                yield from self._names(name_of(schema["propertyNames"]), value, path)
+        elif isinstance(value, list):
+            for number, inner in enumerate(schema.get("prefixItems", ())[: len(value)]):
+                yield from self._member(inner, value[number], (*path, number))
+            if isinstance(schema.get("items"), dict):
+                yield from self._items(name, schema, value, path)
+            if "contains" in schema:
+                yield from self._contains(schema, value, path)
+
+    def _member(self, schema: Any, value: Any, path: tuple[object, ...]) -> Iterator[Wrong]:
+        name = name_of(schema)
+        if not self._fits(name, value):
+            yield from self._in(name, value, path, frozenset())
+
+    def _members(self, name: str, schema: Any, value: dict[str, Any], path: tuple[object, ...]) -> Iterator[Wrong]:
+        """By schemas of members that `properties` does not name."""
+        patterns = schema.get("patternProperties", {})
+        listed = [
+            *patterns.values(),
+            *([schema["additionalProperties"]] if isinstance(schema.get("additionalProperties"), dict) else []),
+        ]
+        keys = list(value)
+        place = self._first_wrong(name, value) if listed else None
+        while place is not None:
+            key = keys[place]
+            one = next((inner for inner in listed if not self._fits(name_of(inner), value[key])), None)
+            if one is not None:
+                yield from self._in(name_of(one), value[key], (*path, key), frozenset())
+            place = self._first_wrong(name, value, place + 1)
+
+    def _items(self, name: str, schema: Any, value: list[Any], path: tuple[object, ...]) -> Iterator[Wrong]:
+        place = self._first_wrong(name, value)
+        while place is not None:
+            yield from self._in(name_of(schema["items"]), value[place], (*path, place), frozenset())
+            place = self._first_wrong(name, value, place + 1)
+
+    def _first_wrong(self, name: str, value: Any, begin: int = 0) -> int | None:
+        if time.thread_time() > self._until:
+            raise _Late
+        return self._engine.first_wrong(name, value, begin)
+
+    def _names(self, name: str, value: dict[str, Any], path: tuple[object, ...]) -> Iterator[Wrong]:
+        for key in value:
+            if not self._fits(name, key):
+                yield Wrong(f"{quoted(key)} is no name that is expected", path)
+
+    def _contains(self, schema: Any, value: list[Any], path: tuple[object, ...]) -> Iterator[Wrong]:
+        count = sum(1 for one in value if self._fits(name_of(schema["contains"]), one))
+        least, most = schema.get("minContains", 1), schema.get("maxContains", len(value))
+        if count < least:
+            yield Wrong(f"must contain at least {_counted(least, 'item')} of the documented kind", path)
+        elif count > most:
+            yield Wrong(f"must contain at most {_counted(most, 'item')} of the documented kind", path)
+
+    # ---- Alternatives
+
+    def _alternatives(
+        self, members: list[Any], word: str, value: Any, path: tuple[object, ...], within: frozenset[str]
+    ) -> Iterator[Wrong]:
+        names = [name_of(one) for one in members]
+        good = [name for name in names if self._fits(name, value)]
+        if len(good) == 1 or (good and word == "anyOf"):
+            return
+        if good:
+            yield Wrong("must match exactly one of the alternatives, and matches several", path)
+            return
+        meant = [name for name in names if self._is_of_its_type(name, value)]
+        if len(meant) == 1 and meant[0] not in within:
+            yield from self._in(meant[0], value, path, within)
+        else:
+            yield Wrong(self._one_of(meant or names), path)
+
+    def _is_of_its_type(self, name: str, value: Any) -> bool:
+        """Whether an alternative may have been meant: it is of this type, as far as it says."""
+        for _ in range(8):
+            schema = self._engine.definitions[name]
+            if "type" in schema or not (isinstance(schema.get("allOf"), list) and len(schema["allOf"]) == 1):
+                break
+            if "$ref" not in schema["allOf"][0] or name in self._messages:
+                break
+            name = name_of(schema["allOf"][0])
+        kinds = schema.get("type")
+        listed = [kinds] if isinstance(kinds, str) else kinds or []
+        return not listed or type_of(value) in listed or (type_of(value) == "integer" and "number" in listed)
+
+    def _one_of(self, names: list[str]) -> str:
+        kinds = [self._engine.definitions[name].get("type") for name in names]
+        if all(isinstance(kind, str) for kind in kinds) and len(set(kinds)) == len(kinds):
+            return f"must be {_either([_TYPES[kind] for kind in kinds])}"
+        labels = [self._labels.get(name, "") for name in names]
+        if all(labels):
+            return f"must match one of {_listing(labels)}"
+        return f"must match one of {len(names)} alternatives"
+
+
+def type_of(value: Any) -> str:
+    """The type of a value, as schemas name it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "boolean"
+    kinds = ((str, "string"), (int, "integer"), (float, "number"), (dict, "object"), (list, "array"))
+    return next((name for kind, name in kinds if isinstance(value, kind)), "")
+
+
+def quoted(key: str) -> str:
+    """A member's name, as a message says it."""
+    return repr(key if len(key) <= LONGEST_NAME else key[:LONGEST_NAME] + "…")
+
+
+def _said(word: str, schema: Any, value: Any) -> Iterator[str]:
+    """What is said of a value that is not as a keyword has it."""
+    said = schema[word]
+    if word == "type":
+        yield f"must be {_either([_TYPES[one] for one in ([said] if isinstance(said, str) else said)])}"
+    elif word == "enum":
+        yield f"must be one of {_listing([_written(one) for one in said])}"
+    elif word == "const":
+        yield f"must be {_written(said)[:_LISTED]}"
+    elif word in _BOUNDS:
+        phrase = _BOUNDS[f"exclusiveM{word[1:]}" if schema.get(f"exclusiveM{word[1:]}") is True else word]
+        yield f"must be {phrase} {_written(said)[:_LISTED]}"
+    elif word == "keyswap:multiple":
+        yield f"must be a multiple of {_written(said)[:_LISTED]}"
+    elif word == "required":
+        yield from (f"{quoted(name)} is required" for name in said if name not in value)
+    elif word == "dependentRequired":
+        for name in said.keys() & value.keys():
+            yield from (f"{quoted(one)} is required with {quoted(name)}" for one in said[name] if one not in value)
+    elif word == "keyswap:unique":
+        yield "must not have an item twice"
+    else:
+        yield f"must have at {'most' if word.startswith('max') else 'least'} {_counted(said, _UNITS[word[3:]])}"
+
+
+_BOUNDS = {
+    "maximum": "at most",
+    "minimum": "at least",
+    "exclusiveMaximum": "less than",
+    "exclusiveMinimum": "greater than",
+}
+
+
+_UNEVALUATED = {
+    "unevaluatedItems": "has an item that is not expected",
+    "unevaluatedProperties": "has a member that is not expected",
+}
+
+
+def _counted(count: Any, unit: str) -> str:
+    return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
+def _either(phrases: list[str]) -> str:
+    return " or ".join(phrases) if len(phrases) < 3 else f"{', '.join(phrases[:-1])} or {phrases[-1]}"
+
+
+def _listing(texts: list[str]) -> str:
+    """As many as are short together."""
+    kept: list[str] = []
+    size = 0
+    for text in texts:
+        size += len(text) + 2
+        if kept and size > _LISTED:
+            return f"{', '.join(kept)}, …"
+        kept.append(text)
+    return ", ".join(kept)
+
+
+def _written(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

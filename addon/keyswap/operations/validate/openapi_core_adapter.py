@@ -1,0 +1,303 @@
+"""openapi-core, with what is put in place of its parts.
+
+Law: openapi-core finds what of a document is said of which part of a request, and asks these for the rest: how a text
+is read (`styles`), what a body holds (it was read before), and whether a value is as its schema says (`engine`). Its
+own do that without bounds, read what was sent in more than one way, and drop what stands beside a `$ref`. All schemas
+that it can find are compiled here, when a document is loaded.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from jsonschema_path import SchemaPath
+from openapi_core.datatypes import RequestParameters
+from openapi_core.templating.datatypes import TemplateResult
+from openapi_core.templating.paths.datatypes import Path as FoundPath
+from openapi_core.templating.paths.finders import APICallPathFinder
+from openapi_core.templating.paths.iterators import SimpleServersIterator
+from openapi_core.validation.request import (
+    V30RequestBodyValidator,
+    V30RequestParametersValidator,
+    V31RequestBodyValidator,
+    V31RequestParametersValidator,
+)
+from openapi_core.validation.request.exceptions import ParameterValidationError
+from openapi_core.validation.response import V30ResponseDataValidator, V31ResponseDataValidator
+from openapi_core.validation.schemas.exceptions import InvalidSchemaValue
+
+from keyswap.operations.findings import pointer
+from keyswap.operations.validate.bodies import Sent, Unreadable, read_json, reader_of
+from keyswap.operations.validate.budget import Budget
+from keyswap.operations.validate.coerce import Shape
+from keyswap.operations.validate.engine import Engine
+from keyswap.operations.validate.inputs import names
+from keyswap.operations.validate.lenient_names import Names
+from keyswap.operations.validate.messages import Explainer, Wrong
+from keyswap.operations.validate.schema import Ground, Node
+from keyswap.operations.validate.schema_rewriting import Rewriting
+from keyswap.operations.validate.styles import NotRead, Segments, Style, once, read_form
+
+logging.getLogger("openapi_core").setLevel(logging.CRITICAL)  # it warns of what callers send
+warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"openapi_core\.")
+
+
+class Asked(NamedTuple):
+    """A request as openapi-core wants it."""
+
+    method: str
+    path_pattern: str
+    parameters: RequestParameters
+    content_type: str | None
+    body: "Body | None"
+    host_url: str = "http://gate"
+    path: str = ""
+
+
+class Answered(NamedTuple):
+    """A response as openapi-core wants it."""
+
+    status_code: int
+    content_type: str
+    headers: Mapping[str, str]
+    data: "Body | None"
+
+
+class Body(NamedTuple):
+    """A body that was read: JSON's value, or the fields of a form."""
+
+    value: Any
+
+
+class _ThatOne:
+    """Yields the path that the index has found: openapi-core is given its template in place of the request's path."""
+
+    def __call__(self, name: str, spec: SchemaPath, base_url: str | None = None) -> Iterator[FoundPath]:  # noqa: ARG002
+        template = name.removeprefix("http://gate")
+        yield FoundPath(spec / "paths" / template, TemplateResult(template, {}))
+
+
+class _Finder(APICallPathFinder):
+    paths_iterator = _ThatOne()
+    servers_iterator = SimpleServersIterator()
+
+
+class _Schema(NamedTuple):
+    """A schema as openapi-core asks it."""
+
+    node: Node
+    explained: Callable[[Node, Any], list[Wrong]]
+
+    def validate(self, value: Any) -> None:
+        """Raises InvalidSchemaValue, Unjudged."""
+        if not self.node.is_valid(value):
+            raise InvalidSchemaValue("", "any", schema_errors=self.explained(self.node, value))
+
+
+class _Judges:
+    """The schemas of a document in one direction, by the place where they stand; `unsent`: as of `Rewriting`."""
+
+    def __init__(self, spec: SchemaPath, data: Any, old: bool, unsent: str | None, budget: Budget) -> None:
+        self._data = data
+        self._ground = Ground(old, budget)
+        with spec.resolve() as resolved:
+            self._resolver = resolved.resolver
+        self._made: dict[tuple[Any, ...], _Schema] = {}
+        rewriting = Rewriting(old, unsent if old else None)
+        places = _of_responses(data) if unsent == "writeOnly" else _of_requests(data)
+        self._explained: Callable[[Node, Any], list[Wrong]] = lambda _node, _value: []
+        nodes = [self._at(parts).node for parts in places]
+        engine = Engine(rewriting, nodes, budget)
+        explainer = Explainer(engine, rewriting)
+        self._ground.fits = engine.fits
+        self.broken = self._ground.broken
+        self._explained = lambda node, value: explainer.wrongs(engine.name(node), value)
+        self._made.clear()
+
+    def create(self, _spec: SchemaPath, schema: SchemaPath, **_: Any) -> _Schema:
+        """A schema, with all that stands beside its `$ref`, which a resolved path has lost."""
+        return self._at(schema.parts)
+
+    def _at(self, parts: tuple[Any, ...]) -> _Schema:
+        made = self._made.get(parts)
+        if made is None:
+            value = self._data
+            for part in parts:
+                value = value[part]
+            made = self._made[parts] = _Schema(self._ground.node(value, self._resolver), self._explained)
+        return made
+
+
+def _operations(data: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    for template, item in data["paths"].items():
+        for method, operation in item.items():
+            yield ("paths", template, method), operation
+
+
+def _of_requests(data: Any) -> Iterator[tuple[Any, ...]]:
+    """Where the schemas of parameters and bodies stand."""
+    for place, operation in _operations(data):
+        for number, parameter in enumerate(operation["parameters"]):
+            yield from _schemas((*place, "parameters", number), parameter)
+        yield from _schemas((*place, "requestBody"), operation.get("requestBody", {}))
+
+
+def _of_responses(data: Any) -> Iterator[tuple[Any, ...]]:
+    for place, operation in _operations(data):
+        for status, response in operation["responses"].items():
+            yield from _schemas((*place, "responses", status), response)
+
+
+def _schemas(place: tuple[Any, ...], said: Any) -> Iterator[tuple[Any, ...]]:
+    if "schema" in said:
+        yield (*place, "schema")
+    for kind, media in said.get("content", {}).items():
+        if "schema" in media:
+            yield (*place, "content", kind, "schema")
+
+
+class _Styles:
+    """The readers of parameters, made once."""
+
+    def __init__(self, judges: _Judges) -> None:
+        self._judges = judges
+        self._made: dict[tuple[Any, ...], Style] = {}
+
+    def create(self, spec: SchemaPath, schema: SchemaPath, style: str, explode: bool, name: str) -> Style:
+        """What reads a parameter."""
+        key = schema.parts, style, explode, name
+        made = self._made.get(key)
+        if made is None:
+            node = self._judges.create(spec, schema).node
+            made = self._made[key] = Style(name, style, explode, Shape([node]), Shape([node], whole=True))
+        return made
+
+
+class _Content:
+    """What reads the content of one media type."""
+
+    def __init__(self, kind: str, node: Node | None, encodings: Mapping[str, Any], closed: bool, sent: bool) -> None:
+        """`closed`: a form has no fields but documented ones. `sent`: by a caller, whose names are compared."""
+        self._kind = kind
+        self._shape = Shape([node]) if node is not None else None
+        self._whole = Shape([node], whole=True) if node is not None and sent else None
+        self._styles = dict(_styled(self._shape, encodings)) if self._shape is not None else {}
+        named = {*self._styles, *(self._shape.names if self._shape is not None else ())}
+        self._names = Names(named, [name for name, style in self._styles.items() if style.is_deep])
+        self._closed = closed and not (self._shape is not None and self._shape.open)
+
+    def deserialize(self, value: Any) -> Any:
+        """The value of a body, or of a parameter that is JSON. Raises NotRead, Unjudged."""
+        if not isinstance(value, Body):
+            return once(self._parameter(value), self._whole)
+        if not isinstance(value.value, Sent):
+            return once(value.value, self._whole)
+        for fault in names(value.value, self._names, "body", self._closed):
+            raise NotRead(fault.message, pointer(fault.at))
+        return once(read_form(value.value, self._shape, self._styles), self._whole)
+
+    def _parameter(self, value: str) -> Any:
+        if reader_of(self._kind) is not read_json:
+            return value
+        try:
+            return read_json(value.encode("utf-8", "surrogateescape"))
+        except Unreadable as error:
+            raise NotRead(str(error).replace("the body", "it")) from error
+
+
+class _Contents:
+    """The readers of contents, made once."""
+
+    def __init__(self, judges: _Judges, closed: bool, sent: bool) -> None:
+        self._judges, self._closed, self._sent = judges, closed, sent
+        self._made: dict[tuple[Any, ...], _Content] = {}
+
+    def create(self, spec: SchemaPath, mimetype: str, schema: Any = None, encoding: Any = None, **_: Any) -> _Content:
+        """What reads a content."""
+        if schema is None:
+            return _Content(mimetype, None, {}, False, self._sent)
+        made = self._made.get(schema.parts)
+        if made is None:
+            node = self._judges.create(spec, schema).node
+            said = encoding.read_value() if encoding is not None else {}
+            made = self._made[schema.parts] = _Content(mimetype, node, said, self._closed, self._sent)
+        return made
+
+
+def _styled(shape: Shape, encodings: Mapping[str, Any]) -> Iterator[tuple[str, Style]]:
+    """The fields of a form whose encoding names a style; others are plain, or JSON (OpenAPI 3.1 §4.8.15.1)."""
+    for name, said in encodings.items():
+        inner = shape.property(name) if isinstance(said, dict) and {"style", "explode"} & set(said) else None
+        if inner is not None:
+            style = said.get("style", "form")
+            yield name, Style(name, style, said.get("explode", style == "form"), inner, None)
+
+
+class _Reading:
+    """Parameters as we read them; openapi-core has an opinion of its own on empty ones."""
+
+    def _get_simple_param_or_header(self, parameter: Any, location: Any, name: str | None = None) -> tuple[Any, Any]:
+        if (parameter / "allowEmptyValue").read_bool(default=False):
+            named = (parameter / "name").read_str()
+            if isinstance(location, Sent) and location.getlist(named) == [""]:
+                return None, None  # as if it was not used (OpenAPI 3.1.1 §4.8.12.2)
+        return self._deserialise_style(parameter, location, name=name), parameter / "schema"  # type: ignore[attr-defined]
+
+    def iter_path_errors(self, template: str, method: str, sent: Iterable[Segments]) -> Iterator[Exception]:
+        """What is wrong with parameters of a path, each of which comes alone."""
+        listed = self.spec / "paths" / template / method / "parameters"  # type: ignore[attr-defined]
+        known = {(one / "name").read_str(): one for one in listed if (one / "in").read_str() == "path"}
+        for one in sent:
+            for name in known.keys() & one.keys():
+                try:
+                    self._get_parameter(RequestParameters(path=one), known[name])  # type: ignore[attr-defined]
+                except ParameterValidationError as error:
+                    yield error
+
+
+class Judges(NamedTuple):
+    """openapi-core's validators of one document, and the budget that they have in common; None: not to be asked."""
+
+    broken: list[str]
+    """References of schemas of requests that lead to nothing, which only an `$id` kept the load from seeing."""
+    budget: Budget
+    parameters: Any
+    body: Any
+    response: Any
+
+
+def judges(
+    data: Any, uri: str, known: Any, old: bool, closed: bool, requests: bool = True, responses: bool = True
+) -> Judges:
+    """Made of a document's data, at a URI; `known` gives the documents that it refers to.
+
+    `old`: OpenAPI 3.0. `closed`: forms have no fields but documented ones. What neither `requests` nor `responses` ask
+    for is not compiled.
+    """
+    spec = SchemaPath.from_dict(data, base_uri=uri, handlers=dict.fromkeys(("file", "http", "https"), known))
+    budget = Budget()
+
+    def made(schemas: _Judges, sent: bool, *kinds: Any) -> list[Any]:
+        factories = {
+            "path_finder_cls": _Finder,
+            "schema_validators_factory": schemas,
+            "style_deserializers_factory": _Styles(schemas),
+            "media_type_deserializers_factory": _Contents(schemas, closed, sent),
+        }
+        return [type("Judge", (_Reading, kind), {})(spec, **factories) for kind in kinds]
+
+    parameters = body = response = None
+    broken: list[str] = []
+    if requests:
+        schemas = _Judges(spec, data, old, "readOnly" if old else None, budget)
+        broken = schemas.broken
+        parameters, body = made(schemas, True, *(_REQUESTS_30 if old else _REQUESTS_31))
+    if responses:
+        kind = V30ResponseDataValidator if old else V31ResponseDataValidator
+        (response,) = made(_Judges(spec, data, old, "writeOnly", budget), False, kind)
+    return Judges(broken, budget, parameters, body, response)
+
+
+_REQUESTS_30 = V30RequestParametersValidator, V30RequestBodyValidator
+_REQUESTS_31 = V31RequestParametersValidator, V31RequestBodyValidator

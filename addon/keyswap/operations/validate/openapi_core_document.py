@@ -1,0 +1,295 @@
+"""What of a document openapi-core is given: its own operations, each with all its parameters, its body and responses.
+
+Law: nothing is asked for that the document does not ask for, and nothing less; a part of it that validation could not
+stand on is an error at load. What is put otherwise than in the document: references to parameters, bodies and responses
+are followed; media types are written as they are compared, in small letters and without parameters; a schema with a
+`default` is wrapped, since openapi-core takes that for what was sent.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urljoin
+
+from keyswap.headers import canonical
+from keyswap.operations.findings import DocumentError, Finding, pointer
+from keyswap.operations.openapi.document import Described, Document
+from keyswap.operations.openapi.references import Library, Place
+from keyswap.operations.validate.bodies import FORM, MULTIPART, media_type
+from keyswap.operations.validate.lenient_names import Names
+from keyswap.operations.validate.schema_check import IN_PLACE, TYPES, Soundness
+
+IGNORED = {"accept", "content-type", "authorization"}
+"""Header parameters that OpenAPI 3.1 §4.8.12.1 tells to ignore."""
+_STYLES = {
+    "query": ("form", "spaceDelimited", "pipeDelimited", "deepObject"),
+    "path": ("simple", "label", "matrix"),
+    "header": ("simple",),
+    "cookie": ("form",),
+}
+
+
+class Judged(NamedTuple):
+    """What is known of an operation before any request comes. Names of headers are in small letters."""
+
+    template: str
+    method: str
+    query: frozenset[str]
+    repeated: frozenset[str]
+    """Those of the query that may be sent several times."""
+    headers: frozenset[str]
+    spelled: Mapping[bytes, str]
+    """Those headers by the name that the most lenient backend reads."""
+    cookies: frozenset[str]
+    cookie_names: Names
+    query_names: Names
+    """Those of the query, and the properties of those that are exploded objects."""
+    open_query: bool
+    """Whether an exploded object may have any names."""
+    listed: frozenset[str]
+    """The headers that are lists or objects, in one line or several."""
+    fields: Names | None
+    """The fields of its forms; None: it has none."""
+    content: tuple[str, ...] | None
+    """The documented media types of its body; None: it has none."""
+    required: bool
+    """Whether it has to have a body."""
+    responses: Mapping[str, tuple[str, ...]]
+    """Those of its responses, by status as the document has it."""
+
+
+class Schemas:
+    """The data for openapi-core, and what is known of each operation. Raises DocumentError."""
+
+    def __init__(self, document: Document, enforced: bool = True) -> None:
+        """`enforced`: requests are refused, so that what keeps them from being judged is an error."""
+        made = _Made(document)
+        if enforced and made.findings:
+            raise DocumentError(made.findings[0], len(made.findings) - 1)
+        self.data, self.judged = made.data, made.judged
+
+
+def looked_at(document: Document) -> tuple[list[Finding], list[Finding]]:
+    """What keeps a document's requests and responses from being judged by its schemas; and what may not be meant so."""
+    made = _Made(document)
+    return list(dict.fromkeys([*made.findings, *made.of_responses])), list(dict.fromkeys(made.warnings()))
+
+
+class _Made:
+    def __init__(self, document: Document) -> None:
+        self._library: Library = document.library
+        old = document.version == (3, 0)
+        self._sound, self._answers = Soundness(document.library, old), Soundness(document.library, old)
+        self.findings, self.of_responses = self._sound.findings, self._answers.findings
+        self.judged: dict[tuple[str, str], Judged] = {}
+        root = self._library.documents[self._library.uri].data
+        paths: dict[str, dict[str, Any]] = {}
+        for described in document.operations:
+            try:
+                paths.setdefault(described.template, {})[described.method.lower()] = self._operation(described)
+            except DocumentError as error:  # a reference that leads back to itself
+                self.findings.append(error.finding)
+        self.data = {**root, "paths": paths}
+        self.data.pop("servers", None)
+        self.data.pop("security", None)
+
+    def _operation(self, described: Described) -> dict[str, Any]:
+        place = described.place
+        parameters = list(self._parameters(described.item, place))
+        body = self._sound.member(place, "requestBody")
+        made = {
+            "parameters": [self._parameter(one) for one in parameters],
+            "responses": {
+                status: self._content(one, self._answers) for status, one in self._answers.members(place, "responses")
+            },
+        }
+        found = self._sound.object(body) if body is not None else None
+        if found is not None:
+            self._sound.member(found, "required", bool)
+            if not found.value.get("content"):
+                self._sound.wrong(found, "bad-body", "it has no `content`", "write its media types")
+            made["requestBody"] = self._content(found, self._sound)
+        self.judged[described.template, described.method] = self._judged(described, parameters, made)
+        return made
+
+    def warnings(self) -> list[Finding]:
+        """What of the schemas may not be what is meant."""
+        return [*self._sound.warnings, *self._answers.warnings]
+
+    # ---- Parameters
+
+    def _parameters(self, item: Place, place: Place) -> Iterator[Place]:
+        """Each parameter once, the operation's own before its path's."""
+        seen: set[tuple[str, str]] = set()
+        for level in (place, item):
+            listed = self._sound.member(level, "parameters", list)
+            for _, one in self._library.items(listed) if listed is not None else ():
+                found = self._sound.object(one)
+                if found is None:
+                    continue
+                key = found.value["name"], str(found.value.get("in"))
+                ignored = key[1] == "header" and key[0].lower() in IGNORED
+                if key not in seen and not ignored and self._is_sound(found):
+                    seen.add(key)
+                    yield found
+
+    def _is_sound(self, place: Place) -> bool:
+        """Whether there is a parameter to be judged here."""
+        before, sound = len(self.findings), self._sound
+        styles = _STYLES.get(str(place.value.get("in")))
+        if styles is None:
+            sound.wrong(place, "bad-parameter", "`in` names no place", f"write one of {', '.join(_STYLES)}")
+        elif place.value.get("style", styles[0]) not in styles:
+            sound.wrong(place, "bad-parameter", "`style` is none of its place", f"write one of {', '.join(styles)}")
+        for word in ("explode", "required", "allowEmptyValue"):
+            sound.member(place, word, bool)
+        for _, media in sound.members(place, "content"):
+            self._schema(media, sound)
+        if place.value.get("content") == {}:
+            sound.wrong(place, "bad-parameter", "`content` is empty", "write one media type, or `schema`")
+        self._schema(place, sound)
+        return len(self.findings) == before and ("schema" in place.value or "content" in place.value)
+
+    @staticmethod
+    def _schema(place: Place, sound: Soundness) -> None:
+        if "schema" in place.value:
+            sound.schema(Place(place.value["schema"], place.uri, place.pointer + "/schema"))
+
+    def _parameter(self, place: Place) -> dict[str, Any]:
+        parameter: dict[str, Any] = dict(place.value)
+        parameter.pop("deprecated", None)
+        if "schema" in parameter:
+            found = self._library.follow(Place(parameter["schema"], place.uri, ""))
+            if not isinstance(found.value, dict) or "default" in found.value:
+                parameter["schema"] = {"allOf": [parameter["schema"]]}
+        return self._absolute(parameter, place.uri)
+
+    # ---- Bodies and responses
+
+    def _content(self, place: Place, sound: Soundness) -> dict[str, Any]:
+        """A request's body or a response, its media types as they are compared."""
+        content: dict[str, Any] = {}
+        for kind, media in sound.members(place, "content"):
+            before = len(sound.findings)
+            self._schema(media, sound)
+            schemas = len(sound.findings)
+            for _, encoding in sound.members(media, "encoding"):
+                sound.member(encoding, "style", str)
+                sound.member(encoding, "explode", bool)
+            said = media.value
+            if len(sound.findings) > before:  # what can be understood of it is judged, where it is not enforced
+                said = {
+                    key: value for key, value in said.items() if key != "encoding" or schemas == len(sound.findings)
+                }
+            if "schema" in said and not isinstance(said["schema"], dict):  # openapi-core asks objects alone
+                said = {**said, "schema": {"allOf": [said["schema"]]}}
+            _add(content, media_type(kind), self._absolute(said, media.uri))
+        kept = {key: value for key, value in place.value.items() if key not in {"content", "headers", "links"}}
+        return {**kept, "content": content} if "content" in place.value else kept
+
+    def _absolute(self, value: dict[str, Any], uri: str) -> dict[str, Any]:
+        """The same, its references made absolute, if it comes from another file than the first."""
+        return value if uri == self._library.uri else _based(value, uri)
+
+    # ---- What is known of it
+
+    def _judged(self, described: Described, parameters: list[Place], made: dict[str, Any]) -> Judged:
+        named: dict[str, set[str]] = {place: set() for place in _STYLES}
+        repeated, members, deep, listed, is_open = set(), set(), set(), set(), False
+        for place in parameters:
+            name, where = place.value["name"], place.value["in"]
+            named[where].add(name.lower() if where == "header" else name)
+            said = Place(place.value.get("schema"), place.uri, place.pointer + "/schema")
+            kinds, style = types_of(self._library, said), place.value.get("style", "form")
+            exploded = place.value.get("explode", style == "form")
+            if where == "query" and "array" in kinds and exploded:
+                repeated.add(name)
+            if where == "query" and style == "deepObject":
+                deep.add(name)
+            elif where == "query" and "object" in kinds and exploded:
+                found = names_of(self._library, said)
+                members |= found
+                is_open |= not found or is_open_object(self._library, said)
+            if where == "header" and kinds & {"array", "object"}:
+                listed.add(name.lower())
+        body = made.get("requestBody")
+        content: dict[str, Any] = body.get("content", {}) if body is not None else {}
+        return Judged(
+            described.template,
+            described.method.lower(),
+            frozenset(named["query"]),
+            frozenset(repeated),
+            frozenset(named["header"]),
+            {canonical(name.encode()): name for name in named["header"]},
+            frozenset(named["cookie"]),
+            Names(named["cookie"], cookies=True),
+            Names(named["query"] | members, deep),
+            is_open,
+            frozenset(listed),
+            self._fields(content),
+            tuple(content) if body is not None else None,
+            body is not None and body.get("required") is True,
+            {status: tuple(one.get("content", ())) for status, one in made["responses"].items()},
+        )
+
+    def _fields(self, content: dict[str, Any]) -> Names | None:
+        forms = [kind for kind in content if kind in {FORM, MULTIPART}]
+        said = [Place(content[kind].get("schema"), self._library.uri, pointer(kind)) for kind in forms]
+        return Names(name for one in said for name in names_of(self._library, one)) if forms else None
+
+
+def _add(content: dict[str, Any], kind: str, media: dict[str, Any]) -> None:
+    """A media type of a body; what is written once for each of its parameters is any one of those."""
+    if kind in content:
+        members = [one.get("schema", {}) for one in (content[kind], media)]
+        media = {**content[kind], **media, "schema": {"anyOf": members}}
+    content[kind] = media
+
+
+def _based(value: Any, uri: str) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: urljoin(uri, one) if key == "$ref" and isinstance(one, str) else _based(one, uri)
+            for key, one in value.items()
+        }
+    return [_based(one, uri) for one in value] if isinstance(value, list) else value
+
+
+def types_of(library: Library, place: Place) -> set[str]:
+    """The types that a schema may be of, as far as it says."""
+    kinds: set[str] = set()
+    for one in _in_place(library, place):
+        said = one.get("type")
+        kinds.update(kind for kind in TYPES if said == kind or (isinstance(said, list) and kind in said))
+    return kinds
+
+
+def names_of(library: Library, place: Place) -> set[str]:
+    """The properties that a schema names."""
+    said = [one["properties"] for one in _in_place(library, place) if isinstance(one.get("properties"), dict)]
+    return {name for properties in said for name in properties}
+
+
+def is_open_object(library: Library, place: Place) -> bool:
+    """Whether a schema says of what other properties may be."""
+    return any(
+        one.get("additionalProperties", False) is not False or "patternProperties" in one
+        for one in _in_place(library, place)
+    )
+
+
+def _in_place(library: Library, place: Place) -> Iterator[dict[str, Any]]:
+    """A schema, and those that it leads to of the same value. Each is looked at once."""
+    seen: set[tuple[str, str]] = set()
+    waiting = [place]
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one.value, dict) or (one.uri, one.pointer) in seen:
+            continue
+        seen.add((one.uri, one.pointer))
+        yield one.value
+        if isinstance(one.value.get("$ref"), str):
+            waiting.append(library.follow(Place({"$ref": one.value["$ref"]}, one.uri, one.pointer)))
+        for word in IN_PLACE:
+            if isinstance(one.value.get(word), list):
+                listed = Place(one.value[word], one.uri, one.pointer + pointer(word))
+                waiting += [inner for _, inner in library.items(listed)]

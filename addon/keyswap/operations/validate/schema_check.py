@@ -1,0 +1,229 @@
+"""Whether the parts of a document that validation stands on are as OpenAPI has them: judged at load, not by a request.
+
+Law: every schema that may be asked of a request or response has been looked at here, once, with all that it refers to;
+what could only be stumbled over later is a finding with file, pointer and remedy.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from keyswap.operations.findings import DocumentError, Finding, pointer
+from keyswap.operations.openapi.references import Library, Place
+from keyswap.operations.validate.patterns import compiled, engine_schema, name_pattern
+
+Check = Callable[[Any], bool]
+TYPES = frozenset({"string", "integer", "number", "boolean", "object", "array", "null"})
+
+
+def _is_schema(value: Any) -> bool:
+    return isinstance(value, dict | bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and value >= 0 and value == int(value)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_object_of(fits: Check) -> Check:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+def _is_type(value: Any) -> bool:
+    return isinstance(value, str) and value in TYPES
+
+
+def _is_pattern(value: Any) -> bool:
+    return isinstance(value, str) and _is_good(engine_schema, value) and _is_good(compiled, value)
+
+
+def _is_name_pattern(value: str) -> bool:
+    return _is_good(name_pattern, value) and _is_good(compiled, value)
+
+
+def _is_good(made: Callable[[str], Any], pattern: str) -> bool:
+    try:
+        made(pattern)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_discriminator(value: Any) -> bool:
+    names = _is_object_of(lambda one: isinstance(one, str))
+    return isinstance(value, dict) and isinstance(value.get("propertyName"), str) and names(value.get("mapping", {}))
+
+
+_SCHEMA = (_is_schema, "a schema: an object, true or false")
+_SCHEMAS = (lambda value: isinstance(value, list) and value and all(map(_is_schema, value)), "a list of schemas")
+_NAMED = (_is_object_of(_is_schema), "an object of schemas")
+_COUNT = (_is_count, "a number from 0")
+_TRUTH = (lambda value: isinstance(value, bool), "true or false")
+_TEXT = (lambda value: isinstance(value, str), "a text")
+_BOUND = (lambda value: _is_number(value) or isinstance(value, bool), "a number")
+_NUMBER = (_is_number, "a number")
+
+_ONE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+_ONE_MORE = ("unevaluatedItems", "unevaluatedProperties")
+IN_PLACE = ("allOf", "anyOf", "oneOf")
+"""The keywords whose schemas speak of the same value."""
+_SEVERAL = (*IN_PLACE, "prefixItems")
+_BY_NAME = ("properties", "patternProperties", "dependentSchemas")
+_COUNTS = ("maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties")
+
+_EXPECTED: dict[str, tuple[Any, str]] = {
+    "$ref": _TEXT,
+    "$dynamicRef": _TEXT,
+    "type": (lambda said: _is_type(said) or (isinstance(said, list) and all(map(_is_type, said))), "a type's name"),
+    "enum": (lambda value: isinstance(value, list), "a list of values"),
+    "multipleOf": (lambda value: _is_number(value) and value > 0, "a number more than 0"),
+    "pattern": (_is_pattern, "a regular expression (ECMA-262)"),
+    "required": (_are_texts, "a list of names"),
+    "dependentRequired": (_is_object_of(_are_texts), "an object of lists of names"),
+    "discriminator": (_is_discriminator, "an object with `propertyName`, and names in `mapping`"),
+    **dict.fromkeys(("maximum", "minimum"), _NUMBER),
+    **dict.fromkeys(("exclusiveMaximum", "exclusiveMinimum"), _BOUND),
+    **dict.fromkeys((*_COUNTS, "minContains", "maxContains"), _COUNT),
+    **dict.fromkeys(("uniqueItems", "nullable", "readOnly", "writeOnly"), _TRUTH),
+    **dict.fromkeys(("format", "$id"), _TEXT),
+    **dict.fromkeys((*_ONE, *_ONE_MORE), _SCHEMA),
+    **dict.fromkeys(_SEVERAL, _SCHEMAS),
+    **dict.fromkeys(_BY_NAME, _NAMED),
+}
+
+
+def is_sound(word: str, value: Any) -> bool:
+    """Whether a keyword's value is one that a value can be judged by."""
+    fits, _ = _EXPECTED.get(word, (None, ""))
+    named = word != "patternProperties" or not isinstance(value, dict) or all(map(_is_name_pattern, value))
+    return named and (fits is None or bool(fits(value)))
+
+
+class Soundness:
+    """What has been looked at of a document, and what was found."""
+
+    def __init__(self, library: Library, old: bool) -> None:
+        self._library, self._old = library, old
+        self.findings: list[Finding] = []
+        self.warnings: list[Finding] = []
+        self._seen: set[tuple[str, str]] = set()
+
+    def wrong(self, place: Place, code: str, message: str, remedy: str) -> None:
+        """Keep a finding."""
+        name = self._library.names.get(place.uri, place.uri)
+        self.findings.append(Finding(code, message, name, place.pointer, None, remedy))
+
+    def member(self, place: Place, name: str, kind: type = dict) -> Place | None:
+        """A member of an object; None when it is not there, or is something else, which is a finding."""
+        if place.value.get(name) is None:
+            return None
+        member = Place(place.value[name], place.uri, place.pointer + pointer(name))
+        if isinstance(member.value, kind):
+            return member
+        word = {dict: "an object", list: "a list", bool: "true or false"}.get(kind, "a text")
+        self.wrong(member, "bad-member", f"`{name}` is not {word}", f"write {word}")
+        return None
+
+    def members(self, place: Place, name: str) -> Iterator[tuple[str, Place]]:
+        """The members of a member, all of which are objects, or references to such."""
+        member = self.member(place, name)
+        for key, one in self._library.items(member) if member is not None else ():
+            found = self.object(one) if not key.startswith("x-") else None
+            if found is not None:
+                yield key, found
+
+    def object(self, place: Place) -> Place | None:
+        """The object that stands at a place, or is referred to there."""
+        try:
+            found = self._library.follow(place)
+        except DocumentError as error:
+            self.findings.append(error.finding)
+            return None
+        if isinstance(found.value, dict):
+            return found
+        if found is place:
+            self.wrong(place, "bad-member", "this is no object", "write one")
+        else:
+            self.wrong(place, "broken-ref", "this $ref leads to no object", "mend its path, or add what it names")
+        return None
+
+    # ---- Schemas
+
+    def schema(self, place: Place) -> None:
+        """Look at a schema and all that it leads to."""
+        waiting = [place]
+        while waiting:
+            one = waiting.pop()
+            if (one.uri, one.pointer) in self._seen:
+                continue
+            self._seen.add((one.uri, one.pointer))
+            if self._old and isinstance(one.value, dict) and isinstance(one.value.get("$ref"), str):
+                waiting += self._referred_to(one)  # what stands beside it is ignored
+            elif isinstance(one.value, dict):
+                self._keywords(one)
+                waiting += self._led_to(one)
+            elif not isinstance(one.value, bool):
+                self.wrong(one, "bad-schema", "this is no schema", "write an object, true or false")
+
+    def _nullable(self, place: Place) -> None:
+        """What OpenAPI 3.0 has no effect for, though it is written all the time: each null is refused."""
+        said = place.value
+        if said.get("nullable") is not True:
+            return
+        if "type" not in said and not said.keys().isdisjoint(IN_PLACE):
+            message = "`nullable` has no effect without `type` (OpenAPI 3.0.3 §4.7.24.2): null is refused"
+        elif isinstance(said.get("enum"), list) and None not in said["enum"]:
+            message = "`nullable` has no effect beside an `enum` without null: null is refused"
+        else:
+            return
+        remedy = "add null to the `enum`" if "enum" in said else "add `type`, or an alternative that is `enum: [null]`"
+        name = self._library.names.get(place.uri, place.uri)
+        self.warnings.append(Finding("null-refused", message, name, place.pointer, None, remedy))
+
+    def _keywords(self, place: Place) -> None:
+        if self._old:
+            self._nullable(place)
+        for word, value in place.value.items():
+            fits, expected = _EXPECTED.get(word, (None, ""))
+            if fits is not None and not fits(value):
+                where = place._replace(pointer=place.pointer + pointer(word))
+                code = "bad-pattern" if word == "pattern" else "bad-schema"
+                self.wrong(where, code, f"`{word}` is not {expected}", f"write {expected}")
+        patterns = place.value.get("patternProperties")
+        for pattern in patterns if isinstance(patterns, dict) else ():
+            if not _is_name_pattern(pattern):
+                where = place._replace(pointer=place.pointer + pointer("patternProperties", pattern))
+                message = "this is no regular expression, or one that looks around or back"
+                self.wrong(
+                    where, "bad-pattern", message, "write one of ECMA-262 that can be searched for in linear time"
+                )
+
+    def _led_to(self, place: Place) -> Iterator[Place]:
+        """The schemas inside of one, and the one that it refers to."""
+        for word in (*_ONE, *_ONE_MORE):
+            if _is_schema(place.value.get(word)):
+                yield Place(place.value[word], place.uri, place.pointer + pointer(word))
+        for word, kind in (*((word, list) for word in _SEVERAL), *((word, dict) for word in _BY_NAME)):
+            if isinstance(place.value.get(word), kind):
+                inner = Place(place.value[word], place.uri, place.pointer + pointer(word))
+                yield from (one for _, one in self._library.items(inner) if _is_schema(one.value))
+        if isinstance(place.value.get("$ref"), str):
+            yield from self._referred_to(place)
+
+    def _referred_to(self, place: Place) -> Iterator[Place]:
+        try:
+            found = self._library.follow(Place({"$ref": place.value["$ref"]}, place.uri, place.pointer))
+        except DocumentError as error:
+            self.findings.append(error.finding)
+            return
+        if _is_schema(found.value):
+            yield found
+        elif isinstance(found.value, str | int | float | list | None):
+            # Where there is nothing, references have been checked, but for those that only an `$id` explains.
+            self.wrong(place, "broken-ref", "this $ref leads to no schema", "mend its path, or add what it names")

@@ -1,0 +1,425 @@
+"""Schemas as the engine takes them: JSON Schema without references to files, and without what OpenAPI alone has.
+
+Law: what OpenAPI says of a value is said here in JSON Schema's words, once, when a document is loaded. Each schema
+becomes a definition of its own; what leads from one to another is a `$ref` to a definition. A keyword that is unknown
+says nothing.
+
+- OpenAPI 3.0 is judged as JSON Schema draft 4, which it is made of: an integer is written as one, nothing counts beside
+  a `$ref`. `nullable` is a type (§4.7.24.2), and what is never sent in this direction (`readOnly` in requests,
+  `writeOnly` in responses) is not required, whichever schema of the same object requires it or says so, and refused.
+- OpenAPI 3.1 is JSON Schema 2020-12.
+- A `discriminator` chooses one of its alternatives where the value names one, and nothing else.
+- Patterns and formats are definitions too, so that it can be told which of them a value is not.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from keyswap.operations.validate.formats import FORMATS, PHRASES
+from keyswap.operations.validate.patterns import engine_schema, name_pattern
+from keyswap.operations.validate.schema import Node
+from keyswap.operations.validate.schema_check import IN_PLACE
+
+NEVER: dict[str, Any] = {"not": {}}
+"""What no value is, in either draft."""
+UNSENT = "unsent"
+"""The definition of a member that is not sent in this direction."""
+_ANY_TYPE = ["null", "boolean", "object", "array", "number", "string"]
+_NUMERIC = frozenset({"maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum", "keyswap:multiple"})
+_COUNTS = frozenset({"maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties"})
+_MOST = 2**53
+
+Names = frozenset[str]
+_NONE: Names = frozenset()
+Write = Callable[["Rewriting", dict[str, Any], Node, Any, Names], None]
+
+
+def pointed(name: str) -> dict[str, Any]:
+    """A reference to a definition."""
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def name_of(reference: Mapping[str, Any]) -> str:
+    """The definition that a reference leads to."""
+    text: str = reference["$ref"]
+    return text.removeprefix("#/$defs/")
+
+
+class Rewriting:
+    """The definitions made of a document's schemas. `unsent`: readOnly, writeOnly, or nothing (OpenAPI 3.1)."""
+
+    def __init__(self, old: bool, unsent: str | None) -> None:
+        self.old, self._unsent = old, unsent
+        self.definitions: dict[str, Any] = {UNSENT: NEVER}
+        self.labels: dict[str, str] = {}
+        """How an alternative is called in a message: the name of its component, or its type."""
+        self.searches: dict[str, str] = {}
+        """The patterns that are searched for by our own means, by their formats' names."""
+        self._writers = WRITERS_30 if old else WRITERS_31
+        self.messages = {UNSENT: f"must not be sent in a {'request' if unsent == 'readOnly' else 'response'}"}
+        """What is said of a value that is not as a definition, of those that are made here."""
+        self._names: dict[tuple[Node, Names], str] = {}
+        self._patterns: dict[str, str] = {}
+        self._waiting: list[tuple[str, Node, Names]] = []
+        self._unseen: dict[Node, Names] = {}
+        self._required: dict[Node, Names] = {}
+
+    def name(self, node: Node) -> str:
+        """The definition of a schema that stands alone: all that is said of a value."""
+        return self._name(node, self._never_sent(node))
+
+    def finish(self) -> None:
+        """Make every definition that has been named, and those that they lead to."""
+        while self._waiting:
+            name, node, dropped = self._waiting.pop()
+            self.definitions[name] = self._written(node, dropped)
+
+    def _name(self, node: Node, dropped: Names) -> str:
+        if dropped:
+            dropped &= self._asked(node)
+        key = node, dropped
+        if key not in self._names:
+            self._names[key] = str(len(self._names))
+            self._waiting.append((self._names[key], node, dropped))
+        return self._names[key]
+
+    # ---- One schema
+
+    def _written(self, node: Node, dropped: Names) -> Any:
+        schema = node.schema
+        if not isinstance(schema, dict):
+            return NEVER if schema is False else {}
+        made: dict[str, Any] = {}
+        for word, value in schema.items():
+            write = self._writers.get(word)
+            if write is not None:
+                write(self, made, node, value, dropped)
+        if "type" not in made and not _NUMERIC.isdisjoint(made):
+            made["type"] = _ANY_TYPE  # beyond doubles there are numbers that the engine knows no type of
+        return made
+
+    def alone(self, node: Node, schema: Any) -> dict[str, Any]:
+        """A reference to a schema that speaks of another value than the one that it stands in."""
+        return pointed(self.name(node.inner(schema)))
+
+    def same(self, node: Node, schema: Any, dropped: Names) -> dict[str, Any]:
+        """A reference to a schema that speaks of the same value."""
+        return pointed(self._name(node.inner(schema), dropped))
+
+    def target(self, node: Node, ref: str, dropped: Names) -> dict[str, Any]:
+        """A reference to the schema that a reference leads to."""
+        return pointed(self._name(node.target(ref), dropped))
+
+    def member(self, node: Node, schema: Any) -> dict[str, Any]:
+        """A reference to the schema of a property."""
+        inner = node.inner(schema)
+        return pointed(UNSENT) if self._unsent and self._says(inner) else pointed(self.name(inner))
+
+    def pattern(self, text: str) -> dict[str, Any]:
+        """A reference to the definition of a pattern."""
+        name = self._patterns.get(text)
+        if name is None:
+            name = self._patterns[text] = f"p{len(self._patterns)}"
+            exact = engine_schema(text)
+            self.definitions[name] = exact if exact is not None else {"format": name}
+            self.messages[name] = f"must match the pattern {text}"
+            if exact is None:
+                self.searches[name] = text
+        return pointed(name)
+
+    def format(self, name: str) -> dict[str, Any]:
+        """A reference to the definition of a format."""
+        self.definitions.setdefault(f"f-{name}", FORMATS[name])
+        self.messages[f"f-{name}"] = f"must be {PHRASES.get(name, f'as the format {name}')}"
+        return pointed(f"f-{name}")
+
+    # ---- What is never sent in one direction
+
+    def _says(self, node: Node) -> bool:
+        """Whether a schema, or one that it is made of, says that its value is not sent in this direction."""
+        return any(isinstance(one.schema, dict) and one.schema.get(self._unsent) is True for one in _whole(node))
+
+    def _never_sent(self, node: Node) -> Names:
+        """The members of an object that some schema of it says that of."""
+        if self._unsent is None:
+            return _NONE
+        if node not in self._unseen:
+            found = set()
+            for one in _of_the_same(node):
+                members = one.schema.get("properties") if isinstance(one.schema, dict) else None
+                for name, schema in members.items() if isinstance(members, dict) else ():
+                    if self._says(one.inner(schema)):
+                        found.add(name)
+            self._unseen[node] = frozenset(found)
+        return self._unseen[node]
+
+    def _asked(self, node: Node) -> Names:
+        """The members that a schema of an object, or one inside of it, requires."""
+        if node not in self._required:
+            found: set[str] = set()
+            for one in _of_the_same(node):
+                listed = one.schema.get("required") if isinstance(one.schema, dict) else None
+                found.update(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else None
+            self._required[node] = frozenset(found)
+        return self._required[node]
+
+
+def _whole(node: Node) -> Iterator[Node]:
+    """A schema and those that all hold where it does."""
+    return _reached(node, ("allOf",))
+
+
+def _of_the_same(node: Node) -> Iterator[Node]:
+    """A schema and those inside that speak of the same value."""
+    return _reached(node, IN_PLACE)
+
+
+def _reached(node: Node, words: tuple[str, ...]) -> Iterator[Node]:
+    waiting, seen = [node], {node}
+    while waiting:
+        one = waiting.pop()
+        yield one
+        schema = one.schema if isinstance(one.schema, dict) else {}
+        inner = [one.inner(each) for word in words for each in _listed(schema.get(word))]
+        inner += [one.target(schema["$ref"])] if isinstance(schema.get("$ref"), str) else []
+        for each in inner:
+            if each not in seen:
+                seen.add(each)
+                waiting.append(each)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+# ---- Keywords
+
+
+def _all_of(made: dict[str, Any], *more: dict[str, Any]) -> None:
+    made.setdefault("allOf", []).extend(more)
+
+
+def _plain(word: str) -> Write:
+    def write(_: Rewriting, made: dict[str, Any], _node: Node, value: Any, _dropped: Names) -> None:
+        made[word] = value
+
+    return write
+
+
+def _count(word: str) -> Write:
+    def write(_: Rewriting, made: dict[str, Any], _node: Node, value: Any, _dropped: Names) -> None:
+        made[word] = min(int(value), _MOST)
+
+    return write
+
+
+def _type_30(_: Rewriting, made: dict[str, Any], node: Node, value: Any, _dropped: Names) -> None:
+    kinds = [value] if isinstance(value, str) else list(value)
+    if node.schema.get("nullable") is True:
+        kinds.append("null")
+    made["type"] = list(dict.fromkeys(kinds))
+
+
+def _type_31(_: Rewriting, made: dict[str, Any], _node: Node, value: Any, _dropped: Names) -> None:
+    made["type"] = value if isinstance(value, str) else list(dict.fromkeys(value))
+    if not made["type"]:
+        made.pop("type")
+        _all_of(made, NEVER)
+
+
+def _enum(_: Rewriting, made: dict[str, Any], _node: Node, value: Any, _dropped: Names) -> None:
+    distinct: list[Any] = []
+    for one in value:
+        if not any(_alike(one, other) for other in distinct[-200:]):
+            distinct.append(one)
+    if distinct:
+        made["enum"] = distinct
+    else:
+        _all_of(made, NEVER)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)
+
+
+def _bound(word: str, exclusive: str) -> Write:
+    """`maximum` and `minimum` of OpenAPI 3.0, which may exclude the bound itself."""
+
+    def write(_: Rewriting, made: dict[str, Any], node: Node, value: Any, _dropped: Names) -> None:
+        made[word] = value
+        if node.schema.get(exclusive) is True:
+            made[exclusive] = True
+
+    return write
+
+
+def _multiple(_: Rewriting, made: dict[str, Any], _node: Node, value: Any, _dropped: Names) -> None:
+    made["keyswap:multiple"] = value
+
+
+def _required(_: Rewriting, made: dict[str, Any], _node: Node, value: Any, dropped: Names) -> None:
+    names = [name for name in dict.fromkeys(value) if name not in dropped]
+    if names:
+        made["required"] = names
+
+
+def _unique(_: Rewriting, made: dict[str, Any], _node: Node, value: Any, _dropped: Names) -> None:
+    if value:
+        made["keyswap:unique"] = 1  # true is what OpenAPI 3.0 says of bounds
+
+
+def _pattern(to: Rewriting, made: dict[str, Any], _node: Node, value: Any, _dropped: Names) -> None:
+    _all_of(made, to.pattern(value))
+
+
+def _format(to: Rewriting, made: dict[str, Any], _node: Node, value: Any, _dropped: Names) -> None:
+    if value in FORMATS:
+        _all_of(made, to.format(value))
+
+
+def _one(word: str) -> Write:
+    """A keyword whose schema speaks of something inside of the value."""
+
+    def write(to: Rewriting, made: dict[str, Any], node: Node, value: Any, _dropped: Names) -> None:
+        made[word] = to.alone(node, value)
+
+    return write
+
+
+def _named(word: str) -> Write:
+    def write(to: Rewriting, made: dict[str, Any], node: Node, value: Any, _dropped: Names) -> None:
+        made[word] = {name: to.alone(node, schema) for name, schema in value.items()}
+
+    return write
+
+
+def _properties(to: Rewriting, made: dict[str, Any], node: Node, value: Any, _dropped: Names) -> None:
+    made["properties"] = {name: to.member(node, schema) for name, schema in value.items()}
+
+
+def _pattern_properties(to: Rewriting, made: dict[str, Any], node: Node, value: Any, _dropped: Names) -> None:
+    made["patternProperties"] = {name_pattern(text): to.alone(node, schema) for text, schema in value.items()}
+
+
+def _additional(to: Rewriting, made: dict[str, Any], node: Node, value: Any, _dropped: Names) -> None:
+    made["additionalProperties"] = value if isinstance(value, bool) else to.alone(node, value)
+
+
+def _prefix(to: Rewriting, made: dict[str, Any], node: Node, value: Any, _dropped: Names) -> None:
+    made["prefixItems"] = [to.alone(node, schema) for schema in value]
+
+
+def _each(word: str) -> Write:
+    """A keyword whose schemas speak of the same value."""
+
+    def write(to: Rewriting, made: dict[str, Any], node: Node, value: Any, dropped: Names) -> None:
+        if word == "allOf":
+            _all_of(made, *(to.same(node, schema, dropped) for schema in value))
+        elif "discriminator" in node.schema:
+            _all_of(made, *_discriminated(to, word, node, value, dropped))
+        else:
+            made[word] = _labelled(to, node, value, dropped)
+
+    return write
+
+
+def _labelled(to: Rewriting, node: Node, members: list[Any], dropped: Names) -> list[dict[str, Any]]:
+    references = [to.same(node, schema, dropped) for schema in members]
+    for schema, reference in zip(members, references, strict=True):
+        label = _label(schema)
+        if label:
+            to.labels[name_of(reference)] = label
+    return references
+
+
+def _label(schema: Any) -> str:
+    if isinstance(schema, dict) and isinstance(schema.get("$ref"), str):
+        return str(schema["$ref"].rpartition("/")[2])
+    return schema["title"] if isinstance(schema, dict) and isinstance(schema.get("title"), str) else ""
+
+
+def _discriminated(
+    to: Rewriting, word: str, node: Node, members: list[Any], dropped: Names
+) -> Iterator[dict[str, Any]]:
+    """Each alternative where the value names it; all of them where it names none of these."""
+    said = node.schema["discriminator"]
+    references = _labelled(to, node, members, dropped)
+    known: list[str] = []
+    for schema, reference in zip(members, references, strict=True):
+        names = _chosen_by(said.get("mapping", {}), schema, members)
+        if names:
+            known += names
+            yield {"anyOf": [{"not": _naming(said["propertyName"], names)}, reference]}
+    if known:
+        yield {"anyOf": [{"not": {"not": _naming(said["propertyName"], known)}}, {word: references}]}
+    else:
+        yield {word: references}
+
+
+def _chosen_by(mapping: Mapping[str, str], schema: Any, members: list[Any]) -> list[str]:
+    """The values of the property by which an alternative is chosen."""
+    tails = [str(one.get("$ref")).rpartition("/")[2] for one in members if isinstance(one, dict) and "$ref" in one]
+    tail = str(schema.get("$ref")).rpartition("/")[2] if isinstance(schema, dict) and "$ref" in schema else None
+    if tail is None or tails.count(tail) != 1:
+        return []
+    mapped = [name for name, target in mapping.items() if target.rpartition("/")[2] == tail]
+    return mapped if tail in mapping else [*mapped, tail]
+
+
+def _naming(property_name: str, names: list[str]) -> dict[str, Any]:
+    return {"type": "object", "required": [property_name], "properties": {property_name: {"enum": names}}}
+
+
+def _not(to: Rewriting, made: dict[str, Any], node: Node, value: Any, _dropped: Names) -> None:
+    made["not"] = to.same(node, value, _NONE)
+
+
+def _applied(word: str) -> Write:
+    def write(to: Rewriting, made: dict[str, Any], node: Node, value: Any, dropped: Names) -> None:
+        made[word] = to.same(node, value, dropped)
+
+    return write
+
+
+def _by_name(to: Rewriting, made: dict[str, Any], node: Node, value: Any, dropped: Names) -> None:
+    made["dependentSchemas"] = {name: to.same(node, schema, dropped) for name, schema in value.items()}
+
+
+def _ref(to: Rewriting, made: dict[str, Any], node: Node, value: Any, dropped: Names) -> None:
+    _all_of(made, to.target(node, value, dropped))
+
+
+_COMMON: dict[str, Write] = {
+    "$ref": _ref,
+    "enum": _enum,
+    "multipleOf": _multiple,
+    "required": _required,
+    "uniqueItems": _unique,
+    "pattern": _pattern,
+    "format": _format,
+    "items": _one("items"),
+    "properties": _properties,
+    "additionalProperties": _additional,
+    "not": _not,
+    **{word: _count(word) for word in _COUNTS},
+    **{word: _each(word) for word in IN_PLACE},
+}
+WRITERS_30: dict[str, Write] = {
+    **_COMMON,
+    "type": _type_30,
+    "maximum": _bound("maximum", "exclusiveMaximum"),
+    "minimum": _bound("minimum", "exclusiveMinimum"),
+}
+WRITERS_31: dict[str, Write] = {
+    **_COMMON,
+    "$dynamicRef": _ref,
+    "type": _type_31,
+    **{word: _plain(word) for word in ("const", "maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum")},
+    **{word: _count(word) for word in ("minContains", "maxContains")},
+    **{word: _one(word) for word in ("contains", "propertyNames", "unevaluatedItems", "unevaluatedProperties")},
+    **{word: _applied(word) for word in ("if", "then", "else")},
+    "prefixItems": _prefix,
+    "patternProperties": _pattern_properties,
+    "dependentSchemas": _by_name,
+    "dependentRequired": _plain("dependentRequired"),
+}
