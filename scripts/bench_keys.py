@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from statistics import quantiles
 
-from keyswap.build import Resources
+from keyswap.composition.resources import Resources
 from keyswap.keys.format import checksum, obfuscated
 from keyswap.keys.key import Key
 from keyswap.keys.local import database

@@ -29,7 +29,8 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from keyswap import policy
-from keyswap.build import Resources, build
+from keyswap.composition.gate import build
+from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
 from keyswap.limits.limit import Ask, Kind, Limit
 from keyswap.limits.local.store import LocalLimits

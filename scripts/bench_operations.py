@@ -18,7 +18,8 @@ from documents import path_of
 from jsonschema_path import SchemaPath
 from openapi_core.templating.paths.finders import APICallPathFinder
 
-from keyswap import build, policy
+from keyswap import policy
+from keyswap.composition import gate
 from keyswap.model import ANONYMOUS, Admit, NeedBody, Request, Upstream
 from keyswap.operations.catalogue import Catalogue
 from keyswap.operations.openapi import lint
@@ -43,7 +44,7 @@ def spread(times_ns: list[int]) -> tuple[float, float]:
 def loaded(document: Path, prefixes: list[str]) -> Catalogue:
     """The operations of a document under each of the prefixes."""
     text = HEAD + "openapi:\n" + "".join(f"  - {{spec: {document}, prefix: '{prefix}'}}\n" for prefix in prefixes)
-    found = build.catalogue(
+    found = gate.catalogue(
         policy.parse(text.encode(), "bench"), Documents(None), document.parent, Upstream("http", "h", 1)
     )
     assert found is not None and not found.errors
@@ -110,8 +111,8 @@ def judging(times: int) -> None:
             (Path(folder) / "api.yaml").write_text(text)
             said = f"{HEAD}openapi: {{spec: api.yaml, validate: {{requests: enforce, max_body: 2MiB}}}}\n"
             made = policy.parse(said.encode(), "bench")
-            catalogue = build.catalogue(made, Documents(None), Path(folder), Upstream("http", "h", 1))
-            checks = build.validations(made, catalogue)
+            catalogue = gate.catalogue(made, Documents(None), Path(folder), Upstream("http", "h", 1))
+            checks = gate.validations(made, catalogue)
         assert catalogue is not None
         request = Request("POST", b"/a", ((b"content-type", b"application/json"),), "10.0.0.1")
         found = catalogue("POST", b"/a")

@@ -23,7 +23,7 @@ from urllib.request import urlopen
 import bench_cpu
 from bench_cpu import DOCUMENT, MITMDUMP, PATH, Bench, cost_us, free_port, load, started, status_of, warm
 
-from keyswap.build import Resources
+from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
 from keyswap.state import StateDirectory
 

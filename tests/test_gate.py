@@ -7,7 +7,8 @@ from pathlib import Path
 import jwt
 import pytest
 
-from keyswap.build import Built, Resources, build
+from keyswap.composition.gate import Built, build
+from keyswap.composition.resources import Resources
 from keyswap.gate import STEPS, explain
 from keyswap.keys.local.writer import Ledger
 from keyswap.model import Admit, Code, Decision, Headers, Principal, Refuse, Request, Upstream

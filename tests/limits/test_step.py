@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from keyswap.build import Built, Resources, build
+from keyswap.composition.gate import Built, build
+from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
 from keyswap.limits.limit import Ask, Poured, Unavailable
 from keyswap.limits.local.store import LocalLimits

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from keyswap import build
+from keyswap.composition import gate
 from keyswap.model import Operation, Refuse, Upstream
 from keyswap.operations.catalogue import Catalogue
 from keyswap.operations.openapi.document import Document, read
@@ -59,7 +59,7 @@ def policy(text: str, folder: Path, **files: str) -> Policy:
 
 def catalogue(text: str, folder: Path, **files: str) -> Catalogue:
     """The operations of a policy."""
-    made = build.catalogue(policy(text, folder, **files), Documents(None), folder, BACKEND)
+    made = gate.catalogue(policy(text, folder, **files), Documents(None), folder, BACKEND)
     assert made is not None
     return made
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from keyswap import build
+from keyswap.composition import gate
 from keyswap.model import ANONYMOUS, Admit, Code, NeedBody, Operation, Refuse, Request
 from keyswap.operations.catalogue import Catalogue
 from keyswap.operations.openapi.fetching import Documents
@@ -20,10 +20,10 @@ class Api:
 
     def __init__(self, folder: Path, text: str, more: str = "requests: enforce, max_body: 4KiB", **files: str) -> None:
         loaded = policy(f"openapi: {{spec: api.yaml, validate: {{{more}}}}}\n", folder, api=text, **files)
-        operations = build.catalogue(loaded, Documents(None), folder, BACKEND)
+        operations = gate.catalogue(loaded, Documents(None), folder, BACKEND)
         assert operations is not None and not operations.errors
         self.operations: Catalogue = operations
-        self.validations: Validations = build.validations(loaded, operations)
+        self.validations: Validations = gate.validations(loaded, operations)
 
     def found(self, method: str, target: str) -> Found[Operation]:
         found = self.operations(method, target.encode())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyswap.build import build
+from keyswap.composition.gate import build
 from keyswap.operations.openapi.fetching import Content
 from keyswap.shell import service
 from keyswap.shell.kept import keep, kept

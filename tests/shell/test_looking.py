@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 from mitmproxy.test import tflow, tutils
 
-from keyswap.build import Built
+from keyswap.composition.gate import Built
 from keyswap.model import Operation, Upstream
 from keyswap.shell.looking import Look, Looking
 

@@ -16,7 +16,8 @@ from urllib.parse import quote
 
 import pytest
 
-from keyswap.build import Built, Resources, build
+from keyswap.composition.gate import Built, build
+from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
 from keyswap.limits.local.store import LocalLimits
 from keyswap.model import METHODS, Admit, Refuse, Request

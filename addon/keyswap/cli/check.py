@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 import click
 
-from keyswap import limiting
 from keyswap import policy as policies
-from keyswap.build import catalogue, located
 from keyswap.cli.keys import opened
 from keyswap.cli.known_names import near, unknown_to
 from keyswap.cli.output import Setting, common, counted, printable
 from keyswap.cli.workos_permissions import Agreement, agree
+from keyswap.composition import limits as rulings
+from keyswap.composition.gate import catalogue, located
 from keyswap.headers import Patterns
 from keyswap.hosts import is_loopback
 from keyswap.keys.pepper import DATABASE
@@ -115,7 +115,12 @@ def _looked_at(setting: Setting, documents: Documents) -> _Looked:
         errors = [located(one, setting.policy) for one in _of_hosts(policy)]
         warnings = [_no_document(setting), *(located(one, setting.policy) for one in _open(policy))]
         return _Looked(errors, warnings, policy)
-    found = [*_of_hosts(policy), *operations.errors, *lint.errors(operations), *limiting.findings(policy, operations)]
+    found = [
+        *_of_hosts(policy),
+        *operations.errors,
+        *lint.errors(operations),
+        *rulings.findings(policy, operations),
+    ]
     compared = list(disagreements(operations))
     found += [finding for finding in compared if finding.file]
     of_schemas = list(_schemas(policy, operations))
@@ -133,7 +138,7 @@ def _looked_at(setting: Setting, documents: Documents) -> _Looked:
             *noted,
         )
     ]
-    return _Looked(errors, warnings, policy, operations, tuple(limiting.rules(policy)))
+    return _Looked(errors, warnings, policy, operations, tuple(rulings.rules(policy)))
 
 
 def _of_keys(setting: Setting, found: _Looked) -> Iterable[Finding]:

@@ -25,7 +25,8 @@ from keyswap.shell.start import Start
 from keyswap.state import StateDirectory
 
 if TYPE_CHECKING:
-    from keyswap.build import Built, Resources
+    from keyswap.composition.gate import Built
+    from keyswap.composition.resources import Resources
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -284,8 +285,9 @@ def without_gateway(
 
     What builds a gate is imported by who needs one.
     """
-    from keyswap.build import Resources, build
     from keyswap.cli.state_snapshot import glanced
+    from keyswap.composition.gate import build
+    from keyswap.composition.resources import Resources
 
     there = existing(setting) if changes else StateDirectory(setting.state).seen()
     if not setting.policy.exists():

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import click
 
 from keyswap import policy as policies
-from keyswap.build import catalogue
 from keyswap.cli.output import Setting, common
+from keyswap.composition.gate import catalogue
 from keyswap.model import Damage, Operation
 from keyswap.operations.catalogue import Catalogue
 from keyswap.operations.findings import DocumentError

@@ -16,7 +16,8 @@ from keyswap.model import Damage
 from keyswap.shell import audit, control
 
 if TYPE_CHECKING:
-    from keyswap.build import Built, Resources
+    from keyswap.composition.gate import Built
+    from keyswap.composition.resources import Resources
 
 
 @click.group()

@@ -25,7 +25,7 @@ from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
-from keyswap.build import Built
+from keyswap.composition.gate import Built
 from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.shell import (

@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, NamedTuple
 
 from keyswap import __version__
-from keyswap.build import Built, Resources
+from keyswap.composition.gate import Built
+from keyswap.composition.resources import Resources
 from keyswap.histogram import Histogram
 from keyswap.limits.health import CALL_S
 from keyswap.shell.counts import EXCEPTIONS

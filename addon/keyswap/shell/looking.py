@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mitmproxy.http import HTTPFlow
 
-from keyswap.build import Built
+from keyswap.composition.gate import Built
 from keyswap.model import Operation
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from keyswap.build import Built
+from keyswap.composition.gate import Built
 from keyswap.hosts import is_loopback
 from keyswap.model import Code, Headers, Refuse
 from keyswap.refusals import Answer, answer

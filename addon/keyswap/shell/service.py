@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyswap import policy as policies
-from keyswap.build import Built, Resources, build
+from keyswap.composition.gate import Built, build
+from keyswap.composition.resources import Resources
 from keyswap.files import aside
 from keyswap.hosts import Hosts
 from keyswap.limits.headers import fields

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyswap import __version__
-from keyswap.build import Built
+from keyswap.composition.gate import Built
 from keyswap.credentials import classify
 from keyswap.gate import STEPS, explain
 from keyswap.limits.limit import CUT, Limit

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from fault_proxy import FAULTS, FaultProxy
-from keyswap.identity import Callers, Elsewhere
+from keyswap.composition.callers import Callers, Elsewhere
 from keyswap.keys.local.source import SqliteKeys
 from keyswap.keys.source import Found
 from keyswap.keys.verify import KeyVerifier

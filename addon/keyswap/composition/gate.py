@@ -1,32 +1,22 @@
-"""Policy → gate: the only module that names concrete classes.
+"""Policy → gate.
 
-Law: what a gate needs is opened before the gate exists; what several gates share over reloads (state directory, key
-database, signing keys, minted tokens) is opened once a process.
+Law: what a gate needs is opened before the gate exists; what several gates share over reloads is in `resources`.
 """
 
-import asyncio
 import logging
-import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from keyswap.composition.callers import Callers, Guessing, callers
+from keyswap.composition.likeness import differing
+from keyswap.composition.limits import findings, rules
+from keyswap.composition.resources import Resources
 from keyswap.cors import Cors
 from keyswap.credentials import Absence, Cookie, CredentialReader, Place
 from keyswap.gate import NOWHERE, Gate
-from keyswap.identity import Callers, Elsewhere, Guessing, callers
-from keyswap.keys.local.disk_reserve import Room
-from keyswap.keys.local.source import SqliteKeys
-from keyswap.keys.pepper import Pepper
-from keyswap.keys.source import Lookups
-from keyswap.likeness import differing
-from keyswap.limiting import findings, rules
-from keyswap.limits.health import Health
-from keyswap.limits.limit import LimitStore
-from keyswap.limits.local.store import LocalLimits
 from keyswap.limits.step import Limits
-from keyswap.limits.valkey.store import ValkeyLimits
 from keyswap.model import ANONYMOUS, Claims, Damage, Operation, Principal, Refuse, Request, Upstream
 from keyswap.operations.catalogue import Api, Catalogue, Mount, Rule
 from keyswap.operations.findings import DocumentError, Finding
@@ -40,123 +30,12 @@ from keyswap.operations.template import Template
 from keyswap.operations.validate.openapi_core_document import Judged, Schemas
 from keyswap.operations.validate.validation import Validation, Validations
 from keyswap.policy import OperationRule, Policy, line_at, parse_upstream
-from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.claims import TokenShape, claims_of
 from keyswap.tokens.jwks import KeySet
 from keyswap.tokens.keyring import LEAD_S, Keyring
-from keyswap.tokens.mint import MintCache, Minter
+from keyswap.tokens.mint import Minter
 
 logger = logging.getLogger(__name__)
-
-UNUSED_TICKS = 60
-"""How often a limit store that no policy in force names is tended before it is closed: for half a minute."""
-
-PATIENCE_S = 10.0
-"""How long a document's URL that was never good is asked again: gateway and backend may start together."""
-
-
-class Resources:
-    """What outlives a policy. Raises Damage when a part of the state cannot be used; nothing is overwritten."""
-
-    def __init__(self, state: StateDirectory, share: int = 1) -> None:
-        """`share`: how many processes share what a remote source may be asked."""
-        self.state = state
-        self.epochs = Epochs(state)
-        self.pepper = Pepper.load(state)
-        self._room = Room(state)
-        self._room.keep()
-        self.keyring = Keyring(state, self.epochs)
-        self.tokens = MintCache()
-        self.documents = Documents(state, patience_s=PATIENCE_S)
-        self.elsewhere = Elsewhere(state, self.epochs, share)
-        self._sqlite: dict[str, SqliteKeys] = {}
-        self._stores: dict[str, LimitStore] = {}
-        self._healths: dict[str, Health] = {}
-        self._tending: dict[str, asyncio.Task[None]] = {}
-        self._unused: dict[str, int] = {}
-        self._naming = threading.Lock()
-        """Held while a store is found for a policy that is being built, and while an unused one is given up."""
-
-    def limit_store(self, url: str, wait_s: float) -> LimitStore:
-        """Where limits are counted: `local`, or the server at a URL; a new one is waited for at most so long."""
-        with self._naming:
-            self._unused[url] = 0
-            store = self._stores.get(url)
-            if store is None:
-                store = LocalLimits(self.state, wait_s) if url == "local" else ValkeyLimits(url, wait_s)
-                self._stores[url] = store
-            return store
-
-    def health(self, url: str) -> Health:
-        """Whether a store answers, over reloads."""
-        return self._healths.setdefault(url, Health())
-
-    @property
-    def healths(self) -> Collection[Health]:
-        """The health of every limit store that was ever asked."""
-        return list(self._healths.values())
-
-    @property
-    def lookups(self) -> Collection[Lookups]:
-        """The look-ups in every source of keys."""
-        return [*(keys.lookups for keys in list(self._sqlite.values())), *self.elsewhere.lookups]
-
-    def tend(self, built: "Built", now: float) -> None:
-        """What is to be done twice a second beside the requests, for each store by itself; `built` is in force."""
-        policy = built.policy
-        self.elsewhere.tend(built.callers, now)
-        for url, store in list(self._stores.items()):
-            task = self._tending.get(url)
-            if task is None or task.done():
-                in_force = bool(policy.limits) and policy.limit_store == url
-                self._tending[url] = asyncio.create_task(self._tend(url, store, in_force, policy, now))
-
-    async def _tend(self, url: str, store: LimitStore, in_force: bool, policy: Policy, now: float) -> None:
-        try:
-            if in_force:
-                store.wait(policy.limit_store_timeout)
-            await store.tend(now)
-            with self._naming:
-                self._unused[url] = 0 if in_force or store.status()["in_flight"] else self._unused[url] + 1
-                if self._unused[url] <= UNUSED_TICKS:
-                    return
-                self._stores.pop(url, None)
-            await store.close()
-        except Exception:
-            logger.exception("the limit store could not be tended; it will be tried again")
-
-    def sqlite(self, prefix: str) -> SqliteKeys:
-        """The key database, for keys that begin with `prefix`."""
-        if prefix not in self._sqlite:
-            self._sqlite[prefix] = SqliteKeys(self.state, self.epochs, self.pepper, prefix)
-        return self._sqlite[prefix]
-
-    def flush(self) -> None:
-        """Write what is gathered between requests; may run on any thread."""
-        for keys in list(self._sqlite.values()):
-            keys.flush_last_used()
-        for store in list(self._stores.values()):
-            store.flush()
-        self._room.keep()
-
-    def forget_uses(self) -> None:
-        """Whoever only explains has used no key."""
-        for keys in self._sqlite.values():
-            keys.used.waiting.clear()
-
-    async def release(self) -> None:
-        """Give the limit stores back: nothing is in flight any more."""
-        for task in self._tending.values():
-            task.cancel()
-        while self._stores:
-            await self._stores.popitem()[1].close()
-        await self.elsewhere.close()
-
-    def close(self) -> None:
-        """Flush, and give everything else back."""
-        for keys in self._sqlite.values():
-            keys.close()
-        self.epochs.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
-from keyswap.limiting import rules
+from keyswap.composition.limits import rules
 from keyswap.limits.step import Rule
 from keyswap.model import Operation
 from keyswap.operations.catalogue import Catalogue, Entry
