@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Gateway, Home, eventually, free_port
-from keyswap.shell import audit
+from keyswap import audit
 
 Start = Callable[..., Gateway]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from keyswap.cors import Cors
 from keyswap.model import Headers, Request
+from keyswap.request.cors import Cors
 
 APP = b"https://app.example.com"
 ASKS: Headers = ((b"Origin", APP), (b"Access-Control-Request-Method", b"PUT"))

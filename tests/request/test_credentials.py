@@ -6,8 +6,8 @@ from base64 import urlsafe_b64encode
 
 import pytest
 
-from keyswap.credentials import Absence, Cookie, CredentialReader, Place
 from keyswap.model import Code, Credential, Headers, Refuse
+from keyswap.request.credentials import Absence, Cookie, CredentialReader, Place
 
 READ = CredentialReader([Place("Authorization", "Bearer"), Place("X-Api-Key")])
 

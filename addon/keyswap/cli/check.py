@@ -18,10 +18,9 @@ from keyswap.cli.keys import opened
 from keyswap.cli.known_names import near, unknown_to
 from keyswap.cli.output import Setting, common, counted, printable
 from keyswap.cli.workos_permissions import Agreement, agree
-from keyswap.composition import limits as rulings
 from keyswap.composition.gate import catalogue, located
-from keyswap.headers import Patterns
-from keyswap.hosts import is_loopback
+from keyswap.composition.limits import findings as limit_findings
+from keyswap.composition.limits import rules as limit_rules
 from keyswap.keys.pepper import DATABASE
 from keyswap.limits.step import Rule
 from keyswap.model import Damage, Upstream
@@ -33,6 +32,8 @@ from keyswap.operations.openapi.fetching import Documents
 from keyswap.operations.openapi.parsing import Lines
 from keyswap.operations.validate import openapi_core_document
 from keyswap.policy import Policy, PolicyError, parse_upstream
+from keyswap.request.header_names import Patterns
+from keyswap.request.hosts import is_loopback
 from keyswap.shell.telling import required
 from keyswap.state import StateDirectory
 
@@ -119,7 +120,7 @@ def _looked_at(setting: Setting, documents: Documents) -> _Looked:
         *_of_hosts(policy),
         *operations.errors,
         *lint.errors(operations),
-        *rulings.findings(policy, operations),
+        *limit_findings(policy, operations),
     ]
     compared = list(disagreements(operations))
     found += [finding for finding in compared if finding.file]
@@ -138,7 +139,7 @@ def _looked_at(setting: Setting, documents: Documents) -> _Looked:
             *noted,
         )
     ]
-    return _Looked(errors, warnings, policy, operations, tuple(rulings.rules(policy)))
+    return _Looked(errors, warnings, policy, operations, tuple(limit_rules(policy)))
 
 
 def _of_keys(setting: Setting, found: _Looked) -> Iterable[Finding]:

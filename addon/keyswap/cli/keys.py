@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from keyswap import audit
 from keyswap import policy as policies
 from keyswap.cli import workos_lookup
 from keyswap.cli.existing_state import existing
@@ -27,7 +28,6 @@ from keyswap.keys.pepper import Pepper
 from keyswap.keys.serialize import as_workos, said
 from keyswap.model import Damage
 from keyswap.policy import seconds
-from keyswap.shell import audit
 from keyswap.state import Epochs, StateDirectory
 
 

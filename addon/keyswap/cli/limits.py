@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keyswap import audit
 from keyswap.cli.gateway import without_gateway
 from keyswap.cli.output import Setting, common, span
 from keyswap.limits.limit import Unavailable
 from keyswap.model import Damage
-from keyswap.shell import audit, control
+from keyswap.shell import control
 
 if TYPE_CHECKING:
     from keyswap.composition.gate import Built

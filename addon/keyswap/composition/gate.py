@@ -13,8 +13,6 @@ from keyswap.composition.callers import Callers, Guessing, callers
 from keyswap.composition.likeness import differing
 from keyswap.composition.limits import findings, rules
 from keyswap.composition.resources import Resources
-from keyswap.cors import Cors
-from keyswap.credentials import Absence, Cookie, CredentialReader, Place
 from keyswap.gate import NOWHERE, Gate
 from keyswap.limits.step import Limits
 from keyswap.model import ANONYMOUS, Claims, Damage, Operation, Principal, Refuse, Request, Upstream
@@ -30,6 +28,8 @@ from keyswap.operations.template import Template
 from keyswap.operations.validate.openapi_core_document import Judged, Schemas
 from keyswap.operations.validate.validation import Validation, Validations
 from keyswap.policy import OperationRule, Policy, line_at, parse_upstream
+from keyswap.request.cors import Cors
+from keyswap.request.credentials import Absence, Cookie, CredentialReader, Place
 from keyswap.tokens.claims import TokenShape, claims_of
 from keyswap.tokens.jwks import KeySet
 from keyswap.tokens.keyring import LEAD_S, Keyring

@@ -8,8 +8,8 @@ import secrets
 from functools import lru_cache
 from typing import NamedTuple
 
-from keyswap import addresses
 from keyswap.model import Principal
+from keyswap.request import addresses
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 
-from keyswap import addresses
 from keyswap.limits.health import Health
 from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, LimitStore, Poured, Unavailable, new
 from keyswap.model import UNCOUNTED, Code, Counted, Level, Operation, Principal, Refuse, Request, nothing
+from keyswap.request import addresses
 
 logger = logging.getLogger(__name__)
 

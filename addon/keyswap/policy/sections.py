@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from keyswap.headers import ONE_SPELLING, STRIPPED, Patterns, canonical
 from keyswap.policy.callers import ApiKeys, SessionRule, WorkOS, of_sessions
 from keyswap.policy.fields import (
     ByteRate,
@@ -30,6 +29,7 @@ from keyswap.policy.fields import (
 )
 from keyswap.policy.limits import LimitRule, Orgs, Place, Plans, StoreUrl, contradictions
 from keyswap.policy.operations import OpenApi, OperationRule, distinct
+from keyswap.request.header_names import ONE_SPELLING, STRIPPED, Patterns, canonical
 
 
 class Tokens(Section):

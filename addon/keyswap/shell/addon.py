@@ -28,6 +28,7 @@ from mitmproxy.tls import ClientHelloData, TlsData
 from keyswap.composition.gate import Built
 from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
+from keyswap.request.headers import Washed
 from keyswap.shell import (
     answering,
     causes,
@@ -48,7 +49,6 @@ from keyswap.shell.guard import Guard, raise_file_limit
 from keyswap.shell.looking import Look, Looking
 from keyswap.shell.service import Loaded, Service
 from keyswap.shell.tls import Certificate
-from keyswap.shell.washing import Washed
 from keyswap.shell.watched import Watched, Watchpoint
 from keyswap.state import default_policy, default_state
 

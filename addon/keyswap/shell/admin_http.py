@@ -25,10 +25,10 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream
 
+from keyswap.http_date import dated
 from keyswap.model import Damage
 from keyswap.refusals import Answer, Problem
 from keyswap.shell.admin_answers import refusal
-from keyswap.shell.dates import dated
 
 logger = logging.getLogger(__name__)
 

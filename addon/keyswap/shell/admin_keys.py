@@ -8,6 +8,7 @@ There is no table of organizations or users here: any id is that of one who may 
 
 from collections.abc import Mapping
 
+from keyswap import audit
 from keyswap.keys import validate
 from keyswap.keys.format import checksum_holds
 from keyswap.keys.key import Key
@@ -26,7 +27,6 @@ from keyswap.keys.local.writer import Ended, Ledger, Unusable
 from keyswap.keys.paging import Asked as PageAsked
 from keyswap.keys.serialize import as_workos, iso, said
 from keyswap.refusals import Answer
-from keyswap.shell import audit
 from keyswap.shell.admin_answers import as_json, kept, nothing
 from keyswap.shell.admin_bodies import OURS, Fields, asked_page, fields, identifier, name
 from keyswap.shell.admin_routes import Asked, Gateway, Keeping, Route

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from mitmproxy.http import HTTPFlow
 
-from keyswap import addresses
 from keyswap.model import UNCOUNTED, Code, Counted, NeedBody, Principal, Refuse
 from keyswap.policy import Policy
 from keyswap.refusals import Answer
+from keyswap.request import addresses
+from keyswap.request.headers import Washed
 from keyswap.shell.decisions import Line
 from keyswap.shell.looking import Look
-from keyswap.shell.washing import Washed
 
 
 @dataclass(frozen=True, slots=True)

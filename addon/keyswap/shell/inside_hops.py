@@ -20,7 +20,7 @@ from wsproto.events import CloseConnection as WebSocketClose
 from wsproto.events import Message
 from wsproto.frame_protocol import CloseReason
 
-from keyswap.shell.dates import dated
+from keyswap.http_date import dated
 from keyswap.shell.inside_watch import Interjection, watch_of
 
 

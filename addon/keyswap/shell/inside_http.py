@@ -36,9 +36,9 @@ from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
 from wsproto.events import CloseConnection as WebSocketClose
 from wsproto.events import Message
 
+from keyswap.http_date import dated
 from keyswap.refusals import Answer
 from keyswap.shell import inside_http2
-from keyswap.shell.dates import dated
 from keyswap.shell.inside_watch import (
     Interjection,
     TurnDue,

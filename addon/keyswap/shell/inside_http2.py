@@ -20,7 +20,7 @@ from mitmproxy.proxy.layers.http import HttpLayer, _http2
 from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseHeaders, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
-from keyswap.shell.dates import dated
+from keyswap.http_date import dated
 from keyswap.shell.inside_watch import (
     Interjection,
     TurnDue,

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from keyswap.composition.gate import Built
-from keyswap.hosts import is_loopback
 from keyswap.model import Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
+from keyswap.request.hosts import is_loopback
 from keyswap.tokens.jwks import Document
 from keyswap.workos.webhook import PATH as WEBHOOK
 

@@ -16,17 +16,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyswap import audit
 from keyswap import policy as policies
 from keyswap.composition.gate import Built, build
 from keyswap.composition.resources import Resources
 from keyswap.files import aside
-from keyswap.hosts import Hosts
 from keyswap.limits.headers import fields
 from keyswap.model import Damage, Headers, Level, Refuse, Unread, Upstream
 from keyswap.operations.findings import DocumentError
 from keyswap.operations.openapi.document import Document
 from keyswap.operations.openapi.fetching import Signature, looked
-from keyswap.shell import audit, gathering
+from keyswap.request.headers import Washing
+from keyswap.request.hosts import Hosts
+from keyswap.shell import gathering
 from keyswap.shell.admin import AdminListener, Keeping, Settings
 from keyswap.shell.bounds import Bounds
 from keyswap.shell.control import Answer, ControlSocket
@@ -42,7 +44,6 @@ from keyswap.shell.segments import FOLDER, Kept
 from keyswap.shell.signing import Signing
 from keyswap.shell.telling import modes_of
 from keyswap.shell.tls import Certificate
-from keyswap.shell.washing import Washing
 from keyswap.state import StateDirectory
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from keyswap import __version__
 from keyswap.composition.gate import Built
-from keyswap.credentials import classify
 from keyswap.gate import STEPS, explain
 from keyswap.limits.limit import CUT, Limit
 from keyswap.limits.step import Rule, parts_of
@@ -32,6 +31,7 @@ from keyswap.model import (
 from keyswap.operations.catalogue import Catalogue
 from keyswap.policy import Policy
 from keyswap.refusals import status_of
+from keyswap.request.credentials import classify
 from keyswap.shell import own
 from keyswap.shell.masking import Masking
 from keyswap.shell.remedies import remedy

@@ -10,8 +10,8 @@ from base64 import b64encode
 
 from mitmproxy.http import HTTPFlow, Response
 
-from keyswap.hosts import HOST
 from keyswap.model import METHODS, Code, Headers, Refuse
+from keyswap.request.hosts import HOST
 
 MAX_TARGET = 8 << 10
 MAX_HEADERS = 100

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from mitmproxy.http import Headers, HTTPFlow, Request, Response
 
 from keyswap.gate import describe
-from keyswap.headers import canonical
 from keyswap.limits.headers import NAMES as LIMITS
 from keyswap.model import Admit, Code, Decision, Principal, Refuse, Reply
 from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
+from keyswap.request.header_names import canonical
+from keyswap.request.headers import Washed
 from keyswap.shell import inside_upstream
-from keyswap.shell.washing import Washed
 
 
 def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep_host: bool, whole_up_to: int) -> None:
@@ -86,7 +86,7 @@ def _whom(principal: Principal, washed: Washed) -> object:
 _WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))
 """Backends want to be told that one of these has no body (RFC 9110 §8.6)."""
 _UPGRADE = (b"Connection", b"Upgrade")
-"""As `washing` writes them, and nobody else: it drops those that come from a caller."""
+"""As `request.headers` writes them, and nobody else: it drops those that come from a caller."""
 
 
 def without_prefix(target: bytes, segments: int) -> bytes:
@@ -212,7 +212,7 @@ _KNOWN = _SWITCHING | {
 _LENGTHS = frozenset(len(name) for name in _KNOWN)
 _ONE_SPELLING = _KNOWN | {b"transfer-encoding"}
 _ODD = re.compile(rb"(?m)[^A-Za-z0-9\n-]|--|^-|-$")
-"""A name that a hop may read as another one: a caller's side may, as a backend may (`keyswap.headers`)."""
+"""A name that a hop may read as another one: a caller's side may, as a backend may (`keyswap.request.header_names`)."""
 _KEPT = [b"keep-alive"]
 
 

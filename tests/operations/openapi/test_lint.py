@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.headers import Patterns
 from keyswap.operations.openapi import lint
 from keyswap.operations.openapi.proposals import may_be_public, slug
+from keyswap.request.header_names import Patterns
 from tests.operations.documents import PETS, catalogue, document
 
 SPEC = "openapi: {spec: api.yaml}\n"

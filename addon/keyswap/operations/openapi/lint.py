@@ -8,12 +8,12 @@ import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from keyswap.headers import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
 from keyswap.model import Operation, Requirement
 from keyswap.operations.catalogue import Catalogue, Entry
 from keyswap.operations.findings import Finding, pointer
 from keyswap.operations.openapi.document import Described
 from keyswap.operations.validate.openapi_core_document import IGNORED
+from keyswap.request.header_names import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
 
 OVERLAP_STEPS = 2_000_000
 """How long overlapping templates are looked for: a document that needs more has a warning that says so."""

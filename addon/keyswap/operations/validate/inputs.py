@@ -1,7 +1,7 @@
 """What was sent of what is judged: parameters as texts, and what is wrong with them before any schema is asked.
 
 Law: one reading. A parameter, header, cookie or Content-Type that is judged and sent twice is a fault, and so is
-another spelling of a judged header: some backends take it for the header itself (`keyswap.headers`).
+another spelling of a judged header: some backends take it for the header itself (`keyswap.request.header_names`).
 """
 
 import re
@@ -11,13 +11,13 @@ from urllib.parse import unquote_to_bytes
 
 from openapi_core.datatypes import RequestParameters
 
-from keyswap.headers import canonical
 from keyswap.model import Fault, Headers, Operation, Request
 from keyswap.operations.router import Found
 from keyswap.operations.validate.bodies import FORM, MULTIPART, Pair, Sent, Unreadable, media_type, pairs_of
 from keyswap.operations.validate.lenient_names import Names
 from keyswap.operations.validate.openapi_core_document import Judged
 from keyswap.operations.validate.styles import TWICE, Fields, Segments
+from keyswap.request.header_names import canonical
 
 MAX_QUERY = 1000
 """Parameters of a query."""

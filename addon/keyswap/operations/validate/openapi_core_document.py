@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
-from keyswap.headers import canonical
 from keyswap.operations.findings import DocumentError, Finding, pointer
 from keyswap.operations.openapi.document import Described, Document
 from keyswap.operations.openapi.references import Library, Place
 from keyswap.operations.validate.bodies import FORM, MULTIPART, media_type
 from keyswap.operations.validate.lenient_names import Names
 from keyswap.operations.validate.schema_check import IN_PLACE, TYPES, Soundness
+from keyswap.request.header_names import canonical
 
 IGNORED = {"accept", "content-type", "authorization"}
 """Header parameters that OpenAPI 3.1 §4.8.12.1 tells to ignore."""

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyswap.addresses import plain
-from keyswap.headers import FRAMING, ONE_SPELLING
 from keyswap.model import Headers
-from keyswap.shell.washing import Washing
+from keyswap.request.addresses import plain
+from keyswap.request.header_names import FRAMING, ONE_SPELLING
+from keyswap.request.headers import Washing
 
 WASH = Washing(["authorization", "x-api-key"], ["x-user-*", "x-org-id"], [])
 HANDSHAKE: Headers = (

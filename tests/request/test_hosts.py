@@ -2,7 +2,7 @@
 
 import pytest
 
-from keyswap.hosts import Hosts
+from keyswap.request.hosts import Hosts
 
 SERVED = ("api.example.com", "Admin.Example.com.:8443", "[2001:DB8:0::1]", "192.0.2.1:80")
 

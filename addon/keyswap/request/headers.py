@@ -13,11 +13,10 @@ from enum import IntEnum
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from keyswap import addresses
-from keyswap.headers import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
-from keyswap.hosts import HOST
 from keyswap.model import Headers
-from keyswap.shell import tracing
+from keyswap.request import addresses, trace_context
+from keyswap.request.header_names import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
+from keyswap.request.hosts import HOST
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ class Washing:
                 else:
                     framed = True
                     kept.append(field if len(name) == 14 else _CHUNKED)
-        trace_id, traced = tracing.continued(traced)
+        trace_id, traced = trace_context.continued(traced)
         kept += traced
         washed = Washed(kept, host, addresses.plain(peer), None, None, False, framed, trace_id)
         return self._finish(washed, noted, method) if noted or self._trusted else washed
@@ -128,7 +127,7 @@ class Washing:
         elif self._cookies and lower == b"cookie":
             act = _Act.COOKIE
         else:
-            act = _Act.TRACE if lower in tracing.NAMES else _Act.KEEP
+            act = _Act.TRACE if lower in trace_context.NAMES else _Act.KEEP
         if len(name) <= _NAME:
             if len(self._acts) >= _NAMES:
                 self._acts.clear()  # what is asked for again is found again: nobody's names stay slow
@@ -145,10 +144,10 @@ class Washing:
         options = {option.strip().lower() for option in b",".join(noted.get(b"connection", [])).split(b",")} - {b""}
         named = options - FRAMING
         upgrades = is_handshake(method, kept, noted.get(b"upgrade", []), options)
-        if named & tracing.NAMES:
-            trace_id, begun = tracing.begun()
-            kept = [*(field for field in kept if field[0].lower() not in tracing.NAMES), *begun]
-            washed, named = washed._replace(trace_id=trace_id), named - tracing.NAMES
+        if named & trace_context.NAMES:
+            trace_id, begun = trace_context.begun()
+            kept = [*(field for field in kept if field[0].lower() not in trace_context.NAMES), *begun]
+            washed, named = washed._replace(trace_id=trace_id), named - trace_context.NAMES
         if named:
             kept = [field for field in kept if field[0].lower() not in named]
         if upgrades:
