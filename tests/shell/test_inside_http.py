@@ -540,6 +540,17 @@ def test_what_is_read_behind_an_open_request_is_its_own(sent_first: bytes, behin
     assert inside_held.unended(layer) is None
 
 
+def test_a_body_behind_a_head_that_is_judged_is_held() -> None:
+    """What has come of it waits for the judgement, and counts as its request's."""
+    made = context()
+    made.server = Server(address=("127.0.0.1", 3))
+    layer = layer_of(made)
+    in_turns(layer, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 90000\r\n\r\n")
+    for _ in range(3):
+        in_turns(layer, b"x" * 16000)
+    assert [one.size for one in inside_held.held(layer, 100)] == [inside_held.STREAM + 48100]
+
+
 def test_requests_that_wait_for_their_turn_have_begun() -> None:
     """What came with a request that has its answer is no unfinished head while others have their turn."""
     made = context()

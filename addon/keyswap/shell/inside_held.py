@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.layers import http, websocket
 from mitmproxy.proxy.layers.http import _http1, _http2
+from mitmproxy.proxy.layers.http._events import RequestData
 
 from keyswap.shell.inside_watch import waits_for_turn
 
@@ -79,6 +80,7 @@ def _blocks(server: Any) -> list[Any]:
 def _parts(stream: Any, flow: HTTPFlow) -> Iterator[int]:
     yield len(stream.request_body_buf)
     yield len(flow.request.data.content or b"")
+    yield sum(len(event.data) for event in stream._paused_event_queue if isinstance(event, RequestData))
     child = stream.child_layer
     if isinstance(child, websocket.WebsocketLayer):
         for side in (getattr(child, "client_ws", None), getattr(child, "server_ws", None)):
