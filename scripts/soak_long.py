@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "suppo
 from certificates import self_signed
 from hammering import Asked, Load, handles
 from harness import Gateway, Home, eventually, free_port
-from keyswap.shell import control
+from keyswap.shell.control import control_socket
 from noting import Noting
 from raw import Http2, connect, head, listen, tls
 
@@ -145,7 +145,7 @@ class Traffic:
     # ---- Looking
 
     def _told(self, home: Home) -> dict[str, Any]:
-        answer = control.ask(home.state, {"command": "status"})
+        answer = control_socket.ask(home.state, {"command": "status"})
         assert answer is not None, "no gateway answers"
         return dict(answer["workers"])
 

@@ -244,7 +244,7 @@ def test_limits_are_listed_with_times_for_people(run: Run, monkeypatch: pytest.M
     """When all is there again is said in the two largest units; JSON has the seconds."""
     row = {"limit": "a", "by": {"key": "key_1"}, "level": 9, "capacity": 10, "remaining": 1, "full_in_s": 76600.2}
     answer = {"object": "list", "data": [row, {**row, "full_in_s": 0.2}, {**row, "full_in_s": 0}]}
-    monkeypatch.setattr("keyswap.cli.limits.control.ask", lambda *_: answer)
+    monkeypatch.setattr("keyswap.cli.limits.control_socket.ask", lambda *_: answer)
     lines = run("limits list").output.splitlines()[1:]
     assert [line.rpartition(" 1  ")[2].strip() for line in lines] == ["21 h 16 min", "1 s", "0 s"]
     assert json.loads(run("limits list --json").output)["data"][0]["full_in_s"] == 76600.2

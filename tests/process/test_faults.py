@@ -25,7 +25,7 @@ from joserfc.jwk import KeySet
 import disk
 from hammering import Load, hammered, held_by, loaded
 from harness import Client, Gateway, Home, eventually
-from keyswap.shell import control
+from keyswap.shell.control import control_socket
 from noting import Noting
 from raw import head, listen
 
@@ -57,7 +57,7 @@ QUIET = "log: {decisions: off}\n"
 
 def told(home: Home, state: Path | None = None) -> dict[str, Any]:
     """What `keyswap status --json` says of workers, asked as it asks: to begin a process takes longer than all that."""
-    answer = control.ask(state or home.state, {"command": "status"})
+    answer = control_socket.ask(state or home.state, {"command": "status"})
     return answer["workers"] if answer is not None else {"running": []}
 
 

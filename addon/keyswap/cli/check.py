@@ -34,7 +34,7 @@ from keyswap.operations.validate import openapi_core_document
 from keyswap.policy import Policy, PolicyError, parse_upstream
 from keyswap.request.header_names import Patterns
 from keyswap.request.hosts import is_loopback
-from keyswap.shell.telling import required
+from keyswap.shell.control.status import required
 from keyswap.state import StateDirectory
 
 _NOWHERE = Upstream("http", "unknown.invalid", 80)

@@ -16,7 +16,7 @@ import click
 from keyswap import policy as policies
 from keyswap.cli.output import Setting, common, printable
 from keyswap.model import Damage
-from keyswap.shell import control
+from keyswap.shell.control import control_socket
 from keyswap.shell.recalling import Following, Record, recorded
 from keyswap.state import StateDirectory
 
@@ -28,7 +28,7 @@ def recalled(setting: Setting, request_id: str) -> dict[str, Any]:
     StateDirectory(setting.state).seen()
     record = recorded(setting.state, request_id)
     if record is not None:
-        from keyswap.shell.retelling import retold
+        from keyswap.explain.recorded import retold
 
         return retold(record)
     kept = retain(setting)
@@ -44,7 +44,7 @@ def recalled(setting: Setting, request_id: str) -> dict[str, Any]:
 def retain(setting: Setting) -> int | None:
     """How many decisions are kept, as the running gateway or else the policy says; None: neither can be asked."""
     try:
-        told = control.ask(setting.state, {"command": "status"})
+        told = control_socket.ask(setting.state, {"command": "status"})
         if told is not None and "log" in told:
             return int(told["log"]["retain"])
         return policies.load(setting.policy).log.retain
@@ -65,7 +65,7 @@ def tail(setting: Setting, deny: bool, org: str | None, key: str | None, request
         raise Damage("there is nothing to follow: `log.retain` of the policy is 0")
     asked = {"org_id": org, "key_id": key, "request_id": request_id, "decision": "refuse" if deny else None}
     wanted = {name: value for name, value in asked.items() if value is not None}
-    if control.ask(setting.state, {"command": "status"}) is None:
+    if control_socket.ask(setting.state, {"command": "status"}) is None:
         click.echo(f"no gateway runs on {setting.state} now: waiting for decisions", err=True)
     following = Following(setting.state)
     try:

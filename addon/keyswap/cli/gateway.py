@@ -20,7 +20,7 @@ from keyswap.cli.existing_state import existing
 from keyswap.cli.output import Setting, common, from_stdin, is_value, printable
 from keyswap.model import Damage, Upstream
 from keyswap.policy import parse_upstream, seconds
-from keyswap.shell import control
+from keyswap.shell.control import control_socket
 from keyswap.shell.start import Start
 from keyswap.state import StateDirectory
 
@@ -165,7 +165,7 @@ def _decided(setting: Setting, method: str, path: str, key: str | None) -> dict[
     asked: dict[str, Any] = {"command": "explain", "method": method.upper(), "path": path}
     if key is not None:
         asked |= {"key": from_stdin()} if key == "-" else {"key_id": key}
-    answer = control.ask(setting.state, asked)
+    answer = control_socket.ask(setting.state, asked)
     if answer is None:
         answer = without_gateway(setting, lambda built, resources: asyncio.run(_explained(built, resources, asked)))
         click.echo("no gateway runs on this state directory: this is what one would decide", err=True)
@@ -222,10 +222,10 @@ def _remote(answer: dict[str, Any]) -> Iterator[str]:
 
 
 async def _explained(built: "Built", resources: "Resources", asked: dict[str, Any]) -> dict[str, Any]:
-    from keyswap.shell import telling
+    from keyswap.shell.control.explain import explained
 
     try:
-        return await telling.explained(built, asked, time.time())
+        return await explained(built, asked, time.time())
     finally:
         await resources.release()
 
@@ -242,7 +242,7 @@ def _print_explanation(setting: Setting, answer: dict[str, Any]) -> None:
 @common
 def status(setting: Setting) -> None:
     """What runs, what is enforced, and the state of the stores."""
-    answer = control.ask(setting.state, {"command": "status"})
+    answer = control_socket.ask(setting.state, {"command": "status"})
     if answer is None:
         answer = without_gateway(setting, _standing_of)
         answer = {"running": False, **answer, "policy": {"file": str(setting.policy)}}
@@ -273,9 +273,9 @@ def status(setting: Setting) -> None:
 
 
 def _standing_of(built: "Built", _resources: "Resources") -> dict[str, Any]:
-    from keyswap.shell import telling
+    from keyswap.shell.control.status import standing
 
-    return telling.standing(built, time.time())
+    return standing(built, time.time())
 
 
 def without_gateway(

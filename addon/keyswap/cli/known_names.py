@@ -14,7 +14,7 @@ from keyswap import policy as policies
 from keyswap.cli.output import Setting, printable
 from keyswap.model import Damage, Upstream
 from keyswap.policy import Policy
-from keyswap.shell import control
+from keyswap.shell.control import control_socket
 
 
 class Known(NamedTuple):
@@ -30,7 +30,7 @@ class Known(NamedTuple):
 def known(setting: Setting) -> Known | None:
     """What the running gateway knows, else what the policy and its files say; None: neither can be asked."""
     try:
-        told = control.ask(setting.state, {"command": "known"})
+        told = control_socket.ask(setting.state, {"command": "known"})
         running = told is not None
         if told is not None:
             return _understood(told, running)
@@ -42,20 +42,20 @@ def known(setting: Setting) -> Known | None:
             return None if policy is None else Known(str(setting.policy), policy.plans, (), "", running)
         from keyswap.composition.gate import catalogue  # who asks a gateway, or has no document, does without these
         from keyswap.operations.openapi.fetching import Documents
-        from keyswap.shell import telling
+        from keyswap.shell.control.status import known as names_of
 
         upstream = Upstream("http", "unknown.invalid", 80)
         operations = catalogue(policy, Documents(None), setting.policy.parent, upstream)
     except Damage:
         return None
-    return _understood(telling.known(policy, operations, setting.policy), running)
+    return _understood(names_of(policy, operations, setting.policy), running)
 
 
 def _understood(told: Mapping[str, Any], running: bool) -> Known:
     """What was told, as far as it is needed. Raises Damage."""
     plans, permissions = told["plans"], told["permissions"]
     if not isinstance(plans, list) or not isinstance(permissions, list):
-        raise Damage(control.STRANGE)
+        raise Damage(control_socket.STRANGE)
     return Known(str(told["policy"]), {*map(str, plans)}, {*map(str, permissions)}, str(told["documents"]), running)
 
 

@@ -14,7 +14,7 @@ from keyswap.cli.gateway import without_gateway
 from keyswap.cli.output import Setting, common, span
 from keyswap.limits.limit import Unavailable
 from keyswap.model import Damage
-from keyswap.shell import control
+from keyswap.shell.control import control_socket
 
 if TYPE_CHECKING:
     from keyswap.composition.gate import Built
@@ -62,15 +62,15 @@ def reset(setting: Setting, key: str | None, org: str | None) -> None:
 def _asked(
     setting: Setting, command: str, asked: dict[str, Any], function: str, changes: bool = False
 ) -> dict[str, Any]:
-    answer = control.ask(setting.state, {"command": command, **asked})
+    answer = control_socket.ask(setting.state, {"command": command, **asked})
     if answer is not None:
         return answer
 
     async def alone(built: "Built", resources: "Resources") -> dict[str, Any]:
-        from keyswap.shell import telling
+        from keyswap.shell.control import limits as counted
 
         try:
-            answer: dict[str, Any] = await getattr(telling, function)(built, asked, time.time())
+            answer: dict[str, Any] = await getattr(counted, function)(built, asked, time.time())
             return answer
         except Unavailable as error:
             raise Damage(f"the limit store can't be asked: {error}") from error

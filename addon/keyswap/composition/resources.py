@@ -1,4 +1,7 @@
-"""What outlives a policy, opened once a process: state directory, keys, signing keys, minted tokens, limit stores."""
+"""What outlives a policy, opened once a process: state directory, keys, signing keys, minted tokens, limit stores.
+
+Law: one that cannot be used is Damage before there is a gate; nothing of it is overwritten.
+"""
 
 import asyncio
 import logging

@@ -29,19 +29,9 @@ from keyswap.composition.gate import Built
 from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.headers import Washed
-from keyswap.shell import (
-    answering,
-    causes,
-    inside,
-    inside_flow,
-    inside_http,
-    options,
-    own,
-    webhooks,
-    wire,
-    writing,
-)
+from keyswap.shell import causes, inside, inside_flow, inside_http, options, own, webhooks, wire, writing
 from keyswap.shell.bounds import Pending, Rules, Ticket, refusal
+from keyswap.shell.control import commands
 from keyswap.shell.counts import EXCEPTIONS
 from keyswap.shell.decisions import Line
 from keyswap.shell.gathering import Traffic
@@ -159,7 +149,7 @@ class KeyswapAddon:
         """Begin what goes on beside the requests: reload, control socket, last use."""
         if self.service is not None and self._master is not None:
             master, service = self._master, self.service
-            answers = None if self._supervised else partial(answering.answer, service)
+            answers = None if self._supervised else partial(commands.answer, service)
             await service.begin(lambda: inside.listen_addresses(master), answers)
             if self._guard is not None:
                 self._sweeps = asyncio.create_task(self._guard.run(), name="keyswap guard")

@@ -31,7 +31,8 @@ from keyswap.request.hosts import Hosts
 from keyswap.shell import gathering
 from keyswap.shell.admin import AdminListener, Keeping, Settings
 from keyswap.shell.bounds import Bounds
-from keyswap.shell.control import Answer, ControlSocket
+from keyswap.shell.control.control_socket import Answer, ControlSocket
+from keyswap.shell.control.status import modes_of
 from keyswap.shell.counts import Counts
 from keyswap.shell.decisions import DecisionLog, Line, Lines
 from keyswap.shell.encoding import Encoding
@@ -42,7 +43,6 @@ from keyswap.shell.masking import Masking
 from keyswap.shell.own import misplaced, served
 from keyswap.shell.segments import FOLDER, Kept
 from keyswap.shell.signing import Signing
-from keyswap.shell.telling import modes_of
 from keyswap.shell.tls import Certificate
 from keyswap.state import StateDirectory
 

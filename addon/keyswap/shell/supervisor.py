@@ -17,7 +17,7 @@ import time
 from keyswap.model import Damage
 from keyswap.shell.channel import Channel
 from keyswap.shell.chorus import Chorus
-from keyswap.shell.control import ControlSocket
+from keyswap.shell.control.control_socket import ControlSocket
 from keyswap.shell.crew import Crew
 from keyswap.shell.listening import let_nobody_in, listen, taken
 from keyswap.shell.notifying import READY, STOPPING, notify

@@ -20,9 +20,9 @@ if __name__ == "__main__":
 from keyswap.model import Damage
 from keyswap.shell import inside_lean, launcher
 from keyswap.shell.addon import KeyswapAddon, report
-from keyswap.shell.answering import answer
 from keyswap.shell.channel import Channel
 from keyswap.shell.chorus import Voice
+from keyswap.shell.control.commands import answer
 from keyswap.shell.service import Service
 from keyswap.shell.start import Start
 

@@ -6,12 +6,13 @@ known by then; single steps were not measured.
 
 from typing import Any
 
+from keyswap.explain.remedies import remedy
+from keyswap.explain.trace_json import explanation
 from keyswap.gate import STEPS, asked, counted, describe, located
 from keyswap.model import Admit, Claims, Code, Counted, Fault, Level, Operation, Principal, Refuse, Step, Upstream
-from keyswap.shell.recalling import Record
-from keyswap.shell.remedies import remedy
-from keyswap.shell.telling import explanation
 
+Record = dict[str, Any]
+"""A decision as the decision log keeps it."""
 WIRE, UPSTREAM = "wire", "upstream"
 """What is judged before the steps, and what can fail after them: they are told where they refused."""
 _NOWHERE = Upstream("http", "unknown.invalid", 80)

@@ -11,7 +11,7 @@ from typing import Any
 from keyswap.limits.limit import Unavailable
 from keyswap.model import Damage
 from keyswap.policy import parse_listen
-from keyswap.shell import telling
+from keyswap.shell.control import explain, limits, status
 from keyswap.shell.service import Service
 
 
@@ -29,25 +29,25 @@ async def answer(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _status(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
-    return {**telling.status(service, time.time()), "tasks": len(asyncio.all_tasks())}
+    return {**status.status(service, time.time()), "tasks": len(asyncio.all_tasks())}
 
 
 async def _explain(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
     await service.signing.current()
-    return await telling.explained(service.loaded.built, asked, time.time())
+    return await explain.explained(service.loaded.built, asked, time.time())
 
 
 async def _limits_list(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
-    return await telling.limits_listed(service.loaded.built, asked, time.time())
+    return await limits.limits_listed(service.loaded.built, asked, time.time())
 
 
 async def _limits_reset(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
-    return await telling.limits_reset(service.loaded.built, asked, time.time())
+    return await limits.limits_reset(service.loaded.built, asked, time.time())
 
 
 async def _known(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
     built = service.loaded.built
-    return telling.known(built.policy, built.catalogue, service.file)
+    return status.known(built.policy, built.catalogue, service.file)
 
 
 async def _pulse(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:

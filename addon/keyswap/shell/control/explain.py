@@ -1,0 +1,74 @@
+"""The decision on a request that is described and not made (CONTRACT §2).
+
+Law: no credential or token is told; a key is its id and its obfuscated form.
+"""
+
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+from keyswap.composition.gate import Built
+from keyswap.explain.trace_json import explanation
+from keyswap.gate import explain
+from keyswap.model import METHODS, Admit, Code, Credential, Decision, Principal, Refuse, Reply, Request, Step
+from keyswap.request.credentials import classify
+from keyswap.shell import own
+from keyswap.shell.control.status import modes_of
+from keyswap.shell.masking import Masking
+
+
+async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str, Any]:
+    """The decision on a request that is described and not made.
+
+    `asked` holds `method`, `path`, and `key` (a value), `key_id`, or neither.
+    """
+    if not isinstance(asked["method"], str) or not isinstance(asked["path"], str):
+        raise TypeError("method and path are texts")
+    if asked["method"] not in METHODS:
+        refused = Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS)
+        return explanation(refused, [])
+    path = asked["path"].encode("utf-8", "surrogateescape").partition(b"?")[0]
+    ours = own.served(built.policy.issuer).get(path)
+    if ours in own.PATHS:
+        return _answered_here(built, asked["method"], ours, now)
+    gate, presented = built.gate, None
+    if asked.get("key_id"):
+
+        async def by_id(credential: Credential, request: Request, now: float) -> Principal | Refuse:
+            return built.by_id(credential.value, now, request.client)
+
+        gate, presented = replace(gate, verifiers={**gate.verifiers, "id": by_id}), Credential("id", asked["key_id"])
+    elif asked.get("key"):
+        presented = classify(asked["key"].encode("utf-8", "surrogateescape"))
+    request = Request(
+        asked["method"], asked["path"].encode("utf-8", "surrogateescape"), (), asked.get("client") or "127.0.0.1"
+    )
+    off = [step for step, mode in modes_of(built).items() if mode == "off"]
+    decision, steps = await explain(gate, request, now, time.perf_counter, presented, off)
+    said = explanation(decision, _with_plan(built, decision, steps))
+    told: dict[str, Any] = json.loads(Masking.of(built.policy)(json.dumps(said)))
+    return told
+
+
+def _with_plan(built: Built, decision: Decision, steps: list[Step]) -> list[Step]:
+    """The steps, with the plan of whose limits they speak."""
+    principal = decision.principal if isinstance(decision, Admit | Refuse) else None
+    plan = principal.plan if principal is not None else None
+    if plan is None:
+        return steps
+    ending = f", plan {plan}" + ("" if plan in built.policy.plans else " (unknown)")
+    return [
+        replace(one, detail=f"{one.detail}{ending}") if (one.step, one.result) == ("principal", "pass") else one
+        for one in steps
+    ]
+
+
+def _answered_here(built: Built, method: str, path: bytes, now: float) -> dict[str, Any]:
+    """Of a path that is the gateway's own, which needs no credential."""
+    refused = built.unhealthy(now) if path == own.HEALTH else None
+    if method not in {"GET", "HEAD"}:
+        refused = Refuse(Code.METHOD_NOT_ALLOWED, "read with GET or HEAD", allow=("GET", "HEAD"))
+    step = Step("path", "refuse" if refused else "pass", "the gateway answers it itself, whoever asks", 0.0)
+    told = explanation(refused or Reply(()), [step])
+    return told if refused else {**told, "decision": "admit", "status": 200}

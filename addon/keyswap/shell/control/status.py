@@ -1,0 +1,120 @@
+"""What is told of a gateway: what it enforces, the state of its stores, what keys may name (CONTRACT §2).
+
+Law: no credential, token or private key is told.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keyswap import __version__
+from keyswap.composition.gate import Built
+from keyswap.gate import STEPS
+from keyswap.operations.catalogue import Catalogue
+from keyswap.policy import Policy
+
+if TYPE_CHECKING:
+    from keyswap.shell.service import Service
+
+
+def status(service: "Service", now: float) -> dict[str, Any]:
+    """What runs."""
+    loaded = service.loaded
+    return {
+        "running": True,
+        "version": __version__,
+        "pid": os.getpid(),
+        "listen": service.listening(),
+        "admin": service.admin_address,
+        **standing(loaded.built, now),
+        "policy": {"file": str(service.file), "loaded_at": loaded.at, "reload_error": service.reload_error},
+    }
+
+
+def standing(built: Built, now: float) -> dict[str, Any]:
+    """What is enforced, and the state of the stores; also without a running gateway."""
+    policy = built.policy
+    modes = modes_of(built)
+    signing = [{"kid": key.kid, "alg": key.alg, "state": key.state(int(now))} for key in built.keyring.keys]
+    return {
+        "issuer": policy.issuer,
+        "upstream": built.upstream.url,
+        **{
+            state: [step for step in STEPS if modes.get(step, "enforce") == word] + _entries(built, modes, word)
+            for state, word in _STATES.items()
+        },
+        "documents": documents_json(built),
+        "limits": limits_json(built),
+        "tokens": {"algorithm": policy.tokens.algorithm, "profile": policy.tokens.profile, "ttl_s": policy.tokens.ttl},
+        **built.callers.status(now),
+        "signing": signing,
+        "log": policy.log.model_dump(),
+    }
+
+
+def _entries(built: Built, modes: dict[str, str], word: str) -> list[str]:
+    """The operations whose permission is in a mode of its own."""
+    own = word != "enforce" and word != modes["permission"] and built.catalogue is not None
+    entries = built.catalogue.entries if own and built.catalogue is not None else ()
+    return [f"permission of {entry.operation.name}" for entry in entries if entry.operation.mode == word]
+
+
+def modes_of(built: Built) -> dict[str, str]:
+    """Which of the steps that may be off, or only looked at, are: enforce, shadow or off."""
+    policy = built.policy
+    validated = {api.validate_.requests for api in policy.apis}
+    return {
+        "operation": "enforce" if policy.apis else "off",
+        "permission": policy.mode.permissions if policy.apis else "off",
+        "limits": policy.mode.limits if policy.limits else "off",
+        "validation": next((mode for mode in ("enforce", "shadow") if mode in validated), "off"),
+    }
+
+
+_STATES = {"enforced": "enforce", "shadowed": "shadow", "off": "off"}
+
+
+def limits_json(built: Built) -> dict[str, Any]:
+    """Where limits are counted, and what becomes of requests while they can't be."""
+    store = built.limits.store
+    counted = {"store": built.policy.limit_store.rpartition("@")[2], "healthy": True, "reason": None}
+    return {
+        **(store.status() if store is not None else counted),
+        "down": built.policy.limit_store_down,
+        "shadowed": [rule.limit.name for rule in built.limits.rules if rule.mode == "shadow"],
+        "off": [limit.name for limit in built.policy.limits if limit.mode == "off"],
+    }
+
+
+def documents_json(built: Built) -> list[dict[str, Any]]:
+    """The documents in force, and why a kept copy stands in for one."""
+    catalogue = built.catalogue
+    apis = catalogue.apis if catalogue is not None else ()
+    return [
+        {
+            "spec": api.document.name,
+            "title": api.document.title,
+            "prefix": api.mount.prefix,
+            "upstream": api.mount.upstream.url,
+            "operations": sum(entry.api == number for entry in catalogue.entries) if catalogue else 0,
+            "stale": built.documents.stale.get(api.document.library.uri),
+        }
+        for number, api in enumerate(apis)
+    ]
+
+
+def required(operations: Catalogue | None) -> frozenset[str]:
+    """Every permission that an operation requires."""
+    entries = operations.entries if operations is not None else ()
+    return frozenset(slug for one in entries for held in one.operation.require for slug in held)
+
+
+def known(policy: Policy, operations: Catalogue | None, file: Path) -> dict[str, Any]:
+    """What keys may name: for whoever makes one."""
+    apis = operations.apis if operations is not None else ()
+    return {
+        "policy": str(file),
+        "plans": sorted(policy.plans),
+        "permissions": sorted(required(operations)),
+        "documents": ", ".join(api.document.name for api in apis),
+    }
