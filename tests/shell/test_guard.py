@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mitmproxy.addonmanager import Loader
+from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import Client, Server
 from mitmproxy.options import Options
 from mitmproxy.proxy import events
@@ -55,6 +57,23 @@ class Site:
             layers = SimpleNamespace(context=SimpleNamespace(layers=[]))
             self.connections[client.id] = SimpleNamespace(transports={client: transport}, layer=layers)
         return client
+
+    def layered(self, client: Client) -> tuple[asyncio.StreamReader, http.HttpLayer]:
+        """Let this client's connection, which is watched from now on, speak HTTP/1."""
+        handler = self.connections[client.id]
+        reader = handler.transports[client].reader
+        options = Options()
+        Proxyserver().load(Loader(SimpleNamespace(options=options, commands=SimpleNamespace(collect_commands=bool))))
+        layer = http.HttpLayer(Context(client, options), http.HTTPMode.transparent)
+        list(layer.handle_event(events.Start()))
+        handler.layer.context.layers.append(layer)
+
+        async def server_event(event: events.Event) -> None:
+            list(layer.handle_event(event))
+
+        handler.server_event = server_event
+        self.guard.connected(client)
+        return reader, layer
 
     def watch(self, one: Any) -> None:
         self.guard.watched[str(len(self.guard.watched))] = one
@@ -127,12 +146,7 @@ def test_a_head_is_as_old_as_its_first_bytes() -> None:
     async def run() -> None:
         site = Site()
         client = site.client()
-        handler = site.connections[client.id]
-        reader = handler.transports[client].reader
-        layer = http.HttpLayer(Context(client, Options()), http.HTTPMode.transparent)
-        list(layer.handle_event(events.Start()))
-        handler.layer.context.layers.append(layer)
-        site.guard.connected(client)
+        reader, layer = site.layered(client)
         watched = site.guard.of(client)
         assert watched is not None
         before, found = time.time(), []
@@ -142,6 +156,28 @@ def test_a_head_is_as_old_as_its_first_bytes() -> None:
             found += watched.pieces()
         assert [(piece.size, piece.begun, piece.holder) for piece in found] == [(n, False, watched) for n in (3, 6, 9)]
         assert found[0].since >= before and {piece.since for piece in found} == {found[0].since}
+
+    asyncio.run(run())
+
+
+def test_what_was_sent_behind_a_request_goes_with_it() -> None:
+    """A request that is ended because too much is held leaves nothing of what came behind it, however long its caller
+    takes to hear of that."""
+
+    async def run() -> None:
+        site = Site()
+        client = site.client()
+        reader, layer = site.layered(client)
+        layer.context.server.address = ("127.0.0.1", 3)
+        watched = site.guard.of(client)
+        assert watched is not None
+        reader.feed_data(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" + b"x" * 5000)
+        list(layer.handle_event(events.DataReceived(client, await watched.read(1 << 16))))
+        (piece,) = watched.pieces()
+        assert piece.begun and piece.size > 5000
+        piece.end()
+        server: Any = layer.connections[client]
+        assert len(server.buf) == 0 and watched.pieces() == []
 
     asyncio.run(run())
 

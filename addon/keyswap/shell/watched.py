@@ -525,6 +525,8 @@ class Watched:
             self.deny(flow, Answer(data.status_code, data.headers.fields, data.content or b""))
         else:
             self.deny(flow, self._rules.answer(flow, _TOO_MUCH))
+        if not inside_flow.is_multiplexed(self.client):
+            inside_held.let_go_of_ahead(self.layer)
 
     # ---- The clock
 
