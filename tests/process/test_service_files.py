@@ -18,7 +18,7 @@ import pytest
 
 from harness import ROOT, Backend, Client, Home, eventually, free_port
 from keyswap.policy import seconds
-from keyswap.shell.supervisor import EXTRA_S
+from keyswap.shell.serve.supervisor import EXTRA_S
 
 DEPLOY = ROOT / "scripts" / "deploy"
 PATIENCE_S = 20

@@ -21,7 +21,7 @@ from keyswap.cli.output import Setting, common, from_stdin, is_value, printable
 from keyswap.model import Damage, Upstream
 from keyswap.policy import parse_upstream, seconds
 from keyswap.shell.control import control_socket
-from keyswap.shell.start import Start
+from keyswap.shell.serve.settings import Start
 from keyswap.state import StateDirectory
 
 if TYPE_CHECKING:
@@ -111,10 +111,10 @@ def _open_standard_streams() -> None:
 def serving(web: bool) -> Callable[[Start], Coroutine[Any, Any, None]]:
     """What serves. mitmproxy takes half a second to import: only who needs it waits."""
     if web:
-        from keyswap.shell import launcher
+        from keyswap.shell.serve import masters
 
-        return launcher.serve_web
-    from keyswap.shell import supervisor
+        return masters.serve_web
+    from keyswap.shell.serve import supervisor
 
     return supervisor.serve
 

@@ -36,8 +36,9 @@ from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import HttpLayer, HttpStream
 from mitmproxy.proxy.server import ConnectionIO
 
-from keyswap.shell import inside, inside_watch, listening
+from keyswap.shell import inside, inside_watch
 from keyswap.shell.inside_hops import wrap
+from keyswap.shell.serve import listen_socket
 
 Handler = Callable[[Any], Any]
 SETTLING_S, CLEARING_S = 0.2, 1.0
@@ -265,7 +266,7 @@ class SharedListener:
 
     def let_nobody_in(self) -> None:
         """Let no connection begin any more, in any process that shares the socket."""
-        listening.let_nobody_in(self._listening)
+        listen_socket.let_nobody_in(self._listening)
 
     async def clear(self) -> None:
         """Take in those who wait to be accepted: to close the socket before would reset their connections."""

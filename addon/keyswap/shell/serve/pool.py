@@ -16,8 +16,8 @@ from keyswap.shell.admin import AdminListener, Keeping, Settings
 from keyswap.shell.admin_routes import serves
 from keyswap.shell.exposition import exposition
 from keyswap.shell.families import Snapshot, merged
-from keyswap.shell.together import together
-from keyswap.shell.workers import Worker
+from keyswap.shell.serve.merge_status import together
+from keyswap.shell.serve.worker_process import Worker
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from keyswap.shell.channel import Channel
+from keyswap.shell.serve.ipc import Channel
 
 ANSWER_S = 4.0
 """How long a worker may take for an answer, before it is left out."""

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 import pytest
 
-from keyswap.shell import channel as channels
-from keyswap.shell.channel import Channel
+from keyswap.shell.serve import ipc as channels
+from keyswap.shell.serve.ipc import Channel
 
 
 async def pair() -> tuple[Channel, Channel]:

@@ -18,8 +18,8 @@ from mitmproxy.options import Options
 from keyswap.model import Damage
 from keyswap.shell import inside
 from keyswap.shell.addon import KeyswapAddon
-from keyswap.shell.notifying import READY, notify
-from keyswap.shell.start import Start, ready_line
+from keyswap.shell.serve.settings import Start, ready_line
+from keyswap.shell.serve.systemd import READY, notify
 from keyswap.shell.tls import Certificate
 
 

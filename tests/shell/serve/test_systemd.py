@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.shell.notifying import notify
+from keyswap.shell.serve.systemd import notify
 
 
 @pytest.mark.parametrize("name", ["", "@keyswap-nobody-listens", "/nowhere/at/all", "relative"])
@@ -46,7 +46,7 @@ def test_a_manager_that_does_not_read_holds_up_nothing_for_long(
 ) -> None:
     """When its queue is full, it is given up after a second."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-    monkeypatch.setattr("keyswap.shell.notifying.PATIENCE_S", 0.05)
+    monkeypatch.setattr("keyswap.shell.serve.systemd.PATIENCE_S", 0.05)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         for _ in range(10_000):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.shell import workers
-from keyswap.shell.channel import Channel
-from keyswap.shell.crew import Crew
-from keyswap.shell.workers import Worker
+from keyswap.shell.serve import worker_process
+from keyswap.shell.serve.ipc import Channel
+from keyswap.shell.serve.pool import Crew
+from keyswap.shell.serve.worker_process import Worker
 
 
 def with_worker(test: Callable[[Worker, Channel], Awaitable[None]]) -> None:
@@ -47,7 +47,7 @@ def test_a_worker_that_says_nonsense_loses_its_channel() -> None:
 
 def test_a_worker_that_hangs_for_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at its first silence, and not when it has answered since."""
-    monkeypatch.setattr(workers, "ANSWER_S", 0.01)
+    monkeypatch.setattr(worker_process, "ANSWER_S", 0.01)
 
     async def run(worker: Worker, theirs: Channel) -> None:
         theirs.tell({"event": "ready"})
@@ -55,15 +55,15 @@ def test_a_worker_that_hangs_for_long_is_ended(monkeypatch: pytest.MonkeyPatch) 
         assert await worker.feel() == {} and worker.silent_since is not None
         worker.end_when_silent()
         assert worker.process.returncode is None, "it is too soon"
-        monkeypatch.setattr(workers, "ANSWER_S", 5.0)
+        monkeypatch.setattr(worker_process, "ANSWER_S", 5.0)
         await theirs.heard()
         feeling = asyncio.ensure_future(worker.feel())
         question = await theirs.heard()
         assert question is not None
         theirs.answer(question["asks"], {"counts": 1})
         assert await feeling == {"counts": 1} and worker.silent_since is None
-        monkeypatch.setattr(workers, "ANSWER_S", 0.01)
-        monkeypatch.setattr(workers, "SILENT_S", -1.0)
+        monkeypatch.setattr(worker_process, "ANSWER_S", 0.01)
+        monkeypatch.setattr(worker_process, "SILENT_S", -1.0)
         worker.end_when_silent()
         assert worker.error is None, "it has answered"
         assert await worker.feel() == {"counts": 1}, "what it said last"

@@ -18,13 +18,14 @@ if __name__ == "__main__":
     spare_addons()  # before the next line: 9 MiB and a fifth of a second
 
 from keyswap.model import Damage
-from keyswap.shell import inside_lean, launcher
+from keyswap.shell import inside_lean
 from keyswap.shell.addon import KeyswapAddon, report
-from keyswap.shell.channel import Channel
-from keyswap.shell.chorus import Voice
 from keyswap.shell.control.commands import answer
+from keyswap.shell.serve import masters
+from keyswap.shell.serve.ipc import Channel
+from keyswap.shell.serve.settings import Start
+from keyswap.shell.serve.worker_logs import Voice
 from keyswap.shell.service import Service
-from keyswap.shell.start import Start
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
     """Run until told to stop. Raises Damage, before anything is accepted."""
     inside_lean.lighten()
     listener = inside_lean.SharedListener(listening)
-    master = inside_lean.LeanMaster(launcher.options_of(start), report)
-    addon = launcher.put_gate(master, start, supervised=True, resumes=resumes)
+    master = inside_lean.LeanMaster(masters.options_of(start), report)
+    addon = masters.put_gate(master, start, supervised=True, resumes=resumes)
     service = addon.service
     assert service is not None
 
@@ -45,13 +46,13 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
             channel.tell({"event": "failed", "error": f"{start.listen} cannot be listened on"})
             cast("Any", master).shutdown()
 
-    master.addons.add(launcher.Running(tell, master))
+    master.addons.add(masters.Running(tell, master))
     loop = asyncio.get_running_loop()
     stopping = _Stopping(master, addon, listener, start.grace_s)
     loop.add_signal_handler(signal.SIGTERM, stopping.begin)
     serving = loop.create_task(_serve(channel, service, stopping, listener))
     try:
-        await launcher.run_to_the_end(master, start)
+        await masters.run_to_the_end(master, start)
     finally:
         serving.cancel()
 
@@ -114,7 +115,7 @@ class _Stopping:
 
 
 def main() -> int:
-    """`python -m keyswap.shell.worker START LISTENING CHANNEL fresh|again`, by the supervisor alone."""
+    """`python -m keyswap.shell.serve.worker START LISTENING CHANNEL fresh|again`, by the supervisor alone."""
     told, listening, line, again = sys.argv[1:]
     for number in (signal.SIGINT, signal.SIGHUP):  # what they mean, the supervisor says
         signal.signal(number, signal.SIG_IGN)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 
-from keyswap.shell.chorus import SAME_S, Chorus, Voice
+from keyswap.shell.serve.worker_logs import SAME_S, Chorus, Voice
 
 
 def test_what_all_say_is_said_once() -> None:

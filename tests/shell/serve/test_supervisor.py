@@ -5,8 +5,8 @@ import signal
 import socket
 from pathlib import Path
 
-from keyswap.shell.start import Start
-from keyswap.shell.supervisor import Supervisor
+from keyswap.shell.serve.settings import Start
+from keyswap.shell.serve.supervisor import Supervisor
 
 
 def test_a_worker_begun_during_a_stop_ends_at_once(tmp_path: Path) -> None:

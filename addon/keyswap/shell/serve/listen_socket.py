@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 
 from keyswap.model import Damage
-from keyswap.shell.start import Start
+from keyswap.shell.serve.settings import Start
 
 _ATTACH_FILTER = 26
 """SO_ATTACH_FILTER (socket(7)), which Python's socket does not name."""

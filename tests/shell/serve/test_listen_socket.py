@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from keyswap.shell.listening import let_nobody_in
+from keyswap.shell.serve.listen_socket import let_nobody_in
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can do it")

@@ -15,14 +15,14 @@ import sys
 import time
 
 from keyswap.model import Damage
-from keyswap.shell.channel import Channel
-from keyswap.shell.chorus import Chorus
 from keyswap.shell.control.control_socket import ControlSocket
-from keyswap.shell.crew import Crew
-from keyswap.shell.listening import let_nobody_in, listen, taken
-from keyswap.shell.notifying import READY, STOPPING, notify
-from keyswap.shell.start import Start, address, ready_line
-from keyswap.shell.workers import Worker
+from keyswap.shell.serve.ipc import Channel
+from keyswap.shell.serve.listen_socket import let_nobody_in, listen, taken
+from keyswap.shell.serve.pool import Crew
+from keyswap.shell.serve.settings import Start, address, ready_line
+from keyswap.shell.serve.systemd import READY, STOPPING, notify
+from keyswap.shell.serve.worker_logs import Chorus
+from keyswap.shell.serve.worker_process import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Supervisor:
         handles = self._listening.fileno(), theirs.fileno()
         words = [self._start.as_json(), *map(str, handles), "again" if again else "fresh"]
         # -P, and our own places to look for modules: what lies in the working folder is none of ours.
-        command = [sys.executable, "-P", "-m", "keyswap.shell.worker", *words]
+        command = [sys.executable, "-P", "-m", "keyswap.shell.serve.worker", *words]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
             process = await asyncio.create_subprocess_exec(
