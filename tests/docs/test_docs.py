@@ -16,7 +16,7 @@ from harness import ROOT, SCRIPTS, Client, Home, eventually
 from keyswap.cli import cli
 from keyswap.model import Code
 from keyswap.refusals import status_of
-from keyswap.shell.families import FAMILIES
+from keyswap.shell.metrics.definitions import FAMILIES
 from served import Application
 
 README = (ROOT / "README.md").read_text()

@@ -32,11 +32,11 @@ from keyswap.request.headers import Washed
 from keyswap.shell import causes, inside, inside_flow, inside_http, options, own, webhooks, wire, writing
 from keyswap.shell.bounds import Pending, Rules, Ticket, refusal
 from keyswap.shell.control import commands
-from keyswap.shell.counts import EXCEPTIONS
 from keyswap.shell.decisions import Line
-from keyswap.shell.gathering import Traffic
 from keyswap.shell.guard import Guard, raise_file_limit
 from keyswap.shell.looking import Look, Looking
+from keyswap.shell.metrics.collect import Traffic
+from keyswap.shell.metrics.counters import EXCEPTIONS
 from keyswap.shell.service import Loaded, Service
 from keyswap.shell.tls import Certificate
 from keyswap.shell.watched import Watched, Watchpoint

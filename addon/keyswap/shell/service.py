@@ -28,18 +28,18 @@ from keyswap.operations.openapi.document import Document
 from keyswap.operations.openapi.fetching import Signature, looked
 from keyswap.request.headers import Washing
 from keyswap.request.hosts import Hosts
-from keyswap.shell import gathering
-from keyswap.shell.admin import AdminListener, Keeping, Settings
+from keyswap.shell.admin.listener import AdminListener, Keeping, Settings
 from keyswap.shell.bounds import Bounds
 from keyswap.shell.control.control_socket import Answer, ControlSocket
 from keyswap.shell.control.status import modes_of
-from keyswap.shell.counts import Counts
 from keyswap.shell.decisions import DecisionLog, Line, Lines
 from keyswap.shell.encoding import Encoding
-from keyswap.shell.exposition import exposition
-from keyswap.shell.families import Snapshot
 from keyswap.shell.kept import keep, kept
 from keyswap.shell.masking import Masking
+from keyswap.shell.metrics import collect
+from keyswap.shell.metrics.counters import Counts
+from keyswap.shell.metrics.definitions import Snapshot
+from keyswap.shell.metrics.prometheus import exposition
 from keyswap.shell.own import misplaced, served
 from keyswap.shell.segments import FOLDER, Kept
 from keyswap.shell.signing import Signing
@@ -176,7 +176,7 @@ class Service:
         """When a policy was read last, whatever came of it, in epoch seconds."""
         self._changed, self._again_at = False, 0.0
         self.listening: Callable[[], list[str]] = list
-        self.traffic: Callable[[], gathering.Traffic] = lambda: gathering.Traffic(0, 0)
+        self.traffic: Callable[[], collect.Traffic] = lambda: collect.Traffic(0, 0)
         self.counts = Counts()
         self.stopping = False
         self._terminal, self._certificate = terminal, certificate
@@ -458,7 +458,7 @@ class Service:
 
     async def snapshot(self) -> Snapshot:
         """Everything that this process has counted: a JSON value, gathered beside the requests."""
-        return await asyncio.to_thread(gathering.snapshot, self, self.traffic(), time.time())
+        return await asyncio.to_thread(collect.snapshot, self, self.traffic(), time.time())
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics of this process alone, one page at a time."""
@@ -467,7 +467,7 @@ class Service:
 
     async def readiness(self) -> Mapping[str, str]:
         """Why it is not ready, by what is amiss; nothing: it is."""
-        found = gathering.not_ready(self.loaded.built, self.stopping, time.time())
+        found = collect.not_ready(self.loaded.built, self.stopping, time.time())
         if self.reload_error is not None:
             found["policy"] = "the last reload was refused, the policy before it is in force: `keyswap status` says why"
         return found

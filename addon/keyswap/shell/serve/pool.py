@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from keyswap.model import Damage
-from keyswap.shell.admin import AdminListener, Keeping, Settings
-from keyswap.shell.admin_routes import serves
-from keyswap.shell.exposition import exposition
-from keyswap.shell.families import Snapshot, merged
+from keyswap.shell.admin.listener import AdminListener, Keeping, Settings
+from keyswap.shell.admin.routes import serves
+from keyswap.shell.metrics.definitions import Snapshot, merged
+from keyswap.shell.metrics.prometheus import exposition
 from keyswap.shell.serve.merge_status import together
 from keyswap.shell.serve.worker_process import Worker
 

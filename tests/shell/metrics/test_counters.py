@@ -13,10 +13,10 @@ from exposition import Page, read
 from keyswap.gate import STEPS
 from keyswap.histogram import Histogram
 from keyswap.model import Admit, Code, Decision, Fault, NeedBody, Operation, Principal, Refuse, Reply, Request, Upstream
-from keyswap.shell.counts import GATE_S, STAGES, UPSTREAM_S, Counts
 from keyswap.shell.decisions import Line
-from keyswap.shell.exposition import exposition
-from keyswap.shell.families import FAMILIES, Snapshot, buckets, merged
+from keyswap.shell.metrics.counters import GATE_S, STAGES, UPSTREAM_S, Counts
+from keyswap.shell.metrics.definitions import FAMILIES, Snapshot, buckets, merged
+from keyswap.shell.metrics.prometheus import exposition
 
 SOMEWHERE = Upstream("http", "127.0.0.1", 9000)
 PETS = Operation("GET", "/pets/{petId}", SOMEWHERE)

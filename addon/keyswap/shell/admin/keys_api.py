@@ -27,10 +27,10 @@ from keyswap.keys.local.writer import Ended, Ledger, Unusable
 from keyswap.keys.paging import Asked as PageAsked
 from keyswap.keys.serialize import as_workos, iso, said
 from keyswap.refusals import Answer
-from keyswap.shell.admin_answers import as_json, kept, nothing
-from keyswap.shell.admin_bodies import OURS, Fields, asked_page, fields, identifier, name
-from keyswap.shell.admin_routes import Asked, Gateway, Keeping, Route
-from keyswap.shell.admin_work import Conflict, Missing, listed, opened, working
+from keyswap.shell.admin.executor import Conflict, Missing, listed, opened, working
+from keyswap.shell.admin.requests import OURS, Fields, asked_page, fields, identifier, name
+from keyswap.shell.admin.responses import as_json, kept, nothing
+from keyswap.shell.admin.routes import Asked, Gateway, Keeping, Route
 
 DELETED = "deleted over the admin listener"
 

@@ -13,10 +13,10 @@ from harness import free_port
 from keyswap.model import Damage
 from keyswap.policy import parse
 from keyswap.refusals import Answer
-from keyswap.shell import admin_http
-from keyswap.shell.admin import AdminListener, Settings
-from keyswap.shell.admin_answers import as_json
-from keyswap.shell.admin_routes import PROBES, Asked, Gateway, Keeping, Route
+from keyswap.shell.admin import http
+from keyswap.shell.admin.listener import AdminListener, Settings
+from keyswap.shell.admin.responses import as_json
+from keyswap.shell.admin.routes import PROBES, Asked, Gateway, Keeping, Route
 
 TOKEN = "t" * 40
 LEAST = "version: 1\nissuer: https://x\nupstream: http://127.0.0.1:9000\n"
@@ -120,7 +120,7 @@ def test_a_route_is_one_line_of_a_table() -> None:
 
 def test_a_body_is_bounded() -> None:
     """1 MiB is taken, a byte more is refused, whether it was declared or not; and the answer can be read."""
-    size = admin_http.MAX_BODY
+    size = http.MAX_BODY
 
     async def act(port: int) -> None:
         assert b'"size": 1048576' in await say(port, head("POST", "/things", f"Content-Length: {size}"), b"x" * size)
@@ -158,7 +158,7 @@ SLOW = (b"", b"GET /healthz HT", head("GET", "/healthz")[:-2], head("POST", "/th
 def test_slow_callers_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence, half a head, half a body, an answer that takes for ever, and an answer that nobody reads: each ends."""
     for name in ("HEAD_S", "BODY_S", "ANSWER_S", "LIFE_S"):
-        monkeypatch.setattr(admin_http, name, 0.2)
+        monkeypatch.setattr(http, name, 0.2)
 
     async def act(port: int) -> None:
         told = await asyncio.gather(*(say(port, sent) for sent in SLOW))
@@ -177,7 +177,7 @@ def test_slow_callers_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_oldest_connection_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many connections somebody holds open, the next one is answered."""
-    monkeypatch.setattr(admin_http, "MOST_CONNECTIONS", 8)
+    monkeypatch.setattr(http, "MOST_CONNECTIONS", 8)
 
     async def act(port: int) -> None:
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]

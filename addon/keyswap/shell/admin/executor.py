@@ -14,9 +14,9 @@ from keyswap.keys.local.reader import Catalogue, UnknownKey
 from keyswap.keys.paging import Page, UnknownCursor
 from keyswap.keys.pepper import Pepper
 from keyswap.refusals import Answer
-from keyswap.shell.admin_answers import as_json, error
-from keyswap.shell.admin_bodies import Invalid, unknown
-from keyswap.shell.admin_routes import Asked, Gateway, Keeping
+from keyswap.shell.admin.requests import Invalid, unknown
+from keyswap.shell.admin.responses import as_json, error
+from keyswap.shell.admin.routes import Asked, Gateway, Keeping
 from keyswap.state import Epochs, StateDirectory
 
 BUSY_MS = 2_000

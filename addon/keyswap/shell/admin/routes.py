@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 from keyswap.model import Headers
 from keyswap.refusals import Answer, Problem, problem
-from keyswap.shell.admin_answers import as_json, body, refusal
-from keyswap.shell.admin_http import Head
+from keyswap.shell.admin.http import Head
+from keyswap.shell.admin.responses import as_json, body, refusal
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]{1,5})?")
 _OWN_SITE = {"none", "same-origin"}

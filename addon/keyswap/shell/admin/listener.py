@@ -15,9 +15,9 @@ from pathlib import Path
 
 from keyswap.model import Damage
 from keyswap.policy import Policy, line_at, parse_listen
-from keyswap.shell.admin_http import Server
-from keyswap.shell.admin_keys import ROUTES as KEYS
-from keyswap.shell.admin_routes import PROBES, Desk, Gateway, Keeping, Route
+from keyswap.shell.admin.http import Server
+from keyswap.shell.admin.keys_api import ROUTES as KEYS
+from keyswap.shell.admin.routes import PROBES, Desk, Gateway, Keeping, Route
 
 __all__ = ["AdminListener", "Gateway", "Keeping", "Settings"]
 

@@ -18,7 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from keyswap.shell.families import FAMILIES, Buckets, Family, Labelled, Snapshot
+from keyswap.shell.metrics.definitions import FAMILIES, Buckets, Family, Labelled, Snapshot
 
 MOST_ACCEPT = 1024
 """A longer one gets the plain format: the library says an asked version back."""

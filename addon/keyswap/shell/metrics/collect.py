@@ -14,8 +14,8 @@ from keyswap.composition.gate import Built
 from keyswap.composition.resources import Resources
 from keyswap.histogram import Histogram
 from keyswap.limits.health import CALL_S
-from keyswap.shell.counts import EXCEPTIONS
-from keyswap.shell.families import Labelled, Snapshot, buckets
+from keyswap.shell.metrics.counters import EXCEPTIONS
+from keyswap.shell.metrics.definitions import Labelled, Snapshot, buckets
 
 if TYPE_CHECKING:
     from keyswap.shell.service import Service

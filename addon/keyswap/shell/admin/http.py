@@ -28,7 +28,7 @@ from tornado.iostream import IOStream
 from keyswap.http_date import dated
 from keyswap.model import Damage
 from keyswap.refusals import Answer, Problem
-from keyswap.shell.admin_answers import refusal
+from keyswap.shell.admin.responses import refusal
 
 logger = logging.getLogger(__name__)
 
