@@ -25,7 +25,7 @@ from keyswap.keys.local.writer import Ledger
 from keyswap.model import Admit, Claims, Request
 from keyswap.shell.addon import KeyswapAddon
 from keyswap.shell.inside import DEAD
-from keyswap.shell.service import Service
+from keyswap.shell.runtime.runtime import Service
 from keyswap.state import StateDirectory
 from keyswap.tokens.mint import MintCache, Minter
 

@@ -7,8 +7,8 @@ import pytest
 
 from keyswap.explain.recorded import retold, step_of
 from keyswap.model import Admit, Claims, Code, Decision, NeedBody, Operation, Principal, Refuse, Request, Upstream
-from keyswap.shell.decisions import Line
-from keyswap.shell.encoding import MAX_RECORD, Encoding
+from keyswap.shell.decisions.encode import MAX_RECORD, Encoding
+from keyswap.shell.decisions.record import Line
 
 WHO = Principal("org_1", None, "key_1", ("a",))
 WHAT = Operation("GET", "/pets", Upstream("http", "127.0.0.1", 9), document="p.json", pointer="/x", require=(("a",),))

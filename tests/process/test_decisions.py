@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from harness import Backend, Client, Gateway, Home, Reply, eventually, free_port
 from keyswap.cli import cli
 from keyswap.explain.recorded import retold
-from keyswap.shell.recalling import recorded
+from keyswap.shell.decisions.reader import recorded
 
 Start = Callable[..., Gateway]
 

@@ -45,7 +45,7 @@ def patch_step(step: str) -> str:
     if step == "principal":
         return "from keyswap.gate import Gate\nGate.principal = breakable(Gate.principal)"
     return (
-        "import dataclasses\nimport keyswap.shell.service as service\nbuild = service.build\n"
+        "import dataclasses\nimport keyswap.shell.runtime.runtime as service\nbuild = service.build\n"
         "def rebuilt(*words, **options):\n"
         "    made = build(*words, **options)\n"
         f"    gate = dataclasses.replace(made.gate, {step}=breakable(made.gate.{step}))\n"
@@ -56,7 +56,7 @@ def patch_step(step: str) -> str:
 
 def patch_hook(hook: str) -> str:
     if hook == "server_connect":
-        owner = "from keyswap.shell.service import Service as Owner"
+        owner = "from keyswap.shell.runtime.runtime import Service as Owner"
         hook = "is_upstream"
     else:
         owner = "from keyswap.shell.addon import KeyswapAddon as Owner"

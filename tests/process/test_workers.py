@@ -15,7 +15,7 @@ import pytest
 
 from harness import Backend, Client, Gateway, Home, eventually
 from keyswap.cli.gateway import cores
-from keyswap.shell.recalling import recorded
+from keyswap.shell.decisions.reader import recorded
 
 Start = Callable[..., Gateway]
 

@@ -17,7 +17,7 @@ from keyswap import policy as policies
 from keyswap.cli.output import Setting, common, printable
 from keyswap.model import Damage
 from keyswap.shell.control import control_socket
-from keyswap.shell.recalling import Following, Record, recorded
+from keyswap.shell.decisions.reader import Following, Record, recorded
 from keyswap.state import StateDirectory
 
 POLL_S = 0.1

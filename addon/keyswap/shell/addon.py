@@ -29,15 +29,16 @@ from keyswap.composition.gate import Built
 from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.headers import Washed
-from keyswap.shell import causes, inside, inside_flow, inside_http, options, own, webhooks, wire, writing
+from keyswap.shell import causes, inside, inside_flow, inside_http, options, webhooks, wire, writing
 from keyswap.shell.bounds import Pending, Rules, Ticket, refusal
 from keyswap.shell.control import commands
-from keyswap.shell.decisions import Line
+from keyswap.shell.decisions.record import Line
 from keyswap.shell.guard import Guard, raise_file_limit
 from keyswap.shell.looking import Look, Looking
 from keyswap.shell.metrics.collect import Traffic
 from keyswap.shell.metrics.counters import EXCEPTIONS
-from keyswap.shell.service import Loaded, Service
+from keyswap.shell.runtime import well_known
+from keyswap.shell.runtime.runtime import Loaded, Service
 from keyswap.shell.tls import Certificate
 from keyswap.shell.watched import Watched, Watchpoint
 from keyswap.state import default_policy, default_state
@@ -215,10 +216,10 @@ class KeyswapAddon:
         path = target.partition(b"?")[0]
         refused = wire.unforwardable(flow, presented, loaded.bounds.max_head, loaded.bounds.max_body)
         ours = loaded.own.get(path) if refused is None else None
-        if ours in own.PATHS:
-            if ours != own.HEALTH:
+        if ours in well_known.PATHS:
+            if ours != well_known.HEALTH:
                 await self._signing_keys()
-            reply = own.respond(loaded.built, method, ours, presented, request_id, now)
+            reply = well_known.respond(loaded.built, method, ours, presented, request_id, now)
             return self._respond(flow, reply, washed.closes, washed.framed)
         if ours is not None:
             line = Line(now, request_id, _RECEIVED, None, method, path, washed.client, 0.0, trace_id=washed.trace_id)

@@ -14,7 +14,7 @@ from keyswap.policy import Policy
 from keyswap.refusals import Answer
 from keyswap.request import addresses
 from keyswap.request.headers import Washed
-from keyswap.shell.decisions import Line
+from keyswap.shell.decisions.record import Line
 from keyswap.shell.looking import Look
 
 

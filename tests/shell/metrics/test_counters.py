@@ -13,7 +13,7 @@ from exposition import Page, read
 from keyswap.gate import STEPS
 from keyswap.histogram import Histogram
 from keyswap.model import Admit, Code, Decision, Fault, NeedBody, Operation, Principal, Refuse, Reply, Request, Upstream
-from keyswap.shell.decisions import Line
+from keyswap.shell.decisions.record import Line
 from keyswap.shell.metrics.counters import GATE_S, STAGES, UPSTREAM_S, Counts
 from keyswap.shell.metrics.definitions import FAMILIES, Snapshot, buckets, merged
 from keyswap.shell.metrics.prometheus import exposition

@@ -12,7 +12,7 @@ from keyswap.limits.limit import Unavailable
 from keyswap.model import Damage
 from keyswap.policy import parse_listen
 from keyswap.shell.control import explain, limits, status
-from keyswap.shell.service import Service
+from keyswap.shell.runtime.runtime import Service
 
 
 async def answer(service: Service, asked: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from keyswap.explain.trace_json import explanation
 from keyswap.gate import explain
 from keyswap.model import METHODS, Admit, Code, Credential, Decision, Principal, Refuse, Reply, Request, Step
 from keyswap.request.credentials import classify
-from keyswap.shell import own
 from keyswap.shell.control.status import modes_of
-from keyswap.shell.masking import Masking
+from keyswap.shell.decisions.masking import Masking
+from keyswap.shell.runtime import well_known
 
 
 async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str, Any]:
@@ -29,8 +29,8 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
         refused = Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS)
         return explanation(refused, [])
     path = asked["path"].encode("utf-8", "surrogateescape").partition(b"?")[0]
-    ours = own.served(built.policy.issuer).get(path)
-    if ours in own.PATHS:
+    ours = well_known.served(built.policy.issuer).get(path)
+    if ours in well_known.PATHS:
         return _answered_here(built, asked["method"], ours, now)
     gate, presented = built.gate, None
     if asked.get("key_id"):
@@ -66,7 +66,7 @@ def _with_plan(built: Built, decision: Decision, steps: list[Step]) -> list[Step
 
 def _answered_here(built: Built, method: str, path: bytes, now: float) -> dict[str, Any]:
     """Of a path that is the gateway's own, which needs no credential."""
-    refused = built.unhealthy(now) if path == own.HEALTH else None
+    refused = built.unhealthy(now) if path == well_known.HEALTH else None
     if method not in {"GET", "HEAD"}:
         refused = Refuse(Code.METHOD_NOT_ALLOWED, "read with GET or HEAD", allow=("GET", "HEAD"))
     step = Step("path", "refuse" if refused else "pass", "the gateway answers it itself, whoever asks", 0.0)

@@ -14,7 +14,7 @@ from keyswap.operations.catalogue import Catalogue
 from keyswap.policy import Policy
 
 if TYPE_CHECKING:
-    from keyswap.shell.service import Service
+    from keyswap.shell.runtime.runtime import Service
 
 
 def status(service: "Service", now: float) -> dict[str, Any]:

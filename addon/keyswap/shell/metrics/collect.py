@@ -18,7 +18,7 @@ from keyswap.shell.metrics.counters import EXCEPTIONS
 from keyswap.shell.metrics.definitions import Labelled, Snapshot, buckets
 
 if TYPE_CHECKING:
-    from keyswap.shell.service import Service
+    from keyswap.shell.runtime.runtime import Service
 
 STATES = ("next", "active", "retiring")
 

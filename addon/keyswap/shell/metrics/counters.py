@@ -8,7 +8,7 @@ are bounded over any number of reloads.
 from keyswap.histogram import Histogram
 from keyswap.model import Admit, Code, NeedBody, Operation, Refuse
 from keyswap.refusals import status_of
-from keyswap.shell.decisions import Line
+from keyswap.shell.decisions.record import Line
 from keyswap.shell.metrics.definitions import Labelled, Snapshot, buckets
 
 GATE_S = (25e-6, 50e-6, 75e-6, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 1.0)

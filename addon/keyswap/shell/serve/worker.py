@@ -21,11 +21,11 @@ from keyswap.model import Damage
 from keyswap.shell import inside_lean
 from keyswap.shell.addon import KeyswapAddon, report
 from keyswap.shell.control.commands import answer
+from keyswap.shell.runtime.runtime import Service
 from keyswap.shell.serve import masters
 from keyswap.shell.serve.ipc import Channel
 from keyswap.shell.serve.settings import Start
 from keyswap.shell.serve.worker_logs import Voice
-from keyswap.shell.service import Service
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from keyswap.keys.local.writer import Ledger
 from keyswap.model import UNCOUNTED, Admit, Code, Counted, Decision, Refuse, Request
 from keyswap.shell.addon import KeyswapAddon
 from keyswap.shell.inside import DEAD
-from keyswap.shell.service import Service
+from keyswap.shell.runtime.runtime import Service
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.keyring import Keyring
 from tests.tokens.parts import header

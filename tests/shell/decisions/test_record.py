@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from keyswap.shell import decisions
-from keyswap.shell.decisions import Lines
+from keyswap.shell.decisions import record
+from keyswap.shell.decisions.record import Lines
 
 
 def test_a_stalled_destination_ends_without_holding_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of a log whose reader has stalled takes the event loop no time, also when as much waits as may; the
     destination is let go as soon as it moves again."""
-    monkeypatch.setattr(decisions, "WAITING_CHUNKS", 4)
+    monkeypatch.setattr(record, "WAITING_CHUNKS", 4)
     moves, ended, written = threading.Event(), threading.Event(), list[bytes]()
 
     def write(chunk: bytes) -> None:
@@ -27,7 +27,7 @@ def test_a_stalled_destination_ends_without_holding_up_the_loop(monkeypatch: pyt
             lines.flush()
         began = time.monotonic()
         lines.finish()
-        assert time.monotonic() - began < decisions.ENDING_S / 2 and not ended.is_set()
+        assert time.monotonic() - began < record.ENDING_S / 2 and not ended.is_set()
         moves.set()
         await asyncio.to_thread(lines.join)
 

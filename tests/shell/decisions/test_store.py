@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.shell.recalling import Following, recorded
-from keyswap.shell.segments import FOLDER, PARTS, Kept, segments
+from keyswap.shell.decisions.reader import Following, recorded
+from keyswap.shell.decisions.store import FOLDER, PARTS, Kept, segments
 
 
 def line(number: int, owner: str = "a", size: int = 0) -> bytes:
@@ -107,7 +107,7 @@ def test_a_full_disk_costs_lines_and_leaves_none_torn(tmp_path: Path) -> None:
     script = f"""
     import resource
     from pathlib import Path
-    from keyswap.shell.segments import Kept
+    from keyswap.shell.decisions.store import Kept
     kept, lost = Kept(Path({str(tmp_path)!r}), 100_000), 0
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
     for number in range(100):
@@ -131,7 +131,7 @@ def test_a_crash_in_the_middle_of_a_line(tmp_path: Path) -> None:
     script = f"""
     import os, signal
     from pathlib import Path
-    from keyswap.shell.segments import Kept
+    from keyswap.shell.decisions.store import Kept
     kept = Kept(Path({str(tmp_path)!r}), 16)
     kept({line(1, "dead")!r} + {line(2, "dead")!r})
     os.write(kept._current.handle, {line(3, "dead")[:-9]!r})

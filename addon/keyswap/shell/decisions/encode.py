@@ -12,8 +12,8 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import NamedTuple
 
 from keyswap.model import Admit, Claims, Code, Decision, Level, NeedBody, Operation, Principal, Refuse, Reply
-from keyswap.shell.decisions import Line
-from keyswap.shell.masking import Masking
+from keyswap.shell.decisions.masking import Masking
+from keyswap.shell.decisions.record import Line
 
 MAX_LINE = 4094
 """With its end it is shorter than what Linux writes to a pipe in one go (PIPE_BUF, 4096)."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keyswap.shell.own import misplaced
+from keyswap.shell.runtime.well_known import misplaced
 
 HERE = ["127.0.0.1:9000"]
 

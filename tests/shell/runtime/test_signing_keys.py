@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.shell import signing
-from keyswap.shell.signing import LOOK_S, Signing
+from keyswap.shell.runtime import signing_keys
+from keyswap.shell.runtime.signing_keys import LOOK_S, Signing
 from keyswap.tokens.keyring import Keyring
 from tests.tokens.parts import NOW, Machine, header, mint
 
@@ -85,7 +85,7 @@ def test_what_changes_during_a_look_is_looked_at(machine: Machine, monkeypatch: 
 
 def test_a_file_that_hangs_is_waited_for_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Afterwards the keys in hand sign at once, however many requests come, until the file does."""
-    monkeypatch.setattr(signing, "_WHOLE_S", 0.05)
+    monkeypatch.setattr(signing_keys, "_WHOLE_S", 0.05)
     slow = Slow(monkeypatch)
 
     async def scenario() -> None:

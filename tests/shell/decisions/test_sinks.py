@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.shell.destinations import LogFile, Stream, whole_lines
+from keyswap.shell.decisions.sinks import LogFile, Stream, whole_lines
 
 
 def test_a_rotated_file_is_begun_anew(tmp_path: Path) -> None:

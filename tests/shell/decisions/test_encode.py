@@ -24,10 +24,10 @@ from keyswap.model import (
     Request,
     Upstream,
 )
-from keyswap.shell import encoding
-from keyswap.shell.decisions import Line
-from keyswap.shell.encoding import CUT, MAX_PATH, MAX_RECORD, Encoding
-from keyswap.shell.masking import Masking
+from keyswap.shell.decisions import encode
+from keyswap.shell.decisions.encode import CUT, MAX_PATH, MAX_RECORD, Encoding
+from keyswap.shell.decisions.masking import Masking
+from keyswap.shell.decisions.record import Line
 
 FIELDS = (
     *("at", "request_id", "decision", "status", "code", "reason", "shadow", "method", "path", "operation", "key_id"),
@@ -157,14 +157,14 @@ def test_a_record_is_bounded(number: int) -> None:
     ):
         text = made.record(line(decision, target=target), None)
         assert len(text) <= MAX_RECORD and set(FIELDS) <= set(json.loads(text))
-    assert all(len(part) < 2 * encoding.MAX_PART for part in made._claims.values())
+    assert all(len(part) < 2 * encode.MAX_PART for part in made._claims.values())
 
 
 def test_what_is_remembered_is_bounded() -> None:
     """Thousands of callers are told apart, and only so many remembered."""
     made = Encoding()
-    for number in range(encoding.MAX_PARTS * 2 + 10):
+    for number in range(encode.MAX_PARTS * 2 + 10):
         who = WHO._replace(key_id=f"key_{number}")
         told = json.loads(made.line(line(Admit(who, SAYS, "t", WHAT))))
         assert told["key_id"] == f"key_{number}"
-    assert len(made._principals) <= encoding.MAX_PARTS
+    assert len(made._principals) <= encode.MAX_PARTS

@@ -13,7 +13,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import Any
 
-from keyswap.shell.segments import FOLDER, segments
+from keyswap.shell.decisions.store import FOLDER, segments
 
 Record = dict[str, Any]
 

@@ -32,17 +32,17 @@ from keyswap.shell.admin.listener import AdminListener, Keeping, Settings
 from keyswap.shell.bounds import Bounds
 from keyswap.shell.control.control_socket import Answer, ControlSocket
 from keyswap.shell.control.status import modes_of
-from keyswap.shell.decisions import DecisionLog, Line, Lines
-from keyswap.shell.encoding import Encoding
-from keyswap.shell.kept import keep, kept
-from keyswap.shell.masking import Masking
+from keyswap.shell.decisions.encode import Encoding
+from keyswap.shell.decisions.masking import Masking
+from keyswap.shell.decisions.record import DecisionLog, Line, Lines
+from keyswap.shell.decisions.store import FOLDER, Kept
 from keyswap.shell.metrics import collect
 from keyswap.shell.metrics.counters import Counts
 from keyswap.shell.metrics.definitions import Snapshot
 from keyswap.shell.metrics.prometheus import exposition
-from keyswap.shell.own import misplaced, served
-from keyswap.shell.segments import FOLDER, Kept
-from keyswap.shell.signing import Signing
+from keyswap.shell.runtime.last_good import keep, kept
+from keyswap.shell.runtime.signing_keys import Signing
+from keyswap.shell.runtime.well_known import misplaced, served
 from keyswap.shell.tls import Certificate
 from keyswap.state import StateDirectory
 

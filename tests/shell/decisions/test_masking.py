@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyswap.shell.masking import MASK, Masking
+from keyswap.shell.decisions.masking import MASK, Masking
 
 SECRET = "Abcdefghij0123456789ABCDEFGHIJ0abcde"
 MASK_OURS = Masking({"ksw", "acme"}, ["sk_"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keyswap.model import Decision, Refuse
-from keyswap.shell.destinations import LogFile, Stream
+from keyswap.shell.decisions.sinks import LogFile, Stream
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import pytest
 
 from keyswap.composition.gate import build
 from keyswap.operations.openapi.fetching import Content
-from keyswap.shell import service
-from keyswap.shell.kept import keep, kept
-from keyswap.shell.service import Service
+from keyswap.shell.runtime import runtime
+from keyswap.shell.runtime.last_good import keep, kept
+from keyswap.shell.runtime.runtime import Service
 from keyswap.state import StateDirectory
 
 RAW, PARTS = b"version: 1\n", {"file:///a.yaml": Content.of(b"openapi: 3.1.0\n"), "file:///b.yaml": Content.of(b"{}")}
@@ -69,7 +69,7 @@ def test_whatever_is_wrong_with_a_policy_the_kept_one_stands_in(
             raise RuntimeError("of this policy")
         return build(*given)
 
-    monkeypatch.setattr(service, "build", broken)
+    monkeypatch.setattr(runtime, "build", broken)
     made = Service(policy, state, None, terminal=False, alone=False, resumes=True)
     made.resources.close()
     assert made.reload_error == f"{policy}: RuntimeError while reading it"
