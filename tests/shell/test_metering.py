@@ -5,8 +5,8 @@ from typing import Any
 
 from keyswap.model import Code
 from keyswap.shell.bounds import Bounds
-from keyswap.shell.inside_flow import Body
 from keyswap.shell.metering import Meters
+from keyswap.shell.mitm.http2_streams import Body
 
 
 def run(came: list[int], *, waiting: bool = False, rate: int = 100, response: object = None) -> list[tuple[int, Code]]:

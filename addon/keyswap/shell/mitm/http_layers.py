@@ -1,8 +1,8 @@
-"""mitmproxy's HTTP layers, changed where they let through, keep or say what a gateway must not: `inside`'s other half.
+"""mitmproxy's HTTP layers, changed where they let through, keep or say what a gateway must not.
 
-Law: as in `inside`. A change here bounds, drops or answers; it never lets pass what mitmproxy would have refused. What
-is bounded by the policy is asked of the connection's `Watch`, which the guard puts on the client; without one nothing
-is. Measured on 12.2.3.
+Law: as in `internals`. A change here bounds, drops or answers; it never lets pass what mitmproxy would have refused.
+What is bounded by the policy is asked of the connection's `Watch`, which the guard puts on the client; without one
+nothing is. Measured on 12.2.3.
 """
 
 import re
@@ -38,8 +38,8 @@ from wsproto.events import Message
 
 from keyswap.http_date import dated
 from keyswap.refusals import Answer
-from keyswap.shell import inside_http2
-from keyswap.shell.inside_watch import (
+from keyswap.shell.mitm import http2
+from keyswap.shell.mitm.connection_watch import (
     Interjection,
     TurnDue,
     Watch,
@@ -108,7 +108,7 @@ def install(reasons: Mapping[int, str], shows: bool) -> None:
     wrap(http.HttpStream, "check_body_size", _hold_body)
     wrap(http.HttpLayer, "register_connection", _connect)
     http.HttpStream.state_done = _say_more  # type: ignore[method-assign]
-    inside_http2.install()
+    http2.install()
     wrap(websocket.WebsocketConnection, "events", _websocket_events)
     if not shows:
         wrap(websocket.WebsocketLayer, "relay_messages", _relay)
