@@ -30,10 +30,11 @@ from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, R
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.headers import Washed
 from keyswap.shell import options, webhooks, wire, writing
-from keyswap.shell.bounds import Pending, Rules, Ticket, refusal
+from keyswap.shell.connections.bounds import Pending, Rules, Ticket, refusal
+from keyswap.shell.connections.client import Watched, Watchpoint
+from keyswap.shell.connections.guard import Guard, raise_file_limit
 from keyswap.shell.control import commands
 from keyswap.shell.decisions.record import Line
-from keyswap.shell.guard import Guard, raise_file_limit
 from keyswap.shell.looking import Look, Looking
 from keyswap.shell.metrics.collect import Traffic
 from keyswap.shell.metrics.counters import EXCEPTIONS
@@ -41,7 +42,6 @@ from keyswap.shell.mitm import http2_streams, http_layers, internals, upstream_e
 from keyswap.shell.runtime import well_known
 from keyswap.shell.runtime.runtime import Loaded, Service
 from keyswap.shell.tls import Certificate
-from keyswap.shell.watched import Watched, Watchpoint
 from keyswap.state import default_policy, default_state
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,12 @@ from mitmproxy.http import HTTPFlow
 from keyswap.limits.step import place
 from keyswap.model import UNCOUNTED, Code, Counted, Refuse, nothing
 from keyswap.refusals import Answer
-from keyswap.shell.bounds import Bounds, Rules, Ticket, refusal
-from keyswap.shell.holding import Holdings, Piece
-from keyswap.shell.metering import BODY_GRACE_S, Meters
+from keyswap.shell.connections.body_rate import BODY_GRACE_S, Meters
+from keyswap.shell.connections.bounds import Bounds, Rules, Ticket, refusal
+from keyswap.shell.connections.client_hello import Opening
+from keyswap.shell.connections.memory_budget import Holdings, Piece
+from keyswap.shell.connections.turns import Turns
+from keyswap.shell.connections.websocket_pace import Pace
 from keyswap.shell.mitm import (
     connection_watch,
     held_bytes,
@@ -31,9 +34,6 @@ from keyswap.shell.mitm import (
     upstream_errors,
     upstream_pool,
 )
-from keyswap.shell.opening import Opening
-from keyswap.shell.pace import Pace
-from keyswap.shell.turns import Turns
 
 ENDING_S = 2.0
 """How long a connection that was told to end may take for it."""

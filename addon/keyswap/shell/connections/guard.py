@@ -20,11 +20,11 @@ from mitmproxy.connection import Client
 from mitmproxy.master import Master
 
 from keyswap.limits.step import place
-from keyswap.shell.bounds import Rules
-from keyswap.shell.holding import Holdings
+from keyswap.shell.connections.bounds import Rules
+from keyswap.shell.connections.client import STUCK_S, Shared, Watched, Watchpoint
+from keyswap.shell.connections.memory_budget import Holdings
+from keyswap.shell.connections.turns import Turns
 from keyswap.shell.mitm import http_layers, internals
-from keyswap.shell.turns import Turns
-from keyswap.shell.watched import STUCK_S, Shared, Watched, Watchpoint
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from keyswap.model import Code
-from keyswap.shell.bounds import Bounds
-from keyswap.shell.metering import Meters
+from keyswap.shell.connections.body_rate import Meters
+from keyswap.shell.connections.bounds import Bounds
 from keyswap.shell.mitm.http2_streams import Body
 
 
