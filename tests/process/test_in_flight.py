@@ -188,13 +188,15 @@ class Busy(Recorder):
     def __init__(self) -> None:
         super().__init__(self._work)
         self.before_body = lambda got, to: self._work(got, to) if got.target == b"/upload" else None
-        self.go_on = threading.Event()
+        self.hints, self.go_on = threading.Event(), threading.Event()
         self.begun = 0
 
     def _work(self, got: Got, connection: socket.socket) -> None:
         if got.target == b"/":
             return connection.sendall(answer(b"ok"))
         self.begun += 1
+        self.hints.wait()
+        connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
         self.go_on.wait()
         if got.target == b"/closes":
             return connection.shutdown(socket.SHUT_RDWR)
@@ -242,8 +244,11 @@ def test_who_begins_and_leaves_holds_a_place_until_the_backend_is_done(
 
     ways = ["/get", "/get reset", "/get stream", "/get stream reset", "/closes", "/upload", "/upload stream reset"]
     for number, way in enumerate(ways, 1):
+        busy.hints.clear()
         busy.go_on.clear()
         leave(gateway.port, certificate, key, way, lambda number=number: busy.begun == number)  # type: ignore[misc]
+        assert status() == 429, way
+        busy.hints.set()
         assert [status() for _ in range(3)] == [429] * 3, way
         busy.go_on.set()
         eventually(f"there is room after {way}", lambda: status() == 200)

@@ -63,10 +63,12 @@ def ok(got: Got, connection: socket.socket) -> None:
 class Recorder:
     """A backend that keeps every byte, and reads requests as strictly as it can."""
 
-    def __init__(self, behave: Behaviour = ok, port: int = 0) -> None:
+    def __init__(self, behave: Behaviour = ok, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self._socket = socket.create_server(("127.0.0.1", port), backlog=256)
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket, server_side=True)
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self.behave = behave
         self.before_body: Behaviour = lambda _got, _connection: None
         self.keeps = True

@@ -1,4 +1,4 @@
-"""The connections to backends that a caller's connection keeps, installed by `http2_streams`.
+"""The connections to backends that a caller's connection keeps: another part of `inside`, installed by `inside_flow`.
 
 Law: a connection carries one request at a time, and another one only when the first has been answered whole and nothing
 more has come. It serves one caller's connection, and over it one principal: what a backend says too much, and too late
@@ -32,10 +32,10 @@ from mitmproxy.proxy.layers.http._events import ErrorCode, RequestEndOfMessage, 
 from mitmproxy.proxy.layers.tls import ServerTLSLayer
 from OpenSSL import SSL
 
-from keyswap.shell.mitm import upstream_errors
-from keyswap.shell.mitm.connection_watch import layer_of, watch_of
-from keyswap.shell.mitm.hop_by_hop import wrap
-from keyswap.shell.mitm.internals import blame
+from keyswap.shell import causes
+from keyswap.shell.inside import blame, take_apart
+from keyswap.shell.inside_hops import wrap
+from keyswap.shell.inside_watch import layer_of, watch_of
 
 FRESH_S = 1.0
 """Backends keep a connection that rests for two seconds (gunicorn), five (Node.js, uvicorn, Apache) or longer."""
@@ -51,7 +51,7 @@ _NO_BODY = frozenset({204, 304})
 
 
 def install() -> None:
-    """Change the layers of this process, after `http_layers`; doing it again changes nothing."""
+    """Change the layers of this process, after `inside_http`; doing it again changes nothing."""
     wrap(http.HttpStream, "state_wait_for_request_headers", _begin)
     wrap(_http1.Http1Client, "send", _send)
     wrap(_http1.Http1Client, "read_headers", _hear)
@@ -114,8 +114,8 @@ def _hear(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
             vars(stream)["keyswap_closed"] = True
     for command in original(self, event):
         if isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError) and by is not None:
-            half = upstream_errors.HALF_HEAD if self.buf else upstream_errors.CLOSED
-            _blame(self, by, half if is_end else upstream_errors.MALFORMED)
+            half = causes.HALF_HEAD if self.buf else causes.CLOSED
+            _blame(self, by, half if is_end else causes.MALFORMED)
         yield command
 
 
@@ -124,19 +124,13 @@ def _read(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
     by = watch_of(self.context.client)
     is_end = isinstance(event, ConnectionClosed) and isinstance(self.body_reader, Http10Reader)
     if is_end and by is not None and by.was_reset(self.conn):
-        _blame(self, by, upstream_errors.HALF_BODY)
+        _blame(self, by, causes.HALF_BODY)
         yield CloseConnection(self.conn)
-        yield ReceiveHttp(
-            ResponseProtocolError(self.stream_id, upstream_errors.HALF_BODY, ErrorCode.GENERIC_SERVER_ERROR)
-        )
+        yield ReceiveHttp(ResponseProtocolError(self.stream_id, causes.HALF_BODY, ErrorCode.GENERIC_SERVER_ERROR))
         return
     for command in original(self, event):
         if isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError) and by is not None:
-            _blame(
-                self,
-                by,
-                upstream_errors.HALF_BODY if isinstance(event, ConnectionClosed) else upstream_errors.MALFORMED,
-            )
+            _blame(self, by, causes.HALF_BODY if isinstance(event, ConnectionClosed) else causes.MALFORMED)
         yield command
 
 
@@ -149,7 +143,7 @@ def _stream_of(client: Any) -> Any:
 def _blame(client: Any, by: Any, cause: str) -> None:
     flow = getattr(_stream_of(client), "flow", None)
     if flow is not None:
-        blame(flow, upstream_errors.at(client.conn.address, cause, by.why_broken(client.conn)))
+        blame(flow, causes.at(client.conn.address, cause, by.why_broken(client.conn)))
 
 
 # ---- Connections at rest
@@ -303,6 +297,36 @@ def is_left_over(layer: Any, server: Server) -> bool:
     """Whether a connection waits for the end of a request whose stream has ended: nobody will send it."""
     client = _client(layer, server)
     return client is not None and client.stream_id is not None and client.stream_id not in layer.streams
+
+
+def forget_closed(layer: http.HttpLayer) -> None:
+    """Let go of connections upstream that have ended, and take their layers apart.
+
+    mitmproxy keeps each with its last response for as long as the caller's connection lasts, looks through all of them
+    for the next request, and lets one that could not be made answer for it.
+    """
+    by = watch_of(layer.context.client)
+    used = {id(stream.context.server) for stream in layer.streams.values()}
+    used |= {id(server) for server in (layer.context.server, *layer.waiting_for_establishment)}
+    for server in list(layer.connections):
+        if not isinstance(server, Server) or not (server.timestamp_end or server.error) or id(server) in used:
+            continue
+        if by is None or by.is_over(server):
+            take_apart(_behind(layer.connections.pop(server)))
+    take_apart(vars(layer).pop("keyswap_failed", ()))
+
+
+def forget(layer: http.HttpLayer, server: Server) -> None:
+    """Let go of one that could not be made; its layers, which are saying so, are taken apart the next time."""
+    first = layer.connections.pop(server, None)
+    if first is not None:
+        vars(layer).setdefault("keyswap_failed", []).extend(_behind(first))
+
+
+def _behind(first: Any) -> list[Any]:
+    """The layers of a connection upstream, of which the HTTP layer knows the first."""
+    layers: list[Any] = first.context.layers
+    return layers[layers.index(first) :]
 
 
 def _find(original: Any, self: Any, event: Any, *, reuse: bool = True) -> CommandGenerator[None]:

@@ -1,6 +1,6 @@
-"""Reliances on mitmproxy's private side; tests/shell/mitm breaks when one of them changes.
+"""Reliances on mitmproxy's private side; tests/shell/test_inside.py breaks when one of them changes.
 
-Law: nothing outside this module and its neighbours in `mitm` touches a name of mitmproxy's that begins with an
+Law: nothing outside this module and its neighbours `inside_*` touches a name of mitmproxy's that begins with an
 underscore, or counts on an order of events that its documentation does not promise. Measured on 12.2.3.
 """
 
@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -214,8 +214,19 @@ def put_back(reader: Any, data: bytes) -> None:
     reader._buffer[:0] = data
 
 
-def take_apart(handler: Any) -> None:
-    """Undo the circles in which the layers of a connection stand that is over: only the collector would find them."""
+def take_apart(layers: Iterable[Any]) -> None:
+    """Undo the circles in which layers stand that are over: only the collector would find them."""
+    for layer in layers:
+        layer.context.layers, context = [], layer.context
+        for circle in filter(None, (getattr(layer, "h2_conn", None), layer)):
+            vars(circle).clear()
+        layer.context = context  # who has waited for something here finds that nothing is left
+        if isinstance(layer, HttpLayer):
+            layer.streams, layer.connections, layer.command_sources = {}, {}, {}
+
+
+def take_connection_apart(handler: Any) -> None:
+    """The same for all layers of a caller's connection."""
     found: dict[int, Any] = {}
     left: list[Any] = list(handler.layer.context.layers)
     while left:
@@ -224,14 +235,9 @@ def take_apart(handler: Any) -> None:
             found[id(layer)] = layer
             left += layer.context.layers
             if isinstance(layer, HttpLayer):
-                left += [*layer.connections.values(), *layer.streams.values()]
-    for layer in found.values():
-        layer.context.layers, context = [], layer.context
-        for circle in filter(None, (getattr(layer, "h2_conn", None), layer)):
-            vars(circle).clear()
-        layer.context = context  # who has waited for something here finds that nothing is left
-        if isinstance(layer, HttpLayer):
-            layer.streams, layer.connections, layer.command_sources = {}, {}, {}
+                failed = vars(layer).get("keyswap_failed", ())
+                left += [*layer.connections.values(), *layer.streams.values(), *failed]
+    take_apart(found.values())
     vars(handler.timeout_watchdog).clear()
     handler.layer = _Over
 

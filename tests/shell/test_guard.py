@@ -17,11 +17,11 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
 
 from keyswap.model import UNCOUNTED, Admit, Code, Refuse, Upstream
+from keyswap.shell import guard as guards
 from keyswap.shell.addon import KeyswapAddon
-from keyswap.shell.connections import guard as guards
-from keyswap.shell.connections.bounds import Bounds, Rules
-from keyswap.shell.connections.client import Watched, Watchpoint
-from keyswap.shell.connections.guard import Guard
+from keyswap.shell.bounds import Bounds, Rules
+from keyswap.shell.guard import Guard
+from keyswap.shell.watched import Watched, Watchpoint
 
 BOUNDS = Bounds(10, 5, 60, 300, 65536, None, 500)
 
@@ -307,7 +307,7 @@ def test_what_is_owed_is_settled_once() -> None:
 
     async def run() -> None:
         happened: list[str] = []
-        watched: Any = SimpleNamespace(owing=set(), part=lambda: happened.append("part"))
+        watched: Any = SimpleNamespace(owing=set(), owed=set(), part=lambda: happened.append("part"))
         tasks: list[Any] = []
         watched.spawn = lambda work: tasks.append(asyncio.ensure_future(work))
         upstream: Any = Watchpoint(watched, Server(address=("127.0.0.1", 1)))
@@ -322,7 +322,7 @@ def test_what_is_owed_is_settled_once() -> None:
         upstream._reader.feed_eof()
         await asyncio.gather(*tasks)
         await asyncio.sleep(0)
-        assert not watched.owing and happened == ["give back", "close", "part"]
+        assert not watched.owing and not watched.owed and happened == ["give back", "close", "part"]
 
     asyncio.run(run())
 

@@ -1,8 +1,8 @@
-"""mitmproxy's HTTP layers, changed where they let through, keep or say what a gateway must not.
+"""mitmproxy's HTTP layers, changed where they let through, keep or say what a gateway must not: `inside`'s other half.
 
-Law: as in `internals`. A change here bounds, drops or answers; it never lets pass what mitmproxy would have refused.
-What is bounded by the policy is asked of the connection's `Watch`, which the guard puts on the client; without one
-nothing is. Measured on 12.2.3.
+Law: as in `inside`. A change here bounds, drops or answers; it never lets pass what mitmproxy would have refused. What
+is bounded by the policy is asked of the connection's `Watch`, which the guard puts on the client; without one nothing
+is. Measured on 12.2.3.
 """
 
 import re
@@ -38,8 +38,8 @@ from wsproto.events import Message
 
 from keyswap.http_date import dated
 from keyswap.refusals import Answer
-from keyswap.shell.mitm import http2
-from keyswap.shell.mitm.connection_watch import (
+from keyswap.shell import inside_http2, inside_upstream
+from keyswap.shell.inside_watch import (
     Interjection,
     TurnDue,
     Watch,
@@ -108,7 +108,7 @@ def install(reasons: Mapping[int, str], shows: bool) -> None:
     wrap(http.HttpStream, "check_body_size", _hold_body)
     wrap(http.HttpLayer, "register_connection", _connect)
     http.HttpStream.state_done = _say_more  # type: ignore[method-assign]
-    http2.install()
+    inside_http2.install()
     wrap(websocket.WebsocketConnection, "events", _websocket_events)
     if not shows:
         wrap(websocket.WebsocketLayer, "relay_messages", _relay)
@@ -152,11 +152,11 @@ def _say_more(self: Any, event: Event) -> CommandGenerator[None]:
 def _connect(original: Any, self: Any, command: http.RegisterHttpConnection) -> CommandGenerator[None]:
     """A connection upstream stands, or could not be made. Requests that have ended meanwhile are not sent over it."""
     server: Any = command.connection
-    _forget_servers(self)
+    inside_upstream.forget_closed(self)
     if command.err:
         server.error = None  # mitmproxy would give it as the answer to every later request
         if server.timestamp_tcp_setup is None:
-            self.connections.pop(server, None)
+            inside_upstream.forget(self, server)
     waiting, self.waiting_for_establishment[server] = self.waiting_for_establishment[server], []
     ended = {id(wanted): _ended(self.command_sources[wanted]) for wanted in waiting}
     self.waiting_for_establishment[server] += [wanted for wanted in waiting if ended[id(wanted)] is None]
@@ -179,15 +179,6 @@ def _ended(stream: Any) -> str | None:
         if isinstance(event, RequestProtocolError | Interjection):
             return event.message
     return None
-
-
-def _forget_servers(layer: http.HttpLayer) -> None:
-    """Forget the connections upstream that are gone: mitmproxy looks at each of them for every request."""
-    if len(layer.connections) > 2:  # the caller's, and the one that was made just now
-        used = {stream.context.server for stream in layer.streams.values()}
-        gone = [one for one in layer.connections if isinstance(one, Server) and one.timestamp_end and one not in used]
-        for server in gone:
-            del layer.connections[server]
 
 
 # ---- HTTP/1 towards the caller
