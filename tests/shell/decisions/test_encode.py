@@ -89,9 +89,9 @@ def test_what_is_said_of_refusals() -> None:
     assert (limited["more"]["limit"], limited["more"]["retry_after_s"]) == ("per-key", 0.25)
 
 
-@given(st.text(), st.binary(), st.text())
+@given(st.text(max_size=50), st.binary(max_size=50), st.text(max_size=50))
 def test_whatever_texts_are_one_line_of_json(name: str, target: bytes, reason: str) -> None:
-    """No text that others choose breaks a line or its JSON, and no query is told."""
+    """No text that others choose, and that is not cut, breaks a line or its JSON, and no query is told."""
     refused = Refuse(Code.INVALID_REQUEST, reason, key_id=name)
     text = Encoding().record(line(refused, target=target)._replace(request_id=name, client=name), None)
     told = json.loads(text)
