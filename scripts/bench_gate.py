@@ -24,7 +24,7 @@ from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
 from keyswap.model import Admit, Claims, Request
 from keyswap.shell.addon import KeyswapAddon
-from keyswap.shell.inside import DEAD
+from keyswap.shell.mitm.internals import DEAD
 from keyswap.shell.runtime.runtime import Service
 from keyswap.state import StateDirectory
 from keyswap.tokens.mint import MintCache, Minter

@@ -13,8 +13,8 @@ import pytest
 
 from flooding import websocket
 from harness import PATIENCE_S, Gateway, Home, eventually
-from keyswap.shell.holding import PER_CALLER, UNBEGUN, UNSEEN
-from keyswap.shell.inside_held import STREAM
+from keyswap.shell.connections.memory_budget import PER_CALLER, UNBEGUN, UNSEEN
+from keyswap.shell.mitm.held_bytes import STREAM
 from raw import Got, Heard, Http2, Recorder, connect, head, listen, ok, tls
 
 MIB = 1 << 20

@@ -20,7 +20,7 @@ from raw import Got, Http2, Recorder, answer, connect, head, listen, ok, tls
 
 Ask = Callable[..., int]
 """A method and a body: the status of the answer."""
-RESTED = "from keyswap.shell import inside_upstream\ninside_upstream.FRESH_S = 0.0\n"
+RESTED = "from keyswap.shell.mitm import upstream_pool\ninside_upstream.FRESH_S = 0.0\n"
 """Run by every process as it begins: each connection has rested for long."""
 
 
@@ -213,7 +213,7 @@ def test_an_old_connection_is_not_kept(
 ) -> None:
     """A connection is used for a minute at most, so that a name's new address is followed."""
     with caller(
-        start, home, version, "from keyswap.shell import inside_upstream\ninside_upstream.AGE_S = 0.0\n"
+        start, home, version, "from keyswap.shell.mitm import upstream_pool\ninside_upstream.AGE_S = 0.0\n"
     ) as ask:
         assert [ask(), ask("POST", b"xyz=")] == [200, 200]
     assert asked(recorder) == [[b"GET"], [b"POST"]]

@@ -7,7 +7,7 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
 from harness import Backend, Client, Gateway, Home, Web, eventually
-from keyswap.shell.holding import UNSEEN
+from keyswap.shell.connections.memory_budget import UNSEEN
 
 Start = Callable[..., Gateway]
 

@@ -6,7 +6,7 @@ from keyswap.keys.key import allowed_from
 from keyswap.limits.step import place
 from keyswap.request.addresses import is_among, network, parsed, plain
 from keyswap.request.headers import Washing
-from keyswap.shell.bounds import Bounds
+from keyswap.shell.connections.bounds import Bounds
 
 ADDRESSES = [
     ("10.0.0.5", ["10.0.0.0/8"], True),

@@ -29,18 +29,19 @@ from keyswap.composition.gate import Built
 from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.headers import Washed
-from keyswap.shell import causes, inside, inside_flow, inside_http, options, webhooks, wire, writing
-from keyswap.shell.bounds import Pending, Rules, Ticket, refusal
+from keyswap.shell import options, webhooks, wire, writing
+from keyswap.shell.connections.bounds import Pending, Rules, Ticket, refusal
+from keyswap.shell.connections.client import Watched, Watchpoint
+from keyswap.shell.connections.guard import Guard, raise_file_limit
 from keyswap.shell.control import commands
 from keyswap.shell.decisions.record import Line
-from keyswap.shell.guard import Guard, raise_file_limit
 from keyswap.shell.looking import Look, Looking
 from keyswap.shell.metrics.collect import Traffic
 from keyswap.shell.metrics.counters import EXCEPTIONS
+from keyswap.shell.mitm import http2_streams, http_layers, internals, upstream_errors
 from keyswap.shell.runtime import well_known
 from keyswap.shell.runtime.runtime import Loaded, Service
 from keyswap.shell.tls import Certificate
-from keyswap.shell.watched import Watched, Watchpoint
 from keyswap.state import default_policy, default_state
 
 logger = logging.getLogger(__name__)
@@ -100,29 +101,29 @@ class KeyswapAddon:
 
     def start(self, master: Master) -> None:
         """Take hold of mitmproxy, then load the policy. Raises OptionsError or Damage, with the way upstream closed."""
-        inside.quieten_wire_logs()
-        inside.log_without_quoting(report)
-        inside.survive_vanished_peers()
-        inside.drop_replays(master)
-        inside.drop_revocation_list(master)
+        internals.quieten_wire_logs()
+        internals.log_without_quoting(report)
+        internals.survive_vanished_peers()
+        internals.drop_replays(master)
+        internals.drop_revocation_list(master)
         raise_file_limit()
         mode = list(master.options.mode)
-        inside.close_direct_path(master)
+        internals.close_direct_path(master)
         options.refuse_dangerous(master.options)
         upstream = self._upstream or options.upstream_of(mode)
         options.take_hold(master.options)
         self._set = (master.options.keyswap_policy, master.options.keyswap_state)
         self._master = master
-        self._shown = inside.keeps_flows(master)
-        inside_http.install(writing.REASONS, self._shown)
-        inside_flow.install()
+        self._shown = internals.keeps_flows(master)
+        http_layers.install(writing.REASONS, self._shown)
+        http2_streams.install()
         self._whole_up_to = SHOWN_UP_TO if self._shown else WHOLE_UP_TO
         policy, state = master.options.keyswap_policy, master.options.keyswap_state
         self.service = Service(
             Path(policy).expanduser() if policy else default_policy(),
             Path(state).expanduser() if state else default_state(),
             upstream,
-            terminal=not inside.owns_terminal(master),
+            terminal=not internals.owns_terminal(master),
             certificate=self._certificate,
             alone=not self._supervised,
             resumes=self._resumes,
@@ -151,10 +152,10 @@ class KeyswapAddon:
         if self.service is not None and self._master is not None:
             master, service = self._master, self.service
             answers = None if self._supervised else partial(commands.answer, service)
-            await service.begin(lambda: inside.listen_addresses(master), answers)
+            await service.begin(lambda: internals.listen_addresses(master), answers)
             if self._guard is not None:
                 self._sweeps = asyncio.create_task(self._guard.run(), name="keyswap guard")
-            if url := inside.web_url(master):
+            if url := internals.web_url(master):
                 print(f"look at decisions: {url}", file=sys.stderr, flush=True)
 
     async def drain(self, grace_s: float) -> None:
@@ -163,7 +164,7 @@ class KeyswapAddon:
         if self.service is not None:
             self.service.stopping = True
         if self._guard is not None and self._master is not None:
-            await inside.stop_listening(self._master)
+            await internals.stop_listening(self._master)
             await self._guard.drain(grace_s)
 
     async def done(self) -> None:
@@ -173,7 +174,7 @@ class KeyswapAddon:
         if self._sweeps is not None:
             self._sweeps.cancel()
         if self._guard is not None and self._master is not None:
-            await inside.stop_listening(self._master)
+            await internals.stop_listening(self._master)
             await self._guard.end()
         if self.service is not None:
             await self.service.end()
@@ -257,8 +258,8 @@ class KeyswapAddon:
             return self._refuse(flow, loaded, washed, Request(line.method, line.target, presented, line.client), line)
         ticket = Ticket(flow, ANONYMOUS, line, time.perf_counter(), washed.closes)
         ticket.hears = loaded
-        inside_http.bound_body(flow, webhooks.MAX_BODY)
-        inside.give_ticket(flow, ticket)
+        http_layers.bound_body(flow, webhooks.MAX_BODY)
+        internals.give_ticket(flow, ticket)
         watched.open[id(flow)] = ticket
         self._webhooks.begin(ticket, presented)
         return None
@@ -309,8 +310,8 @@ class KeyswapAddon:
                 admit.counted.give_back()
                 return self._refuse(flow, loaded, washed, request, line._replace(decision=large))
             ticket.pending = Pending(decision, washed, loaded, line.gate_s)
-            inside_http.bound_body(flow, min(decision.limit, loaded.bounds.max_body or decision.limit))
-        inside.give_ticket(flow, ticket)
+            http_layers.bound_body(flow, min(decision.limit, loaded.bounds.max_body or decision.limit))
+        internals.give_ticket(flow, ticket)
         if isinstance(decision, Admit):
             writing.admit(flow, decision, washed, line.request_id, loaded.keep_host, self._whole_up_to)
         watched = self._guard.of(flow.client_conn) if self._guard is not None else None
@@ -330,7 +331,7 @@ class KeyswapAddon:
 
     def request(self, flow: HTTPFlow) -> Awaitable[None] | None:
         """Judge the body of a request whose head alone could not be admitted."""
-        ticket: Ticket | None = inside.ticket_of(flow)
+        ticket: Ticket | None = internals.ticket_of(flow)
         if ticket is not None and ticket.answered:
             self._forget(flow)
         if ticket is not None and ticket.hears is not None and flow.response is None and flow.error is None:
@@ -422,7 +423,7 @@ class KeyswapAddon:
 
     def responseheaders(self, flow: HTTPFlow) -> None:
         """Pass a response on: streamed, unless it is known to be small."""
-        ticket: Ticket | None = inside.ticket_of(flow)
+        ticket: Ticket | None = internals.ticket_of(flow)
         try:
             if ticket is not None and flow.response is not None:
                 self._pass_on(flow, ticket)
@@ -476,7 +477,7 @@ class KeyswapAddon:
         if flow.websocket is not None:
             return
         try:
-            ticket: Ticket | None = inside.ticket_of(flow)
+            ticket: Ticket | None = internals.ticket_of(flow)
             if ticket is not None and flow.response is not None:
                 self._finish(ticket, flow.response.data.status_code)
                 if ticket.unsent:
@@ -487,7 +488,7 @@ class KeyswapAddon:
             report(error)
             if flow.response is not None and not flow.response.stream:
                 writing.refuse(flow, _FAILED, writing.new_request_id(), closes=True)
-        ticket = inside.ticket_of(flow)
+        ticket = internals.ticket_of(flow)
         if ticket is not None and flow.request.timestamp_end is None and not ticket.answered:
             ticket.answered = True  # its body is still coming: it ends with that
         else:
@@ -506,9 +507,9 @@ class KeyswapAddon:
     def error(self, flow: HTTPFlow) -> None:
         """Write the line of an admitted request that got no response, and forget it."""
         try:
-            ticket: Ticket | None = inside.ticket_of(flow)
+            ticket: Ticket | None = internals.ticket_of(flow)
             if ticket is not None and not ticket.logged:
-                if inside.caller_left(flow):
+                if internals.caller_left(flow):
                     self._left(ticket)
                 else:
                     refused = _outcome(ticket, refusal(502))
@@ -518,7 +519,7 @@ class KeyswapAddon:
         self._forget(flow)
 
     def _forget(self, flow: HTTPFlow) -> None:
-        ticket: Ticket | None = inside.ticket_of(flow)
+        ticket: Ticket | None = internals.ticket_of(flow)
         watched = self._guard.of(flow.client_conn) if self._guard is not None else None
         if watched is not None:
             watched.open.pop(id(flow), None)
@@ -542,7 +543,7 @@ class KeyswapAddon:
 
     def _answer(self, flow: HTTPFlow | None, refused: Refuse) -> Answer:
         """The gateway's own answer in place of mitmproxy's, and its line."""
-        ticket: Ticket | None = inside.ticket_of(flow) if flow is not None else None
+        ticket: Ticket | None = internals.ticket_of(flow) if flow is not None else None
         if ticket is not None:
             refused = _outcome(ticket, refused)
             self._finish(ticket, status_of(refused.code), refused)
@@ -614,15 +615,17 @@ class KeyswapAddon:
         """Forget it, but not why it was not made."""
         upstream = self._upstream_of(data)
         if upstream is None or not upstream.late:
-            inside.blame_connection(data.server, causes.of_connecting(data.server.address, data.server.error or ""))
+            internals.blame_connection(
+                data.server, upstream_errors.of_connecting(data.server.address, data.server.error or "")
+            )
         self._drop_upstream(data)
 
     def tls_failed_server(self, data: TlsData) -> None:
         """Remember why TLS with a backend did not stand."""
         upstream = self._upstream_of(ServerConnectionHookData(data.context.server, data.context.client))
         if isinstance(data.conn, Server) and (upstream is None or not upstream.late):
-            why = causes.of_tls(data.conn.address, inside.verified(data.ssl_conn), data.conn.error or "")
-            inside.blame_connection(data.conn, why)
+            why = upstream_errors.of_tls(data.conn.address, internals.verified(data.ssl_conn), data.conn.error or "")
+            internals.blame_connection(data.conn, why)
 
     def _upstream_of(self, data: ServerConnectionHookData) -> Watchpoint | None:
         watched = self._guard.of(data.client) if self._guard is not None else None
@@ -644,14 +647,14 @@ class KeyswapAddon:
                 else:
                     wrong = wire.is_tls(begin) and not ctx.options.certs
                 if wrong:
-                    data.layer = inside.Hangup(data.context)
+                    data.layer = internals.Hangup(data.context)
         except Exception as error:  # noqa: BLE001 (as above: a connection that cannot be judged is closed)
             report(error)
-            data.layer = inside.Hangup(data.context)
+            data.layer = internals.Hangup(data.context)
 
     def tls_clienthello(self, data: ClientHelloData) -> None:
         """Let go of it, as soon as all have seen it."""
-        asyncio.get_running_loop().call_soon(inside.let_go_of_hello, data.client_hello)
+        asyncio.get_running_loop().call_soon(internals.let_go_of_hello, data.client_hello)
 
     def tls_start_client(self, data: TlsData) -> None:
         """Show our certificate, not one that mitmproxy's own authority signs."""
@@ -702,7 +705,7 @@ def _outcome(ticket: Ticket, refused: Refuse) -> Refuse:
     if refused.code is Code.UPSTREAM_UNAVAILABLE:
         if ticket.late is not None:
             return Refuse(Code.UPSTREAM_TIMEOUT, ticket.late)
-        why = inside.blamed(ticket.flow)
+        why = internals.blamed(ticket.flow)
         if why is not None:
             return Refuse(Code.UPSTREAM_UNAVAILABLE, why)
         if not ticket.flow.server_conn.timestamp_tcp_setup:

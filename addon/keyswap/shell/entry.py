@@ -10,8 +10,8 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.exceptions import OptionsError
 
 from keyswap.model import Damage
-from keyswap.shell import inside
 from keyswap.shell.addon import KeyswapAddon, report
+from keyswap.shell.mitm import internals
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +29,13 @@ def load(loader: Loader) -> None:
             # An option of ours that cannot be read stops `add` half-way: mitmproxy would go on, and forward.
             if addon not in master.addons.chain:
                 master.addons.chain.append(addon)
-            inside.move_to_front(master, addon)
+            internals.move_to_front(master, addon)
         addon.start(master)
     except (Damage, OptionsError) as error:
         # An exception would print a traceback; one error line while starting makes mitmproxy exit with 1.
         logger.error(str(error))
-        inside.close_direct_path(master)
+        internals.close_direct_path(master)
     except Exception as error:  # noqa: BLE001 (refuse unless proven: also when the start has a bug)
         report(error)
         logger.error("keyswap could not start: everything is refused")
-        inside.close_direct_path(master)
+        internals.close_direct_path(master)

@@ -14,7 +14,7 @@ from mitmproxy.http import HTTPFlow
 
 from keyswap.model import Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
-from keyswap.shell.bounds import Ticket
+from keyswap.shell.connections.bounds import Ticket
 from keyswap.shell.runtime.well_known import as_json
 from keyswap.workos.change_feed import Changes
 from keyswap.workos.webhook import HEADER, MAX_BODY, PATH, answer_webhook

@@ -18,7 +18,7 @@ from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.header_names import canonical
 from keyswap.request.headers import Washed
-from keyswap.shell import inside_upstream
+from keyswap.shell.mitm import upstream_pool
 
 
 def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep_host: bool, whole_up_to: int) -> None:
@@ -49,7 +49,7 @@ def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep
         fields.append((b"Content-Length", b"0"))
     request.data.headers.fields = tuple(fields)  # a new Headers would look at every field again
     request.stream = declared is None or declared > whole_up_to
-    inside_upstream.reserve(request, _whom(decision.principal, washed))
+    upstream_pool.reserve(request, _whom(decision.principal, washed))
     if decision.operation.stripped:
         request.data.path = without_prefix(request.data.path, decision.operation.stripped)
     request.data.authority = b""
@@ -64,7 +64,7 @@ CHUNKED = (b"Transfer-Encoding", b"chunked")
 def is_chunked_behind(request: Request) -> bool:
     """Whether a body comes by HTTP/2 whose length is not declared: HTTP/1 behind has it in chunks."""
     undeclared = request.is_http2 and "content-length" not in request.headers
-    return undeclared and not inside_upstream.ended_with_head(request)
+    return undeclared and not upstream_pool.ended_with_head(request)
 
 
 def scheme_of(flow: HTTPFlow, washed: Washed) -> str:
@@ -195,7 +195,7 @@ def _hop(
     present = {field[0].lower() for field in fields}
     if b"close" in named and not closes:
         if present & _FRAMING or response.data.status_code in {204, 304}:
-            inside_upstream.close_upstream(response)
+            upstream_pool.close_upstream(response)
         else:
             closes = True  # its body ends where the connection does
     dropped = named & present - _FRAMING

@@ -14,7 +14,7 @@ import pytest
 from keyswap.keys.local.writer import Ledger
 from keyswap.model import UNCOUNTED, Admit, Code, Counted, Decision, Refuse, Request
 from keyswap.shell.addon import KeyswapAddon
-from keyswap.shell.inside import DEAD
+from keyswap.shell.mitm.internals import DEAD
 from keyswap.shell.runtime.runtime import Service
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.keyring import Keyring

@@ -29,7 +29,7 @@ from keyswap.operations.openapi.fetching import Signature, looked
 from keyswap.request.headers import Washing
 from keyswap.request.hosts import Hosts
 from keyswap.shell.admin.listener import AdminListener, Keeping, Settings
-from keyswap.shell.bounds import Bounds
+from keyswap.shell.connections.bounds import Bounds
 from keyswap.shell.control.control_socket import Answer, ControlSocket
 from keyswap.shell.control.status import modes_of
 from keyswap.shell.decisions.encode import Encoding

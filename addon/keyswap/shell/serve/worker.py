@@ -12,19 +12,20 @@ import socket
 import sys
 from typing import Any, cast
 
-from keyswap.shell.inside_imports import spare_addons
+from keyswap.shell.mitm.imports import spare_addons
 
 if __name__ == "__main__":
     spare_addons()  # before the next line: 9 MiB and a fifth of a second
 
 from keyswap.model import Damage
-from keyswap.shell import inside_lean
 from keyswap.shell.addon import KeyswapAddon, report
 from keyswap.shell.control.commands import answer
+from keyswap.shell.mitm import lean
 from keyswap.shell.runtime.runtime import Service
 from keyswap.shell.serve import masters
 from keyswap.shell.serve.ipc import Channel
 from keyswap.shell.serve.settings import Start
+from keyswap.shell.serve.shared_listener import SharedListener
 from keyswap.shell.serve.worker_logs import Voice
 
 logger = logging.getLogger(__name__)
@@ -32,9 +33,9 @@ logger = logging.getLogger(__name__)
 
 async def work(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
     """Run until told to stop. Raises Damage, before anything is accepted."""
-    inside_lean.lighten()
-    listener = inside_lean.SharedListener(listening)
-    master = inside_lean.LeanMaster(masters.options_of(start), report)
+    lean.lighten()
+    listener = SharedListener(listening)
+    master = lean.LeanMaster(masters.options_of(start), report)
     addon = masters.put_gate(master, start, supervised=True, resumes=resumes)
     service = addon.service
     assert service is not None
@@ -57,9 +58,7 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
         serving.cancel()
 
 
-async def _serve(
-    channel: Channel, service: Service, stopping: "_Stopping", listener: inside_lean.SharedListener
-) -> None:
+async def _serve(channel: Channel, service: Service, stopping: "_Stopping", listener: SharedListener) -> None:
     """Do what the supervisor says. Its end says that it is time to stop."""
     tasks: set[asyncio.Task[None]] = set()
     parent = os.getppid()
@@ -93,9 +92,7 @@ async def _answer(channel: Channel, service: Service, said: dict[str, Any]) -> N
 class _Stopping:
     """A stop with grace; being told a second time changes nothing."""
 
-    def __init__(
-        self, master: inside_lean.LeanMaster, addon: KeyswapAddon, listener: inside_lean.SharedListener, grace_s: float
-    ) -> None:
+    def __init__(self, master: lean.LeanMaster, addon: KeyswapAddon, listener: SharedListener, grace_s: float) -> None:
         self._master, self._addon, self._listener, self._grace_s = master, addon, listener, grace_s
         self._task: asyncio.Task[None] | None = None
 

@@ -1,6 +1,6 @@
-"""mitmproxy's HTTP/2 layers, changed as `inside_http` says.
+"""mitmproxy's HTTP/2 layers, changed as `http_layers` says.
 
-Law: as in `inside_http`. A stream that has ended towards the caller has ended in mitmproxy too, and upstream. h2 reads
+Law: as in `http_layers`. A stream that has ended towards the caller has ended in mitmproxy too, and upstream. h2 reads
 all frames of a segment before mitmproxy sees the first event: what h2 says of a stream is how it stands after them all.
 Measured on mitmproxy 12.2.3 and h2 4.3.
 """
@@ -21,7 +21,7 @@ from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseHeaders, Resp
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
 from keyswap.http_date import dated
-from keyswap.shell.inside_watch import (
+from keyswap.shell.mitm.connection_watch import (
     Interjection,
     TurnDue,
     Watch,

@@ -1,8 +1,8 @@
-"""mitmproxy's HTTP layers, changed where they let through, keep or say what a gateway must not: `inside`'s other half.
+"""mitmproxy's HTTP layers, changed where they let through, keep or say what a gateway must not.
 
-Law: as in `inside`. A change here bounds, drops or answers; it never lets pass what mitmproxy would have refused. What
-is bounded by the policy is asked of the connection's `Watch`, which the guard puts on the client; without one nothing
-is. Measured on 12.2.3.
+Law: as in `internals`. A change here bounds, drops or answers; it never lets pass what mitmproxy would have refused.
+What is bounded by the policy is asked of the connection's `Watch`, which the guard puts on the client; without one
+nothing is. Measured on 12.2.3.
 """
 
 import re
@@ -38,8 +38,8 @@ from wsproto.events import Message
 
 from keyswap.http_date import dated
 from keyswap.refusals import Answer
-from keyswap.shell import inside_http2, inside_upstream
-from keyswap.shell.inside_watch import (
+from keyswap.shell.mitm import http2, upstream_pool
+from keyswap.shell.mitm.connection_watch import (
     Interjection,
     TurnDue,
     Watch,
@@ -108,7 +108,7 @@ def install(reasons: Mapping[int, str], shows: bool) -> None:
     wrap(http.HttpStream, "check_body_size", _hold_body)
     wrap(http.HttpLayer, "register_connection", _connect)
     http.HttpStream.state_done = _say_more  # type: ignore[method-assign]
-    inside_http2.install()
+    http2.install()
     wrap(websocket.WebsocketConnection, "events", _websocket_events)
     if not shows:
         wrap(websocket.WebsocketLayer, "relay_messages", _relay)
@@ -152,11 +152,11 @@ def _say_more(self: Any, event: Event) -> CommandGenerator[None]:
 def _connect(original: Any, self: Any, command: http.RegisterHttpConnection) -> CommandGenerator[None]:
     """A connection upstream stands, or could not be made. Requests that have ended meanwhile are not sent over it."""
     server: Any = command.connection
-    inside_upstream.forget_closed(self)
+    upstream_pool.forget_closed(self)
     if command.err:
         server.error = None  # mitmproxy would give it as the answer to every later request
         if server.timestamp_tcp_setup is None:
-            inside_upstream.forget(self, server)
+            upstream_pool.forget(self, server)
     waiting, self.waiting_for_establishment[server] = self.waiting_for_establishment[server], []
     ended = {id(wanted): _ended(self.command_sources[wanted]) for wanted in waiting}
     self.waiting_for_establishment[server] += [wanted for wanted in waiting if ended[id(wanted)] is None]

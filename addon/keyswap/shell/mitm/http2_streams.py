@@ -1,4 +1,4 @@
-"""The bodies of HTTP/2 requests, stream by stream: another part of `inside`, beside `inside_http`.
+"""The bodies of HTTP/2 requests, stream by stream, beside `http_layers`.
 
 Law: no stream's backend holds up another stream, nor what the caller says of its windows. What has come of a body and
 cannot be used yet waits here in one piece, behind it its end; it is acknowledged when it goes on, so that a caller has
@@ -22,10 +22,10 @@ from mitmproxy.proxy.layers.http import _http2
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestData
 
-from keyswap.shell import inside_hops, inside_upstream
-from keyswap.shell.inside_hops import wrap
-from keyswap.shell.inside_http import watch_of
-from keyswap.shell.inside_watch import TurnDue
+from keyswap.shell.mitm import hop_by_hop, upstream_pool
+from keyswap.shell.mitm.connection_watch import TurnDue
+from keyswap.shell.mitm.hop_by_hop import wrap
+from keyswap.shell.mitm.http_layers import watch_of
 
 WINDOW = 65_535
 """Bytes of a stream's body that may be on their way: HTTP/2's default, which a caller may use before our settings."""
@@ -34,7 +34,7 @@ WIDE, MANY_WIDE = 1 << 20, 32
 
 
 class FlowWatch(Protocol):
-    """What is asked of whoever watches over a caller's connection, besides `inside_http.Watch`."""
+    """What is asked of whoever watches over a caller's connection, besides `http_layers.Watch`."""
 
     def backlog(self, server: Server) -> int:
         """Bytes that this backend has not taken."""
@@ -105,14 +105,14 @@ class GoOn(CommandCompleted):
 
 
 def install() -> None:
-    """Change the layers of this process, after `inside_http`; doing it again changes nothing."""
+    """Change the layers of this process, after `http_layers`; doing it again changes nothing."""
     server = _http2.Http2Server
     wrap(server, "__init__", _begin)
     wrap(server, "handle_h2_event", _receive)
     wrap(server, "_handle_event", _handle)
     wrap(server, "done", _done)
-    inside_hops.install()
-    inside_upstream.install()
+    hop_by_hop.install()
+    upstream_pool.install()
 
 
 def _begin(original: Any, self: Any, *given: Any) -> None:
@@ -150,7 +150,7 @@ def _receive(original: Any, self: Any, event: h2.events.Event) -> CommandGenerat
 
 
 def _is_whole(self: Any, event: h2.events.StreamEnded, lane: Lane) -> bool:
-    """Whether a body has the length that its head declared: one that has not is reset at once (inside_http2)."""
+    """Whether a body has the length that its head declared: one that has not is reset at once (http2)."""
     missing = self.keyswap_missing.get(event.stream_id)
     return missing is None or missing == len(lane.waiting)
 

@@ -1,4 +1,4 @@
-"""The connections to backends that a caller's connection keeps: another part of `inside`, installed by `inside_flow`.
+"""The connections to backends that a caller's connection keeps, installed by `http2_streams`.
 
 Law: a connection carries one request at a time, and another one only when the first has been answered whole and nothing
 more has come. It serves one caller's connection, and over it one principal: what a backend says too much, and too late
@@ -32,10 +32,10 @@ from mitmproxy.proxy.layers.http._events import ErrorCode, RequestEndOfMessage, 
 from mitmproxy.proxy.layers.tls import ServerTLSLayer
 from OpenSSL import SSL
 
-from keyswap.shell import causes
-from keyswap.shell.inside import blame, take_apart
-from keyswap.shell.inside_hops import wrap
-from keyswap.shell.inside_watch import layer_of, watch_of
+from keyswap.shell.mitm import upstream_errors
+from keyswap.shell.mitm.connection_watch import layer_of, watch_of
+from keyswap.shell.mitm.hop_by_hop import wrap
+from keyswap.shell.mitm.internals import blame, take_apart
 
 FRESH_S = 1.0
 """Backends keep a connection that rests for two seconds (gunicorn), five (Node.js, uvicorn, Apache) or longer."""
@@ -51,7 +51,7 @@ _NO_BODY = frozenset({204, 304})
 
 
 def install() -> None:
-    """Change the layers of this process, after `inside_http`; doing it again changes nothing."""
+    """Change the layers of this process, after `http_layers`; doing it again changes nothing."""
     wrap(http.HttpStream, "state_wait_for_request_headers", _begin)
     wrap(_http1.Http1Client, "send", _send)
     wrap(_http1.Http1Client, "read_headers", _hear)
@@ -114,8 +114,8 @@ def _hear(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
             vars(stream)["keyswap_closed"] = True
     for command in original(self, event):
         if isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError) and by is not None:
-            half = causes.HALF_HEAD if self.buf else causes.CLOSED
-            _blame(self, by, half if is_end else causes.MALFORMED)
+            half = upstream_errors.HALF_HEAD if self.buf else upstream_errors.CLOSED
+            _blame(self, by, half if is_end else upstream_errors.MALFORMED)
         yield command
 
 
@@ -124,13 +124,19 @@ def _read(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
     by = watch_of(self.context.client)
     is_end = isinstance(event, ConnectionClosed) and isinstance(self.body_reader, Http10Reader)
     if is_end and by is not None and by.was_reset(self.conn):
-        _blame(self, by, causes.HALF_BODY)
+        _blame(self, by, upstream_errors.HALF_BODY)
         yield CloseConnection(self.conn)
-        yield ReceiveHttp(ResponseProtocolError(self.stream_id, causes.HALF_BODY, ErrorCode.GENERIC_SERVER_ERROR))
+        yield ReceiveHttp(
+            ResponseProtocolError(self.stream_id, upstream_errors.HALF_BODY, ErrorCode.GENERIC_SERVER_ERROR)
+        )
         return
     for command in original(self, event):
         if isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError) and by is not None:
-            _blame(self, by, causes.HALF_BODY if isinstance(event, ConnectionClosed) else causes.MALFORMED)
+            _blame(
+                self,
+                by,
+                upstream_errors.HALF_BODY if isinstance(event, ConnectionClosed) else upstream_errors.MALFORMED,
+            )
         yield command
 
 
@@ -143,7 +149,7 @@ def _stream_of(client: Any) -> Any:
 def _blame(client: Any, by: Any, cause: str) -> None:
     flow = getattr(_stream_of(client), "flow", None)
     if flow is not None:
-        blame(flow, causes.at(client.conn.address, cause, by.why_broken(client.conn)))
+        blame(flow, upstream_errors.at(client.conn.address, cause, by.why_broken(client.conn)))
 
 
 # ---- Connections at rest

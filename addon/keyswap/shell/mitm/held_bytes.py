@@ -1,9 +1,9 @@
-"""What is held of a caller's requests: another part of `inside`, which only looks, and lets go of what was sent.
+"""What is held of a caller's requests: it only looks, and lets go of what was sent.
 
-Law: as in `inside`. What goes on to a backend as it comes is not held: waiting for the backend bounds it (`watched`,
-`inside_flow`). Everything else of a request that mitmproxy's layers keep is counted here, in bytes; what was read ahead
-while a request is open is of that one: the frames of a WebSocket, requests behind it, a body whose head is judged.
-Measured on 12.2.3.
+Law: as in `internals`. What goes on to a backend as it comes is not held: waiting for the backend bounds it
+(`connections`, `http2_streams`). Everything else of a request that mitmproxy's layers keep is counted here, in bytes;
+what was read ahead while a request is open is of that one: the frames of a WebSocket, requests behind it, a body whose
+head is judged. Measured on 12.2.3.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from mitmproxy.proxy.layers import http, websocket
 from mitmproxy.proxy.layers.http import _http1, _http2
 from mitmproxy.proxy.layers.http._events import RequestData
 
-from keyswap.shell.inside_watch import waits_for_turn
+from keyswap.shell.mitm.connection_watch import waits_for_turn
 
 STREAM, SMALL = 8 << 10, 4 << 10
 """Bytes that a request takes while its body comes, besides those of the body; bytes of a whole one that count."""

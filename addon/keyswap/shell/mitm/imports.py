@@ -1,4 +1,4 @@
-"""mitmproxy's addons without those that a gateway never runs: `inside`'s part for the beginning of a worker.
+"""mitmproxy's addons without those that a gateway never runs, for the beginning of a worker.
 
 Law: it comes before anything imports one of them, and in a process that needs no others. Measured on 12.2.3.
 """

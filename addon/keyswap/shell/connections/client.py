@@ -18,22 +18,22 @@ from mitmproxy.http import HTTPFlow
 from keyswap.limits.step import place
 from keyswap.model import UNCOUNTED, Code, Counted, Refuse, nothing
 from keyswap.refusals import Answer
-from keyswap.shell import (
-    causes,
-    inside,
-    inside_flow,
-    inside_held,
-    inside_http,
-    inside_http2,
-    inside_upstream,
-    inside_watch,
+from keyswap.shell.connections.body_rate import BODY_GRACE_S, Meters
+from keyswap.shell.connections.bounds import Bounds, Rules, Ticket, refusal
+from keyswap.shell.connections.client_hello import Opening
+from keyswap.shell.connections.memory_budget import Holdings, Piece
+from keyswap.shell.connections.turns import Turns
+from keyswap.shell.connections.websocket_pace import Pace
+from keyswap.shell.mitm import (
+    connection_watch,
+    held_bytes,
+    http2,
+    http2_streams,
+    http_layers,
+    internals,
+    upstream_errors,
+    upstream_pool,
 )
-from keyswap.shell.bounds import Bounds, Rules, Ticket, refusal
-from keyswap.shell.holding import Holdings, Piece
-from keyswap.shell.metering import BODY_GRACE_S, Meters
-from keyswap.shell.opening import Opening
-from keyswap.shell.pace import Pace
-from keyswap.shell.turns import Turns
 
 ENDING_S = 2.0
 """How long a connection that was told to end may take for it."""
@@ -107,8 +107,8 @@ class Watched:
         self._reader, self.writer = transport.reader, transport.writer
         self._close = self.writer.close
         transport.reader, self.writer.close = self, self.close
-        self._ahead = inside_http.SMALL_READ
-        inside.read_little_ahead(self._reader, self.writer, self._ahead)
+        self._ahead = http_layers.SMALL_READ
+        internals.read_little_ahead(self._reader, self.writer, self._ahead)
         self.has_socket = False
         """It carries a WebSocket."""
         self._now = asyncio.get_running_loop().time
@@ -116,7 +116,7 @@ class Watched:
         self._opening: Opening | None = Opening()
         self._pace = Pace()
         self._layer: Any = None
-        self._phase: inside_http.Phase | None = None
+        self._phase: http_layers.Phase | None = None
         self._received = self._counted = self._buffered = self._moved = 0
         self._credit_s = BODY_GRACE_S
         self._meters = Meters()
@@ -144,16 +144,16 @@ class Watched:
         self._pace.done()
         layer = self._layer
         if layer is None:
-            layer = self._layer = inside_http.http_layer(self.handler)
+            layer = self._layer = http_layers.http_layer(self.handler)
         if layer is not None:
             self._note_head(layer)
         self.stir()
-        if inside_flow.is_multiplexed(self.client):
-            while layer is not None and inside_http.waits_for_turn(layer) and not self._hung_up:
+        if http2_streams.is_multiplexed(self.client):
+            while layer is not None and http_layers.waits_for_turn(layer) and not self._hung_up:
                 await self.change()
-            await taken(self)  # each stream waits for its own backend alone: inside_flow
+            await taken(self)  # each stream waits for its own backend alone: http2_streams
         else:
-            while layer is not None and inside_http.is_full(layer, self._rules.bounds().max_head):
+            while layer is not None and http_layers.is_full(layer, self._rules.bounds().max_head):
                 if self._hung_up:
                     break
                 await self.change()
@@ -171,7 +171,7 @@ class Watched:
         self._received += len(data)
         self._came, self._rests_until = time.time(), 0.0
         self._holdings.came(self, len(data))
-        if not inside_flow.is_multiplexed(self.client):
+        if not http2_streams.is_multiplexed(self.client):
             self.last = self._now()
         return b"" if self._hung_up else data
 
@@ -185,10 +185,10 @@ class Watched:
         """How many bytes to read at once."""
         if self._opening is not None:
             return min(most, self._opening.left)
-        room = inside_http.room(self._layer, most) if self._layer is not None else inside_http.SMALL_READ
+        room = http_layers.room(self._layer, most) if self._layer is not None else http_layers.SMALL_READ
         if room > self._ahead:
             self._ahead = room
-            inside.read_little_ahead(self._reader, self.writer, room)
+            internals.read_little_ahead(self._reader, self.writer, room)
         return room
 
     async def read_from(self, reader: Any, pace: Pace, n: int, large: int) -> bytes:
@@ -202,7 +202,7 @@ class Watched:
                 await self._turns.turn()
             if not self.has_socket:
                 return data
-            inside.put_back(reader, data)  # it has become one meanwhile
+            internals.put_back(reader, data)  # it has become one meanwhile
         return await pace.read(reader, n, self._turns)
 
     async def change(self) -> None:
@@ -222,23 +222,23 @@ class Watched:
     @property
     def layer(self) -> Any:
         """The HTTP layer; None: there is none yet."""
-        return self._layer or inside_http.http_layer(self.handler)
+        return self._layer or http_layers.http_layer(self.handler)
 
     def is_not_ready(self, server: Server) -> bool:
         """Whether what has come over this upstream connection is to be taken first: by its turn, or by the caller."""
         if self._layer is None:
             return False
-        if inside_http.waits_for_turn(self._layer, server):
+        if http_layers.waits_for_turn(self._layer, server):
             return True
-        unread = inside_http.unread(self._layer, server)
-        return unread > UNREAD_UP_TO or (unread > 0 and inside_flow.unread(self._layer) > UNREAD_IN_ALL)
+        unread = http_layers.unread(self._layer, server)
+        return unread > UNREAD_UP_TO or (unread > 0 and http2_streams.unread(self._layer) > UNREAD_IN_ALL)
 
     def has_left(self, server: Server) -> bool:
         """Whether the request that an HTTP/2 caller sent over this upstream connection has ended before its body."""
-        multiplexed = self._layer is not None and inside_flow.is_multiplexed(self.client)
-        return multiplexed and inside_upstream.is_left_over(self._layer, server)
+        multiplexed = self._layer is not None and http2_streams.is_multiplexed(self.client)
+        return multiplexed and upstream_pool.is_left_over(self._layer, server)
 
-    # ---- What mitmproxy's layers ask (inside_http.Watch, inside_flow.FlowWatch)
+    # ---- What mitmproxy's layers ask (http_layers.Watch, http2_streams.FlowWatch)
 
     def backlog(self, server: Server) -> int:
         """Bytes that this backend has not taken; those for one that is being closed wait for nothing."""
@@ -290,7 +290,7 @@ class Watched:
 
     def close_code(self, flow: HTTPFlow) -> int | None:
         """How the gateway ends a WebSocket (RFC 6455 §7.4.1); None: it does not, one of its ends was lost."""
-        ticket: Ticket | None = inside.ticket_of(flow)
+        ticket: Ticket | None = internals.ticket_of(flow)
         if ticket is not None and ticket.ended_by is not None:
             return POLICY_VIOLATION if ticket.ended_by.code is Code.INVALID_CREDENTIAL else UNEXPECTED
         return GOING_AWAY if self._hung_up else None
@@ -320,7 +320,7 @@ class Watched:
             return
         self._closed = True
         if self._cuts:
-            inside.reset(self.writer.transport)
+            internals.reset(self.writer.transport)
         if self._reader.at_eof() or self.writer.transport.is_closing():
             self._finish()
             return
@@ -347,7 +347,7 @@ class Watched:
             last.callback(self.stir)
             last.callback(self._close)
             if self._layer is not None:
-                inside_flow.let_go(self._layer)
+                http2_streams.let_go(self._layer)
             if self.writer.transport.get_write_buffer_size():
                 self.writer.transport.abort()
 
@@ -361,12 +361,12 @@ class Watched:
         if not self._is_finished or self._is_apart:
             return
         if not self._layers_over or self.owed:
-            inside.let_go_of_tls(self.handler)
+            internals.let_go_of_tls(self.handler)
             return
-        inside.take_connection_apart(self.handler)
-        inside_watch.unwatch(self.client)
+        internals.take_connection_apart(self.handler)
+        connection_watch.unwatch(self.client)
         for writer in (self.writer, *(upstream.writer for upstream in self.upstreams.values())):
-            inside.give_back(writer)
+            internals.give_back(writer)
         self._layer, self._is_apart = None, True
         self.upstreams.clear()
 
@@ -394,14 +394,14 @@ class Watched:
         self._rests_until = 0.0
         for ticket in self.open.values():
             ticket.closes = True
-        layer = self._layer or inside_http.http_layer(self.handler)
-        event = inside_http2.farewell(layer) if layer is not None else None
+        layer = self._layer or http_layers.http_layer(self.handler)
+        event = http2.farewell(layer) if layer is not None else None
         if event is not None:
             self.deliver(event)
 
     def is_idle(self, now: float) -> bool:
         """Whether nothing has been asked or said for a moment: a caller may just be sending its next request."""
-        layer = self._layer or inside_http.http_layer(self.handler)
+        layer = self._layer or http_layers.http_layer(self.handler)
         return not self.open and not (layer and layer.streams) and now - self.last > IDLE_S
 
     def end(self, ticket: Ticket, refused: Refuse) -> None:
@@ -413,7 +413,7 @@ class Watched:
         upstream = self.upstreams.get(ticket.flow.server_conn.id)
         if upstream is not None:
             upstream.owe(ticket)
-        multiplexed = inside_flow.is_multiplexed(self.client)
+        multiplexed = http2_streams.is_multiplexed(self.client)
         if not multiplexed:
             self._ending = self._now()
         if ticket.begun:
@@ -425,15 +425,15 @@ class Watched:
 
     def deny(self, flow: HTTPFlow, answer: Answer) -> None:
         """Answer a request at once, if its body is still coming or its response has not begun."""
-        layer = self._layer or inside_http.http_layer(self.handler)
-        event = inside_http.interject(layer, flow, answer) if layer is not None else None
+        layer = self._layer or http_layers.http_layer(self.handler)
+        event = http_layers.interject(layer, flow, answer) if layer is not None else None
         if event is not None:
             self.deliver(event)
 
     def still_sends(self, flow: HTTPFlow) -> bool:
         """Whether more of this request's body is to come, as far as can be told."""
-        layer = self._layer or inside_http.http_layer(self.handler)
-        return layer is not None and inside_http.still_sends(layer, flow)
+        layer = self._layer or http_layers.http_layer(self.handler)
+        return layer is not None and http_layers.still_sends(layer, flow)
 
     def metered(self, ticket: Ticket, limit: int) -> Callable[[bytes], bytes | list[bytes]]:
         """What passes a body on up to `limit` bytes; beyond it the backend is cut off and the caller gets a 413."""
@@ -477,23 +477,23 @@ class Watched:
         if layer is None:
             return []
         if not self._rules.shows:
-            inside_held.let_go_of_sent(layer)
+            held_bytes.let_go_of_sent(layer)
         self._note_head(layer)
-        found = [self._piece(one) for one in inside_held.held(layer, inside.ahead(self._reader))]
+        found = [self._piece(one) for one in held_bytes.held(layer, internals.ahead(self._reader))]
         return [piece for piece in found if piece is not None]
 
     def _note_head(self, layer: Any) -> None:
         """Note when the head began to come of which a part was read: with the last read, if it is another one."""
-        head = inside_held.unended(layer)
+        head = held_bytes.unended(layer)
         if head != self._head:
             self._head, self._head_came = head, self._came
 
-    def _piece(self, held: inside_held.Held) -> Piece | None:
+    def _piece(self, held: held_bytes.Held) -> Piece | None:
         flow, size = held.flow, held.size
         if flow is None:
             return Piece(size, self._head_came, self._holder, None, 0, self._shed_ahead, self, held.begun)
         ticket, since = self.open.get(id(flow)), flow.request.timestamp_start
-        if inside_held.is_let_go(flow) or (ticket is not None and ticket.ended_by is not None):
+        if held_bytes.is_let_go(flow) or (ticket is not None and ticket.ended_by is not None):
             return None
         if ticket is None:
             if flow.websocket is not None:  # it has ended: nothing can be said in it
@@ -514,15 +514,15 @@ class Watched:
 
     def _shed_ahead(self) -> None:
         """End a connection of which too much was read ahead: a head that has not ended, or while no request is open."""
-        if inside_flow.is_multiplexed(self.client):
+        if http2_streams.is_multiplexed(self.client):
             self.hang_up()
         else:
             self._give_up(_TOO_MUCH, answers=True)
-        inside_held.let_go_of_ahead(self.layer)
+        held_bytes.let_go_of_ahead(self.layer)
 
     def _shed(self, flow: HTTPFlow) -> None:
         """End a request of which too much is held; one that has its answer already gets that, and reads no more."""
-        inside_held.mark_let_go(flow)
+        held_bytes.mark_let_go(flow)
         ticket = self.open.get(id(flow))
         if ticket is not None:
             self.end(ticket, _TOO_MUCH)
@@ -531,8 +531,8 @@ class Watched:
             self.deny(flow, Answer(data.status_code, data.headers.fields, data.content or b""))
         else:
             self.deny(flow, self._rules.answer(flow, _TOO_MUCH))
-        if not inside_flow.is_multiplexed(self.client):
-            inside_held.let_go_of_ahead(self.layer)
+        if not http2_streams.is_multiplexed(self.client):
+            held_bytes.let_go_of_ahead(self.layer)
 
     # ---- The clock
 
@@ -540,7 +540,7 @@ class Watched:
         """End what has taken too long."""
         self.stir()
         if self._layer is not None:
-            inside_upstream.forget_closed(self._layer)
+            upstream_pool.forget_closed(self._layer)
         self._weigh(now)
         if self._closed:
             return
@@ -573,8 +573,8 @@ class Watched:
     def _weigh(self, now: float) -> None:
         """See what waits for the caller, and whether it takes any of it."""
         buffered = int(self.writer.transport.get_write_buffer_size())
-        if self._layer is not None and inside_flow.is_multiplexed(self.client):
-            buffered += inside_flow.unread(self._layer)
+        if self._layer is not None and http2_streams.is_multiplexed(self.client):
+            buffered += http2_streams.unread(self._layer)
         if buffered < self._buffered or not buffered:
             self._took = now
         if buffered != self._buffered:
@@ -587,8 +587,8 @@ class Watched:
 
     def _sweep_caller(self, now: float, bounds: Bounds, elapsed_s: float) -> None:
         if self._layer is None:
-            self._layer = inside_http.http_layer(self.handler)
-        phase = inside_http.phase(self._layer) if self._layer is not None else inside_http.Phase("head", None)
+            self._layer = http_layers.http_layer(self.handler)
+        phase = http_layers.phase(self._layer) if self._layer is not None else http_layers.Phase("head", None)
         if phase != self._phase:
             if self._phase is not None:
                 self._since = now
@@ -596,7 +596,7 @@ class Watched:
             self._credit_s, self._counted = BODY_GRACE_S, self._received
         if phase.name == "head" and now - self._since > bounds.head_s:
             self._give_up(Refuse(Code.INVALID_REQUEST, "the head took too long"), answers=self._received > 0)
-        elif inside_flow.is_multiplexed(self.client):
+        elif http2_streams.is_multiplexed(self.client):
             self._sweep_streams(now, bounds, elapsed_s)
         elif phase.name == "body" and self._too_slow(bounds, elapsed_s):
             self._give_up(Refuse(Code.INVALID_REQUEST, "the body came too slowly"), answers=True)
@@ -610,10 +610,10 @@ class Watched:
         """End the bodies that are late, each by itself, and a connection over which only frames without use come."""
         if self._layer is None:
             return
-        moved = inside_flow.moved(self._layer)
+        moved = http2_streams.moved(self._layer)
         if moved != self._moved:
             self._moved, self.last = moved, now
-        for body, refused in self._meters.late(inside_flow.bodies(self._layer), bounds, now, elapsed_s):
+        for body, refused in self._meters.late(http2_streams.bodies(self._layer), bounds, now, elapsed_s):
             ticket = self.open.get(id(body.flow))
             if ticket is not None:
                 self.end(ticket, refused)
@@ -645,7 +645,7 @@ class Watched:
             ticket.ended_by = ticket.ended_by or refused
         flow = next((ticket.flow for ticket in self.open.values()), None)
         answer = self._rules.answer(flow, refused) if answers else None
-        event = inside_http.interject_http1(self._layer, answer) if answer and self._layer is not None else None
+        event = http_layers.interject_http1(self._layer, answer) if answer and self._layer is not None else None
         if event is None:
             self.hang_up()
         else:
@@ -710,7 +710,7 @@ class Watchpoint:
         self._reading = self._hung_up = False
         self._ended: float | None = None
         self._close: Callable[[], None] = nothing
-        self._awaited: inside_upstream.Awaited | None = None
+        self._awaited: upstream_pool.Awaited | None = None
         self._held: Counted = UNCOUNTED
         self._until = 0.0
         self._has_ended = self._waits = False
@@ -723,9 +723,9 @@ class Watchpoint:
         self._reader, self.writer = transport.reader, transport.writer
         self._close = self.writer.close
         transport.reader, self.writer.close = self, self.close
-        inside.keep_what_came(self._reader, self.writer, self._broke)
-        inside.read_little_ahead(self._reader, self.writer)
-        if inside_flow.is_multiplexed(self.watched.client):
+        internals.keep_what_came(self._reader, self.writer, self._broke)
+        internals.read_little_ahead(self._reader, self.writer)
+        if http2_streams.is_multiplexed(self.watched.client):
             self.writer.transport.set_write_buffer_limits(0)  # `drain` waits until all is taken
         self.last = asyncio.get_running_loop().time()
 
@@ -742,7 +742,7 @@ class Watchpoint:
     @property
     def is_silent(self) -> bool:
         """Whether nothing has come that was not read, and the backend has not closed."""
-        return self._reading and not self._hung_up and inside.is_silent(self._reader, self.writer)
+        return self._reading and not self._hung_up and internals.is_silent(self._reader, self.writer)
 
     async def read(self, n: int) -> bytes:
         """As StreamReader's; waits while the caller has not made room for what came before."""
@@ -776,7 +776,7 @@ class Watchpoint:
         self._ended = self._ended or asyncio.get_running_loop().time()
         self.watched.stir()
         if self._awaited is not None:
-            inside.cancel_transport(self.watched.handler, self.server)
+            internals.cancel_transport(self.watched.handler, self.server)
         elif self._reading:
             self.writer.transport.pause_reading()
             self._reader.feed_eof()
@@ -796,21 +796,23 @@ class Watchpoint:
 
     def _give_up(self) -> None:
         self.late = True
-        why = causes.at(self.server.address, causes.LATE if self.writer is None else causes.LATE_TLS)
-        inside.blame_connection(self.server, why)
+        why = upstream_errors.at(
+            self.server.address, upstream_errors.LATE if self.writer is None else upstream_errors.LATE_TLS
+        )
+        internals.blame_connection(self.server, why)
         for ticket in self.watched.open.values():
             # While connections are being made mitmproxy does not say which request each is for.
             if ticket.flow.server_conn is self.server or not ticket.flow.server_conn.connected:
                 ticket.late = ticket.late or why
         if self.writer is None:
-            inside.cancel_transport(self.watched.handler, self.server)
+            internals.cancel_transport(self.watched.handler, self.server)
         else:
             self.hang_up()
 
     def abort(self) -> None:
         """Drop the connection, and what was to be written over it, unless an answer is owed."""
         if self._awaited is not None:
-            inside.cancel_transport(self.watched.handler, self.server)
+            internals.cancel_transport(self.watched.handler, self.server)
         elif self.writer is not None:
             self.writer.transport.abort()
 
@@ -821,12 +823,12 @@ class Watchpoint:
 
         False: it was sent nothing, has answered or closed, or no place is held.
         """
-        client = inside_upstream.sent_over(self.watched.layer, self.server)
+        client = upstream_pool.sent_over(self.watched.layer, self.server)
         waited_s = self._now() - (ticket.waits_since or self._now())
         is_open = self.writer is not None and not self.writer.transport.is_closing() and not self._has_ended
         if client is None or not is_open or waited_s > self.watched.response_s or ticket.counted.give_back is nothing:
             return False
-        self._awaited, self._until = inside_upstream.Awaited(client), self._now() + self.watched.response_s - waited_s
+        self._awaited, self._until = upstream_pool.Awaited(client), self._now() + self.watched.response_s - waited_s
         self._held, ticket.counted = ticket.counted, ticket.counted._replace(give_back=nothing)
         if not self._awaited.request_is_whole:
             self.writer.write = _discard  # an end that comes later would make half a body look whole
@@ -844,7 +846,7 @@ class Watchpoint:
             self.watched.owed.add(self.server.id)
             self.watched.spawn(self._wait(self._awaited))
 
-    async def _wait(self, awaited: inside_upstream.Awaited) -> None:
+    async def _wait(self, awaited: upstream_pool.Awaited) -> None:
         try:
             async with asyncio.timeout_at(self._until):
                 while not awaited.has_begun and (data := await self._reader.read(1 << 16)):
@@ -872,7 +874,7 @@ class Watchpoint:
         """Nothing more is written over it, and nobody asks for it."""
         if self.writer.transport.get_write_buffer_size():
             self.writer.transport.abort()
-        inside.give_back(self.writer)
+        internals.give_back(self.writer)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -888,7 +890,7 @@ class Watchpoint:
     def gone(self) -> None:
         """The connection has ended, or was never made: whatever way it did, its socket goes too."""
         if self.writer is None:
-            inside.forget_transport(self.watched.handler, self.server)
+            internals.forget_transport(self.watched.handler, self.server)
             return
         if not self.writer.transport.is_closing():
             self.writer.close()

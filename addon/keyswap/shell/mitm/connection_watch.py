@@ -1,6 +1,6 @@
-"""What mitmproxy's HTTP layers, as `inside_http` changes them, ask of whoever watches over a caller's connection.
+"""What mitmproxy's HTTP layers, as `http_layers` changes them, ask of whoever watches over a caller's connection.
 
-Law: as in `inside`. Without a watch on the client nothing is bounded, and mitmproxy answers in its own words.
+Law: as in `internals`. Without a watch on the client nothing is bounded, and mitmproxy answers in its own words.
 """
 
 from collections.abc import Callable

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from keyswap.shell.opening import MOST_BYTES, MOST_READS, MOST_RECORDS, Opening
+from keyswap.shell.connections.client_hello import MOST_BYTES, MOST_READS, MOST_RECORDS, Opening
 
 
 def records(count: int, size: int = 1, kind: int = 0x16) -> bytes:

@@ -7,7 +7,7 @@ messages, each of which costs as much: what a read took decides how large the ne
 import time
 from typing import Any
 
-from keyswap.shell.turns import Turns
+from keyswap.shell.connections.turns import Turns
 
 LEAST, MOST = 256, 4 << 10
 LONG_S, SHORT_S = 0.004, 0.001

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from keyswap.shell.turns import AT_ONCE, Turns
+from keyswap.shell.connections.turns import AT_ONCE, Turns
 
 
 async def _turns(count: int) -> list[int]:

@@ -20,11 +20,11 @@ from mitmproxy.connection import Client
 from mitmproxy.master import Master
 
 from keyswap.limits.step import place
-from keyswap.shell import inside, inside_http
-from keyswap.shell.bounds import Rules
-from keyswap.shell.holding import Holdings
-from keyswap.shell.turns import Turns
-from keyswap.shell.watched import STUCK_S, Shared, Watched, Watchpoint
+from keyswap.shell.connections.bounds import Rules
+from keyswap.shell.connections.client import STUCK_S, Shared, Watched, Watchpoint
+from keyswap.shell.connections.memory_budget import Holdings
+from keyswap.shell.connections.turns import Turns
+from keyswap.shell.mitm import http_layers, internals
 
 logger = logging.getLogger(__name__)
 
@@ -86,12 +86,12 @@ class Guard:
             raise
 
     def _watch(self, client: Client, address: str) -> None:
-        handler = inside.handler_of(self.master, client)
+        handler = internals.handler_of(self.master, client)
         watched = Watched(self._shared, client, address, handler)
         watched.owing = self._owing
-        inside_http.watch(client, watched)
-        inside.lift_connection_limit(handler)
-        inside.leave_draining(handler)
+        http_layers.watch(client, watched)
+        internals.lift_connection_limit(handler)
+        internals.leave_draining(handler)
         self.watched[client.id] = watched
 
     def _count_down(self, address: str) -> None:

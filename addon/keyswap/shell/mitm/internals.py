@@ -1,6 +1,6 @@
-"""Reliances on mitmproxy's private side; tests/shell/test_inside.py breaks when one of them changes.
+"""Reliances on mitmproxy's private side; tests/shell/mitm breaks when one of them changes.
 
-Law: nothing outside this module and its neighbours `inside_*` touches a name of mitmproxy's that begins with an
+Law: nothing outside this module and its neighbours in `mitm` touches a name of mitmproxy's that begins with an
 underscore, or counts on an order of events that its documentation does not promise. Measured on 12.2.3.
 """
 

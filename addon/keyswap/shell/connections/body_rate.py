@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from keyswap.model import Code, Refuse
-from keyswap.shell.bounds import Bounds
-from keyswap.shell.inside_flow import Body
+from keyswap.shell.connections.bounds import Bounds
+from keyswap.shell.mitm.http2_streams import Body
 
 BODY_GRACE_S = 5.0
 """How long a body may fall behind its minimum rate, as Kestrel has it."""

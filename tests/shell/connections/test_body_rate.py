@@ -4,9 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from keyswap.model import Code
-from keyswap.shell.bounds import Bounds
-from keyswap.shell.inside_flow import Body
-from keyswap.shell.metering import Meters
+from keyswap.shell.connections.body_rate import Meters
+from keyswap.shell.connections.bounds import Bounds
+from keyswap.shell.mitm.http2_streams import Body
 
 
 def run(came: list[int], *, waiting: bool = False, rate: int = 100, response: object = None) -> list[tuple[int, Code]]:

@@ -1,4 +1,4 @@
-"""What inside_upstream.py counts on in mitmproxy, and that what it makes is what mitmproxy makes."""
+"""What upstream_pool.py counts on in mitmproxy, and that what it makes is what mitmproxy makes."""
 
 import inspect
 
@@ -14,7 +14,7 @@ from mitmproxy.proxy.layers.http._events import RequestHeaders
 from mitmproxy.test.tflow import tflow
 from mitmproxy.test.tutils import treq
 
-from keyswap.shell import inside_upstream
+from keyswap.shell.mitm import upstream_pool
 
 NAMES = st.sampled_from([b"cookie", b"Cookie", b"host", b"x-a", b"accept", b"content-length"])
 FIELDS = st.lists(st.tuples(NAMES, st.sampled_from([b"a=1", b"b=2", b"3", b""])), max_size=6)
@@ -42,7 +42,7 @@ def test_a_request_becomes_what_mitmproxy_makes_of_it(fields: list[tuple[bytes, 
     """The same lines, in another order at most, and the request itself is as it was."""
     request = treq(http_version=b"HTTP/2.0", authority=authority, headers=Headers(fields), path=b"/a?b")
     before = request.copy().get_state()
-    ours = inside_upstream._as_http1(request)
+    ours = upstream_pool._as_http1(request)
     assert request.get_state() == before and not ours.is_http2 and not ours.authority
     head = assemble_request_head(ours)
     assert head.partition(b"\r\n")[0] == b"GET /a?b HTTP/1.1"

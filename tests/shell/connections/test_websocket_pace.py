@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from keyswap.shell.pace import LEAST, MOST, TRUSTED_AFTER, Pace
-from keyswap.shell.turns import Turns
+from keyswap.shell.connections.turns import Turns
+from keyswap.shell.connections.websocket_pace import LEAST, MOST, TRUSTED_AFTER, Pace
 
 
 def after(*took_s: float) -> int:

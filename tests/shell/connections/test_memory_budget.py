@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keyswap.shell.holding import MIB, PER_CALLER, PER_CONNECTION, TOGETHER, UNSEEN, Holdings, Piece
+from keyswap.shell.connections.memory_budget import MIB, PER_CALLER, PER_CONNECTION, TOGETHER, UNSEEN, Holdings, Piece
 
 
 class Connection:

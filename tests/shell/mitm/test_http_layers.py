@@ -1,4 +1,4 @@
-"""What inside_http.py counts on in mitmproxy's HTTP layers, and what it makes of them, without a socket."""
+"""What http_layers.py counts on in mitmproxy's HTTP layers, and what it makes of them, without a socket."""
 
 import struct
 from collections.abc import Callable
@@ -30,8 +30,8 @@ from wsproto.connection import Connection as WebSocket
 from wsproto.events import BytesMessage, CloseConnection, Message
 
 from keyswap.refusals import Answer
-from keyswap.shell import inside_flow, inside_held, inside_http, inside_watch
-from keyswap.shell.inside_http2 import MAX_STREAMS
+from keyswap.shell.mitm import connection_watch, held_bytes, http2_streams, http_layers
+from keyswap.shell.mitm.http2 import MAX_STREAMS
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -72,14 +72,14 @@ class Watch:
 
 @pytest.fixture(autouse=True)
 def _changed() -> None:
-    inside_http.install({400: "Bad Request", 431: "Too Large"}, shows=True)
-    inside_flow.install()
-    inside_http.install({}, shows=True)
+    http_layers.install({400: "Bad Request", 431: "Too Large"}, shows=True)
+    http2_streams.install()
+    http_layers.install({}, shows=True)
 
 
 def context(alpn: bytes = b"http/1.1") -> Context:
     client = Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), state=ConnectionState.OPEN, alpn=alpn)
-    inside_http.watch(client, Watch())
+    http_layers.watch(client, Watch())
     options = Options()
     Proxyserver().load(Loader(SimpleNamespace(options=options, commands=SimpleNamespace(collect_commands=bool))))
     return Context(client, options)
@@ -96,7 +96,7 @@ def begun[L: Layer](layer: L) -> L:
 
 def in_turns(layer: http.HttpLayer, data: bytes) -> list[commands.Command]:
     """What the layers do with what was read, turn after turn."""
-    watch: Any = inside_http.watch_of(layer.context.client)
+    watch: Any = http_layers.watch_of(layer.context.client)
     done = list(layer.handle_event(events.DataReceived(layer.context.client, data)))
     while watch.delivered:
         done += list(layer.handle_event(watch.delivered.pop(0)))
@@ -123,13 +123,13 @@ def test_what_the_guard_looks_at_is_there() -> None:
     for alpn, kind in ((b"http/1.1", _http1.Http1Server), (b"h2", _http2.Http2Server)):
         made = context(alpn)
         layer = layer_of(made)
-        assert inside_http.phase(layer).name == "head"
+        assert http_layers.phase(layer).name == "head"
         assert isinstance(layer.connections[made.client], kind)
         assert layer.streams == {} and layer.command_sources == {}
         stream = http.HttpStream(made, 1)
         layer.streams[1] = stream
         assert stream._paused is None and len(stream._paused_event_queue) == 0
-        assert not inside_http.is_full(layer, 0) and inside_http.unread(layer, Server(address=None)) == 0
+        assert not http_layers.is_full(layer, 0) and http_layers.unread(layer, Server(address=None)) == 0
         server = layer.connections[made.client]
         if isinstance(server, _http2.Http2Server):
             buffer = server.h2_conn.incoming_buffer
@@ -203,7 +203,7 @@ def test_a_malformed_chunk_behind_good_ones_is_malformed(bad: bytes) -> None:
 def test_very_many_small_chunks_end_the_request() -> None:
     """Half a million small chunks at once are a flood: 400, and the connection is closed; large ones cost nothing."""
     made = context()
-    watch: Any = inside_http.watch_of(made.client)
+    watch: Any = http_layers.watch_of(made.client)
     assert body_of(made, *[(b"40\r\n" + b"x" * 64 + b"\r\n") * 500] * 20) and watch.left == 100
     got = body_of(made, *[b"1\r\nx\r\n" * 10_000] * 6)
     assert watch.left < 0 and got[-1] == b"RequestProtocolError" and len(got) == 7
@@ -226,11 +226,11 @@ def pipelined(made: Context, count: int) -> tuple[Any, list[bytes]]:
                 (command, *_) = [*layer.handle_event(events.HookCompleted(command)), None]
 
     run(events.DataReceived(made.client, b"".join(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % n for n in range(count))))
-    watch: Any = inside_http.watch_of(made.client)
+    watch: Any = http_layers.watch_of(made.client)
     while watch.delivered:
-        assert inside_http.is_full(layer, 1 << 20), "more is read before what has come was used"
+        assert http_layers.is_full(layer, 1 << 20), "more is read before what has come was used"
         run(watch.delivered.pop(0))
-    assert not inside_http.is_full(layer, 1 << 20) and not server.buf
+    assert not http_layers.is_full(layer, 1 << 20) and not server.buf
     return server, targets
 
 
@@ -263,12 +263,12 @@ def test_what_came_before_a_socket_stood_is_taken_in_turns(side: str) -> None:
     run(one.make_pipe())
     run(one._handle_event(events.DataReceived(one.conn, more)))
     run(one._handle_event(events.ConnectionClosed(one.conn)))
-    watch: Any = inside_http.watch_of(made.client)
+    watch: Any = http_layers.watch_of(made.client)
     while watch.delivered:
-        assert inside_http.waits_for_turn(layer, one.conn), "more is read before what has come was used"
+        assert http_layers.waits_for_turn(layer, one.conn), "more is read before what has come was used"
         run(one._handle_event(watch.delivered.pop(0)))
     assert b"".join(passed) == came + more + b"|end" and max(map(len, passed)) <= 260
-    assert not inside_http.waits_for_turn(layer, one.conn)
+    assert not http_layers.waits_for_turn(layer, one.conn)
 
 
 def test_a_socket_takes_an_answer_that_comes_too_late() -> None:
@@ -282,7 +282,7 @@ def test_a_socket_takes_an_answer_that_comes_too_late() -> None:
     (hook,) = list(socket.handle_event(events.Start()))
     assert isinstance(hook, WebsocketStartHook)
     list(socket.handle_event(events.HookCompleted(hook)))
-    late = inside_watch.Interjection(1, Answer(503, (), b""))
+    late = connection_watch.Interjection(1, Answer(503, (), b""))
     done = list(socket.handle_event(late))
     assert {one.connection for one in done if isinstance(one, commands.CloseConnection)} == {made.client, made.server}
     assert not list(socket.handle_event(late)), "it has ended"
@@ -324,7 +324,7 @@ def test_an_endless_response_head_is_an_error() -> None:
     made.server.state = ConnectionState.OPEN
     upstream = begun(_http1.Http1Client(made))
     list(upstream.send(RequestHeaders(1, Request.make("GET", "http://h/"), end_stream=True)))
-    raw = b"HTTP/1.1 200 OK\r\nX: " + b"a" * (inside_http.MAX_UPSTREAM_HEAD + 1)
+    raw = b"HTTP/1.1 200 OK\r\nX: " + b"a" * (http_layers.MAX_UPSTREAM_HEAD + 1)
     done = list(upstream.handle_event(events.DataReceived(made.server, raw)))
     told = [command.event for command in done if isinstance(command, ReceiveHttp)]
     assert isinstance(told[0], ResponseProtocolError) and closes(done)
@@ -337,7 +337,7 @@ def test_an_answer_can_be_interjected() -> None:
     raw = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345"
     server = layer.connections[made.client]
     list(server.handle_event(events.DataReceived(made.client, raw)))
-    event = inside_http.interject_http1(layer, Answer(400, ((b"A", b"b"),), b"told"))
+    event = http_layers.interject_http1(layer, Answer(400, ((b"A", b"b"),), b"told"))
     assert event is not None and layer.command_sources[event.command] is server
     done = list(layer.handle_event(event))
     assert sent(done).startswith(b"HTTP/1.1 400 Bad Request\r\nA: b\r\n") and sent(done).endswith(b"told")
@@ -361,7 +361,7 @@ def test_frames_in_one_read_are_taken_in_turns(cut: int) -> None:
     """300 requests, or 4,000 frames, that came in one read are taken some at a time, in order, wherever reads end."""
     made = context(b"h2")
     made.server = Server(address=("127.0.0.1", 3))
-    watch: Any = inside_http.watch_of(made.client)
+    watch: Any = http_layers.watch_of(made.client)
     watch.left = 1e6
     layer = layer_of(made)
     server: Any = layer.connections[made.client]
@@ -406,7 +406,7 @@ def test_http2_frames_are_bounded() -> None:
     assert closes(done)
 
 
-@pytest.mark.parametrize("sizes", [[inside_http.MAX_MESSAGE + 1], [1] * (inside_http.MAX_FRAGMENTS + 2)])
+@pytest.mark.parametrize("sizes", [[http_layers.MAX_MESSAGE + 1], [1] * (http_layers.MAX_FRAGMENTS + 2)])
 def test_websocket_messages_are_bounded(sizes: list[int]) -> None:
     """A message of too many bytes or too many frames closes the socket with 1009."""
     made = context()
@@ -429,7 +429,7 @@ class Caller:
         made.server = Server(address=("127.0.0.1", 3))
         self.client = made.client
         self.layer = http.HttpLayer(made, http.HTTPMode.transparent)
-        self.watch: Any = inside_http.watch_of(made.client)
+        self.watch: Any = http_layers.watch_of(made.client)
         self.watch.left = 1000.0
         self.h2 = H2Connection()
         self.h2.initiate_connection()
@@ -503,29 +503,29 @@ def test_a_request_that_is_not_whole_weighs_more_than_its_bytes() -> None:
         caller.h2.send_data(caller.ask(ends=False), b"{")
     caller.h2.send_data(caller.ask(ends=False), b"{}", end_stream=True)
     caller.say()
-    assert [one.size for one in inside_held.held(caller.layer, 0)] == [inside_held.STREAM + 1] * 3
+    assert [one.size for one in held_bytes.held(caller.layer, 0)] == [held_bytes.STREAM + 1] * 3
     for stream in caller.layer.streams.values():
         stream.client_state = stream.state_stream_request_body
-    assert inside_held.held(caller.layer, 0) == []
+    assert held_bytes.held(caller.layer, 0) == []
 
 
 def loose(layer: http.HttpLayer, ahead: int = 0) -> list[tuple[HTTPFlow | None, bool]]:
     """Whose the bytes are that are held."""
-    return [(one.flow, one.begun) for one in inside_held.held(layer, ahead)]
+    return [(one.flow, one.begun) for one in held_bytes.held(layer, ahead)]
 
 
-LONG = b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"a" * inside_held.SMALL
+LONG = b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"a" * held_bytes.SMALL
 
 
 def test_a_head_that_has_not_ended_is_of_no_request() -> None:
     """What has come of it counts as such, also behind a request that has ended here, and each is told from the last."""
     made = context()
     made.server = Server(address=("127.0.0.1", 3))
-    vars(inside_http.watch_of(made.client))["max_head"] = 2 * len(LONG)
+    vars(http_layers.watch_of(made.client))["max_head"] = 2 * len(LONG)
     layer = layer_of(made)
-    assert inside_held.unended(layer) is None and loose(layer, 1) == [(None, False)]
+    assert held_bytes.unended(layer) is None and loose(layer, 1) == [(None, False)]
     in_turns(layer, LONG)
-    assert loose(layer) == [(None, False)] and inside_held.unended(layer) == 1
+    assert loose(layer) == [(None, False)] and held_bytes.unended(layer) == 1
 
 
 @pytest.mark.parametrize(
@@ -539,8 +539,8 @@ def test_what_is_read_behind_an_open_request_is_its_own(sent_first: bytes, behin
     layer = layer_of(made)
     in_turns(layer, sent_first + behind)
     (stream,) = layer.streams.values()
-    assert loose(layer, 2 * inside_held.SMALL) == [(stream.flow, True)]
-    assert inside_held.unended(layer) is None
+    assert loose(layer, 2 * held_bytes.SMALL) == [(stream.flow, True)]
+    assert held_bytes.unended(layer) is None
 
 
 def test_a_body_behind_a_head_that_is_judged_is_held() -> None:
@@ -551,7 +551,7 @@ def test_a_body_behind_a_head_that_is_judged_is_held() -> None:
     in_turns(layer, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 90000\r\n\r\n")
     for _ in range(3):
         in_turns(layer, b"x" * 16000)
-    assert [one.size for one in inside_held.held(layer, 100)] == [inside_held.STREAM + 48100]
+    assert [one.size for one in held_bytes.held(layer, 100)] == [held_bytes.STREAM + 48100]
 
 
 def test_requests_that_wait_for_their_turn_have_begun() -> None:
@@ -572,11 +572,11 @@ def test_a_header_block_that_has_not_ended_is_of_no_request() -> None:
     last = caller.ask(ends=False)
     caller.say()
     caller.say(frames.DataFrame(last, b"x" * 8000).serialize()[:6000])
-    assert [one.size for one in inside_held.held(caller.layer, 0)] == [inside_held.STREAM, inside_held.STREAM + 6000]
-    assert inside_held.unended(caller.layer) is None
+    assert [one.size for one in held_bytes.held(caller.layer, 0)] == [held_bytes.STREAM, held_bytes.STREAM + 6000]
+    assert held_bytes.unended(caller.layer) is None
     caller.say(b"x" * 2009)
     caller.say(frames.HeadersFrame(last + 2, b"\x00" * 3000).serialize())
-    assert (None, False) in loose(caller.layer) and inside_held.unended(caller.layer) == last + 2
+    assert (None, False) in loose(caller.layer) and held_bytes.unended(caller.layer) == last + 2
 
 
 def test_as_many_requests_may_follow_those_that_are_taken_back() -> None:
@@ -614,7 +614,7 @@ def test_a_request_that_ends_while_its_connection_is_made_is_not_sent(sends: str
         caller.h2.reset_stream(stream_id)
         caller.say()
     else:
-        event = inside_http.interject(caller.layer, caller.layer.streams[stream_id].flow, Answer(504, (), b"late"))
+        event = http_layers.interject(caller.layer, caller.layer.streams[stream_id].flow, Answer(504, (), b"late"))
         assert event is not None
         caller.event(event)
     opening.connection.state = ConnectionState.OPEN

@@ -1,8 +1,8 @@
-"""mitmproxy's master and connections without what a gateway does not need: `inside`'s part for `keyswap serve`.
+"""mitmproxy's master and connections without what a gateway does not need, for `keyswap serve`.
 
-Law: as in `inside`. Events of a connection are taken one after another, in the order in which they came, as mitmproxy's
-lock would have it; a hook that need not wait is run where it stands, without a task. What an addon may do is the same,
-and what it raises is reported without being quoted. Measured on 12.2.3.
+Law: as in `internals`. Events of a connection are taken one after another, in the order in which they came, as
+mitmproxy's lock would have it; a hook that need not wait is run where it stands, without a task. What an addon may do
+is the same, and what it raises is reported without being quoted. Measured on 12.2.3.
 """
 
 import asyncio
@@ -10,9 +10,6 @@ import copy
 import gc
 import inspect
 import logging
-import select
-import socket
-import time
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -36,14 +33,10 @@ from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import HttpLayer, HttpStream
 from mitmproxy.proxy.server import ConnectionIO
 
-from keyswap.shell import inside, inside_watch
-from keyswap.shell.inside_hops import wrap
-from keyswap.shell.serve import listen_socket
+from keyswap.shell.mitm import connection_watch, internals
+from keyswap.shell.mitm.hop_by_hop import wrap
 
 Handler = Callable[[Any], Any]
-SETTLING_S, CLEARING_S = 0.2, 1.0
-"""When a listener closes, those are taken in who wait to be accepted, until nobody has come for so long, and no longer
-than so long: a connection that is being made takes a round trip."""
 
 
 class LeanAddons(AddonManager):
@@ -126,11 +119,11 @@ class LeanConnection(mode_servers.ProxyConnectionHandler):
     async def handle_client(self) -> None:
         """As it is, and then it is taken apart."""
         await super().handle_client()
-        by = inside_watch.watch_of(self.client)
+        by = connection_watch.watch_of(self.client)
         if by is not None:
             by.layers_are_over()
         else:  # it was turned away
-            asyncio.get_running_loop().call_soon(inside.take_connection_apart, self)
+            asyncio.get_running_loop().call_soon(internals.take_connection_apart, self)
 
     async def handle_connection(self, connection: Connection) -> None:
         """As it is, but that its cancellation does not keep the frames alive that it went through."""
@@ -238,57 +231,6 @@ _KEPT: set[asyncio.Task[Any]] = set()
 """The event loop alone would forget them."""
 
 
-class SharedListener:
-    """A listener on a socket that several processes share. It accepts nobody before `open`.
-
-    One connection is accepted a turn of the event loop: whoever has more to do takes fewer.
-    """
-
-    def __init__(self, shared: socket.socket) -> None:
-        self._listening = _Bound(fileno=shared.detach())
-        self._server: asyncio.Server | None = None
-        listener = self
-
-        async def listen(self: Any, _host: str, _port: int) -> list[asyncio.Server]:
-            return [await listener._made(self.handle_stream)]
-
-        instance: Any = mode_servers.ReverseInstance
-        instance.listen = listen
-
-    async def _made(self, handle: Any) -> asyncio.Server:
-        self._server = await asyncio.start_server(handle, sock=self._listening, backlog=1, start_serving=False)
-        return self._server
-
-    async def open(self) -> None:
-        """Accept connections, if it has not been closed meanwhile."""
-        if self._server is not None and self._server.sockets:
-            await self._server.start_serving()
-
-    def let_nobody_in(self) -> None:
-        """Let no connection begin any more, in any process that shares the socket."""
-        listen_socket.let_nobody_in(self._listening)
-
-    async def clear(self) -> None:
-        """Take in those who wait to be accepted: to close the socket before would reset their connections."""
-        waits = select.poll()
-        waits.register(self._listening, select.POLLIN)
-        began = quiet = time.monotonic()
-        while self._server is not None and self._server.is_serving():
-            now = time.monotonic()
-            someone = bool(waits.poll(0))
-            quiet = now if someone else quiet
-            if now - began > CLEARING_S or now - quiet > SETTLING_S:
-                return
-            await asyncio.sleep(0 if someone else 0.002)  # the event loop accepts one
-
-
-class _Bound(socket.socket):
-    """A socket on which its owner listens: how many may wait there is not for those to say who share it."""
-
-    def listen(self, _backlog: int = 0, /) -> None:
-        """Nothing, as it is done."""
-
-
 def lighten() -> None:
     """Take work away from each request that nobody needs; doing it again changes nothing.
 
@@ -339,7 +281,7 @@ def _let_go(stream: Any) -> None:
         stream.client_state = stream.server_state = _over
         stream.context.layers = []
         if hasattr(stream, "flow"):
-            inside.give_ticket(stream.flow, None)
+            internals.give_ticket(stream.flow, None)
 
 
 def _over(_event: events.Event) -> tuple[()]:

@@ -1,4 +1,4 @@
-"""What is for one hop alone, in mitmproxy's layers: another part of `inside`, installed by `inside_flow`.
+"""What is for one hop alone, in mitmproxy's layers, installed by `http2_streams`.
 
 Law: the connection behind says nothing of the one in front. What closes one need not close the other, and a caller
 gets a body in a coding that its version knows, and a Date. Measured on mitmproxy 12.2.3.
@@ -21,11 +21,11 @@ from wsproto.events import Message
 from wsproto.frame_protocol import CloseReason
 
 from keyswap.http_date import dated
-from keyswap.shell.inside_watch import Interjection, watch_of
+from keyswap.shell.mitm.connection_watch import Interjection, watch_of
 
 
 def install() -> None:
-    """Change the layers of this process, after `inside_http`; doing it again changes nothing."""
+    """Change the layers of this process, after `http_layers`; doing it again changes nothing."""
     wrap(_http1.Http1Server, "send", _send_http1)
     wrap(websocket.WebsocketConnection, "events", _websocket_events)
     wrap(websocket.WebsocketLayer, "relay_messages", _relay)
@@ -41,7 +41,7 @@ def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
     def method(self: Any, *given: Any, **named: Any) -> Any:
         return around(original, self, *given, **named)
 
-    vars(method).update(vars(original), before_flow=original)  # and `inside_http` still sees that it has been here
+    vars(method).update(vars(original), before_flow=original)  # and `http_layers` still sees that it has been here
     setattr(owner, name, method)
 
 
