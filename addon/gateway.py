@@ -3,6 +3,6 @@
 So the gate outlives this file: mitmproxy unloads a script that is deleted or no longer parses, and then forwards.
 """
 
-from keyswap.shell.entry import load
+from keyswap.shell.proxy.script import load
 
 __all__ = ["load"]

@@ -23,8 +23,8 @@ from keyswap.composition.gate import Built, build
 from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
 from keyswap.model import Admit, Claims, Request
-from keyswap.shell.addon import KeyswapAddon
 from keyswap.shell.mitm.internals import DEAD
+from keyswap.shell.proxy.addon import KeyswapAddon
 from keyswap.shell.runtime.runtime import Service
 from keyswap.state import StateDirectory
 from keyswap.tokens.mint import MintCache, Minter

@@ -59,7 +59,7 @@ def test_every_metric_is_in_the_readme() -> None:
 
 def test_every_mitmproxy_option_of_ours_is_in_the_readme() -> None:
     """The options that the addon declares are documented."""
-    declared = re.findall(r'add_option\("(\w+)"', (ROOT / "addon/keyswap/shell/addon.py").read_text())
+    declared = re.findall(r'add_option\("(\w+)"', (ROOT / "addon/keyswap/shell/proxy/addon.py").read_text())
     assert len(declared) == 2 and all(f"--set {name}=" in README for name in declared)
 
 

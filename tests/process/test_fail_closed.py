@@ -36,7 +36,7 @@ def broken_entry(home: Home, patch: str) -> Path:
         "        return call(*words, **options)\n"
         "    return run\n"
         f"{patch}\n"
-        "from keyswap.shell.entry import load\n"
+        "from keyswap.shell.proxy.script import load\n"
     )
     return entry
 
@@ -59,7 +59,7 @@ def patch_hook(hook: str) -> str:
         owner = "from keyswap.shell.runtime.runtime import Service as Owner"
         hook = "is_upstream"
     else:
-        owner = "from keyswap.shell.addon import KeyswapAddon as Owner"
+        owner = "from keyswap.shell.proxy.addon import KeyswapAddon as Owner"
     return f"{owner}\nOwner.{hook} = breakable(Owner.{hook})"
 
 
@@ -98,7 +98,7 @@ def test_an_exception_in_a_hook_refuses(hook: str, start: Start, home: Home, bac
 def test_an_exception_before_the_first_request_closes(start: Start, home: Home, backend: Backend) -> None:
     """When the hook that looks at a new connection raises, the connection is closed; open ones are judged as before."""
     _, value = home.key()
-    patch = "from keyswap.shell import wire\nwire.is_tls = breakable(wire.is_tls)"
+    patch = "from keyswap.shell.proxy import wellformed\nwellformed.is_tls = breakable(wellformed.is_tls)"
     gateway = start(entry=broken_entry(home, patch)).ready()
     with Client(gateway.port) as old:
         assert old.ask("GET", "/", value).status == 200

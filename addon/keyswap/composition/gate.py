@@ -70,6 +70,18 @@ class Built:
         return self.callers.by_id(key_id, now, client)
 
 
+def modes_of(built: Built) -> dict[str, str]:
+    """Which of the steps that may be off, or only looked at, are: enforce, shadow or off."""
+    policy = built.policy
+    validated = {api.validate_.requests for api in policy.apis}
+    return {
+        "operation": "enforce" if policy.apis else "off",
+        "permission": policy.mode.permissions if policy.apis else "off",
+        "limits": policy.mode.limits if policy.limits else "off",
+        "validation": next((mode for mode in ("enforce", "shadow") if mode in validated), "off"),
+    }
+
+
 def catalogue(policy: Policy, documents: Documents, folder: Path, upstream: Upstream) -> Catalogue | None:
     """The operations of the policy's documents; None without any. `upstream` is theirs that name none of their own.
 

@@ -48,7 +48,7 @@ _NOTED = {
 }
 _SAYS_WHO = (b"x-forwarded-for", b"forwarded")
 """In these a proxy says for whom it asks."""
-_CHUNKED = (b"Transfer-Encoding", b"chunked")  # in whatever case it came: `wire` admits no other coding
+_CHUNKED = (b"Transfer-Encoding", b"chunked")  # in whatever case it came: `wellformed` admits no other coding
 _NAMES, _NAME = 1024, 64
 """How many spellings of header names are remembered, and of how many bytes: callers choose them, admitted or not."""
 

@@ -1,1 +1,12 @@
-"""HOW IT IS CARRIED: everything that touches mitmproxy, sockets and the clock."""
+"""HOW IT IS CARRIED: everything that touches mitmproxy, sockets and the clock.
+
+One way down; no module stands here by itself.
+
+    serve            the processes of `keyswap serve`
+    proxy            one request over mitmproxy
+    connections      bytes and time of connections
+    control          the control socket
+    runtime          what is in force
+    admin, metrics   the admin listener; what is counted
+    decisions, mitm  the decision log; every reliance on mitmproxy's private side
+"""

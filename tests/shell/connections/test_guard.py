@@ -17,11 +17,11 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
 
 from keyswap.model import UNCOUNTED, Admit, Code, Refuse, Upstream
-from keyswap.shell.addon import KeyswapAddon
 from keyswap.shell.connections import guard as guards
 from keyswap.shell.connections.bounds import Bounds, Rules
 from keyswap.shell.connections.client import Watched, Watchpoint
 from keyswap.shell.connections.guard import Guard
+from keyswap.shell.proxy.addon import KeyswapAddon
 
 BOUNDS = Bounds(10, 5, 60, 300, 65536, None, 500)
 

@@ -13,8 +13,8 @@ import pytest
 
 from keyswap.keys.local.writer import Ledger
 from keyswap.model import UNCOUNTED, Admit, Code, Counted, Decision, Refuse, Request
-from keyswap.shell.addon import KeyswapAddon
 from keyswap.shell.mitm.internals import DEAD
+from keyswap.shell.proxy.addon import KeyswapAddon
 from keyswap.shell.runtime.runtime import Service
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.keyring import Keyring

@@ -12,8 +12,8 @@ import pytest
 from certificates import self_signed
 from harness import eventually
 from keyswap import files
+from keyswap.shell.runtime.certificate import Certificate
 from keyswap.shell.runtime.runtime import Service
-from keyswap.shell.tls import Certificate
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.keyring import Keyring
 from tests.tokens.parts import NOW

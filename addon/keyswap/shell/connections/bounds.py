@@ -15,7 +15,7 @@ from keyswap.refusals import Answer
 from keyswap.request import addresses
 from keyswap.request.headers import Washed
 from keyswap.shell.decisions.record import Line
-from keyswap.shell.looking import Look
+from keyswap.shell.proxy.response_check import Look
 
 
 @dataclass(frozen=True, slots=True)

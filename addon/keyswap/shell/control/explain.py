@@ -8,12 +8,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from keyswap.composition.gate import Built
+from keyswap.composition.gate import Built, modes_of
 from keyswap.explain.trace_json import explanation
 from keyswap.gate import explain
 from keyswap.model import METHODS, Admit, Code, Credential, Decision, Principal, Refuse, Reply, Request, Step
 from keyswap.request.credentials import classify
-from keyswap.shell.control.status import modes_of
 from keyswap.shell.decisions.masking import Masking
 from keyswap.shell.runtime import well_known
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyswap import __version__
-from keyswap.composition.gate import Built
+from keyswap.composition.gate import Built, modes_of
 from keyswap.gate import STEPS
 from keyswap.operations.catalogue import Catalogue
 from keyswap.policy import Policy
@@ -57,18 +57,6 @@ def _entries(built: Built, modes: dict[str, str], word: str) -> list[str]:
     own = word != "enforce" and word != modes["permission"] and built.catalogue is not None
     entries = built.catalogue.entries if own and built.catalogue is not None else ()
     return [f"permission of {entry.operation.name}" for entry in entries if entry.operation.mode == word]
-
-
-def modes_of(built: Built) -> dict[str, str]:
-    """Which of the steps that may be off, or only looked at, are: enforce, shadow or off."""
-    policy = built.policy
-    validated = {api.validate_.requests for api in policy.apis}
-    return {
-        "operation": "enforce" if policy.apis else "off",
-        "permission": policy.mode.permissions if policy.apis else "off",
-        "limits": policy.mode.limits if policy.limits else "off",
-        "validation": next((mode for mode in ("enforce", "shadow") if mode in validated), "off"),
-    }
 
 
 _STATES = {"enforced": "enforce", "shadowed": "shadow", "off": "off"}

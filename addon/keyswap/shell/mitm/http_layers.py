@@ -265,7 +265,7 @@ def _send_http1(original: Any, self: Any, event: HttpEvent) -> CommandGenerator[
     if status is None or self.response:
         for command in original(self, event):
             if isinstance(event, ResponseHeaders) and isinstance(command, SendData):
-                # The version is this hop's own (RFC 9110 §6.2); `writing` has said that the connection closes.
+                # The version is this hop's own (RFC 9110 §6.2); `flow_writer` has said that the connection closes.
                 command.data = command.data.replace(b"HTTP/1.0 ", b"HTTP/1.1 ", 1)
                 if command.data.startswith(b"HTTP/1.1 100 "):
                     self.response = None  # this was no response (RFC 9110 §15.2)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from keyswap import audit
 from keyswap import policy as policies
-from keyswap.composition.gate import Built, build
+from keyswap.composition.gate import Built, build, modes_of
 from keyswap.composition.resources import Resources
 from keyswap.files import aside
 from keyswap.limits.headers import fields
@@ -31,7 +31,6 @@ from keyswap.request.hosts import Hosts
 from keyswap.shell.admin.listener import AdminListener, Keeping, Settings
 from keyswap.shell.connections.bounds import Bounds
 from keyswap.shell.control.control_socket import Answer, ControlSocket
-from keyswap.shell.control.status import modes_of
 from keyswap.shell.decisions.encode import Encoding
 from keyswap.shell.decisions.masking import Masking
 from keyswap.shell.decisions.record import DecisionLog, Line, Lines
@@ -40,10 +39,10 @@ from keyswap.shell.metrics import collect
 from keyswap.shell.metrics.counters import Counts
 from keyswap.shell.metrics.definitions import Snapshot
 from keyswap.shell.metrics.prometheus import exposition
+from keyswap.shell.runtime.certificate import Certificate
 from keyswap.shell.runtime.last_good import keep, kept
 from keyswap.shell.runtime.signing_keys import Signing
 from keyswap.shell.runtime.well_known import misplaced, served
-from keyswap.shell.tls import Certificate
 from keyswap.state import StateDirectory
 
 logger = logging.getLogger(__name__)

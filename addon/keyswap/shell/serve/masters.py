@@ -16,11 +16,11 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 
 from keyswap.model import Damage
-from keyswap.shell.addon import KeyswapAddon
 from keyswap.shell.mitm import internals
+from keyswap.shell.proxy.addon import KeyswapAddon
+from keyswap.shell.runtime.certificate import Certificate
 from keyswap.shell.serve.settings import Start, ready_line
 from keyswap.shell.serve.systemd import READY, notify
-from keyswap.shell.tls import Certificate
 
 
 class Running:

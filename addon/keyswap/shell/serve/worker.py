@@ -18,9 +18,9 @@ if __name__ == "__main__":
     spare_addons()  # before the next line: 9 MiB and a fifth of a second
 
 from keyswap.model import Damage
-from keyswap.shell.addon import KeyswapAddon, report
 from keyswap.shell.control.commands import answer
 from keyswap.shell.mitm import lean
+from keyswap.shell.proxy.addon import KeyswapAddon, report
 from keyswap.shell.runtime.runtime import Service
 from keyswap.shell.serve import masters
 from keyswap.shell.serve.ipc import Channel

@@ -29,19 +29,19 @@ from keyswap.composition.gate import Built
 from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.headers import Washed
-from keyswap.shell import options, webhooks, wire, writing
 from keyswap.shell.connections.bounds import Pending, Rules, Ticket, refusal
 from keyswap.shell.connections.client import Watched, Watchpoint
 from keyswap.shell.connections.guard import Guard, raise_file_limit
 from keyswap.shell.control import commands
 from keyswap.shell.decisions.record import Line
-from keyswap.shell.looking import Look, Looking
 from keyswap.shell.metrics.collect import Traffic
 from keyswap.shell.metrics.counters import EXCEPTIONS
 from keyswap.shell.mitm import http2_streams, http_layers, internals, upstream_errors
+from keyswap.shell.proxy import flow_writer, options, webhook, wellformed
+from keyswap.shell.proxy.response_check import Look, Looking
 from keyswap.shell.runtime import well_known
+from keyswap.shell.runtime.certificate import Certificate
 from keyswap.shell.runtime.runtime import Loaded, Service
-from keyswap.shell.tls import Certificate
 from keyswap.state import default_policy, default_state
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class KeyswapAddon:
         self._sweeps: asyncio.Task[None] | None = None
         self._judged: object = None
         self._looking = Looking()
-        self._webhooks = webhooks.Webhooks(self._end_webhook)
+        self._webhooks = webhook.Webhooks(self._end_webhook)
         self._set = ("", "")
         self._draining = False
 
@@ -115,7 +115,7 @@ class KeyswapAddon:
         self._set = (master.options.keyswap_policy, master.options.keyswap_state)
         self._master = master
         self._shown = internals.keeps_flows(master)
-        http_layers.install(writing.REASONS, self._shown)
+        http_layers.install(flow_writer.REASONS, self._shown)
         http2_streams.install()
         self._whole_up_to = SHOWN_UP_TO if self._shown else WHOLE_UP_TO
         policy, state = master.options.keyswap_policy, master.options.keyswap_state
@@ -192,8 +192,8 @@ class KeyswapAddon:
     def _refuse_unjudged(self, flow: HTTPFlow, presented: Headers, refused: Refuse) -> None:
         """Refuse a request of which nothing is known but how its body is framed."""
         data = flow.request.data
-        data.headers.fields = writing.framing(presented)
-        self._respond(flow, answer(refused, writing.new_request_id()), closes=True, framed=True)
+        data.headers.fields = flow_writer.framing(presented)
+        self._respond(flow, answer(refused, flow_writer.new_request_id()), closes=True, framed=True)
         data.headers.fields = ()
 
     async def _judge(self, flow: HTTPFlow, presented: Headers) -> None:
@@ -213,9 +213,9 @@ class KeyswapAddon:
         if self._draining:
             washed = washed._replace(closes=True)
         data.headers.fields = kept = tuple(washed.kept)
-        request_id = washed.request_id.decode() if washed.request_id else writing.new_request_id()
+        request_id = washed.request_id.decode() if washed.request_id else flow_writer.new_request_id()
         path = target.partition(b"?")[0]
-        refused = wire.unforwardable(flow, presented, loaded.bounds.max_head, loaded.bounds.max_body)
+        refused = wellformed.unforwardable(flow, presented, loaded.bounds.max_head, loaded.bounds.max_body)
         ours = loaded.own.get(path) if refused is None else None
         if ours in well_known.PATHS:
             if ours != well_known.HEALTH:
@@ -225,13 +225,13 @@ class KeyswapAddon:
         if ours is not None:
             line = Line(now, request_id, _RECEIVED, None, method, path, washed.client, 0.0, trace_id=washed.trace_id)
             return self._hear(flow, loaded, washed, presented, line)
-        host, scheme = washed.host or data.authority, writing.scheme_of(flow, washed)
+        host, scheme = washed.host or data.authority, flow_writer.scheme_of(flow, washed)
         if refused is None and not loaded.hosts(host, scheme):
             refused = _MISDIRECTED
         if data.authority:  # HTTP/2 names the host there alone
             presented = (*presented, (b":authority", data.authority))
-        if writing.is_chunked_behind(flow.request):  # judged with the framing that it will have
-            presented, kept = (*presented, writing.CHUNKED), (*kept, writing.CHUNKED)
+        if flow_writer.is_chunked_behind(flow.request):  # judged with the framing that it will have
+            presented, kept = (*presented, flow_writer.CHUNKED), (*kept, flow_writer.CHUNKED)
         site = scheme.encode() + b"://" + host
         kept = (*kept, (b"X-Request-Id", request_id.encode()))
         request = Request(method, target, presented, washed.client, kept, site)
@@ -250,7 +250,7 @@ class KeyswapAddon:
 
     def _hear(self, flow: HTTPFlow, loaded: Loaded, washed: Washed, presented: Headers, line: Line) -> None:
         """Take a webhook, or refuse it by its head."""
-        declared = writing.declared_length(flow.request.headers) if washed.framed else 0
+        declared = flow_writer.declared_length(flow.request.headers) if washed.framed else 0
         watched = self._guard.of(flow.client_conn) if self._guard is not None else None
         refused = self._webhooks.refused(line.method, presented, declared, loaded.built.callers.webhook_secret)
         if refused is not None or watched is None:
@@ -258,7 +258,7 @@ class KeyswapAddon:
             return self._refuse(flow, loaded, washed, Request(line.method, line.target, presented, line.client), line)
         ticket = Ticket(flow, ANONYMOUS, line, time.perf_counter(), washed.closes)
         ticket.hears = loaded
-        http_layers.bound_body(flow, webhooks.MAX_BODY)
+        http_layers.bound_body(flow, webhook.MAX_BODY)
         internals.give_ticket(flow, ticket)
         watched.open[id(flow)] = ticket
         self._webhooks.begin(ticket, presented)
@@ -282,23 +282,23 @@ class KeyswapAddon:
         if refused is not None:
             self._write(ticket.line._replace(decision=refused, status=told.status))
         flow.request.data.headers.fields = ()
-        writing.respond(flow, told, ticket.closes)
+        flow_writer.respond(flow, told, ticket.closes)
         self._forget(flow)
 
     def _write_decision(self, flow: HTTPFlow, loaded: Loaded, washed: Washed, request: Request, line: Line) -> None:
         decision = line.decision
         if self._shown:
-            writing.show(flow, decision, loaded.encoding.mask)
+            flow_writer.show(flow, decision, loaded.encoding.mask)
         if isinstance(decision, Refuse):
             closes = washed.closes or decision.code in _MALFORMED
             return self._refuse(flow, loaded, washed._replace(closes=closes), request, line)
         if isinstance(decision, Reply):
-            reply = writing.reply(decision, line.request_id)
+            reply = flow_writer.reply(decision, line.request_id)
             return self._respond(flow, reply, washed.closes, washed.framed)
         admit = decision.admit if isinstance(decision, NeedBody) else decision
         ticket = Ticket(flow, admit.principal, line, time.perf_counter(), washed.closes, counted=admit.counted)
         if isinstance(decision, NeedBody):
-            declared = writing.declared_length(flow.request.headers) if washed.framed else 0
+            declared = flow_writer.declared_length(flow.request.headers) if washed.framed else 0
             if declared is not None and declared > decision.limit:
                 large = Refuse(
                     Code.BODY_TOO_LARGE,
@@ -313,7 +313,7 @@ class KeyswapAddon:
             http_layers.bound_body(flow, min(decision.limit, loaded.bounds.max_body or decision.limit))
         internals.give_ticket(flow, ticket)
         if isinstance(decision, Admit):
-            writing.admit(flow, decision, washed, line.request_id, loaded.keep_host, self._whole_up_to)
+            flow_writer.admit(flow, decision, washed, line.request_id, loaded.keep_host, self._whole_up_to)
         watched = self._guard.of(flow.client_conn) if self._guard is not None else None
         if watched is None:
             return ticket.counted.give_back()  # the connection has ended meanwhile
@@ -356,7 +356,7 @@ class KeyswapAddon:
         except Exception as error:  # noqa: BLE001 (as in requestheaders)
             report(error)
             flow.request.data.headers.fields = ()
-            writing.refuse(flow, _FAILED, ticket.line.request_id, closes=True)
+            flow_writer.refuse(flow, _FAILED, ticket.line.request_id, closes=True)
             self._finish(ticket, status_of(_FAILED.code), _FAILED)
 
     def _judge_body(self, flow: HTTPFlow, ticket: Ticket, pending: Pending) -> None:
@@ -366,23 +366,23 @@ class KeyswapAddon:
         line = ticket.line._replace(decision=decision, gate_s=pending.began + time.perf_counter() - began)
         ticket.line, ticket.sent = line, time.perf_counter()
         if self._shown:
-            writing.show(flow, decision, loaded.encoding.mask)
+            flow_writer.show(flow, decision, loaded.encoding.mask)
         if isinstance(decision, Admit):
-            writing.admit(flow, decision, washed, line.request_id, loaded.keep_host, self._whole_up_to)
+            flow_writer.admit(flow, decision, washed, line.request_id, loaded.keep_host, self._whole_up_to)
             flow.request.headers.pop("expect", None)  # the body is here
             flow.request.stream = False
             return
         ticket.logged = True
         self._write(line._replace(status=status_of(decision.code)))
         told = answer(decision, line.request_id, loaded.told(decision.levels, pending.need.request.headers))
-        writing.respond(flow, told, washed.closes)
+        flow_writer.respond(flow, told, washed.closes)
         self._forget(flow)
 
     def _respond(self, flow: HTTPFlow, told: Answer, closes: bool, framed: bool) -> None:
         """Answer a request; at once, if its body is long, of unknown length, or waits to be asked for."""
         waits = "expect" in flow.request.headers
-        writing.respond(flow, told, closes)
-        length = writing.declared_length(flow.request.headers) if framed else 0
+        flow_writer.respond(flow, told, closes)
+        length = flow_writer.declared_length(flow.request.headers) if framed else 0
         if flow.request.is_http2 and "content-length" not in flow.request.headers:
             length = None
         if length is None or length > WHOLE_UP_TO or (waits and length):
@@ -429,23 +429,23 @@ class KeyswapAddon:
                 self._pass_on(flow, ticket)
         except Exception as error:  # noqa: BLE001 (as above)
             report(error)
-            body = writing.withdraw(flow, Code.GATEWAY_UNAVAILABLE, writing.new_request_id())
+            body = flow_writer.withdraw(flow, Code.GATEWAY_UNAVAILABLE, flow_writer.new_request_id())
             if ticket is not None:
                 ticket.unsent = body
 
     def _pass_on(self, flow: HTTPFlow, ticket: Ticket) -> None:
         response = flow.response
         assert response is not None
-        refused = wire.unreadable(response)
-        if response.data.status_code == 101 and not wire.is_promised(flow.request.data.headers.fields, response):
+        refused = wellformed.unreadable(response)
+        if response.data.status_code == 101 and not wellformed.is_promised(flow.request.data.headers.fields, response):
             refused = Refuse(Code.UPSTREAM_UNAVAILABLE, "a 101 that answers no WebSocket handshake")
         if refused is not None:
-            ticket.unsent = writing.withdraw(flow, refused.code, ticket.line.request_id, self._told(flow, ticket))
+            ticket.unsent = flow_writer.withdraw(flow, refused.code, ticket.line.request_id, self._told(flow, ticket))
             ticket.begun = True
             self._hang_up_soon(flow, ticket)
             return self._finish(ticket, response.data.status_code, refused)
         limits = self.service.loaded.limit_fields(ticket.counted.levels) if self.service is not None else ()
-        declared = writing.pass_on(response, ticket.line.request_id, ticket.closes, limits)
+        declared = flow_writer.pass_on(response, ticket.line.request_id, ticket.closes, limits)
         response.stream = declared is None or declared > self._whole_up_to
         if self._judges_responses():
             ticket.look = self._look(flow, ticket, declared)
@@ -487,7 +487,7 @@ class KeyswapAddon:
         except Exception as error:  # noqa: BLE001 (as above; what was streamed has left already)
             report(error)
             if flow.response is not None and not flow.response.stream:
-                writing.refuse(flow, _FAILED, writing.new_request_id(), closes=True)
+                flow_writer.refuse(flow, _FAILED, flow_writer.new_request_id(), closes=True)
         ticket = internals.ticket_of(flow)
         if ticket is not None and flow.request.timestamp_end is None and not ticket.answered:
             ticket.answered = True  # its body is still coming: it ends with that
@@ -548,7 +548,7 @@ class KeyswapAddon:
             refused = _outcome(ticket, refused)
             self._finish(ticket, status_of(refused.code), refused)
             return answer(refused, ticket.line.request_id, self._told(flow, ticket))
-        request_id = writing.new_request_id()
+        request_id = flow_writer.new_request_id()
         peer = flow.client_conn.peername if flow is not None else None
         self._write(
             Line(time.time(), request_id, refused, status_of(refused.code), "", b"", peer[0] if peer else "", 0)
@@ -643,9 +643,9 @@ class KeyswapAddon:
             begin = data.data_client()
             if data.layer is None and begin and not data.context.client.tls:
                 if self._certificate is not None:
-                    wrong = not wire.is_tls(begin)
+                    wrong = not wellformed.is_tls(begin)
                 else:
-                    wrong = wire.is_tls(begin) and not ctx.options.certs
+                    wrong = wellformed.is_tls(begin) and not ctx.options.certs
                 if wrong:
                     data.layer = internals.Hangup(data.context)
         except Exception as error:  # noqa: BLE001 (as above: a connection that cannot be judged is closed)

@@ -8,7 +8,7 @@ from OpenSSL import SSL
 
 from certificates import self_signed
 from keyswap.model import Damage
-from keyswap.shell.tls import Certificate
+from keyswap.shell.runtime.certificate import Certificate
 
 TRUSTED_FOR_SERVERS = bytes.fromhex("300c300a06082b06010505070301")
 

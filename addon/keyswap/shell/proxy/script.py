@@ -10,8 +10,8 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.exceptions import OptionsError
 
 from keyswap.model import Damage
-from keyswap.shell.addon import KeyswapAddon, report
 from keyswap.shell.mitm import internals
+from keyswap.shell.proxy.addon import KeyswapAddon, report
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from mitmproxy.test import tflow, tutils
 
 from keyswap.composition.gate import Built
 from keyswap.model import Operation, Upstream
-from keyswap.shell.looking import Look, Looking
+from keyswap.shell.proxy.response_check import Look, Looking
 
 OPERATION = Operation("GET", "/a", Upstream("http", "127.0.0.1", 9000))
 
@@ -42,7 +42,7 @@ def test_a_bug_in_looking_changes_no_response(caplog: pytest.LogCaptureFixture) 
             looking.end(flow, Look(built, OPERATION, []))
     assert flow.response is not None and before is not None and flow.response.get_state() == before.get_state()
     (told,) = caplog.messages
-    assert "GET /a failed: ValueError at test_looking.py:" in told and "secret" not in told
+    assert "GET /a failed: ValueError at test_response_check.py:" in told and "secret" not in told
 
 
 def test_so_does_one_at_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
