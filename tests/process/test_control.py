@@ -4,7 +4,7 @@ import json
 import shutil
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,19 +25,29 @@ def ask(home: Home, question: bytes) -> object:
             return json.loads(answer.readline())
 
 
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway that is asked bad questions."""
+    home = Home(tmp_path_factory.mktemp("asked"), "http://127.0.0.1:9")
+    gateway = Gateway(home, "serve")
+    try:
+        yield gateway.ready()
+    finally:
+        gateway.stop()
+
+
 @pytest.mark.parametrize(
     "question",
     [b"\n", b"nonsense\n", b"[]\n", b"{}\n", b'{"command": []}\n', b'{"command": "explain"}\n', b'{"command": "x"}\n',
      b'{"command": "explain", "method": 1, "path": 2}\n', b"\xff\n", b"x" * 200_000 + b"\n", b"[" * 50_000 + b"\n", b'{"command": ' + b"[" * 50_000 + b"\n"],
     ids=range(12),
 )  # fmt: skip
-def test_a_bad_question_is_answered_with_an_error(question: bytes, start: Start, home: Home) -> None:
+def test_a_bad_question_is_answered_with_an_error(question: bytes, asked: Gateway) -> None:
     """Whatever is asked, the answer is an error without a traceback, and the next question is answered."""
-    gateway = start("serve").ready()
-    answer = ask(home, question)
+    answer = ask(asked.home, question)
     assert isinstance(answer, dict) and set(answer) == {"error"}
-    assert home.json("status")["running"] is True
-    assert "Traceback" not in gateway.stop()
+    assert asked.home.json("status")["running"] is True
+    assert "Traceback" not in asked.output
 
 
 @pytest.mark.parametrize("answer", [b"5", b"null", b"[]", b"{}", b'"x"', b"[" * 100_000, b"nonsense", b"", b"1" * 5000])

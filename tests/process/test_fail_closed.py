@@ -5,7 +5,9 @@ Each test damages a running gateway, and asks over connections opened before and
 
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
@@ -23,90 +25,120 @@ STEPS = (
 HOOKS = ("_judge", "_pass_on", "_finish", "server_connect")
 
 
-def broken_entry(home: Home, patch: str) -> Path:
-    """An entry file whose gate raises somewhere, by a line of Python that runs when the file `broken` exists."""
+def broken_entry(home: Home, *patches: str) -> Path:
+    """An entry file whose gate raises somewhere, by lines of Python: what is `breakable(call, NAME)` raises while the file
+    `broken-NAME` exists."""
     entry = home.folder / "entry.py"
+    lines = "\n".join(patches)
     entry.write_text(
         f"import sys, pathlib\nsys.path.insert(0, {str(ROOT / 'addon')!r})\n"
-        f"broken = pathlib.Path({str(home.folder / 'broken')!r})\n"
-        "def breakable(call):\n"
+        f"folder = pathlib.Path({str(home.folder)!r})\n"
+        "def breakable(call, name):\n"
+        "    broken = folder / f'broken-{name}'\n"
         "    def run(*words, **options):\n"
         "        if broken.exists():\n"
         "            raise RuntimeError('ksw_live_secret_in_an_exception')\n"
         "        return call(*words, **options)\n"
         "    return run\n"
-        f"{patch}\n"
+        f"{lines}\n"
         "from keyswap.shell.proxy.script import load\n"
     )
     return entry
 
 
-def patch_step(step: str) -> str:
-    if step == "principal":
-        return "from keyswap.gate import Gate\nGate.principal = breakable(Gate.principal)"
+@contextmanager
+def breaking(home: Home, name: str) -> Iterator[None]:
+    """What is breakable under this name raises."""
+    file = home.folder / f"broken-{name}"
+    file.touch()
+    yield
+    file.unlink()
+
+
+def patch_steps() -> str:
+    given = ", ".join(f"{step}=breakable(made.gate.{step}, {step!r})" for step in STEPS if step != "principal")
     return (
+        "from keyswap.gate import Gate\nGate.principal = breakable(Gate.principal, 'principal')\n"
         "import dataclasses\nimport keyswap.shell.runtime.runtime as service\nbuild = service.build\n"
         "def rebuilt(*words, **options):\n"
         "    made = build(*words, **options)\n"
-        f"    gate = dataclasses.replace(made.gate, {step}=breakable(made.gate.{step}))\n"
-        "    return dataclasses.replace(made, gate=gate)\n"
+        f"    return dataclasses.replace(made, gate=dataclasses.replace(made.gate, {given}))\n"
         "service.build = rebuilt"
     )
 
 
 def patch_hook(hook: str) -> str:
     if hook == "server_connect":
-        owner = "from keyswap.shell.runtime.runtime import Service as Owner"
-        hook = "is_upstream"
+        owner, attribute = "from keyswap.shell.runtime.runtime import Service as Owner", "is_upstream"
     else:
-        owner = "from keyswap.shell.proxy.addon import KeyswapAddon as Owner"
-    return f"{owner}\nOwner.{hook} = breakable(Owner.{hook})"
+        owner, attribute = "from keyswap.shell.proxy.addon import KeyswapAddon as Owner", hook
+    return f"{owner}\nOwner.{attribute} = breakable(Owner.{attribute}, {hook!r})"
+
+
+@dataclass(frozen=True)
+class Breakable:
+    """A gateway of which each step and hook can be broken, its backend, and a key that it admits."""
+
+    gateway: Gateway
+    backend: Backend
+    value: str
+
+
+@pytest.fixture(scope="module")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Breakable]:
+    with closing(Backend()) as backend:
+        home = Home(tmp_path_factory.mktemp("breakable"), backend.url)
+        _, value = home.key()
+        gateway = Gateway(home, entry=broken_entry(home, patch_steps(), *map(patch_hook, HOOKS)))
+        try:
+            yield Breakable(gateway.ready(), backend, value)
+        finally:
+            gateway.stop()
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_an_exception_in_a_step_refuses(step: str, start: Start, home: Home, backend: Backend) -> None:
+def test_an_exception_in_a_step_refuses(step: str, breakable: Breakable) -> None:
     """A step that raises is answered 503 gateway-unavailable, on old and new connections; nothing is forwarded."""
-    _, value = home.key()
-    gateway = start(entry=broken_entry(home, patch_step(step))).ready()
+    gateway, backend, value = breakable.gateway, breakable.backend, breakable.value
     with Client(gateway.port) as old:
         assert old.ask("GET", "/", value).status == 200
-        (home.folder / "broken").touch()
-        assert old.ask("GET", "/", value).code == "gateway-unavailable"
-    assert gateway.get("/", value).code == "gateway-unavailable"
-    assert backend.count == 1
-    assert "ksw_live_secret" not in gateway.stop() and value not in gateway.output
+        before = backend.count
+        with breaking(gateway.home, step):
+            assert old.ask("GET", "/", value).code == "gateway-unavailable"
+            assert gateway.get("/", value).code == "gateway-unavailable"
+    assert backend.count == before
+    assert "ksw_live_secret" not in gateway.output and value not in gateway.output
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_an_exception_in_a_hook_refuses(hook: str, start: Start, home: Home, backend: Backend) -> None:
+def test_an_exception_in_a_hook_refuses(hook: str, breakable: Breakable) -> None:
     """A hook that raises ends in a refusal; a request without a key never reaches the backend."""
-    _, value = home.key()
-    gateway = start(entry=broken_entry(home, patch_hook(hook))).ready()
+    gateway, backend, value = breakable.gateway, breakable.backend, breakable.value
     with Client(gateway.port) as old:
         assert old.ask("GET", "/", value).status == 200
-        (home.folder / "broken").touch()
         before = backend.count
-        assert old.ask("GET", "/").status in {401, 503}
-        assert backend.count == before
-    assert gateway.get("/", value).status in {502, 503}
-    assert gateway.get("/").status in {401, 503}
+        with breaking(gateway.home, hook):
+            assert old.ask("GET", "/").status in {401, 503}
+            assert backend.count == before
+            assert gateway.get("/", value).status in {502, 503}
+            assert gateway.get("/").status in {401, 503}
     admitted_but_unanswered = 1 if hook in {"_pass_on", "_finish"} else 0
     assert backend.count == before + admitted_but_unanswered
-    assert "ksw_live_secret" not in gateway.stop()
+    assert "ksw_live_secret" not in gateway.output
 
 
 def test_an_exception_before_the_first_request_closes(start: Start, home: Home, backend: Backend) -> None:
     """When the hook that looks at a new connection raises, the connection is closed; open ones are judged as before."""
     _, value = home.key()
-    patch = "from keyswap.shell.proxy import wellformed\nwellformed.is_tls = breakable(wellformed.is_tls)"
+    patch = "from keyswap.shell.proxy import wellformed\nwellformed.is_tls = breakable(wellformed.is_tls, 'tls')"
     gateway = start(entry=broken_entry(home, patch)).ready()
     with Client(gateway.port) as old:
         assert old.ask("GET", "/", value).status == 200
-        (home.folder / "broken").touch()
-        assert (old.ask("GET", "/", value).status, old.ask("GET", "/").status) == (200, 401)
-        for presented in (value, None):
-            with pytest.raises((OSError, HTTPException)):
-                gateway.get("/", presented)
+        with breaking(home, "tls"):
+            assert (old.ask("GET", "/", value).status, old.ask("GET", "/").status) == (200, 401)
+            for presented in (value, None):
+                with pytest.raises((OSError, HTTPException)):
+                    gateway.get("/", presented)
     assert backend.count == 2
     assert "ksw_live_secret" not in gateway.stop()
 
