@@ -1,13 +1,12 @@
 """`check` and `init`, as a person and a program call them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import run_here
 from harness import Home
 from tests.operations.documents import PETS
 
@@ -99,9 +98,8 @@ def test_what_is_open_is_warned_of(home: Home) -> None:
 
 
 def init(home: Home, *words: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "keyswap", "init", *words, "--state", str(home.state)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=home.folder, timeout=60)
-    return done.returncode, done.stdout + done.stderr
+    done = run_here(("init", *words, "--state", str(home.state)), "", home.folder)
+    return done.code, done.out + done.err
 
 
 def test_plain_http_that_says_who_callers_are(home: Home) -> None:

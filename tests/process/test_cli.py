@@ -1,9 +1,7 @@
-"""The command line, as processes: shapes, exit codes, and what a terminal is spared."""
+"""The command line: shapes, exit codes, and what a terminal is spared."""
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -205,11 +203,9 @@ def test_a_plan_that_the_policy_does_not_know_is_said(home: Home) -> None:
     home.write_policy(
         "limits: [{name: a, by: [key], rate: 9/s, burst: 9}]\nplans: {free: {a: {rate: 1/s, burst: 1}}}\n"
     )
-    command = [sys.executable, "-m", "keyswap", "keys", "create", "--org", "o", "--state", str(home.state)]
     for plan, noted in (("free", False), ("fre", True)):
-        words = [*command, "--policy", str(home.policy), "--plan", plan]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True, cwd=home.folder)
-        assert ("has no plan fre" in done.stderr) == noted and "ksw_live_" in done.stdout
+        done = home.done("keys", "create", "--org", "o", "--plan", plan)
+        assert done.code == 0 and ("has no plan fre" in done.err) == noted and "ksw_live_" in done.out
 
 
 def test_an_organization_without_keys_is_no_success(home: Home) -> None:

@@ -81,6 +81,7 @@ def test_any_process_can_explain_what_any_other_decided(start: Start, documented
             refused.append(client.ask("POST", "/pets", value, body=b"{}"))
     for running in (True, False):
         for reply in admitted[running:]:
+            explained(documented, reply.header("x-request-id"))
             told = documented.json("explain", "--request-id", str(reply.header("x-request-id")))
             assert (told["decision"], told["status"], told["code"]) == ("admit", 200, None)
             assert told["request_id"] == reply.header("x-request-id") and told["at"] > 1e9
@@ -90,6 +91,7 @@ def test_any_process_can_explain_what_any_other_decided(start: Start, documented
             assert set(outcomes(told).values()) == {"pass"} or outcomes(told)["limits"] == "shadow"
             assert all(step["us"] is None for step in told["steps"])
         for reply in refused[running:]:
+            explained(documented, reply.header("x-request-id"))
             told = documented.json("explain", "--request-id", str(reply.header("x-request-id")), code=1)
             assert (told["decision"], told["status"], told["code"]) == ("refuse", 403, "missing-permission")
             assert list(outcomes(told).items())[4] == ("permission", "refuse")

@@ -111,7 +111,8 @@ def test_a_misdirected_request_is_explained(encrypted: Gateway, certificate: Pat
         caller.until(lambda: stream.ended)
     assert stream.status == 421
     request_id = stream.headers["x-request-id"]
-    told = eventually("it is kept", lambda: home.json("explain", "--request-id", request_id, code=1))
+    eventually("it is kept", lambda: home.done("explain", "--request-id", request_id).code == 1)
+    told = home.json("explain", "--request-id", request_id, code=1)
     assert told["code"] == "misdirected-request" and "`hosts`" in told["remedy"]
     assert [step["step"] for step in told["steps"] if step["result"] == "refuse"] == ["wire"]
 

@@ -51,7 +51,8 @@ def test_a_key_that_is_revoked_while_a_step_waits(start: Start, home: Home, back
     assert gateway.get("/", value).status == 200
     server.freeze()
     with Client(gateway.port) as client:
-        threading.Timer(0, home.run, ("keys", "revoke", key.id)).start()  # a command takes longer to begin
+        revoking = ("keys", "revoke", key.id)
+        threading.Timer(0, home.run, revoking, {"process": True}).start()  # which takes longer to begin
         stream = client.begin("GET", "/events", value)
         assert stream.status == 200, "it was admitted before"
         began = time.monotonic()

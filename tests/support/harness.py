@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from commands import ALWAYS_APART, Done, run_apart, run_here
 from keyswap.keys.key import Key
 from keyswap.keys.local.writer import Ledger
 from keyswap.keys.pepper import Pepper
@@ -182,16 +183,23 @@ class Home:
         with self.ledger() as ledger:
             return ledger.create(now=time.time(), **{"org_id": "org_1", **given})
 
-    def run(self, *words: str, given: str = "", code: int = 0, before: tuple[str, ...] = ()) -> str:
-        """A keyswap command as a process; its standard output. `before`: a command that becomes it."""
-        policy = () if "--policy" in words else ("--policy", str(self.policy))
-        command = [*before, sys.executable, "-m", "keyswap", *words, "--state", str(self.state), *policy]
-        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, cwd=self.folder)
-        assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
-        return done.stdout if code in {0, 1} else done.stderr
+    def run(self, *words: str, code: int = 0, **how: Any) -> str:
+        """A keyswap command that ends with this code; what it printed, where it could not be done what it said of that."""
+        done = self.done(*words, **how)
+        assert done.code == code, (words, done)
+        return done.out if code in {0, 1} else done.err
 
-    def json(self, *words: str, given: str = "", code: int = 0) -> Any:
-        return json.loads(self.run(*words, "--json", given=given, code=code))
+    def done(self, *words: str, given: str = "", process: bool = False, before: tuple[str, ...] = ()) -> Done:
+        """How a keyswap command ends. `process`: of a process of its own, of which `before` is a command that becomes it."""
+        policy = () if "--policy" in words else ("--policy", str(self.policy))
+        words = (*words, "--state", str(self.state), *policy)
+        if process or before or words[0] in ALWAYS_APART:
+            return run_apart(words, given, self.folder, before)
+        return run_here(words, given, self.folder)
+
+    def json(self, *words: str, **how: Any) -> Any:
+        """What a keyswap command prints for programs."""
+        return json.loads(self.run(*words, "--json", **how))
 
 
 class Gateway:
@@ -300,7 +308,7 @@ class Gateway:
             return client.ask("GET", path, key, **more)
 
     def stop(self, how: int = signal.SIGTERM) -> str:
-        """End it; everything that it printed."""
+        """End it, and where it is killed its workers with it; everything that it printed."""
         if self.process.poll() is None:
             self.process.send_signal(how)
             try:
@@ -308,7 +316,13 @@ class Gateway:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+            if how == signal.SIGKILL:
+                eventually("no worker listens any more", lambda: not self._listens())
         return self.output
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 class Web:
