@@ -4,6 +4,7 @@ A property that takes long on a busy machine is no less true: none has a deadlin
 to SIGINT, and so would be every process that a test begins.
 """
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -18,6 +19,12 @@ from workos_standin import Standin
 settings.register_profile("keyswap", deadline=None)
 settings.load_profile("keyswap")
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice as many processes as processors: many tests wait most of their time."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="module", params=Gateway.ENGINES)

@@ -340,6 +340,7 @@ def test_no_spelling_of_a_template_or_prefix_is_undocumented(target: bytes, stat
     assert (heard.status, seen) == (status, [target] if status == OUTSIDE else [])
 
 
+@pytest.mark.timing
 def test_no_undocumented_path_costs_much(guarded_site: Site) -> None:
     """Who presents nothing cannot make the gate work long with dots, spaces or segments: 401 within a moment each."""
     for unit in (b".", b"%20", b"/...", b"/a", b"/F", b"%20."):

@@ -157,6 +157,7 @@ def tally(path: Path, driver: Driver) -> None:
     assert used_up > 10, "some were exhausted"
 
 
+@pytest.mark.timing
 def test_a_stopped_holder(tmp_path: Path, driver: Driver) -> None:
     """A process that is stopped while it holds the lock: others are told so within the wait, and go on after it."""
     ask, flying, wait_s = asking(plenty()), asking(places(9)), 0.1

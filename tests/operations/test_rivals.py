@@ -261,6 +261,7 @@ def test_the_reason_names_both_operations(tmp_path: Path) -> None:
     assert refused is not None and "GET /users/{id}" in refused.reason and "GET /users/@me" in refused.reason
 
 
+@pytest.mark.timing
 def test_time_is_in_proportion_to_a_paths_length(tmp_path: Path) -> None:
     """However many dots, escapes or segments a path has, nobody makes the gate work long."""
     asked = law(OPENED, tmp_path, api=DOCUMENT)

@@ -43,6 +43,7 @@ def hasty(home: Home) -> Iterator[Hasty]:
     made.close()
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("path", ["/.well-known/jwks.json", "/.well-known/keyswap/health"])
 def test_a_body_to_an_own_path_is_not_kept(start: Start, hasty: Hasty, engine: str, path: str) -> None:
     """Whoever uploads to a path that the gateway answers itself gets its answer at once, and none of it is kept."""

@@ -198,6 +198,7 @@ def test_a_bad_policy_never_replaces_a_good_one(damage: str, start: Start, home:
     assert backend.count == 4
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("damage", ["delete", "truncate", "replace"])
 def test_a_damaged_key_database_refuses_within_a_second(
     damage: str, start: Start, home: Home, backend: Backend

@@ -129,6 +129,7 @@ def test_no_handshake_over_http_1_0(gateway: Gateway, key: str, recorder: Record
     assert say(gateway.port, head("GET", "/", key, *fields), 1).status == 101, "which is right in HTTP/1.1"
 
 
+@pytest.mark.timing
 def test_a_large_message_costs_what_it_weighs(gateway: Gateway, key: str, recorder: Recorder) -> None:
     """A WebSocket message of 4 MB in one frame takes less than 0.1 s of the worker's CPU time, at its best of three, and
     less than twice as much as four of 1 MB."""

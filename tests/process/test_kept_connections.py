@@ -249,6 +249,7 @@ def test_an_old_connection_is_not_kept(kept: Kept, recorder: Recorder, version: 
     assert asked(recorder) == [[b"GET"], [b"POST"]]
 
 
+@pytest.mark.timing
 def test_a_caller_keeps_only_some(kept: Kept, engine: str, recorder: Recorder) -> None:
     """Thirty requests at once over one HTTP/2 connection have thirty connections; at most eight stay, and serve the next
     ones; on a slow machine fewer, as those that rest while others wait are closed."""
@@ -361,6 +362,7 @@ def test_a_connection_over_which_something_came_is_not_used(
     assert asked(recorder) == [[b"POST"]] * 5
 
 
+@pytest.mark.timing
 def test_a_backend_with_few_workers_is_not_kept_busy(
     start: Callable[..., Gateway], engine: str, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def said(gateway: Gateway, home: Home, ietf: bool, older: bool) -> Reply | None:
     )
 
 
+@pytest.mark.timing
 def test_retry_after_is_true_in_real_time(start: Start, home: Home, backend: Backend) -> None:
     """Who is refused is admitted after Retry-After, and not before the bucket has drained."""
     home.write_policy("limits: [{name: slow, by: [key], rate: 40/m, burst: 2}]\n")

@@ -12,7 +12,7 @@ from exposition import promtool, read
 from harness import Backend, Client, Gateway, Home, eventually, free_port
 from operators import TOKEN, Operator
 from tests.operations.documents import PETS
-from tests.process.test_fail_closed import broken_entry, patch_step
+from tests.process.test_fail_closed import breaking, broken_entry, patch_steps
 
 Start = Callable[..., Gateway]
 DECISIONS = "keyswap_decisions_total"
@@ -209,10 +209,10 @@ def test_bugs_are_counted(start: Start, home: Home) -> None:
     """An exception in a step is an error; the request was refused."""
     operator = Operator(home)
     _, good = home.key()
-    gateway = start(entry=broken_entry(home, patch_step("mint"))).ready()
+    gateway = start(entry=broken_entry(home, patch_steps())).ready()
     operator.ready()
-    (home.folder / "broken").touch()
-    assert [gateway.get("/", good).status for _ in range(2)] == [503, 503]
+    with breaking(home, "mint"):
+        assert [gateway.get("/", good).status for _ in range(2)] == [503, 503]
     assert operator.metrics().value("keyswap_errors_total") == 2
 
 

@@ -175,6 +175,7 @@ def _lines(gateway: Gateway, agent_id: str) -> list[dict[str, Any]]:
     return [line for line in lines if line.get("agent") == agent_id]
 
 
+@pytest.mark.timing
 def test_a_session_that_was_revoked(start: Start, home: Home, backend: Backend, write: Callable[..., None]) -> None:
     """It ends at the next request in every worker, and so does its open stream; other sessions go on."""
     write()

@@ -93,6 +93,7 @@ def test_a_stop_under_load_loses_nothing(start: Start, home: Home, noting: Notin
     assert are_gone(children) and "Traceback" not in gateway.output, gateway.output
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once(start: Start, home: Home, second: signal.Signals) -> None:
     """Who is told twice to stop does not wait for anybody."""
@@ -120,6 +121,7 @@ def refuses(port: int) -> bool:
     return False
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_what_goes_on_is_cut_after_the_grace(start: Start, home: Home) -> None:
     """A stream and a WebSocket go on until the grace is over, and are cut then; new connections are refused meanwhile."""

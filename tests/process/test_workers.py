@@ -239,6 +239,7 @@ def test_a_containers_share_is_heeded(said: str, expected: int | None, tmp_path:
     assert cores(tmp_path / "cpu.max") == min(whole, expected or whole)
 
 
+@pytest.mark.timing
 def test_a_decision_of_any_worker_can_be_explained(start: Start, home: Home) -> None:
     """Within a second of it, by the id that the caller quotes."""
     _, value = home.key()

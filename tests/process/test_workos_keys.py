@@ -86,6 +86,7 @@ def test_many_first_requests_make_one_validation(gateway: Gateway, standin: Stan
     assert 1 <= standin.validations[KEY] <= 2
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("gateway", [{"ttl": "4s"}], indirect=True)
 def test_a_warm_key_never_waits(gateway: Gateway, standin: Standin) -> None:
     """With 200 ms at WorkOS no request with a key in use waits for it, over several times its `cache_ttl`."""

@@ -83,6 +83,7 @@ def test_a_credential_in_a_wrong_place_is_noticed(headers: Headers, target: byte
     assert not any(value in refused.reason + refused.detail for value in ("aaaa", "bbbb", "dTpw", "zzz", "whatever"))
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("pair", [b"a&", b"a=b&", b"%61=%61&", b"key=&", b"token=x&", b"x=ksw_live_a&"])
 def test_what_is_noticed_is_little_and_soon(pair: bytes) -> None:
     """Of many parameters four are told at most, and to look for them takes half a millisecond, whatever they hold."""

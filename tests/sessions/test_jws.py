@@ -105,6 +105,7 @@ def test_brackets_in_texts_are_no_nesting(value: object) -> None:
         assert "finite" in str(error) or "UTF-8" in str(error)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "body",
     [

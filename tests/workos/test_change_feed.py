@@ -379,6 +379,7 @@ def test_a_log_without_its_database(parts: Parts) -> None:
     epochs.close()
 
 
+@pytest.mark.timing
 def test_taking_in_nothing_costs_nothing(parts: Parts) -> None:
     """With nothing new a request pays for comparisons: no file is touched, and the price is far below a microsecond."""
     changes = parts.changes()

@@ -88,6 +88,7 @@ async def answers(store: ValkeyLimits) -> bool:
 # ---- Outages
 
 
+@pytest.mark.timing
 def test_a_killed_server_is_found_again(own: Server) -> None:
     """While the server is dead nobody waits; within a second of its return requests are counted again."""
 
@@ -114,6 +115,7 @@ async def _is_down(store: ValkeyLimits) -> bool:
     return not await answers(store)
 
 
+@pytest.mark.timing
 def test_a_frozen_server_holds_nobody_up(own: Server) -> None:
     """While the server stands still, requests under load wait for the time-out at most, and then not at all; within a
     second of its going on they are counted again, and no place is left taken."""

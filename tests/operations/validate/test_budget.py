@@ -15,6 +15,7 @@ COSTLY = "it is too costly to be judged"
 NESTED = "{anyOf: [{type: object, required: [a], properties: {a: {$ref: '#/components/schemas/N'}}}, {type: object, maxProperties: 1, properties: {a: {$ref: '#/components/schemas/N'}}, required: [a]}, {type: integer}]}"
 HEAD = f"openapi: 3.1.0\ncomponents: {{schemas: {{N: {NESTED}}}}}"
 BOUND_S = 0.1
+pytestmark = pytest.mark.timing
 MEMBERS = json.dumps({f"k{number}": 1 for number in range(80_000)}).encode()
 
 

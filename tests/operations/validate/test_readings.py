@@ -349,6 +349,7 @@ def test_a_value_between_the_first_and_the_last_division_is_judged(tmp_path: Pat
     assert api.faults("GET", "/l/x-w") == []
 
 
+@pytest.mark.timing
 def test_a_segments_readings_take_time_in_proportion_to_its_length(tmp_path: Path) -> None:
     """However often the literals between parameters stand in a segment; what could be too much else is refused."""
     template = Template.parse("GET /x/{a}-{b}.{c}-{d}")

@@ -84,6 +84,7 @@ def test_tiny_requests_are_ended_too() -> None:
     assert PER_CONNECTION - 500 <= 500 * (50_000 - len(ended)) <= PER_CONNECTION
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(("addresses", "each", "size"), [(5_000, 1, 5_400), (2_000, 3, 4_400), (500, 12, 4_400)])
 def test_who_relieves_the_process_is_found_in_time(addresses: int, each: int, size: int) -> None:
     """However many addresses hold a little: less than 50 ms for those that end, beyond what looking at all takes."""

@@ -10,6 +10,7 @@ from keyswap.shell.decisions import record
 from keyswap.shell.decisions.record import Lines
 
 
+@pytest.mark.timing
 def test_a_stalled_destination_ends_without_holding_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of a log whose reader has stalled takes the event loop no time, also when as much waits as may; the
     destination is let go as soon as it moves again."""
