@@ -25,7 +25,7 @@ from keyswap.keys.local.writer import Ledger
 from keyswap.model import Admit, Claims, Request
 from keyswap.shell.mitm.internals import DEAD
 from keyswap.shell.proxy.addon import KeyswapAddon
-from keyswap.shell.runtime.runtime import Service
+from keyswap.shell.runtime.runtime import Runtime
 from keyswap.state import StateDirectory
 from keyswap.tokens.mint import MintCache, Minter
 
@@ -138,7 +138,7 @@ def flows(key: str, count: int) -> list[HTTPFlow]:
 def hooks(folder: Path, key: str, count: int) -> None:
     """Both hooks of an admitted request, with washing and writing."""
     addon = KeyswapAddon()
-    addon.service = Service(folder / "policy.yaml", folder / "state", None, terminal=False)
+    addon.runtime = Runtime(folder / "policy.yaml", folder / "state", None, terminal=False)
     asked = flows(key, count + count // 10)
     taken = iter(asked)
     p50, p99 = spread(timed(count, lambda _: ran(addon.requestheaders(next(taken)))))
@@ -149,7 +149,7 @@ def hooks(folder: Path, key: str, count: int) -> None:
     taken = iter(asked)
     p50, p99 = spread(timed(count, lambda _: addon.responseheaders(next(taken))))
     tell("hook responseheaders, warm", f"p50 {p50:.1f} µs, p99 {p99:.1f} µs")
-    addon.service.resources.close()
+    addon.runtime.resources.close()
 
 
 def main() -> None:

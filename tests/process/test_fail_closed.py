@@ -59,17 +59,17 @@ def patch_steps() -> str:
     given = ", ".join(f"{step}=breakable(made.gate.{step}, {step!r})" for step in STEPS if step != "principal")
     return (
         "from keyswap.gate import Gate\nGate.principal = breakable(Gate.principal, 'principal')\n"
-        "import dataclasses\nimport keyswap.shell.runtime.runtime as service\nbuild = service.build\n"
+        "import dataclasses\nimport keyswap.shell.runtime.runtime as runtime\nbuild = runtime.build\n"
         "def rebuilt(*words, **options):\n"
         "    made = build(*words, **options)\n"
         f"    return dataclasses.replace(made, gate=dataclasses.replace(made.gate, {given}))\n"
-        "service.build = rebuilt"
+        "runtime.build = rebuilt"
     )
 
 
 def patch_hook(hook: str) -> str:
     if hook == "server_connect":
-        owner, attribute = "from keyswap.shell.runtime.runtime import Service as Owner", "is_upstream"
+        owner, attribute = "from keyswap.shell.runtime.runtime import Runtime as Owner", "is_upstream"
     else:
         owner, attribute = "from keyswap.shell.proxy.addon import KeyswapAddon as Owner", hook
     return f"{owner}\nOwner.{attribute} = breakable(Owner.{attribute}, {hook!r})"

@@ -15,7 +15,7 @@ from keyswap.keys.local.writer import Ledger
 from keyswap.model import UNCOUNTED, Admit, Code, Counted, Decision, Refuse, Request
 from keyswap.shell.mitm.internals import DEAD
 from keyswap.shell.proxy.addon import KeyswapAddon
-from keyswap.shell.runtime.runtime import Service
+from keyswap.shell.runtime.runtime import Runtime
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.keyring import Keyring
 from tests.tokens.parts import header
@@ -33,8 +33,8 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         (folder / "policy.yaml").write_text(POLICY)
-        self.service = Service(folder / "policy.yaml", folder / "state", None, terminal=False)
-        self.resources = self.service.resources
+        self.runtime = Runtime(folder / "policy.yaml", folder / "state", None, terminal=False)
+        self.resources = self.runtime.resources
         self.epochs = Epochs(self.resources.state)
         self.cli = Keyring(StateDirectory(folder / "state"), self.epochs)
         with Ledger(self.resources.state, self.resources.epochs, self.resources.pepper, "ksw") as ledger:
@@ -42,11 +42,11 @@ class Site:
         self.given_back = list[int]()
         self.asked, self.goes_on = asyncio.Event(), asyncio.Event()
         self.addon = KeyswapAddon()
-        self.addon.service = self.service
+        self.addon.runtime = self.runtime
 
     def close(self) -> None:
         self.epochs.close()
-        self.service.loaded.log.finish()
+        self.runtime.active.log.finish()
         self.resources.close()
 
     async def limits(self, *_asked: object) -> Counted:
@@ -58,7 +58,7 @@ class Site:
         self.given_back.append(1)
 
     async def decide(self) -> Decision:
-        loaded = self.service.loaded
+        loaded = self.runtime.active
         loaded = replace(loaded, built=replace(loaded.built, gate=replace(loaded.built.gate, limits=self.limits)))
         headers = ((b"Host", b"h"), (b"Authorization", b"Bearer " + self.key.encode()))
         return await self.addon._decide(FLOW, loaded, Request("GET", b"/pets", headers, "10.0.0.1"), NOW)
@@ -125,6 +125,6 @@ def test_whoever_waits_for_the_keys_gives_its_place_back(site: Site, monkeypatch
         refused = await second
         assert isinstance(refused, Refuse) and refused.code is Code.STORE_UNAVAILABLE
         assert len(site.given_back) == 2
-        await site.service.signing.end()
+        await site.runtime.signing.end()
 
     asyncio.run(scenario())

@@ -13,7 +13,7 @@ from certificates import self_signed
 from harness import eventually
 from keyswap import files
 from keyswap.shell.runtime.certificate import Certificate
-from keyswap.shell.runtime.runtime import Service
+from keyswap.shell.runtime.runtime import Runtime
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.keyring import Keyring
 from tests.tokens.parts import NOW
@@ -42,21 +42,21 @@ def hanging(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
     """One with a document below `away`, which follows a certificate."""
     (tmp_path / "away").mkdir()
     (tmp_path / "away" / "api.yaml").write_text(DOCUMENT)
     (tmp_path / "policy.yaml").write_text(POLICY)
     chain = self_signed(tmp_path, "gateway")
     certificate = Certificate(chain, chain.with_suffix(".key"))
-    made = Service(tmp_path / "policy.yaml", tmp_path / "state", None, terminal=False, certificate=certificate)
+    made = Runtime(tmp_path / "policy.yaml", tmp_path / "state", None, terminal=False, certificate=certificate)
     yield made
-    made.loaded.log.finish()
+    made.active.log.finish()
     made.resources.close()
 
 
 def test_a_document_that_hangs_leaves_the_rest_followed(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However long: it is told once, few threads wait, and certificate, signing keys and policy are taken as ever."""
     before = threading.active_count()
@@ -64,27 +64,27 @@ def test_a_document_that_hangs_leaves_the_rest_followed(
 
     async def scenario() -> None:
         for _ in range(3 * files.MOST_HUNG):
-            await service._follow()
+            await runtime._follow()
         assert threading.active_count() <= before + 3
         (told,) = [one.message for one in caplog.records if "cannot be seen" in one.message]
-        assert str(tmp_path / "away" / "api.yaml") in told and (service.reload_error or "none") in told
+        assert str(tmp_path / "away" / "api.yaml") in told and (runtime.reload_error or "none") in told
         (tmp_path / "gateway.pem").write_bytes(other.read_bytes())
         (tmp_path / "gateway.key").write_bytes(other.with_suffix(".key").read_bytes())
-        await service._follow_certificate()
+        await runtime._follow_certificate()
         assert caplog.records[-1].message.endswith("gateway.pem is in use")
-        epochs = Epochs(service.resources.state)
+        epochs = Epochs(runtime.resources.state)
         fresh = Keyring(StateDirectory(tmp_path / "state"), epochs).rotate_now("RS256", NOW)
         epochs.close()
-        await service.signing.current()
-        assert [key.kid for key in service.resources.keyring.keys] == [fresh.kid]
+        await runtime.signing.current()
+        assert [key.kid for key in runtime.resources.keyring.keys] == [fresh.kid]
         (tmp_path / "policy.yaml").write_text(POLICY.replace("away/", ""))
         (tmp_path / "api.yaml").write_text(DOCUMENT)
         for _ in range(2):
-            await service._follow()
-        assert service.reload_error is None and service.counts.reloads_taken == 1
-        await service._follow()
-        assert service.reload_error is None, "what no policy names any more is left alone"
-        await service.signing.end()
+            await runtime._follow()
+        assert runtime.reload_error is None and runtime.counts.reloads_taken == 1
+        await runtime._follow()
+        assert runtime.reload_error is None, "what no policy names any more is left alone"
+        await runtime.signing.end()
 
     with hanging(tmp_path / "away", monkeypatch):
         asyncio.run(scenario())

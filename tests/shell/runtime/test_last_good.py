@@ -10,7 +10,7 @@ from keyswap.composition.gate import build
 from keyswap.operations.openapi.fetching import Content
 from keyswap.shell.runtime import runtime
 from keyswap.shell.runtime.last_good import keep, kept
-from keyswap.shell.runtime.runtime import Service
+from keyswap.shell.runtime.runtime import Runtime
 from keyswap.state import StateDirectory
 
 RAW, PARTS = b"version: 1\n", {"file:///a.yaml": Content.of(b"openapi: 3.1.0\n"), "file:///b.yaml": Content.of(b"{}")}
@@ -60,7 +60,7 @@ def test_whatever_is_wrong_with_a_policy_the_kept_one_stands_in(
     """Also a bug of ours that it meets: workers are not lost one by one."""
     policy, state = tmp_path / "policy.yaml", tmp_path / "state"
     policy.write_text("version: 1\nissuer: http://127.0.0.1:1\nupstream: http://127.0.0.1:2\nlog: {decisions: 'off'}\n")
-    Service(policy, state, None, terminal=False, alone=False).resources.close()
+    Runtime(policy, state, None, terminal=False, alone=False).resources.close()
     calls = list[int]()
 
     def broken(*given: Any) -> Any:
@@ -70,6 +70,6 @@ def test_whatever_is_wrong_with_a_policy_the_kept_one_stands_in(
         return build(*given)
 
     monkeypatch.setattr(runtime, "build", broken)
-    made = Service(policy, state, None, terminal=False, alone=False, resumes=True)
+    made = Runtime(policy, state, None, terminal=False, alone=False, resumes=True)
     made.resources.close()
     assert made.reload_error == f"{policy}: RuntimeError while reading it"

@@ -82,7 +82,7 @@ class Ticket:
     pending: "Pending | None" = None
     """What is still to be decided, by its body."""
     hears: Any = None
-    """It is a webhook whose body is to come: what was in force when its head was taken (`Loaded`)."""
+    """It is a webhook whose body is to come: what was in force when its head was taken (`ActivePolicy`)."""
     look: Look | None = None
     """Its response is judged when it has come whole."""
     unsent: list[bytes] = field(default_factory=list)

@@ -12,62 +12,62 @@ from keyswap.limits.limit import Unavailable
 from keyswap.model import Damage
 from keyswap.policy import parse_listen
 from keyswap.shell.control import explain, limits, status
-from keyswap.shell.runtime.runtime import Service
+from keyswap.shell.runtime.runtime import Runtime
 
 
-async def answer(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
+async def answer(runtime: Runtime, asked: dict[str, Any]) -> dict[str, Any]:
     """The answer to a question, or {"error": …}."""
     try:
         command = _COMMANDS.get(asked["command"])
         if command is None:
             return {"error": "this gateway does not know the command: is it of another version?"}
-        return await command(service, asked)
+        return await command(runtime, asked)
     except (Damage, Unavailable) as error:
         return {"error": str(error)}
     except Exception as error:  # noqa: BLE001 (a question must not end in a traceback)
         return {"error": f"this gateway could not answer the question ({type(error).__name__})"}
 
 
-async def _status(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
-    return {**status.status(service, time.time()), "tasks": len(asyncio.all_tasks())}
+async def _status(runtime: Runtime, _asked: dict[str, Any]) -> dict[str, Any]:
+    return {**status.status(runtime, time.time()), "tasks": len(asyncio.all_tasks())}
 
 
-async def _explain(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
-    await service.signing.current()
-    return await explain.explained(service.loaded.built, asked, time.time())
+async def _explain(runtime: Runtime, asked: dict[str, Any]) -> dict[str, Any]:
+    await runtime.signing.current()
+    return await explain.explained(runtime.active.built, asked, time.time())
 
 
-async def _limits_list(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
-    return await limits.limits_listed(service.loaded.built, asked, time.time())
+async def _limits_list(runtime: Runtime, asked: dict[str, Any]) -> dict[str, Any]:
+    return await limits.limits_listed(runtime.active.built, asked, time.time())
 
 
-async def _limits_reset(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
-    return await limits.limits_reset(service.loaded.built, asked, time.time())
+async def _limits_reset(runtime: Runtime, asked: dict[str, Any]) -> dict[str, Any]:
+    return await limits.limits_reset(runtime.active.built, asked, time.time())
 
 
-async def _known(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
-    built = service.loaded.built
-    return status.known(built.policy, built.catalogue, service.file)
+async def _known(runtime: Runtime, _asked: dict[str, Any]) -> dict[str, Any]:
+    built = runtime.active.built
+    return status.known(built.policy, built.catalogue, runtime.file)
 
 
-async def _pulse(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
+async def _pulse(runtime: Runtime, _asked: dict[str, Any]) -> dict[str, Any]:
     """For the supervisor alone: what was counted, and the admin listener that is wanted, without its token."""
-    admin = service.loaded.built.policy.admin
+    admin = runtime.active.built.policy.admin
     host, port = parse_listen(admin.listen) if admin is not None else ("", 0)
     wanted = {"host": host, "port": port, "token_env": admin.token_env} if admin is not None else None
-    return {"counts": await service.snapshot(), "admin": wanted, "prefix": service.keeping.prefix}
+    return {"counts": await runtime.snapshot(), "admin": wanted, "prefix": runtime.keeping.prefix}
 
 
-async def _jwks(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
+async def _jwks(runtime: Runtime, _asked: dict[str, Any]) -> dict[str, Any]:
     """For the supervisor: what the admin listener serves."""
-    return dict(await service.jwks())
+    return dict(await runtime.jwks())
 
 
-async def _readiness(service: Service, _asked: dict[str, Any]) -> dict[str, Any]:
-    return {"reasons": dict(await service.readiness())}
+async def _readiness(runtime: Runtime, _asked: dict[str, Any]) -> dict[str, Any]:
+    return {"reasons": dict(await runtime.readiness())}
 
 
-_COMMANDS: dict[str, Callable[[Service, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+_COMMANDS: dict[str, Callable[[Runtime, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
     "status": _status,
     "explain": _explain,
     "limits list": _limits_list,

@@ -14,20 +14,20 @@ from keyswap.operations.catalogue import Catalogue
 from keyswap.policy import Policy
 
 if TYPE_CHECKING:
-    from keyswap.shell.runtime.runtime import Service
+    from keyswap.shell.runtime.runtime import Runtime
 
 
-def status(service: "Service", now: float) -> dict[str, Any]:
+def status(runtime: "Runtime", now: float) -> dict[str, Any]:
     """What runs."""
-    loaded = service.loaded
+    loaded = runtime.active
     return {
         "running": True,
         "version": __version__,
         "pid": os.getpid(),
-        "listen": service.listening(),
-        "admin": service.admin_address,
+        "listen": runtime.listening(),
+        "admin": runtime.admin_address,
         **standing(loaded.built, now),
-        "policy": {"file": str(service.file), "loaded_at": loaded.at, "reload_error": service.reload_error},
+        "policy": {"file": str(runtime.file), "loaded_at": loaded.at, "reload_error": runtime.reload_error},
     }
 
 

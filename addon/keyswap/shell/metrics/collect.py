@@ -18,7 +18,7 @@ from keyswap.shell.metrics.counters import EXCEPTIONS
 from keyswap.shell.metrics.definitions import Labelled, Snapshot, buckets
 
 if TYPE_CHECKING:
-    from keyswap.shell.runtime.runtime import Service
+    from keyswap.shell.runtime.runtime import Runtime
 
 STATES = ("next", "active", "retiring")
 
@@ -30,10 +30,10 @@ class Traffic(NamedTuple):
     in_flight: int
 
 
-def snapshot(service: "Service", traffic: Traffic, now: float) -> Snapshot:
+def snapshot(runtime: "Runtime", traffic: Traffic, now: float) -> Snapshot:
     """Everything that this process has counted, and its gauges; may run on any thread."""
-    counted = service.counts.snapshot()
-    resources, loaded = service.resources, service.loaded
+    counted = runtime.counts.snapshot()
+    resources, loaded = runtime.resources, runtime.active
     states = Counter(key.state(int(now)) for key in loaded.built.keyring.keys)
     values: dict[str, Labelled] = {
         **counted["values"],
@@ -45,8 +45,8 @@ def snapshot(service: "Service", traffic: Traffic, now: float) -> Snapshot:
         "keyswap_requests_in_flight": [([], traffic.in_flight)],
         "keyswap_open_connections": [([], traffic.connections)],
         "keyswap_policy_loaded_timestamp_seconds": [([], loaded.at)],
-        "keyswap_last_reload_successful": [([], int(service.reload_error is None))],
-        "keyswap_last_reload_timestamp_seconds": [([], service.reloaded_at)],
+        "keyswap_last_reload_successful": [([], int(runtime.reload_error is None))],
+        "keyswap_last_reload_timestamp_seconds": [([], runtime.reloaded_at)],
         "keyswap_signing_keys": [([state], states[state]) for state in STATES],
         "keyswap_build_info": [(list(_build()), 1)],
     }

@@ -41,7 +41,7 @@ from keyswap.shell.proxy import flow_writer, options, webhook, wellformed
 from keyswap.shell.proxy.response_check import Look, Looking
 from keyswap.shell.runtime import well_known
 from keyswap.shell.runtime.certificate import Certificate
-from keyswap.shell.runtime.runtime import Loaded, Service
+from keyswap.shell.runtime.runtime import ActivePolicy, Runtime
 from keyswap.state import default_policy, default_state
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class KeyswapAddon:
 
         `share`: how many processes are one gateway.
         """
-        self.service: Service | None = None
+        self.runtime: Runtime | None = None
         self._upstream, self._certificate, self._supervised = upstream, certificate, supervised
         self._resumes, self._share = resumes, share
         self._shown, self._whole_up_to = False, WHOLE_UP_TO
@@ -119,7 +119,7 @@ class KeyswapAddon:
         http2_streams.install()
         self._whole_up_to = SHOWN_UP_TO if self._shown else WHOLE_UP_TO
         policy, state = master.options.keyswap_policy, master.options.keyswap_state
-        self.service = Service(
+        self.runtime = Runtime(
             Path(policy).expanduser() if policy else default_policy(),
             Path(state).expanduser() if state else default_state(),
             upstream,
@@ -129,10 +129,10 @@ class KeyswapAddon:
             resumes=self._resumes,
             share=self._share,
         )
-        service = self.service
-        service.traffic = self._traffic
+        runtime = self.runtime
+        runtime.traffic = self._traffic
         asked = (self._answer, self._cut, self._left, self._refused_since, report)
-        rules = Rules(lambda: service.loaded.bounds, *asked, shows=self._shown)
+        rules = Rules(lambda: runtime.active.bounds, *asked, shows=self._shown)
         self._guard = Guard(master, rules)
 
     def _traffic(self) -> Traffic:
@@ -149,10 +149,10 @@ class KeyswapAddon:
 
     async def running(self) -> None:
         """Begin what goes on beside the requests: reload, control socket, last use."""
-        if self.service is not None and self._master is not None:
-            master, service = self._master, self.service
-            answers = None if self._supervised else partial(commands.answer, service)
-            await service.begin(lambda: internals.listen_addresses(master), answers)
+        if self.runtime is not None and self._master is not None:
+            master, runtime = self._master, self.runtime
+            answers = None if self._supervised else partial(commands.answer, runtime)
+            await runtime.begin(lambda: internals.listen_addresses(master), answers)
             if self._guard is not None:
                 self._sweeps = asyncio.create_task(self._guard.run(), name="keyswap guard")
             if url := internals.web_url(master):
@@ -161,23 +161,23 @@ class KeyswapAddon:
     async def drain(self, grace_s: float) -> None:
         """Let nobody in any more, and give those who are here so long to be done."""
         self._draining = True
-        if self.service is not None:
-            self.service.stopping = True
+        if self.runtime is not None:
+            self.runtime.stopping = True
         if self._guard is not None and self._master is not None:
             await internals.stop_listening(self._master)
             await self._guard.drain(grace_s)
 
     async def done(self) -> None:
         """End it, and keep what was gathered."""
-        if self.service is not None:
-            self.service.stopping = True
+        if self.runtime is not None:
+            self.runtime.stopping = True
         if self._sweeps is not None:
             self._sweeps.cancel()
         if self._guard is not None and self._master is not None:
             await internals.stop_listening(self._master)
             await self._guard.end()
-        if self.service is not None:
-            await self.service.end()
+        if self.runtime is not None:
+            await self.runtime.end()
 
     async def requestheaders(self, flow: HTTPFlow) -> None:
         """Judge a request before its body."""
@@ -205,7 +205,7 @@ class KeyswapAddon:
             if flow.error is not None:
                 flow.error.msg = "a malformed request"
             return None
-        loaded = self.service.loaded if self.service is not None else None
+        loaded = self.runtime.active if self.runtime is not None else None
         if loaded is None:
             return self._refuse_unjudged(flow, presented, _NO_GATE)
         peer = flow.client_conn.peername
@@ -248,7 +248,7 @@ class KeyswapAddon:
             _give_back(decision)
             raise
 
-    def _hear(self, flow: HTTPFlow, loaded: Loaded, washed: Washed, presented: Headers, line: Line) -> None:
+    def _hear(self, flow: HTTPFlow, loaded: ActivePolicy, washed: Washed, presented: Headers, line: Line) -> None:
         """Take a webhook, or refuse it by its head."""
         declared = flow_writer.declared_length(flow.request.headers) if washed.framed else 0
         watched = self._guard.of(flow.client_conn) if self._guard is not None else None
@@ -269,7 +269,7 @@ class KeyswapAddon:
         if watched is not None:
             watched.end(ticket, refused)
 
-    async def _heard(self, flow: HTTPFlow, ticket: Ticket, loaded: Loaded) -> None:
+    async def _heard(self, flow: HTTPFlow, ticket: Ticket, loaded: ActivePolicy) -> None:
         """Answer a webhook whose body is whole."""
         ticket.hears = None
         callers = loaded.built.callers
@@ -285,7 +285,9 @@ class KeyswapAddon:
         flow_writer.respond(flow, told, ticket.closes)
         self._forget(flow)
 
-    def _write_decision(self, flow: HTTPFlow, loaded: Loaded, washed: Washed, request: Request, line: Line) -> None:
+    def _write_decision(
+        self, flow: HTTPFlow, loaded: ActivePolicy, washed: Washed, request: Request, line: Line
+    ) -> None:
         decision = line.decision
         if self._shown:
             flow_writer.show(flow, decision, loaded.encoding.mask)
@@ -322,7 +324,7 @@ class KeyswapAddon:
             flow.request.stream = watched.metered(ticket, loaded.bounds.max_body)
         return None
 
-    def _refuse(self, flow: HTTPFlow, loaded: Loaded, washed: Washed, request: Request, line: Line) -> None:
+    def _refuse(self, flow: HTTPFlow, loaded: ActivePolicy, washed: Washed, request: Request, line: Line) -> None:
         refused = line.decision
         assert isinstance(refused, Refuse)
         self._write(line._replace(status=status_of(refused.code)))
@@ -390,7 +392,7 @@ class KeyswapAddon:
             if watched is not None and watched.still_sends(flow):
                 watched.deny(flow, told)
 
-    async def _decide(self, flow: HTTPFlow, loaded: Loaded, request: Request, now: float) -> Decision:
+    async def _decide(self, flow: HTTPFlow, loaded: ActivePolicy, request: Request, now: float) -> Decision:
         if not options.is_dead(flow.client_conn.proxy_mode):
             return _OLD_CONNECTION
         if await self._signing_keys():
@@ -400,7 +402,7 @@ class KeyswapAddon:
             return await self._signed_anew(loaded, decision)  # a step waited: the key may have been dropped meanwhile
         return decision
 
-    async def _signed_anew(self, loaded: Loaded, admit: Admit) -> Admit | Refuse:
+    async def _signed_anew(self, loaded: ActivePolicy, admit: Admit) -> Admit | Refuse:
         """The same decision, with a token of the keys that were told of while it was made."""
         decision: Admit | Refuse | None = None
         try:
@@ -412,13 +414,13 @@ class KeyswapAddon:
         return decision
 
     def _keys_are_behind(self) -> bool:
-        return self.service is not None and self.service.signing.behind
+        return self.runtime is not None and self.runtime.signing.behind
 
     async def _signing_keys(self) -> bool:
         """Whether it was waited for signing keys that another process has changed."""
-        if self.service is None or not self.service.signing.behind:
+        if self.runtime is None or not self.runtime.signing.behind:
             return False
-        await self.service.signing.current()
+        await self.runtime.signing.current()
         return True
 
     def responseheaders(self, flow: HTTPFlow) -> None:
@@ -444,7 +446,7 @@ class KeyswapAddon:
             ticket.begun = True
             self._hang_up_soon(flow, ticket)
             return self._finish(ticket, response.data.status_code, refused)
-        limits = self.service.loaded.limit_fields(ticket.counted.levels) if self.service is not None else ()
+        limits = self.runtime.active.limit_fields(ticket.counted.levels) if self.runtime is not None else ()
         declared = flow_writer.pass_on(response, ticket.line.request_id, ticket.closes, limits)
         response.stream = declared is None or declared > self._whole_up_to
         if self._judges_responses():
@@ -464,13 +466,13 @@ class KeyswapAddon:
         asyncio.get_running_loop().call_later(WITHDRAWN_S, hang_up)
 
     def _judges_responses(self) -> bool:
-        return self.service is not None and self.service.loaded.built.validations.any_response
+        return self.runtime is not None and self.runtime.active.built.validations.any_response
 
     def _look(self, flow: HTTPFlow, ticket: Ticket, declared: int | None) -> Look | None:
         decision = ticket.line.decision
-        if self.service is None or not isinstance(decision, Admit):
+        if self.runtime is None or not isinstance(decision, Admit):
             return None
-        return self._looking.begin(flow, self.service.loaded.built, decision.operation, declared)
+        return self._looking.begin(flow, self.runtime.active.built, decision.operation, declared)
 
     def response(self, flow: HTTPFlow) -> None:
         """Write the line of a response that came whole, and forget its request; a WebSocket has only begun."""
@@ -536,8 +538,8 @@ class KeyswapAddon:
             )
 
     def _write(self, line: Line) -> None:
-        if self.service is not None:
-            self.service.record(line)
+        if self.runtime is not None:
+            self.runtime.record(line)
 
     # ---- What the guard asks
 
@@ -557,10 +559,10 @@ class KeyswapAddon:
 
     def _told(self, flow: HTTPFlow | None, ticket: Ticket | None) -> Headers:
         """What is said beside a refusal: limits that it has touched, and what lets a browser's code read it."""
-        if flow is None or self.service is None:
+        if flow is None or self.runtime is None:
             return ()
         levels = ticket.counted.levels if ticket is not None else ()
-        return self.service.loaded.told(levels, flow.request.data.headers.fields)
+        return self.runtime.active.told(levels, flow.request.data.headers.fields)
 
     def _cut(self, ticket: Ticket, refused: Refuse) -> None:
         decision = ticket.line.decision
@@ -572,9 +574,9 @@ class KeyswapAddon:
 
     def _refused_since(self) -> Callable[[Ticket], Refuse | None] | None:
         """What judges the keys of open requests again, when any key has changed since the last time."""
-        if self.service is None:
+        if self.runtime is None:
             return None
-        built, now = self.service.loaded.built, time.time()
+        built, now = self.runtime.active.built, time.time()
         built.unhealthy(now)
         state = built.callers.generation
         if state == self._judged:
@@ -680,8 +682,8 @@ class KeyswapAddon:
 
     def _is_upstream(self, host: str, port: int, watched: Watched | None) -> bool:
         """Whether the policy in force sends requests there, or an earlier one has admitted one that is still open."""
-        if self.service is None or self.service.is_upstream(host, port):
-            return self.service is not None
+        if self.runtime is None or self.runtime.is_upstream(host, port):
+            return self.runtime is not None
         return watched is not None and any((host, port) == _address(ticket) for ticket in watched.open.values())
 
 

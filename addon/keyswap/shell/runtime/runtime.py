@@ -61,7 +61,7 @@ WHOLE_EVERY = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class ActivePolicy:
     """A policy in force, and all that was made from it."""
 
     built: Built
@@ -148,7 +148,7 @@ def _looked(file: Path) -> Signature:
         return None
 
 
-class Service:
+class Runtime:
     """One gateway process."""
 
     def __init__(
@@ -188,17 +188,17 @@ class Service:
             self.signing = Signing(self.resources.keyring)
             self.files = self.resources.documents.files
             self.files.watch(self.file, before)
-            self.loaded = self._load(policy, None) if policy is not None else self._resumed()
+            self.active = self._load(policy, None) if policy is not None else self._resumed()
         except Damage as error:
             if state.is_dir():
                 audit.policy(state, self.file, str(error))
             raise
         audit.policy(self.resources.state.path, self.file, self.reload_error)
         if raw is not None:
-            self._keep(raw, self.loaded)
+            self._keep(raw, self.active)
         self._reading = threading.Lock()
         self._unhealthy: Refuse | None = None
-        self._kept = Kept(self.resources.state.path, self.loaded.built.policy.log.retain)
+        self._kept = Kept(self.resources.state.path, self.active.built.policy.log.retain)
         self._keeping = Lines(str(self.resources.state.file(FOLDER)), self._kept, self._kept.close)
         settle(whole=True)
         self._tasks: list[asyncio.Task[None]] = []
@@ -206,7 +206,7 @@ class Service:
         self._admin = AdminListener(self) if alone else None
         self._exposing = asyncio.Lock()
 
-    def _load(self, policy: policies.Policy, before: Loaded | None) -> Loaded:
+    def _load(self, policy: policies.Policy, before: ActivePolicy | None) -> ActivePolicy:
         admin = Settings.of(policy, self.file)
         built = build(policy, self.resources, self.upstream, time.time(), before is None, self.file)
         washing = _washing(policy)
@@ -221,7 +221,7 @@ class Service:
         keep = policy.forwarded_host == "keep"
         off = [step for step, mode in modes_of(built).items() if mode == "off"]
         encoding = Encoding(off, Masking.of(policy))
-        return Loaded(
+        return ActivePolicy(
             built,
             washing,
             log,
@@ -235,7 +235,7 @@ class Service:
             time.time(),
         )
 
-    def _resumed(self) -> Loaded:
+    def _resumed(self) -> ActivePolicy:
         """What is in force by the file; else what was."""
         documents = self.resources.documents
         try:
@@ -261,7 +261,7 @@ class Service:
             return f"{self.file}: it was not read, with its documents, within {RELOAD_S:g} s"
         return str(error) if isinstance(error, Damage) else f"{self.file}: {type(error).__name__} while reading it"
 
-    def _keep(self, raw: bytes, loaded: Loaded) -> None:
+    def _keep(self, raw: bytes, loaded: ActivePolicy) -> None:
         if self._keeps:
             parts = self.resources.documents.parts_of(loaded.documents)
             keep(self.resources.state, self.file, raw, parts)
@@ -293,11 +293,11 @@ class Service:
     @property
     def misplaced(self) -> str | None:
         """Why backends would not find the key set, as far as listener and issuer tell."""
-        return misplaced(self.loaded.built.policy.issuer, self.listening())
+        return misplaced(self.active.built.policy.issuer, self.listening())
 
     async def _tend_admin(self) -> None:
         if self._admin is not None:
-            await self._admin.tend(self.loaded.admin)
+            await self._admin.tend(self.active.admin)
 
     @property
     def admin_address(self) -> str | None:
@@ -316,9 +316,9 @@ class Service:
             await self._control.close()
         if self._admin is not None:
             await self._admin.close()
-        self.loaded.log.finish()
+        self.active.log.finish()
         self._keeping.finish()
-        await asyncio.gather(asyncio.to_thread(self.loaded.log.join), asyncio.to_thread(self._keeping.join))
+        await asyncio.gather(asyncio.to_thread(self.active.log.join), asyncio.to_thread(self._keeping.join))
         await self.resources.release()
         self.resources.close()
 
@@ -338,8 +338,8 @@ class Service:
     def _tend(self) -> None:
         """Look after the stores. Nothing else is done by this task: what waits elsewhere lets no lease lapse."""
         now = time.time()
-        self.resources.tend(self.loaded.built, now)
-        refused = self.loaded.built.unhealthy(now)
+        self.resources.tend(self.active.built, now)
+        refused = self.active.built.unhealthy(now)
         if (refused is None) != (self._unhealthy is None):
             if refused is not None:
                 logger.error("requests with a credential are refused until it can be used: %s", refused.reason)
@@ -381,7 +381,7 @@ class Service:
 
     async def reload(self) -> None:
         """Take the policy file's new content, or keep the old policy and say why."""
-        before, attempt = self.loaded, _Attempt()
+        before, attempt = self.active, _Attempt()
         try:
             raw, after, whole = await aside(lambda: self._read_anew(before, attempt), self._read_anew, RELOAD_S)
         except Exception as error:  # noqa: BLE001 (whatever it is, the old policy stays, and says so)
@@ -395,7 +395,7 @@ class Service:
             return
         await self._take(before, after, raw)
 
-    def _read_anew(self, before: Loaded, attempt: "_Attempt") -> tuple[bytes, Loaded, bool]:
+    def _read_anew(self, before: ActivePolicy, attempt: "_Attempt") -> tuple[bytes, ActivePolicy, bool]:
         """Read policy and documents, one attempt at a time, on a thread of its own; and whether no file changed."""
         with self._reading, _in_small_turns():
             raw = policies.read(self.file)
@@ -417,12 +417,12 @@ class Service:
         with suppress(OSError):
             await self._written_down()
 
-    async def _take(self, before: Loaded, after: Loaded, raw: bytes) -> None:
+    async def _take(self, before: ActivePolicy, after: ActivePolicy, raw: bytes) -> None:
         """Put a policy in force."""
         self.reload_error, self._again_at = None, 0.0
         self.reloaded_at = time.time()
         self.counts.reloads_taken += 1
-        self.loaded = after
+        self.active = after
         settle(self.counts.reloads_taken % WHOLE_EVERY == 0)
         if after.log is not before.log:
             before.log.finish()
@@ -447,7 +447,7 @@ class Service:
         It is encoded once, and not at all for nobody.
         """
         self.counts.record(line)
-        loaded = self.loaded
+        loaded = self.active
         log, text = loaded.log.lines, None
         if log is not None:
             text = loaded.encoding.line(line)
@@ -466,7 +466,7 @@ class Service:
 
     async def readiness(self) -> Mapping[str, str]:
         """Why it is not ready, by what is amiss; nothing: it is."""
-        found = collect.not_ready(self.loaded.built, self.stopping, time.time())
+        found = collect.not_ready(self.active.built, self.stopping, time.time())
         if self.reload_error is not None:
             found["policy"] = "the last reload was refused, the policy before it is in force: `keyswap status` says why"
         return found
@@ -474,14 +474,14 @@ class Service:
     @property
     def keeping(self) -> Keeping:
         """What the admin listener manages."""
-        return Keeping(self.resources.state.path, self.loaded.built.policy.api_keys.prefix)
+        return Keeping(self.resources.state.path, self.active.built.policy.api_keys.prefix)
 
     async def jwks(self) -> Mapping[str, object]:
         """The signing keys' set, for the admin listener."""
         await self.signing.current()
-        found = self.loaded.built.key_set.jwks(time.time())
+        found = self.active.built.key_set.jwks(time.time())
         return {"body": found.body.decode(), "etag": found.etag, "max_age_s": found.max_age_s}
 
     def is_upstream(self, host: str, port: int) -> bool:
         """Whether the policy in force sends requests to this address."""
-        return (host, port) in self.loaded.addresses
+        return (host, port) in self.active.addresses

@@ -90,7 +90,7 @@ async def serve_web(start: Start) -> None:
     master.options.update(web_open_browser=False, web_port=start.web_port)
 
     def tell(listening: list[str]) -> None:
-        admin = addon.service.admin_address if addon.service is not None else None
+        admin = addon.runtime.admin_address if addon.runtime is not None else None
         print(ready_line(", ".join(listening), admin, 1), flush=True)
         notify(READY)
 

@@ -21,7 +21,7 @@ from keyswap.model import Damage
 from keyswap.shell.control.commands import answer
 from keyswap.shell.mitm import lean
 from keyswap.shell.proxy.addon import KeyswapAddon, report
-from keyswap.shell.runtime.runtime import Service
+from keyswap.shell.runtime.runtime import Runtime
 from keyswap.shell.serve import masters
 from keyswap.shell.serve.ipc import Channel
 from keyswap.shell.serve.settings import Start
@@ -37,12 +37,12 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
     listener = SharedListener(listening)
     master = lean.LeanMaster(masters.options_of(start), report)
     addon = masters.put_gate(master, start, supervised=True, resumes=resumes)
-    service = addon.service
-    assert service is not None
+    runtime = addon.runtime
+    assert runtime is not None
 
     def tell(listens: list[str]) -> None:
         if listens:
-            channel.tell({"event": "ready", "misplaced": service.misplaced})
+            channel.tell({"event": "ready", "misplaced": runtime.misplaced})
         else:
             channel.tell({"event": "failed", "error": f"{start.listen} cannot be listened on"})
             cast("Any", master).shutdown()
@@ -51,14 +51,14 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
     loop = asyncio.get_running_loop()
     stopping = _Stopping(master, addon, listener, start.grace_s)
     loop.add_signal_handler(signal.SIGTERM, stopping.begin)
-    serving = loop.create_task(_serve(channel, service, stopping, listener))
+    serving = loop.create_task(_serve(channel, runtime, stopping, listener))
     try:
         await masters.run_to_the_end(master, start)
     finally:
         serving.cancel()
 
 
-async def _serve(channel: Channel, service: Service, stopping: "_Stopping", listener: SharedListener) -> None:
+async def _serve(channel: Channel, runtime: Runtime, stopping: "_Stopping", listener: SharedListener) -> None:
     """Do what the supervisor says. Its end says that it is time to stop."""
     tasks: set[asyncio.Task[None]] = set()
     parent = os.getppid()
@@ -68,7 +68,7 @@ async def _serve(channel: Channel, service: Service, stopping: "_Stopping", list
         elif "go" in said:
             await listener.open()
         elif "asks" in said:
-            task = asyncio.get_running_loop().create_task(_answer(channel, service, said))
+            task = asyncio.get_running_loop().create_task(_answer(channel, runtime, said))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
     if await _is_orphan(parent):
@@ -85,8 +85,8 @@ async def _is_orphan(parent: int) -> bool:
     return False
 
 
-async def _answer(channel: Channel, service: Service, said: dict[str, Any]) -> None:
-    channel.answer(said["asks"], await answer(service, said["said"]))
+async def _answer(channel: Channel, runtime: Runtime, said: dict[str, Any]) -> None:
+    channel.answer(said["asks"], await answer(runtime, said["said"]))
 
 
 class _Stopping:
