@@ -235,8 +235,8 @@ def withdraw(flow: HTTPFlow, code: Code, request_id: str, more: Fields = ()) -> 
 
 
 def new_request_id() -> str:
-    """96 random bits."""
-    return os.urandom(12).hex()
+    """48 bits of milliseconds since 1970, then 48 random ones: an index of ids that sort by time grows at its end."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(6).hex()}"
 
 
 REASONS = {
