@@ -32,7 +32,7 @@ from keyswap import policy
 from keyswap.composition.gate import build
 from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
-from keyswap.limits.limit import Ask, Kind, Limit
+from keyswap.limits.limit import Kind, Limit, LimitRequest
 from keyswap.limits.local.store import LocalLimits
 from keyswap.limits.valkey.connection import packed
 from keyswap.limits.valkey.store import ValkeyLimits
@@ -51,7 +51,7 @@ ROUNDS = 3
 BY = ("key", "org", "user", "ip", "agent", "session")
 LIMITS = [Limit(f"limit-{number}", Kind.RATE, 10**8, 10**8, 1) for number in range(6)]
 ASKS = tuple(
-    Ask(limit, f"{limit.name}\x1f{by}\x1fkey_01J0000000000000000000000A", 1)
+    LimitRequest(limit, f"{limit.name}\x1f{by}\x1fkey_01J0000000000000000000000A", 1)
     for limit, by in zip(LIMITS, BY, strict=True)
 )
 
@@ -88,7 +88,10 @@ def callers(folder: Path, count: int) -> None:
     store = LocalLimits(StateDirectory(folder / "callers").open(), clock=lambda: moment)
     limits = [Limit(f"limit-{number}", Kind.RATE, 10, 10, 1) for number in range(3)]
     asks = [
-        tuple(Ask(limit, f"{limit.name}\x1f{by}\x1fcaller-{number}", 1) for limit, by in zip(limits, BY, strict=False))
+        tuple(
+            LimitRequest(limit, f"{limit.name}\x1f{by}\x1fcaller-{number}", 1)
+            for limit, by in zip(limits, BY, strict=False)
+        )
         for number in range(1000)
     ]
     times = array("d")
@@ -142,7 +145,7 @@ def _made(folder: Path, count: int) -> tuple[float, float, float]:
     slow = Limit("per-key", Kind.RATE, 10, 10, 86400)
     before, worst, times = resident(), 0.0, array("d")
     for number in range(count):
-        ask = (Ask(slow, f"per-key\x1fkey\x1fkey_01J0000000000000{number:010d}", 1),)
+        ask = (LimitRequest(slow, f"per-key\x1fkey\x1fkey_01J0000000000000{number:010d}", 1),)
         switches, began = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()
         ran(store.pour(ask, 1e9))
         took = time.perf_counter() - began

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import KEYS, SIGNING, Epochs, NotOurs, StateDirectory
 
 
@@ -18,7 +18,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     state.replace("f", b"two")
     assert state.file("f").read_bytes() == b"two" and state.file("f").stat().st_mode & 0o777 == 0o600
     (tmp_path / "s" / "d").mkdir()
-    with pytest.raises(Damage, match="nothing was changed"):
+    with pytest.raises(StateError, match="nothing was changed"):
         state.replace("d", b"x")
     assert sorted(file.name for file in state.path.iterdir()) == ["d", "f"]
 
@@ -42,7 +42,7 @@ def test_nobody_elses_directory_is_closed(tmp_path: Path) -> None:
     theirs = tmp_path / "project"
     theirs.mkdir(mode=0o755)
     (theirs / "notes.txt").touch()
-    with pytest.raises(Damage, match=f"chmod 700 {theirs}"):
+    with pytest.raises(StateError, match=f"chmod 700 {theirs}"):
         StateDirectory(theirs).open()
     assert theirs.stat().st_mode & 0o777 == 0o755 and [one.name for one in theirs.iterdir()] == ["notes.txt"]
     for ours in (tmp_path / ".keyswap", tmp_path / "copied"):
@@ -54,7 +54,7 @@ def test_nobody_elses_directory_is_closed(tmp_path: Path) -> None:
     theirs.chmod(0o700)
     StateDirectory(theirs).open()
     theirs.chmod(0o1777)
-    with pytest.raises(Damage, match="everybody may make files in it"):
+    with pytest.raises(StateError, match="everybody may make files in it"):
         StateDirectory(theirs).open()
 
 
@@ -70,12 +70,12 @@ def test_another_users_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_is_not_there_is_not_made(tmp_path: Path) -> None:
     """Whoever only looks makes nothing."""
-    with pytest.raises(Damage, match="mistyped"):
+    with pytest.raises(StateError, match="mistyped"):
         StateDirectory(tmp_path / "s").seen()
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     for act in (StateDirectory(tmp_path / "file").seen, StateDirectory(tmp_path / "file").open):
-        with pytest.raises(Damage, match="directory"):
+        with pytest.raises(StateError, match="directory"):
             act()
 
 
@@ -107,7 +107,7 @@ def test_epochs_that_were_cut_short_are_not_begun_anew(tmp_path: Path) -> None:
     epochs = Epochs(StateDirectory(tmp_path))
     os.truncate(epochs.path, 0)
     assert not epochs.in_place()
-    with pytest.raises(Damage, match="epoch was cut short: remove it"):
+    with pytest.raises(StateError, match="epoch was cut short: remove it"):
         Epochs(StateDirectory(tmp_path))
     os.truncate(epochs.path, 64)
     epochs.close()

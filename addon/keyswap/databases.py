@@ -1,9 +1,9 @@
 """The SQLite databases of the state directory: how one is created, opened, changed and kept in sight.
 
-Law: a file that is damaged, foreign or newer raises Damage and is left as it is. A database appears whole or not at
-all, whoever creates it at the same time. A change is one transaction, all of it or nothing. Errors of SQLite become
-Damage, which says what a person can do. Whoever keeps one open learns when its files are no longer those that others
-write to.
+Law: a file that is damaged, foreign or newer raises StateError and is left as it is. A database appears whole or not at
+all, whoever creates it at the same time. A change is one transaction, all of it or nothing. Errors of SQLite become a
+StateError, which says what a person can do. Whoever keeps one open learns when its files are no longer those that
+others write to.
 """
 
 import os
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import Epochs, StateDirectory
 
 BUSY_MS = 5_000
@@ -51,11 +51,11 @@ class Database:
     remedies: Mapping[int, str]
     """What to do by SQLite's primary result code, where it is not the same for every kind."""
 
-    def damage(self, path: Path, error: sqlite3.Error) -> Damage:
+    def damage(self, path: Path, error: sqlite3.Error) -> StateError:
         """What an error of SQLite means to a person."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         unknown = f"cannot be used ({error}): look at the disk"
-        return Damage(f"{self.title} {path} {self.remedies.get(code) or _REMEDIES.get(code, unknown)}")
+        return StateError(f"{self.title} {path} {self.remedies.get(code) or _REMEDIES.get(code, unknown)}")
 
     def empty(self, fill: Callable[[sqlite3.Connection], object] | None = None) -> bytes:
         """The content of a new one, with what `fill` writes into it."""
@@ -75,7 +75,7 @@ class Database:
     def create_if_missing(
         self, state: StateDirectory, fill: Callable[[sqlite3.Connection], object] | None = None
     ) -> None:
-        """Create a new one unless one is there. Raises Damage."""
+        """Create a new one unless one is there. Raises StateError."""
         # A write-ahead log that has lost its database would be replayed into the new one. It is looked for first:
         # whoever else is creating the database has it in place before a log appears.
         log = state.file(f"{self.file}-wal")
@@ -83,7 +83,7 @@ class Database:
         if state.file(self.file).exists():
             return
         if orphan:
-            raise Damage(f"{self.title} {state.file(self.file)} is gone but {log.name} is not: {self.orphan}")
+            raise StateError(f"{self.title} {state.file(self.file)} is gone but {log.name} is not: {self.orphan}")
         state.create(self.file, self.empty(fill))
 
     def connect(
@@ -94,7 +94,7 @@ class Database:
         setup: str,
         prove: Callable[[sqlite3.Connection], object] | None = None,
     ) -> sqlite3.Connection:
-        """Open an existing one, prove that it is ours (with `prove`) and run the PRAGMAs of `setup`. Raises Damage."""
+        """Open an existing one, prove that it is ours (`prove`) and run the PRAGMAs of `setup`. Raises StateError."""
         connection: sqlite3.Connection | None = None
         try:
             connection = sqlite3.connect(
@@ -120,15 +120,15 @@ class Database:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (schema,) = connection.execute("PRAGMA user_version").fetchone()
         if application != self.application_id:
-            raise Damage(f"{path} {self.foreign}: move it away, or name another state directory")
+            raise StateError(f"{path} {self.foreign}: move it away, or name another state directory")
         if schema > self.schema_version:
-            raise Damage(
+            raise StateError(
                 f"{self.title} {path} has schema {schema}, this keyswap knows {self.schema_version}: {self.newer}"
             )
 
     @contextmanager
     def writing(self, connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-        """One write transaction, all or nothing. SQLite's errors become Damage."""
+        """One write transaction, all or nothing. SQLite's errors become StateError."""
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:

@@ -355,9 +355,9 @@ class Step:
         }
 
 
-class Damage(Exception):
+class StateError(Exception):
     """Something the gateway stands on cannot be used: the message says what, where and how to mend it."""
 
 
-class Unread(Damage):
+class Unread(StateError):
     """What could not be read just now: that may pass by itself."""

@@ -14,7 +14,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 
 KEYS, SIGNING, REMOTE = 0, 1, 2
 """The epochs: key database (with the block list), signing keys, what WorkOS said has changed."""
@@ -38,7 +38,7 @@ def default_policy() -> Path:
     return Path(os.environ.get("KEYSWAP_POLICY") or "~/.keyswap/policy.yaml").expanduser()
 
 
-class NotOurs(Damage):
+class NotOurs(StateError):
     """The state directory is another user's. `owner` is that one's name."""
 
     def __init__(self, path: Path, owner: str) -> None:
@@ -71,7 +71,7 @@ class StateDirectory:
         self.path = path.expanduser()
 
     def open(self) -> "StateDirectory":
-        """Make the directory if it is missing and its rights right. Raises Damage when that can't be done."""
+        """Make the directory if it is missing and its rights right. Raises StateError when that can't be done."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             found = self.path.stat()
@@ -81,7 +81,7 @@ class StateDirectory:
                 raise PermissionError("everybody may make files in it")
             mode = stat.S_IMODE(found.st_mode)
             if mode != 0o700 and not self._may_close():
-                raise Damage(
+                raise StateError(
                     f"state directory {self.path} holds other files and is open to others (mode {mode:o}): keyswap "
                     f"closes no directory but its own. Name a new or an empty one, as {self.path / 'keyswap'}, or "
                     f"close this one yourself: chmod 700 {self.path}"
@@ -91,12 +91,14 @@ class StateDirectory:
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError("this user may not write into it")
         except FileExistsError as error:
-            raise Damage(f"state directory {self.path} cannot be used (it is no directory): name another") from error
+            raise StateError(
+                f"state directory {self.path} cannot be used (it is no directory): name another"
+            ) from error
         except OSError as error:
             owner = owner_of(self.path) if isinstance(error, PermissionError) else None
             if owner is not None:
                 raise NotOurs(self.path, owner) from error
-            raise Damage(
+            raise StateError(
                 f"state directory {self.path} cannot be used ({error.strerror or error}): name a directory of this "
                 "user's own with --state, --set keyswap_state or $KEYSWAP_STATE"
             ) from error
@@ -116,7 +118,7 @@ class StateDirectory:
             return False
 
     def seen(self) -> "StateDirectory":
-        """The same, which nothing is made in or changed of. Raises Damage when it is not there or may not be seen."""
+        """The directory, unchanged and as it is. Raises StateError when it is not there or may not be read."""
         try:
             found = self.path.stat()
             known = stat.S_ISDIR(found.st_mode) and os.access(self.path, os.R_OK | os.X_OK)
@@ -127,7 +129,9 @@ class StateDirectory:
         except OSError:
             known = False
         if not known:
-            raise Damage(f"there is no state directory {self.path}: is --state mistyped? A gateway or a key makes it")
+            raise StateError(
+                f"there is no state directory {self.path}: is --state mistyped? A gateway or a key makes it"
+            )
         return self
 
     def file(self, name: str) -> Path:
@@ -147,7 +151,7 @@ class StateDirectory:
         except OSError as error:
             with suppress(OSError):
                 fresh.unlink()
-            raise Damage(f"{target} cannot be written ({error.strerror}): nothing was changed") from error
+            raise StateError(f"{target} cannot be written ({error.strerror}): nothing was changed") from error
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a file that must not exist yet; False when another process was first."""
@@ -162,7 +166,7 @@ class StateDirectory:
         except FileExistsError:
             return False
         except OSError as error:
-            raise Damage(f"{target} cannot be written ({error.strerror}): nothing was changed") from error
+            raise StateError(f"{target} cannot be written ({error.strerror}): nothing was changed") from error
         finally:
             with suppress(OSError):
                 fresh.unlink()
@@ -190,9 +194,11 @@ class Epochs:
             if not self._is_whole():
                 os.close(self._file)
                 mend = "remove it while no gateway runs, so that none goes on with what has changed since"
-                raise Damage(f"{self.path} was cut short: {mend}")
+                raise StateError(f"{self.path} was cut short: {mend}")
         except OSError as error:
-            raise Damage(f"{self.path} cannot be opened ({error.strerror}): give this user read and write") from error
+            raise StateError(
+                f"{self.path} cannot be opened ({error.strerror}): give this user read and write"
+            ) from error
         self._map = mmap.mmap(self._file, _EPOCHS * _WORD)
         self._words = memoryview(self._map).cast("Q")
 

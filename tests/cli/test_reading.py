@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from keyswap.cli import cli
-from keyswap.model import Damage
+from keyswap.model import StateError
 
 DOCUMENT = """openapi: 3.1.0
 info: {title: t, version: '1'}
@@ -67,7 +67,7 @@ def state(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(state: Path) -> Run:
-    """Run a command on that policy and that state directory; Damage comes as it is."""
+    """Run a command on that policy and that state directory; StateError comes as it is."""
 
     def ran(line: str, given: str = "", code: int = 0) -> Result:
         where = f" --policy {state.parent / 'policy.yaml'} --state {state}"
@@ -98,7 +98,7 @@ def test_reading_makes_nothing(state: Path, run: Run) -> None:
 def test_a_mistyped_state_directory(state: Path, run: Run, line: str) -> None:
     """It is an error for commands that only read, and is not made."""
     state.rmdir()
-    with pytest.raises(Damage, match=f"no state directory {state}"):
+    with pytest.raises(StateError, match=f"no state directory {state}"):
         run(line)
     assert not state.exists()
 
@@ -115,13 +115,13 @@ def test_a_mistyped_state_directory_is_no_new_one(
     monkeypatch.setattr(sys, "argv", ["keyswap", *shlex.split(line), "--state", str(state)])
     monkeypatch.setenv("KEYSWAP_STATE", str(state.parent / "nowhere"))
     command = rf"keyswap {line} --state {{}}$"
-    with pytest.raises(Damage, match=f"in {state}: is --state mistyped.*: {command.format('DIRECTORY')}"):
+    with pytest.raises(StateError, match=f"in {state}: is --state mistyped.*: {command.format('DIRECTORY')}"):
         run(line, given="sk_1234567890abcdef\n")
     assert state.exists() == there and not (there and list(state.iterdir()))
     (state.parent / "stale").mkdir(mode=0o700)
     (state.parent / "stale" / "pepper").touch()
     near = state.parent / "stale"
-    with pytest.raises(Damage, match=f"there is one at {near}: {command.format(near)}"):
+    with pytest.raises(StateError, match=f"there is one at {near}: {command.format(near)}"):
         run(line, given="sk_1234567890abcdef\n")
     assert [one.name for one in near.iterdir()] == ["pepper"]
 
@@ -178,7 +178,7 @@ def test_a_gateway_of_another_version(state: Path, run: Run, answer: object, by:
 @pytest.mark.parametrize("answer", [{}, {"data": [{}], "keys": {}, "tokens": {}, "running": True}])
 def test_an_answer_that_is_not_understood(state: Path, run: Run, answer: object, line: str) -> None:
     """Commands that need an answer say that it is none, also where a part of it is missing."""
-    with another_version(state, answer), pytest.raises(Damage, match="of another version"):
+    with another_version(state, answer), pytest.raises(StateError, match="of another version"):
         run(line)
 
 

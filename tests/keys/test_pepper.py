@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keyswap.keys.pepper import Pepper
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import StateDirectory
 from tests.keys.parts import Parts
 
@@ -26,7 +26,7 @@ def test_digest_is_hmac_of_sha256(tmp_path: Path) -> None:
 def test_a_lost_pepper_is_never_made_anew(parts: Parts) -> None:
     """Beside an existing key database a missing pepper is an error that says what to do."""
     parts.state.file("pepper").unlink()
-    with pytest.raises(Damage, match=r"is lost.*backup"):
+    with pytest.raises(StateError, match=r"is lost.*backup"):
         Pepper.load(parts.state)
     assert not parts.state.file("pepper").exists()
 
@@ -36,6 +36,6 @@ def test_a_malformed_pepper_is_damage(tmp_path: Path, content: bytes) -> None:
     """A pepper that is not 32 bytes of hex is refused and left as it is."""
     state = StateDirectory(tmp_path / "s").open()
     state.file("pepper").write_bytes(content)
-    with pytest.raises(Damage, match="restore it"):
+    with pytest.raises(StateError, match="restore it"):
         Pepper.load(state)
     assert state.file("pepper").read_bytes() == content

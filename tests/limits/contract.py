@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keyswap.limits.limit import Ask, Kind, Limit, LimitStore, Place
+from keyswap.limits.limit import Kind, Limit, LimitRequest, LimitStore, Place
 from tests.limits.parts import Clock, Driver, asking, back, named, places, quota, rate
 
 KINDS: Mapping[str, Callable[[int], Limit]] = {"rate": rate, "quota": quota, "concurrency": places}
@@ -56,7 +56,7 @@ class Model:
         self.flying: list[tuple[Place, list[int]]] = []
 
     def pour(self, driver: Driver, pour: Pour) -> None:
-        asks = [Ask(POOL[at], self.subjects[at], pour.cost, enforced) for at, enforced in pour.asks]
+        asks = [LimitRequest(POOL[at], self.subjects[at], pour.cost, enforced) for at, enforced in pour.asks]
         poured = driver.pour(*asks, dry=pour.dry)
         after = [self.counts[at] + (1 if POOL[at].kind is Kind.CONCURRENCY else pour.cost) for at, _ in pour.asks]
         fit = [number <= POOL[at].capacity for number, (at, _) in zip(after, pour.asks, strict=True)]
@@ -84,14 +84,14 @@ class Model:
 
     def reset(self, driver: Driver, which: set[int]) -> None:
         resettable = [at for at in which if POOL[at].kind is not Kind.CONCURRENCY]
-        assert driver.reset(*[Ask(POOL[at], self.subjects[at], 0) for at in which]) == sum(
+        assert driver.reset(*[LimitRequest(POOL[at], self.subjects[at], 0) for at in which]) == sum(
             [self.counts[at] > 0 for at in resettable]
         )
         for at in resettable:
             self.counts[at] = 0
 
     def check(self, driver: Driver) -> None:
-        asks = [Ask(limit, subject, 0) for limit, subject in zip(POOL, self.subjects, strict=True)]
+        asks = [LimitRequest(limit, subject, 0) for limit, subject in zip(POOL, self.subjects, strict=True)]
         states = driver.states(*asks)
         levels = [driver.store.level(ask.limit, states.get(ask.subject, 0), driver.now).level for ask in asks]
         assert levels == self.counts

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING
 
-from keyswap.limits.limit import Ask, Poured, Unavailable
+from keyswap.limits.limit import LimitRequest, Poured, Unavailable
 from keyswap.limits.local.in_flight import Places
 from keyswap.limits.local.lock import MachineLock
 from tests.limits.parts import asking, back, closed, named, opened, places, quota, rate, ready
@@ -156,7 +156,7 @@ def dying(path: Path, what: str) -> None:
                 return
 
 
-def _die(folder: Path, asks: list[Ask], line: int, late: bool) -> None:
+def _die(folder: Path, asks: list[LimitRequest], line: int, late: bool) -> None:
     left, driver, seen = line, None, Counter[tuple[CodeType, int]]()
 
     def trace(frame: FrameType, event: str, _: object) -> "TraceFunction | None":

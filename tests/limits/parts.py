@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, LimitStore, Poured
+from keyswap.limits.limit import SEPARATOR, Kind, Limit, LimitRequest, LimitStore, Poured
 from keyswap.limits.local.slot import NS
 from keyswap.limits.local.store import LocalLimits
 from keyswap.model import Level
@@ -43,9 +43,9 @@ def named(limit: Limit, value: str | None = None) -> str:
     return SEPARATOR.join((limit.name, "key", value or f"k{os.getpid()}.{time.monotonic_ns()}.{next(_numbers)}"))
 
 
-def asking(limit: Limit, cost: int = 1, subject: str | None = None, enforced: bool = True) -> Ask:
+def asking(limit: Limit, cost: int = 1, subject: str | None = None, enforced: bool = True) -> LimitRequest:
     """One limit of a request of a caller of its own."""
-    return Ask(limit, named(limit) if subject is None else subject, cost, enforced)
+    return LimitRequest(limit, named(limit) if subject is None else subject, cost, enforced)
 
 
 class Clock:
@@ -67,13 +67,13 @@ class Driver:
 
     def __init__(self, store: LimitStore, runner: asyncio.Runner, clock: Clock | None = None) -> None:
         self.store, self.runner, self.clock = store, runner, clock
-        self._same: dict[tuple[Ask, ...], tuple[Ask, ...]] = {}
+        self._same: dict[tuple[LimitRequest, ...], tuple[LimitRequest, ...]] = {}
 
     @property
     def now(self) -> float:
         return self.clock.now if self.clock else time.time()
 
-    def pour(self, *asks: Ask, dry: bool = False) -> Poured:
+    def pour(self, *asks: LimitRequest, dry: bool = False) -> Poured:
         asks = self._same.setdefault(asks, asks)  # as the step does, which makes a caller's asks once
         poured = self.runner.run(self.store.pour(asks, self.now, dry))
         assert len(poured.levels) == len(asks)
@@ -85,14 +85,14 @@ class Driver:
             assert level.retry_after_s >= 0
         return poured
 
-    def fits(self, *asks: Ask) -> bool:
+    def fits(self, *asks: LimitRequest) -> bool:
         return self.pour(*asks).fits
 
-    def fill(self, ask: Ask) -> int:
+    def fill(self, ask: LimitRequest) -> int:
         """Pour until it is refused; how often it was not."""
         return next(number for number in itertools.count() if not self.fits(ask))
 
-    def states(self, *asks: Ask) -> dict[str, int]:
+    def states(self, *asks: LimitRequest) -> dict[str, int]:
         """The states, of these alone, as the store holds them."""
         wanted = {ask.subject for ask in asks}
         held = self.runner.run(self.store.held(self.now))
@@ -100,12 +100,12 @@ class Driver:
         assert len({stored.subject for stored in found}) == len(found), "a bucket is listed twice"
         return {stored.subject: stored.state for stored in found}
 
-    def level(self, ask: Ask) -> Level | None:
+    def level(self, ask: LimitRequest) -> Level | None:
         """How full its bucket is; None: it is empty."""
         state = self.states(ask).get(ask.subject)
         return None if state is None else self.store.level(ask.limit, state, self.now)
 
-    def reset(self, *asks: Ask) -> int:
+    def reset(self, *asks: LimitRequest) -> int:
         wanted = {ask.subject for ask in asks}
         held = self.runner.run(self.store.held(self.now))
         return self.runner.run(self.store.empty([one for one in held if one.subject in wanted], self.now))

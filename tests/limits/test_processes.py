@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.limits.limit import Ask, Unavailable
+from keyswap.limits.limit import LimitRequest, Unavailable
 from keyswap.limits.local.slot import NS
 from tests.limits import killing
 from tests.limits.parts import (
@@ -132,7 +132,7 @@ def test_two_hundred_kills(tmp_path: Path, driver: Driver) -> None:
     assert longest < 0.1 + 2 * machine
 
 
-def took(driver: Driver, ask: Ask) -> float:
+def took(driver: Driver, ask: LimitRequest) -> float:
     """How long a pour took, in seconds."""
     start = time.perf_counter()
     assert driver.fits(ask)

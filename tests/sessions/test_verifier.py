@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from keyswap.model import Code, Credential, Damage, Principal, Refuse, Secret
+from keyswap.model import Code, Credential, Principal, Refuse, Secret, StateError
 from keyswap.sessions.jwks import REFRESH_S, KeySets
 from keyswap.sessions.kinds import Issuer
 from keyswap.sessions.verifier import MAX_AGE_S, SessionVerifier
@@ -409,7 +409,7 @@ def test_little_is_remembered(authkit: Endpoint, connect: Endpoint) -> None:
 
 def test_two_entries_for_the_same_tokens(authkit: Endpoint) -> None:
     """One of two entries would never be asked, so there are not to be two."""
-    with pytest.raises(Damage, match=f"two entries of kind authkit list the issuer {CONNECT}"):
+    with pytest.raises(StateError, match=f"two entries of kind authkit list the issuer {CONNECT}"):
         SessionVerifier([Issuer("authkit", (CONNECT, AUTHKIT), authkit.url)] * 2, OWN, KeySets(), Ended())
 
 

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from keyswap import files
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.jwks import MAX_AGE_S
 from keyswap.tokens.keyring import KEEP_S, LEAD_S, Keyring
@@ -127,11 +127,11 @@ def test_rotating_an_empty_ring(machine: Machine) -> None:
 
 
 def test_one_rotation_at_a_time(machine: Machine) -> None:
-    """A second rotation before the first has taken over is Damage that says how long, and changes nothing."""
+    """A second rotation before the first has taken over is StateError that says how long, and changes nothing."""
     machine.keyring.ensure("EdDSA", NOW)
     machine.cli.rotate("EdDSA", NOW)
     before = machine.file.read_bytes()
-    with pytest.raises(Damage, match=f"under way: the new key signs in {LEAD_S - 1} s.*--now"):
+    with pytest.raises(StateError, match=f"under way: the new key signs in {LEAD_S - 1} s.*--now"):
         machine.cli.rotate("EdDSA", NOW + 1)
     assert machine.file.read_bytes() == before
     machine.cli.rotate("EdDSA", NOW + LEAD_S)
@@ -176,7 +176,7 @@ def test_an_unknown_algorithm(machine: Machine) -> None:
     """No key is made of an algorithm that isn't offered, none and HS256 among them."""
     for alg in ("none", "HS256", "RS512", ""):
         for make in (machine.keyring.ensure, machine.keyring.rotate, machine.keyring.rotate_now):
-            with pytest.raises(Damage, match="not one of"):
+            with pytest.raises(StateError, match="not one of"):
                 make(alg, NOW)
     assert not machine.file.exists()
 
@@ -203,7 +203,7 @@ def _act(folder: Path, barrier: Barrier, word: str, found: Any) -> None:
     try:
         getattr(ring, word)("EdDSA", NOW)
         found.put(signer(ring, NOW + LEAD_S))
-    except Damage as error:
+    except StateError as error:
         found.put(str(error))
     epochs.close()
 
@@ -401,7 +401,7 @@ def test_a_bad_import_changes_nothing(machine: Machine, text: str) -> None:
     """All of a ring or none of it: the file stays as it is to the byte, and the same key signs."""
     machine.keyring.ensure("EdDSA", NOW)
     before, kid = machine.file.read_bytes(), signer(machine.keyring, NOW)
-    with pytest.raises(Damage, match="the import") as raised:
+    with pytest.raises(StateError, match="the import") as raised:
         machine.keyring.import_text(text, NOW)
     assert "PRIVATE" not in str(raised.value)
     assert machine.file.read_bytes() == before and signer(machine.keyring, NOW) == kid
@@ -412,39 +412,39 @@ def test_an_import_without_a_key_in_use(machine: Machine, text: str) -> None:
     """A ring that is empty, or whose keys are gone, is no ring to take over."""
     machine.keyring.ensure("EdDSA", NOW)
     before = machine.file.read_bytes()
-    with pytest.raises(Damage, match="the import holds no signing key"):
+    with pytest.raises(StateError, match="the import holds no signing key"):
         machine.keyring.import_text(text, NOW)
     assert machine.file.read_bytes() == before
 
 
-# Damage
+# StateError
 
 
 @pytest.mark.parametrize("text", BAD_RINGS.values(), ids=BAD_RINGS)
 def test_a_damaged_file_stops_the_start(machine: Machine, text: str) -> None:
-    """Damage that names the file; the file is left untouched, also by a rotation."""
+    """StateError that names the file; the file is left untouched, also by a rotation."""
     machine.file.write_text(text, encoding="utf-8")
     before = machine.file.read_bytes()
-    with pytest.raises(Damage, match=r"signing\.json") as raised:
+    with pytest.raises(StateError, match=r"signing\.json") as raised:
         Keyring(machine.state, machine.epochs)
-    with pytest.raises(Damage, match=r"signing\.json"):
+    with pytest.raises(StateError, match=r"signing\.json"):
         machine.keyring.rotate_now("EdDSA", NOW)
     assert "PRIVATE" not in str(raised.value) and machine.file.read_bytes() == before
 
 
 def test_bytes_that_are_no_text(machine: Machine) -> None:
-    """A file that is no UTF-8, or cannot be opened, is Damage that names it."""
+    """A file that is no UTF-8, or cannot be opened, is StateError that names it."""
     machine.file.write_bytes(b"\xff\xfe")
-    with pytest.raises(Damage, match=r"signing\.json cannot be read"):
+    with pytest.raises(StateError, match=r"signing\.json cannot be read"):
         Keyring(machine.state, machine.epochs)
     machine.file.unlink()
     machine.file.mkdir()
-    with pytest.raises(Damage, match=r"signing\.json cannot be read"):
+    with pytest.raises(StateError, match=r"signing\.json cannot be read"):
         Keyring(machine.state, machine.epochs)
 
 
 def test_rights_that_are_missing(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file or a lock that this user may not open is Damage that says how to mend it; the key in hand goes on."""
+    """A file or a lock that this user may not open is StateError that says how to mend it; the key in hand goes on."""
     machine.keyring.ensure("EdDSA", NOW)
     before, kid = machine.file.read_bytes(), signer(machine.keyring, NOW)
 
@@ -454,11 +454,11 @@ def test_rights_that_are_missing(machine: Machine, monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patched:  # Root, as whom containers test, is denied nothing.
         patched.setattr(files, "contents", denied)
         for act in (machine.keyring.load, machine.keyring.export_text, lambda: machine.keyring.rotate("EdDSA", NOW)):
-            with pytest.raises(Damage, match=r"signing\.json cannot be read \(Permission denied\): give this user"):
+            with pytest.raises(StateError, match=r"signing\.json cannot be read \(Permission denied\): give this user"):
                 act()
     machine.state.file("signing.lock").unlink()
     machine.state.file("signing.lock").mkdir()
-    with pytest.raises(Damage, match=r"signing\.lock cannot be opened .*: give this user"):
+    with pytest.raises(StateError, match=r"signing\.lock cannot be opened .*: give this user"):
         machine.keyring.rotate("EdDSA", NOW)
     assert machine.file.read_bytes() == before and signer(machine.keyring, NOW) == kid
 
@@ -466,7 +466,7 @@ def test_rights_that_are_missing(machine: Machine, monkeypatch: pytest.MonkeyPat
 def test_a_newer_version_says_so(machine: Machine) -> None:
     """A ring of a later program asks for an update, and is not taken for damage that a backup would mend."""
     machine.file.write_text(BAD_RINGS["a newer version"])
-    with pytest.raises(Damage, match=r"signing\.json is of version 2, newer than this program: update keyswap"):
+    with pytest.raises(StateError, match=r"signing\.json is of version 2, newer than this program: update keyswap"):
         Keyring(machine.state, machine.epochs)
 
 
@@ -474,7 +474,7 @@ def test_a_running_gateway_never_replaces_a_lost_ring(machine: Machine) -> None:
     """A ring that is gone under a running gateway is not made anew beside the keys in hand: another would not match."""
     machine.keyring.ensure("EdDSA", NOW)
     machine.file.unlink()
-    with pytest.raises(Damage, match="is gone: restore it"):
+    with pytest.raises(StateError, match="is gone: restore it"):
         machine.keyring.ensure("ES256", NOW)
     assert not machine.file.exists() and signer(machine.keyring, NOW)
 

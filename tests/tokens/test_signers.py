@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.tokens.signers import ALGORITHMS, SigningKey, load_key, new_key, public_jwk
 from tests.tokens.parts import ALGS, NOW
 
@@ -81,17 +81,17 @@ def ed(encrypted: bool) -> str:
     ],
 )
 def test_a_key_that_is_not_what_it_says(alg: str, text: str) -> None:
-    """Another algorithm, curve, size or thumbprint, or no private key: Damage that names the key, not its PEM."""
-    with pytest.raises(Damage, match="signing key 'kid_1'") as raised:
+    """Another algorithm, curve, size or thumbprint, or no private key: StateError that names the key, not its PEM."""
+    with pytest.raises(StateError, match="signing key 'kid_1'") as raised:
         load_key(SigningKey("kid_1", alg, text, NOW, NOW))
     assert "PRIVATE" not in str(raised.value)
 
 
 def test_a_curve_that_is_not_supported() -> None:
-    """A PEM of a curve that the library does not know is Damage too, no crash."""
+    """A PEM of a curve that the library does not know is StateError too, no crash."""
     # PKCS #8 of an EC key whose named curve is 1.2.3.4.
     text = "MC8CAQAwDgYHKoZIzj0CAQYDKgMEBBowGAIBAQQTAAAAAAAAAAAAAAAAAAAAAAAAAQ=="
-    with pytest.raises(Damage, match="does not parse"):
+    with pytest.raises(StateError, match="does not parse"):
         load_key(
             SigningKey("kid_1", "ES256", f"-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n", NOW, NOW)
         )

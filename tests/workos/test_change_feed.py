@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import REMOTE, Epochs, StateDirectory
 from keyswap.workos import store
 from keyswap.workos.change_feed import Change, Changes
@@ -196,7 +196,7 @@ def test_several_events_are_one_transaction(parts: Parts, monkeypatch: pytest.Mo
     """A batch that fails in its middle records nothing; the same batch recorded again is whole."""
     changes = parts.changes()
     batch = [("event_1", [REVOKED]), ("event_2", [REVOKED._replace(at="no time")])]  # type: ignore[arg-type]
-    with pytest.raises(Damage):
+    with pytest.raises(StateError):
         changes.record_all(batch, NOW)
     changes.take_in(NOW + 1)
     assert not changes.ended("key", "api_key_1", 0)
@@ -293,7 +293,7 @@ def test_files_gone_or_replaced(
             changes.take_in(NOW + 0.5 + passed)
         assert changes.fault is not None and name in changes.fault.replace("the file of epochs", "epoch")
         assert len(caplog.records) == 1
-        with pytest.raises(Damage, match="nothing was recorded"):
+        with pytest.raises(StateError, match="nothing was recorded"):
             changes.record("event_1", [REVOKED], NOW)
         path.with_suffix(".away").rename(path)
         changes.take_in(NOW + 5)
@@ -364,7 +364,7 @@ def test_a_file_that_is_no_good(parts: Parts, fault: Callable[[Path], None], mes
     fault(path)
     before = path.read_bytes() if path.is_file() else b""
     epochs = Epochs(parts.state)
-    with pytest.raises(Damage, match=message):
+    with pytest.raises(StateError, match=message):
         Changes(parts.state, epochs)
     epochs.close()
     assert (path.read_bytes() if path.is_file() else b"") == before
@@ -374,7 +374,7 @@ def test_a_log_without_its_database(parts: Parts) -> None:
     """A write-ahead log that lost its database is not replayed into a new one."""
     parts.state.file("changes.db-wal").write_bytes(b"x")
     epochs = Epochs(parts.state)
-    with pytest.raises(Damage, match=r"changes\.db-wal is not"):
+    with pytest.raises(StateError, match=r"changes\.db-wal is not"):
         Changes(parts.state, epochs)
     epochs.close()
 

@@ -9,7 +9,7 @@ import pytest
 
 from fault_proxy import FAULTS, FaultProxy
 from keyswap.workos.budget import OwnBudget
-from keyswap.workos.client import Rejected, Spent, Unreachable, WorkOS
+from keyswap.workos.client import BudgetExhausted, Rejected, Unreachable, WorkOS
 from tests.keys.remote import Clock
 from workos_standin import SECRET, Standin
 
@@ -239,7 +239,7 @@ def test_the_budget(proxy: FaultProxy, clock: Clock) -> None:
     proxy.script = ["500"]
     guess = asking(workos, known=False, patient=False)
     answers = run(workos, guess, guess, asking(workos), asking(workos), asking(workos))
-    assert answers[0]["api_key"] and isinstance(answers[1], Spent) and not workos.down
+    assert answers[0]["api_key"] and isinstance(answers[1], BudgetExhausted) and not workos.down
     assert all(answer["api_key"] for answer in answers[2:])
     assert proxy.requests == 5 and sum(clock.slept) > 0.4
 

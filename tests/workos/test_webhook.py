@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.change_feed import Change, Changes
 from keyswap.workos.webhook import MAX_BODY, Answered, answer_webhook
@@ -220,7 +220,7 @@ def test_what_cannot_be_recorded_is_delivered_again(changes: Changes, tmp_path: 
     """An event that could not be written is 503: WorkOS delivers it again."""
 
     def full(*_: Any) -> bool:
-        raise Damage("the disk is full")
+        raise StateError("the disk is full")
 
     assert answer_webhook(BODY, signed(), [SECRET], full, NOW) == Answered(503, "the disk is full")
     (tmp_path / "changes.db").rename(tmp_path / "away")

@@ -14,7 +14,7 @@ import click
 
 from keyswap import __version__
 from keyswap.cli.output import again, printable
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import NotOurs
 
 COMMANDS = {
@@ -67,7 +67,7 @@ def main() -> None:
         cli(prog_name="keyswap")
     except NotOurs as error:
         sys.exit(_say(f"{error}: sudo -u {shlex.quote(error.owner)} {again()}", 3))
-    except Damage as error:
+    except StateError as error:
         sys.exit(_say(str(error), 3))
     except ValueError as error:
         sys.exit(_say(str(error), 2))

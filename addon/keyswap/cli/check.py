@@ -23,7 +23,7 @@ from keyswap.composition.limits import findings as limit_findings
 from keyswap.composition.limits import rules as limit_rules
 from keyswap.keys.pepper import DATABASE
 from keyswap.limits.step import Rule
-from keyswap.model import Damage, Upstream
+from keyswap.model import StateError, Upstream
 from keyswap.operations.catalogue import Catalogue, Entry
 from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.openapi import lint
@@ -152,7 +152,7 @@ def _of_keys(setting: Setting, found: _Looked) -> Iterable[Finding]:
             return
         with opened(setting, reads=True) as ledger:
             tallied = ledger.tallied(time.time())
-    except (OSError, Damage) as error:
+    except (OSError, StateError) as error:
         message = f"the keys in {setting.state} cannot be looked at: {error}"
         yield Finding("keys-unseen", message, str(setting.policy), None, None, "run this as their owner")
         return

@@ -15,7 +15,7 @@ import click
 
 from keyswap import policy as policies
 from keyswap.cli.output import Setting, common, printable
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.shell.control import control_socket
 from keyswap.shell.decisions.reader import Following, Record, recorded
 from keyswap.state import StateDirectory
@@ -24,7 +24,7 @@ POLL_S = 0.1
 
 
 def recalled(setting: Setting, request_id: str) -> dict[str, Any]:
-    """The explanation of a decision that was made. Raises Damage when it is not kept."""
+    """The explanation of a decision that was made. Raises StateError when it is not kept."""
     StateDirectory(setting.state).seen()
     record = recorded(setting.state, request_id)
     if record is not None:
@@ -33,9 +33,9 @@ def recalled(setting: Setting, request_id: str) -> dict[str, Any]:
         return retold(record)
     kept = retain(setting)
     if kept == 0:
-        raise Damage("no decisions are kept: set `log.retain` of the policy")
+        raise StateError("no decisions are kept: set `log.retain` of the policy")
     last = "" if kept is None else f" {kept}"
-    raise Damage(
+    raise StateError(
         f"no decision on request {request_id} is kept in {setting.state}: is it older than the last{last} decisions "
         "(`log.retain` of the policy), or another gateway's?"
     )
@@ -48,7 +48,7 @@ def retain(setting: Setting) -> int | None:
         if told is not None and "log" in told:
             return int(told["log"]["retain"])
         return policies.load(setting.policy).log.retain
-    except Damage:
+    except StateError:
         return None
 
 
@@ -62,7 +62,7 @@ def tail(setting: Setting, deny: bool, org: str | None, key: str | None, request
     """Live decisions of every gateway on this state directory, one line each, until Ctrl-C."""
     StateDirectory(setting.state).seen()
     if retain(setting) == 0:
-        raise Damage("there is nothing to follow: `log.retain` of the policy is 0")
+        raise StateError("there is nothing to follow: `log.retain` of the policy is 0")
     asked = {"org_id": org, "key_id": key, "request_id": request_id, "decision": "refuse" if deny else None}
     wanted = {name: value for name, value in asked.items() if value is not None}
     if control_socket.ask(setting.state, {"command": "status"}) is None:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keyswap.cli.output import Setting, again
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import StateDirectory, default_state
 
 
 def existing(setting: Setting) -> StateDirectory:
-    """The state directory, which a gateway or a key has made. Raises Damage that names the one that may be meant."""
+    """The state directory, which a gateway or a key has made. Raises StateError, naming the one that may be meant."""
     state = StateDirectory(setting.state)
     if setting.state.is_dir():
         state.seen()
@@ -21,7 +21,7 @@ def existing(setting: Setting) -> StateDirectory:
         return state.open()
     near = next(_others(setting.state), None)
     meant = f"there is one at {near}" if near else "name the one that the gateway runs with"
-    raise Damage(
+    raise StateError(
         f"nothing was changed, since there is no state of a gateway in {setting.state}: is --state mistyped? {meant}: "
         f"{again(state=str(near or 'DIRECTORY'))}"
     )

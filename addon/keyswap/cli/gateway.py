@@ -18,7 +18,7 @@ from keyswap import policy as policies
 from keyswap.cli.decisions import recalled
 from keyswap.cli.existing_state import existing
 from keyswap.cli.output import Setting, common, from_stdin, is_value, printable
-from keyswap.model import Damage, Upstream
+from keyswap.model import StateError, Upstream
 from keyswap.policy import parse_upstream, seconds
 from keyswap.shell.control import control_socket
 from keyswap.shell.serve.settings import Start
@@ -291,7 +291,7 @@ def without_gateway(
 
     there = existing(setting) if changes else StateDirectory(setting.state).seen()
     if not setting.policy.exists():
-        raise Damage(
+        raise StateError(
             f"no gateway runs on {setting.state}, and there is no policy {setting.policy}: name one by --policy"
         )
     policy = policies.load(setting.policy)

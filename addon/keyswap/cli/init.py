@@ -13,7 +13,7 @@ import click
 from keyswap import policy as policies
 from keyswap.cli.output import Setting, common
 from keyswap.composition.gate import catalogue
-from keyswap.model import Damage, Operation
+from keyswap.model import Operation, StateError
 from keyswap.operations.catalogue import Catalogue
 from keyswap.operations.findings import DocumentError
 from keyswap.operations.openapi import lint
@@ -56,9 +56,9 @@ def init(
         with file.open("x", encoding="utf-8") as out:
             out.write(text)
     except FileExistsError as error:
-        raise Damage(f"{file} is there already: name another with -o, or remove it first") from error
+        raise StateError(f"{file} is there already: name another with -o, or remove it first") from error
     except OSError as error:
-        raise Damage(f"{file} cannot be written ({error.strerror})") from error
+        raise StateError(f"{file} cannot be written ({error.strerror})") from error
     setting.print(
         {"policy": str(file)},
         f"wrote {file}",

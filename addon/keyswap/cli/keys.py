@@ -26,7 +26,7 @@ from keyswap.keys.key import Key, state
 from keyswap.keys.local.writer import Ledger
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.serialize import as_workos, said
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.policy import seconds
 from keyswap.state import Epochs, StateDirectory
 
@@ -252,7 +252,7 @@ def revoke(setting: Setting, key_id: str | None, org: str | None, reason: str | 
             ended = [ledger.revoke(key_id, reason, time.time())]
         else:
             if not ledger.list(org):
-                raise Damage(f"no key belongs to the organization {org}: `keys list` shows whose there are")
+                raise StateError(f"no key belongs to the organization {org}: `keys list` shows whose there are")
             known, ended = False, list(ledger.revoke_org(org or "", reason, time.time()))
         for key in ended if not known else ():
             audited(setting, "key.revoked", key.id, org_id=key.org_id, reason=key.revoked_reason)

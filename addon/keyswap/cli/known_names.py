@@ -12,7 +12,7 @@ import click
 
 from keyswap import policy as policies
 from keyswap.cli.output import Setting, printable
-from keyswap.model import Damage, Upstream
+from keyswap.model import StateError, Upstream
 from keyswap.policy import Policy
 from keyswap.shell.control import control_socket
 
@@ -34,7 +34,7 @@ def known(setting: Setting) -> Known | None:
         running = told is not None
         if told is not None:
             return _understood(told, running)
-    except Damage:
+    except StateError:
         running = True  # and does not say, or is of another version
     try:
         policy = policies.load(setting.policy) if setting.policy.exists() else None
@@ -46,16 +46,16 @@ def known(setting: Setting) -> Known | None:
 
         upstream = Upstream("http", "unknown.invalid", 80)
         operations = catalogue(policy, Documents(None), setting.policy.parent, upstream)
-    except Damage:
+    except StateError:
         return None
     return _understood(names_of(policy, operations, setting.policy), running)
 
 
 def _understood(told: Mapping[str, Any], running: bool) -> Known:
-    """What was told, as far as it is needed. Raises Damage."""
+    """What was told, as far as it is needed. Raises StateError."""
     plans, permissions = told["plans"], told["permissions"]
     if not isinstance(plans, list) or not isinstance(permissions, list):
-        raise Damage(control_socket.STRANGE)
+        raise StateError(control_socket.STRANGE)
     return Known(str(told["policy"]), {*map(str, plans)}, {*map(str, permissions)}, str(told["documents"]), running)
 
 

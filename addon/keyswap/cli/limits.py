@@ -13,7 +13,7 @@ from keyswap import audit
 from keyswap.cli.gateway import without_gateway
 from keyswap.cli.output import Setting, common, span
 from keyswap.limits.limit import Unavailable
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.shell.control import control_socket
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _asked(
             answer: dict[str, Any] = await getattr(counted, function)(built, asked, time.time())
             return answer
         except Unavailable as error:
-            raise Damage(f"the limit store can't be asked: {error}") from error
+            raise StateError(f"the limit store can't be asked: {error}") from error
         finally:
             await resources.release()
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keyswap import files
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import default_policy, default_state
 
 
@@ -128,11 +128,11 @@ def printable(text: str) -> str:
 
 
 def read_input(file: Path, most: int) -> str:
-    """A file of at most so many bytes that a command was given. Raises Damage."""
+    """A file of at most so many bytes that a command was given. Raises StateError."""
     try:
         return files.text(file, most)
     except OSError as error:
-        raise Damage(f"{file} cannot be read ({error.strerror}): name a regular file of UTF-8 text") from error
+        raise StateError(f"{file} cannot be read ({error.strerror}): name a regular file of UTF-8 text") from error
 
 
 def from_stdin() -> str:

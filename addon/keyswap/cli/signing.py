@@ -20,7 +20,7 @@ from keyswap.cli.keys import Span, audited
 from keyswap.cli.output import Setting, common, read_input
 from keyswap.cli.state_snapshot import glanced
 from keyswap.keys.serialize import iso
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.jwks import MAX_AGE_S
 from keyswap.tokens.keyring import KEEP_S, LEAD_S, Keyring
@@ -96,7 +96,7 @@ def export(setting: Setting, file: Path) -> None:
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise Damage(f"{file} cannot be written ({error.strerror}): name a file that is not there yet") from error
+        raise StateError(f"{file} cannot be written ({error.strerror}): name a file that is not there yet") from error
     with open(handle, "w", encoding="utf-8") as out:
         out.write(text)
     audited(setting, "signing.exported", str(file.absolute()))

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import StateDirectory
 
 _READ = ("pepper", "keys.db", "signing.json")
@@ -23,7 +23,7 @@ _COPIED = ("epoch", "rates", "quotas", "inflight", "changes.db", "changes.db-wal
 
 @contextmanager
 def glanced(path: Path) -> Iterator[StateDirectory]:
-    """A stand-in for the state directory `path`. Raises Damage when that is not there."""
+    """A stand-in for the state directory `path`. Raises StateError when that is not there."""
     there = StateDirectory(path).seen()
     with TemporaryDirectory(prefix="keyswap-") as beside:
         scratch = StateDirectory(Path(beside).resolve()).open()
@@ -38,5 +38,5 @@ def glanced(path: Path) -> Iterator[StateDirectory]:
                 scratch.file(beside_it).symlink_to(there.file(beside_it).absolute())
         try:
             yield scratch
-        except Damage as error:
-            raise Damage(str(error).replace(str(scratch.path), str(there.path))) from error
+        except StateError as error:
+            raise StateError(str(error).replace(str(scratch.path), str(there.path))) from error

@@ -11,14 +11,14 @@ import click
 from keyswap import policy as policies
 from keyswap.cli.output import Setting
 from keyswap.keys.key import Key
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.policy import Policy
 
 WAIT_S = 10.0
 
 
 def found(policy: Policy, file: Path, value: str) -> tuple[Key | None, str | None]:
-    """The key at WorkOS that a value is, and its agent's registration; None: it is no good key. Raises Damage."""
+    """The key at WorkOS that a value is, and its agent's registration; None: it is no good key. Raises StateError."""
     # What talks to WorkOS takes longer to import than other commands to run.
     from keyswap.composition.callers import secret_of
     from keyswap.keys.workos import api_key
@@ -30,11 +30,11 @@ def found(policy: Policy, file: Path, value: str) -> tuple[Key | None, str | Non
     except Rejected as error:
         if error.status == 422:  # what WorkOS says to what cannot be a key
             return None, None
-        raise Damage(f"WorkOS ({policy.workos.base_url}) refuses to say: {error.why}") from error
+        raise StateError(f"WorkOS ({policy.workos.base_url}) refuses to say: {error.why}") from error
     except (Unreachable, api_key.Malformed) as error:
-        raise Damage(f"WorkOS ({policy.workos.base_url}) gives no answer that can be used: {error}") from error
-    if isinstance(told, api_key.Stranger):
-        raise Damage(f"key {told.key_id} has an owner of a type that is not known here: {told.owner_type}")
+        raise StateError(f"WorkOS ({policy.workos.base_url}) gives no answer that can be used: {error}") from error
+    if isinstance(told, api_key.UnknownOwner):
+        raise StateError(f"key {told.key_id} has an owner of a type that is not known here: {told.owner_type}")
     return (told.key, told.agent) if told is not None else (None, None)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from keyswap.model import Damage, Requirement
+from keyswap.model import Requirement, StateError
 from keyswap.operations.catalogue import Catalogue
 from keyswap.operations.findings import Finding, pointer
 from keyswap.operations.openapi.document import Described
@@ -59,10 +59,10 @@ class Agreement:
 
 
 def agree(policy: Policy, operations: Catalogue | None, push: bool) -> Agreement:
-    """Compare, and create what is missing if `push`. Raises Damage when WorkOS cannot be asked."""
+    """Compare, and create what is missing if `push`. Raises StateError when WorkOS cannot be asked."""
     secret = os.environ.get(policy.workos.api_key_env, "").strip()
     if not secret:
-        raise Damage(
+        raise StateError(
             f"WorkOS cannot be asked: set ${policy.workos.api_key_env} to the environment's secret key (sk_…), or name "
             "another variable in workos.api_key_env"
         )
@@ -82,12 +82,12 @@ async def _agree(policy: Policy, required: Mapping[str, Sequence[_Place]], secre
             created.append(slug)
             del missing[slug]
     except Unreachable as error:
-        raise Damage(
+        raise StateError(
             f"WorkOS at {said.base_url} cannot be reached: {error.why}: look at workos.base_url and the network"
             f"{_so_far(created)}"
         ) from error
     except Rejected as error:
-        raise Damage(f"{_rejection(error, policy)}{_so_far(created)}") from error
+        raise StateError(f"{_rejection(error, policy)}{_so_far(created)}") from error
     finally:
         await client.close()
     unused = tuple(sorted(slug for slug, own in known.items() if slug not in required and not own))
@@ -109,7 +109,7 @@ def _so_far(created: Sequence[str]) -> str:
 
 
 async def _known(client: WorkOS) -> dict[str, bool]:
-    """The environment's permissions, and whether each is WorkOS' own. Raises Unreachable, Rejected, Damage."""
+    """The environment's permissions, and whether each is WorkOS' own. Raises Unreachable, Rejected, StateError."""
     known: dict[str, bool] = {}
     after: str | None = None
     for _ in range(_PAGES):
@@ -119,7 +119,7 @@ async def _known(client: WorkOS) -> dict[str, bool]:
             found = {str(one["slug"]): one.get("system") is True for one in page["data"]}
             following = page["list_metadata"]["after"]
         except (KeyError, TypeError, AttributeError):
-            raise Damage(f"{_PATH} answers no list of permissions: look at workos.base_url") from None
+            raise StateError(f"{_PATH} answers no list of permissions: look at workos.base_url") from None
         new = found.keys() - known.keys()
         known |= found
         if following is None or not page["data"]:
@@ -127,7 +127,7 @@ async def _known(client: WorkOS) -> dict[str, bool]:
         if not new or following == after or not isinstance(following, str):
             break
         after = following
-    raise Damage(f"{_PATH} answers the same permissions again and again: look at workos.base_url")
+    raise StateError(f"{_PATH} answers the same permissions again and again: look at workos.base_url")
 
 
 async def _create(client: WorkOS, slug: str, places: Sequence[_Place]) -> None:

@@ -23,7 +23,7 @@ from keyswap.keys.pepper import Pepper
 from keyswap.keys.source import Lookups
 from keyswap.keys.verify import KeyVerifier
 from keyswap.keys.workos.source import Ages, WorkosKeys
-from keyswap.model import Code, Damage, Principal, Refuse, Request
+from keyswap.model import Code, Principal, Refuse, Request, StateError
 from keyswap.policy import Policy, SessionRule, line_at
 from keyswap.sessions.jwks import KeySets
 from keyswap.sessions.kinds import Issuer
@@ -49,7 +49,7 @@ Guessing = Callable[[Request, float], Awaitable[Refuse | None]]
 """Whether somebody has guessed too much already."""
 
 
-class _Environment:
+class WorkOSEnvironment:
     """One WorkOS environment, as a policy names it."""
 
     def __init__(self, policy: Policy, secret: str, share: int) -> None:
@@ -95,14 +95,14 @@ class _Calls:
     failures: int = 0
 
 
-class Elsewhere:
+class RemoteIdentity:
     """What is known of those who know callers elsewhere, over reloads. `share`: how many processes have one budget."""
 
     def __init__(self, state: StateDirectory, epochs: Epochs, share: int = 1) -> None:
         self._state, self._epochs, self._share = state, epochs, share
         self.key_sets = KeySets()
         self._changes: Changes | None = None
-        self._environments: dict[object, _Environment] = {}
+        self._environments: dict[object, WorkOSEnvironment] = {}
         self._tending: asyncio.Task[None] | None = None
         self._given_up = _Calls()
         self._naming = threading.Lock()
@@ -110,19 +110,19 @@ class Elsewhere:
 
     @property
     def changes(self) -> Changes:
-        """What events said. Raises Damage when the database of changes cannot be opened."""
+        """What events said. Raises StateError when the database of changes cannot be opened."""
         if self._changes is None:
             self._changes = Changes(self._state, self._epochs)
         return self._changes
 
-    def environment(self, policy: Policy, secret: str) -> _Environment:
+    def environment(self, policy: Policy, secret: str) -> WorkOSEnvironment:
         """The WorkOS environment of a policy."""
         said = policy.api_keys
         ages = (said.cache_ttl, said.refresh_ahead, said.negative_ttl, said.stale_if_error, said.timeout)
         name = policy.workos.model_dump_json(), ages, secret
         with self._naming:
             if name not in self._environments:
-                self._environments[name] = _Environment(policy, secret, self._share)
+                self._environments[name] = WorkOSEnvironment(policy, secret, self._share)
             found = self._environments[name]
             found.unused = 0
             return found
@@ -151,23 +151,23 @@ class Elsewhere:
         clients: list[_Calls | WorkOS] = [self._given_up, *(one.client for one in list(self._environments.values()))]
         return sum(one.calls for one in clients), sum(one.failures for one in clients)
 
-    def tend(self, callers: "Callers", now: float) -> None:
-        """What is to be done twice a second beside the requests; `callers` are those of the policy in force."""
+    def tend(self, authenticators: "Authenticators", now: float) -> None:
+        """What is to be done twice a second beside the requests; `authenticators` are those of the policy in force."""
         if self._changes is not None:
             self._changes.take_in(now)
         for environment in list(self._environments.values()):
             if environment.keys is not None:
                 environment.keys.tend(now)
         if self._tending is None or self._tending.done():
-            self._tending = asyncio.create_task(self._tend(callers, now))
+            self._tending = asyncio.create_task(self._tend(authenticators, now))
 
-    async def _tend(self, callers: "Callers", now: float) -> None:
+    async def _tend(self, authenticators: "Authenticators", now: float) -> None:
         try:
             await self.key_sets.tend(now)
             for name, one in list(self._environments.items()):
-                used = one is callers.environment
+                used = one is authenticators.environment
                 one.unused = 0 if used else one.unused + 1
-                if used and callers.polls:
+                if used and authenticators.polls:
                     one.poll(self._state, self.changes)
                 else:
                     await one.poll_no_more()
@@ -200,23 +200,23 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True)
-class Callers:
+class Authenticators:
     """Who verifies the callers of one policy, and what is told of that."""
 
     local: SqliteKeys
     verifiers: Mapping[str, Verifier]
     remote: WorkosKeys | None = None
     sessions: SessionVerifier | None = None
-    environment: _Environment | None = None
+    environment: WorkOSEnvironment | None = None
     polls: bool = False
     webhook_secret: str | None = field(default=None, repr=False)
-    elsewhere: Elsewhere | None = None
+    remote_identity: RemoteIdentity | None = None
 
     @property
     def changes(self) -> Changes:
-        """What events said. Raises Damage."""
-        assert self.elsewhere is not None
-        return self.elsewhere.changes
+        """What events said. Raises StateError."""
+        assert self.remote_identity is not None
+        return self.remote_identity.changes
 
     def unhealthy(self, now: float) -> Refuse | None:
         """Why no credential can be verified now; None: some can."""
@@ -231,10 +231,10 @@ class Callers:
         down = self.environment is not None and self.environment.client.down
         if self.remote is not None and down and not self.remote.status(now)["cached"]:
             found["keys"] = "WorkOS gives no answer that can be used, and no key is known yet"
-        if self.sessions is not None and self.elsewhere is not None:
-            if self.elsewhere.changes.fault is not None:
+        if self.sessions is not None and self.remote_identity is not None:
+            if self.remote_identity.changes.fault is not None:
                 found["events"] = "the database of changes cannot be used"
-            if any(one["age_s"] is None and one["error"] for one in self.elsewhere.key_sets.status(now)):
+            if any(one["age_s"] is None and one["error"] for one in self.remote_identity.key_sets.status(now)):
                 found["sessions"] = "a key set of an issuer cannot be had"
         return found
 
@@ -275,29 +275,34 @@ class Callers:
     def status(self, now: float) -> dict[str, Any]:
         """What `keyswap status` says of keys and sessions."""
         told: dict[str, Any] = {"keys": (self.remote or self.local).status(now)}
-        if self.elsewhere is not None and (self.sessions is not None or self.environment is not None):
+        if self.remote_identity is not None and (self.sessions is not None or self.environment is not None):
             poller = self.environment.poller if self.environment is not None else None
             told["events"] = {
                 "changes": self.changes.status(),
                 "polling": poller.status(now) if poller is not None else None,
                 "webhook": self.webhook_secret is not None,
             }
-        if self.sessions is not None and self.elsewhere is not None:
-            told["sessions"] = list(self.elsewhere.key_sets.status(now))
+        if self.sessions is not None and self.remote_identity is not None:
+            told["sessions"] = list(self.remote_identity.key_sets.status(now))
         return told
 
 
-def callers(
-    policy: Policy, file: Path, local: SqliteKeys, pepper: Pepper, elsewhere: Elsewhere, guessing: Guessing | None
-) -> Callers:
-    """The verifiers of a policy. Raises Damage when it needs what is not there; `file` is the policy's own."""
+def authenticators(
+    policy: Policy,
+    file: Path,
+    local: SqliteKeys,
+    pepper: Pepper,
+    remote_identity: RemoteIdentity,
+    guessing: Guessing | None,
+) -> Authenticators:
+    """The verifiers of a policy. Raises StateError when it needs what is not there; `file` is the policy's own."""
     verifiers: dict[str, Verifier] = {}
     remote, environment = None, None
     if policy.api_keys.source == "workos" or _hears_of_sessions(policy):
         secret = secret_of(policy.workos.api_key_env, "api_key_env", file)
-        environment = elsewhere.environment(policy, secret)
+        environment = remote_identity.environment(policy, secret)
         if policy.api_keys.source == "workos":
-            remote = elsewhere.keys(policy, secret, local.watch)
+            remote = remote_identity.keys(policy, secret, local.watch)
     if remote is not None:
         verifiers["key"] = KeyVerifier(remote, local.watch, pepper, before=guessing)
     else:
@@ -305,14 +310,14 @@ def callers(
     sessions = None
     if policy.sessions:
         issuers = [_issuer(rule, policy) for rule in policy.sessions]
-        sessions = SessionVerifier(issuers, policy.issuer, elsewhere.key_sets, elsewhere.changes)
+        sessions = SessionVerifier(issuers, policy.issuer, remote_identity.key_sets, remote_identity.changes)
         verifiers["session"] = sessions
     named = policy.workos.webhook_secret_env
     hook = secret_of(named, "webhook_secret_env", file) if named is not None else None
     polls = environment is not None and policy.workos.events == "poll"
     if hook is not None:
-        elsewhere.changes  # noqa: B018 (opened before the policy is taken)
-    return Callers(local, verifiers, remote, sessions, environment, polls, hook, elsewhere)
+        remote_identity.changes  # noqa: B018 (opened before the policy is taken)
+    return Authenticators(local, verifiers, remote, sessions, environment, polls, hook, remote_identity)
 
 
 def _hears_of_sessions(policy: Policy) -> bool:
@@ -327,11 +332,11 @@ def _hears_of_sessions(policy: Policy) -> bool:
 
 
 def secret_of(name: str, field: str, file: Path) -> str:
-    """A secret of WorkOS' that a policy names. Raises Damage."""
+    """A secret of WorkOS' that a policy names. Raises StateError."""
     value = os.environ.get(name)
     if value is None or not _SECRET.fullmatch(value):
         what = "is not set" if value is None else "holds none: it is empty, or has spaces or other characters"
-        raise Damage(
+        raise StateError(
             f"{file}:{line_at(file, f'/workos/{field}') or 1}: workos.{field}: the environment variable {name} {what}: "
             "set it to the secret that WorkOS' dashboard shows"
         )

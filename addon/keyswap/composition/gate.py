@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from keyswap.composition.callers import Callers, Guessing, callers
+from keyswap.composition.callers import Authenticators, Guessing, authenticators
 from keyswap.composition.likeness import differing
 from keyswap.composition.limits import findings, rules
 from keyswap.composition.resources import Resources
 from keyswap.gate import NOWHERE, Gate
 from keyswap.limits.step import Limits
-from keyswap.model import ANONYMOUS, Claims, Damage, Operation, Principal, Refuse, Request, Upstream
+from keyswap.model import ANONYMOUS, Claims, Operation, Principal, Refuse, Request, StateError, Upstream
 from keyswap.operations.catalogue import Api, Catalogue, Mount, Rule
 from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.openapi.fetching import Documents
@@ -44,7 +44,7 @@ class Built:
 
     policy: Policy
     gate: Gate
-    callers: Callers
+    authenticators: Authenticators
     key_set: KeySet
     keyring: Keyring
     cors: Cors
@@ -63,11 +63,11 @@ class Built:
 
     def unhealthy(self, now: float) -> Refuse | None:
         """Why credentials cannot be verified now; None: they can."""
-        return self.callers.unhealthy(now)
+        return self.authenticators.unhealthy(now)
 
     def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse:
         """The principal of a key named by its id, for explanations."""
-        return self.callers.by_id(key_id, now, client)
+        return self.authenticators.by_id(key_id, now, client)
 
 
 def modes_of(built: Built) -> dict[str, str]:
@@ -149,14 +149,14 @@ def _openings(policy: Policy) -> Index[Opening]:
 def build(
     policy: Policy, resources: Resources, upstream: Upstream | None, now: float, first: bool, file: Path
 ) -> Built:
-    """The gate that a policy describes. `upstream` wins over the policy's. Raises Damage.
+    """The gate that a policy describes. `upstream` wins over the policy's. Raises StateError.
 
     At the first build of a process a signing key of a new algorithm signs at once; later it is published first. `file`
     is the policy's own: errors name it, and the files that it names are relative to its folder.
     """
     default = upstream or (parse_upstream(policy.upstream) if policy.upstream else None)
     if default is None and not (policy.apis and all(api.upstream for api in policy.apis)):
-        raise Damage("no upstream: set `upstream:` in the policy, or give --upstream URL or --mode reverse:URL")
+        raise StateError("no upstream: set `upstream:` in the policy, or give --upstream URL or --mode reverse:URL")
     default = default or parse_upstream(str(policy.apis[0].upstream))
     operations = catalogue(policy, resources.documents, file.parent, default)
     errors = [*(operations.errors if operations is not None else ()), *findings(policy, operations)]
@@ -171,7 +171,7 @@ def build(
     limits = Limits(rules(policy), store, policy.limit_store_down, resources.health(policy.limit_store))
     cookies = any(place.cookie is not None for rule in policy.sessions for place in rule.read_from)
     cors = Cors(policy.cors.preflight, policy.cors.origins, cookies)
-    who = callers(policy, file, keys, resources.pepper, resources.elsewhere, _guessing(limits, operations))
+    who = authenticators(policy, file, keys, resources.pepper, resources.remote_identity, _guessing(limits, operations))
     anything = Found(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
     gate = Gate(
         path=path_law(policy, operations),

@@ -1,6 +1,6 @@
 """What outlives a policy, opened once a process: state directory, keys, signing keys, minted tokens, limit stores.
 
-Law: one that cannot be used is Damage before there is a gate; nothing of it is overwritten.
+Law: one that cannot be used is StateError before there is a gate; nothing of it is overwritten.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from keyswap.composition.callers import Elsewhere
+from keyswap.composition.callers import RemoteIdentity
 from keyswap.keys.local.disk_reserve import Room
 from keyswap.keys.local.source import SqliteKeys
 from keyswap.keys.pepper import Pepper
@@ -37,7 +37,7 @@ PATIENCE_S = 10.0
 
 
 class Resources:
-    """What outlives a policy. Raises Damage when a part of the state cannot be used; nothing is overwritten."""
+    """What outlives a policy. Raises StateError when a part of the state cannot be used; nothing is overwritten."""
 
     def __init__(self, state: StateDirectory, share: int = 1) -> None:
         """`share`: how many processes share what a remote source may be asked."""
@@ -49,7 +49,7 @@ class Resources:
         self.keyring = Keyring(state, self.epochs)
         self.tokens = MintCache()
         self.documents = Documents(state, patience_s=PATIENCE_S)
-        self.elsewhere = Elsewhere(state, self.epochs, share)
+        self.remote_identity = RemoteIdentity(state, self.epochs, share)
         self._sqlite: dict[str, SqliteKeys] = {}
         self._stores: dict[str, LimitStore] = {}
         self._healths: dict[str, Health] = {}
@@ -80,12 +80,12 @@ class Resources:
     @property
     def lookups(self) -> Collection[Lookups]:
         """The look-ups in every source of keys."""
-        return [*(keys.lookups for keys in list(self._sqlite.values())), *self.elsewhere.lookups]
+        return [*(keys.lookups for keys in list(self._sqlite.values())), *self.remote_identity.lookups]
 
     def tend(self, built: "Built", now: float) -> None:
         """What is to be done twice a second beside the requests, for each store by itself; `built` is in force."""
         policy = built.policy
-        self.elsewhere.tend(built.callers, now)
+        self.remote_identity.tend(built.authenticators, now)
         for url, store in list(self._stores.items()):
             task = self._tending.get(url)
             if task is None or task.done():
@@ -131,7 +131,7 @@ class Resources:
             task.cancel()
         while self._stores:
             await self._stores.popitem()[1].close()
-        await self.elsewhere.close()
+        await self.remote_identity.close()
 
     def close(self) -> None:
         """Flush, and give everything else back."""

@@ -9,7 +9,7 @@ import hmac
 import secrets
 
 from keyswap import files
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import StateDirectory
 
 FILE = "pepper"
@@ -33,13 +33,13 @@ class Pepper:
 
     @classmethod
     def load(cls, state: StateDirectory) -> "Pepper":
-        """The state directory's pepper, made on first use. Raises Damage when it is lost, malformed or unreadable."""
+        """The state directory's pepper, made on first use. Raises StateError when lost, malformed or unreadable."""
         # The database is looked for before the pepper: whoever else is creating both writes the pepper first.
         known = state.file(DATABASE).exists()
         text = _read(state)
         if text is None:
             if known:
-                raise Damage(
+                raise StateError(
                     f"the pepper {state.file(FILE)} is lost, and with it every key in {state.file(DATABASE)}: restore "
                     "it from a backup of the state directory, or move keys.db away and create every key anew"
                 )
@@ -65,7 +65,9 @@ def _read(state: StateDirectory) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Damage(f"the pepper {state.file(FILE)} cannot be read ({error.strerror}): give this user read") from error
+        raise StateError(
+            f"the pepper {state.file(FILE)} cannot be read ({error.strerror}): give this user read"
+        ) from error
 
 
 def _parse(state: StateDirectory, text: bytes) -> bytes:
@@ -74,5 +76,5 @@ def _parse(state: StateDirectory, text: bytes) -> bytes:
     except ValueError:
         secret = b""
     if len(secret) != _BYTES:
-        raise Damage(f"the pepper {state.file(FILE)} is not {_BYTES} bytes in hex: restore it from a backup")
+        raise StateError(f"the pepper {state.file(FILE)} is not {_BYTES} bytes in hex: restore it from a backup")
     return secret

@@ -59,7 +59,7 @@ class Limit:
         return WINDOWS_S[self.window] if self.kind is Kind.QUOTA else 0
 
 
-class Ask(NamedTuple):
+class LimitRequest(NamedTuple):
     """One limit of one request. `subject` is the limit's name and whom it counts: `name␟dimension␟value…`."""
 
     limit: Limit
@@ -115,7 +115,7 @@ class Stored(NamedTuple):
 class LimitStore(Protocol):
     """Where limits are counted. Everything raises Unavailable when the store can't be asked in time."""
 
-    async def pour(self, asks: tuple[Ask, ...], now: float, dry: bool = False) -> Poured:
+    async def pour(self, asks: tuple[LimitRequest, ...], now: float, dry: bool = False) -> Poured:
         """Pour all asks or none, at `now` (epoch seconds); `dry`: say what would happen, and change nothing."""
 
     async def held(self, now: float) -> list[Stored]:
@@ -147,7 +147,9 @@ MOST_KNOWN = 4096
 """Callers of whom a store remembers what it has made of their asks: some 3 MB."""
 
 
-def remember[T](known: OrderedDict[int, tuple[tuple[Ask, ...], T]], asks: tuple[Ask, ...], made: T) -> T:
+def remember[T](
+    known: OrderedDict[int, tuple[tuple[LimitRequest, ...], T]], asks: tuple[LimitRequest, ...], made: T
+) -> T:
     """Keep what was made of a caller's asks, by their identity: they live for as long as they stand here.
 
     A caller who asks again does so with the same value. Others are forgotten one by one: all at once would take

@@ -14,7 +14,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 
 from keyswap.limits.health import Health
-from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, LimitStore, Poured, Unavailable, new
+from keyswap.limits.limit import SEPARATOR, Kind, Limit, LimitRequest, LimitStore, Poured, Unavailable, new
 from keyswap.model import UNCOUNTED, Code, Counted, Level, Operation, Principal, Refuse, Request, nothing
 from keyswap.request import addresses
 
@@ -121,7 +121,7 @@ class Limits:
         self.store = store
         self._down = down
         self._of: dict[tuple[str, Operation, str], tuple[Rule, ...]] = {}
-        self._asks: dict[tuple[str | None, str, Operation, str], tuple[Principal, tuple[Ask, ...]]] = {}
+        self._asks: dict[tuple[str | None, str, Operation, str], tuple[Principal, tuple[LimitRequest, ...]]] = {}
         self._health = health or Health()
         self._clock = clock
 
@@ -159,7 +159,7 @@ class Limits:
         rules = tuple([rule for rule in rules if rule.by != ("operation",)])
         return await self._ask(_asks(rules, principal, request.client, operation, 1), now, dry) if rules else UNCOUNTED
 
-    def asks(self, principal: Principal, client: str, method: str, operation: Operation) -> tuple[Ask, ...]:
+    def asks(self, principal: Principal, client: str, method: str, operation: Operation) -> tuple[LimitRequest, ...]:
         """What is asked of the store for a request, made once for a caller as it is now."""
         key = principal.key_id or principal.session_id or principal.agent, client, operation, method
         known = self._asks.get(key)
@@ -182,7 +182,7 @@ class Limits:
             self._of[key] = found
         return found
 
-    async def _ask(self, asks: tuple[Ask, ...], now: float, dry: bool) -> Counted | Refuse:
+    async def _ask(self, asks: tuple[LimitRequest, ...], now: float, dry: bool) -> Counted | Refuse:
         assert self.store is not None
         began = self._clock()
         try:
@@ -190,7 +190,7 @@ class Limits:
         except Unavailable as error:
             return self._without(error, asks, began, now)
 
-    def _answered(self, asks: tuple[Ask, ...], poured: Poured, began: float, now: float) -> Counted | Refuse:
+    def _answered(self, asks: tuple[LimitRequest, ...], poured: Poured, began: float, now: float) -> Counted | Refuse:
         health = self._health
         health.took.add(self._clock() - began)
         if poured.fits:
@@ -202,7 +202,7 @@ class Limits:
             logger.warning("the limit store answers again: limits are counted")
         return _counted(asks, poured)
 
-    def _without(self, why: Unavailable, asks: tuple[Ask, ...], began: float, now: float) -> Counted | Refuse:
+    def _without(self, why: Unavailable, asks: tuple[LimitRequest, ...], began: float, now: float) -> Counted | Refuse:
         self._health.took.add(self._clock() - began)
         self._health.failed += 1
         refuses = self._down == "refuse" and any(ask.enforced for ask in asks)
@@ -218,16 +218,18 @@ class Limits:
 
 def _asks(
     rules: tuple[Rule, ...], principal: Principal, client: str, operation: Operation, cost: int
-) -> tuple[Ask, ...]:
+) -> tuple[LimitRequest, ...]:
     return tuple(
         [
-            Ask(rule.limit_of(principal), rule.subject(principal, operation, client), cost, rule.mode == "enforce")
+            LimitRequest(
+                rule.limit_of(principal), rule.subject(principal, operation, client), cost, rule.mode == "enforce"
+            )
             for rule in rules
         ]
     )
 
 
-def _counted(asks: tuple[Ask, ...], poured: Poured) -> Counted | Refuse:
+def _counted(asks: tuple[LimitRequest, ...], poured: Poured) -> Counted | Refuse:
     fits, levels, place = poured
     give_back = nothing if place is None else place.give_back
     for ask in asks:

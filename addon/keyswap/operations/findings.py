@@ -5,7 +5,7 @@ Law: a finding says what, where and how to mend it, in words that hold nothing b
 
 from typing import NamedTuple
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 
 
 class Finding(NamedTuple):
@@ -26,7 +26,7 @@ class Finding(NamedTuple):
         return f"{place}: {self.message}" + (f": {self.remedy}" if self.remedy else "")
 
 
-class DocumentError(Damage):
+class DocumentError(StateError):
     """A document that cannot be used; nothing of it is."""
 
     def __init__(self, first: Finding, others: int = 0) -> None:

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from keyswap import files
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.policy.sections import Policy
 
 MAX_BYTES = 1 << 20
@@ -30,7 +30,7 @@ class _Digits(Exception):
     pass
 
 
-class PolicyError(Damage):
+class PolicyError(StateError):
     """A policy that cannot be used. The message names file, line, field and remedy, of the first of `each` problem."""
 
     def __init__(self, first: str, *others: str) -> None:

@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from keyswap.model import Code, Credential, Damage, Principal, Refuse, Request, Secret
+from keyswap.model import Code, Credential, Principal, Refuse, Request, Secret, StateError
 from keyswap.sessions.claims import checked
 from keyswap.sessions.jwks import Jwks, KeySets
 from keyswap.sessions.jws import MAX_BYTES, NotAToken, Token, read, shown
@@ -59,7 +59,7 @@ class SessionVerifier:
     def __init__(
         self, issuers: Sequence[Issuer], own_issuer: str, keysets: KeySets, changes: Endings, size: int = 50_000
     ) -> None:
-        """Raises Damage when two entries ask for the same tokens."""
+        """Raises StateError when two entries ask for the same tokens."""
         self._own = own_issuer
         self._entries = _by_issuer(issuers, keysets)
         self._changes = changes
@@ -162,7 +162,7 @@ def _by_issuer(issuers: Iterable[Issuer], keysets: KeySets) -> Mapping[str, Mapp
     for entry in issuers:
         for iss in entry.issuers:
             if entry.kind in found.setdefault(iss, {}):
-                raise Damage(f"sessions: two entries of kind {entry.kind} list the issuer {iss}: make them one")
+                raise StateError(f"sessions: two entries of kind {entry.kind} list the issuer {iss}: make them one")
             found[iss][entry.kind] = (entry, keysets.of(entry.jwks_url))
     return found
 

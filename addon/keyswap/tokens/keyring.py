@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from keyswap import files
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import SIGNING, Epochs, StateDirectory
 from keyswap.tokens.ring import KEEP_S, ended, merged, parse, takeover, text_of
 from keyswap.tokens.signers import ALGORITHMS, LoadedKey, SigningKey, load_key, new_key
@@ -33,7 +33,7 @@ class Keyring:
     """Signing keys. Safe for many processes on one state directory."""
 
     def __init__(self, state: StateDirectory, epochs: Epochs) -> None:
-        """Read what is there; no file is a ring without keys. Raises Damage."""
+        """Read what is there; no file is a ring without keys. Raises StateError."""
         self._state, self._epochs = state, epochs
         self.ring: tuple[LoadedKey, ...] = ()
         """The keys in hand: another tuple after each reading."""
@@ -50,7 +50,7 @@ class Keyring:
         return tuple(loaded.key for loaded in self.ring)
 
     def load(self) -> None:
-        """Read the file anew. Raises Damage, and then keeps the keys in hand."""
+        """Read the file anew. Raises StateError, and then keeps the keys in hand."""
         with self._loading:
             mark = self._mark()
             ring = tuple(self._load_one(key) for key in self._read())
@@ -68,7 +68,7 @@ class Keyring:
         try:
             if mark != self._read_at:
                 self.load()
-        except Damage as error:
+        except StateError as error:
             if mark != self._told_at:
                 logger.error("the signing keys in hand stay in use: %s", error)
             self._told_at = mark
@@ -84,7 +84,7 @@ class Keyring:
         return epoch, (found.st_ino, found.st_size, found.st_mtime_ns)
 
     def current(self, now: float) -> Sequence[SigningKey]:
-        """The keys that are not gone, as the file has them now; the oldest first. Raises Damage."""
+        """The keys that are not gone, as the file has them now; the oldest first. Raises StateError."""
         return [key for key in self._read() if key.state(now) != "gone"]
 
     def signer(self, alg: str, now: float) -> LoadedKey | None:
@@ -121,14 +121,14 @@ class Keyring:
             self._change(make, now)
 
     def rotate(self, alg: str, now: int, lead_s: int = LEAD_S, keep_s: int = KEEP_S) -> SigningKey:
-        """Publish a new key, which takes over after `lead_s`. Raises Damage when a rotation is under way."""
+        """Publish a new key, which takes over after `lead_s`. Raises StateError when a rotation is under way."""
         fresh = self._new(alg, now, now + lead_s)
 
         def make(keys: list[SigningKey]) -> list[SigningKey]:
             waiting = [key for key in keys if key.alg == alg and key.state(now) == "next"]
             if waiting:
                 wait_s = waiting[0].signs_from - now
-                raise Damage(
+                raise StateError(
                     f"a rotation is under way: the new key signs in {wait_s} s. --now drops all old keys at once"
                 )
             return [*(ended(key, now + lead_s, keep_s) if key.alg == alg else key for key in keys), fresh]
@@ -150,11 +150,11 @@ class Keyring:
         """Take another machine's ring: its keys sign, and ours of the same algorithms retire as they begin.
 
         They sign at once if nothing signs here, else after `lead_s`: until now no backend could learn of them here.
-        Raises Damage.
+        Raises StateError.
         """
         taken = [key for key in parse(text, "the import") if key.state(now) != "gone"]
         if not taken:
-            raise Damage("the import holds no signing key that is still in use")
+            raise StateError("the import holds no signing key that is still in use")
         for key in taken:
             _load(key, "the import")
 
@@ -171,7 +171,7 @@ class Keyring:
 
     def _new(self, alg: str, now: int, signs_from: int) -> SigningKey:
         if alg not in ALGORITHMS:
-            raise Damage(f"algorithm {alg!r} is not one of {', '.join(ALGORITHMS)}")
+            raise StateError(f"algorithm {alg!r} is not one of {', '.join(ALGORITHMS)}")
         key, loaded = new_key(alg, now, signs_from)
         self._parsed[key.kid] = loaded
         return key
@@ -191,7 +191,7 @@ class Keyring:
         try:
             lock = os.open(self._state.file("signing.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise Damage(
+            raise StateError(
                 f"{self._state.file('signing.lock')} cannot be opened ({error.strerror}): give this user read and write"
             ) from error
         try:
@@ -206,13 +206,13 @@ class Keyring:
             text = files.text(file, _MAX_BYTES)
         except FileNotFoundError:
             if self.ring:
-                raise Damage(
+                raise StateError(
                     f"{file} is gone: restore it from a backup, or restart the gateway for a new key"
                 ) from None
             return ()
         except OSError as error:
             mend = "give this user read and write, or restore it from a backup"
-            raise Damage(f"{file} cannot be read ({error.strerror}): {mend}") from error
+            raise StateError(f"{file} cannot be read ({error.strerror}): {mend}") from error
         return tuple(sorted(parse(text, str(file)), key=lambda key: (key.created_at, key.signs_from, key.kid)))
 
     def _load_one(self, key: SigningKey) -> LoadedKey:
@@ -226,5 +226,5 @@ class Keyring:
 def _load(key: SigningKey, name: str) -> LoadedKey:
     try:
         return load_key(key)
-    except Damage as error:
-        raise Damage(f"{name}: {error}") from error
+    except StateError as error:
+        raise StateError(f"{name}: {error}") from error

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.tokens.signers import SigningKey
 
 KEEP_S = 3600 + 60
@@ -52,20 +52,20 @@ def ended(key: SigningKey, at: int, keep_s: int) -> SigningKey:
 
 
 def parse(text: str, name: str) -> list[SigningKey]:
-    """The keys in a ring's JSON; `name` is what errors call it. Raises Damage."""
+    """The keys in a ring's JSON; `name` is what errors call it. Raises StateError."""
     mend = "restore it from a backup; nothing was changed"
     try:
         document = json.loads(text)
         version = document["version"]
         if type(version) is int and version > 1:
-            raise Damage(f"{name} is of version {version}, newer than this program: update keyswap")
+            raise StateError(f"{name} is of version {version}, newer than this program: update keyswap")
         if version != 1:
             raise ValueError("version")
         keys = [_parse_key(one) for one in document["keys"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damage(f"{name} holds no signing keys that can be read ({type(error).__name__}): {mend}") from error
+        raise StateError(f"{name} holds no signing keys that can be read ({type(error).__name__}): {mend}") from error
     if len({key.kid for key in keys}) != len(keys):
-        raise Damage(f"{name} holds a key twice: {mend}")
+        raise StateError(f"{name} holds a key twice: {mend}")
     return keys
 
 

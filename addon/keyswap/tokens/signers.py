@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import Algorithm, get_default_algorithms
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -105,20 +105,20 @@ def new_key(alg: str, created_at: int, signs_from: int) -> tuple[SigningKey, Loa
 
 
 def load_key(key: SigningKey) -> LoadedKey:
-    """Parse and validate a key's PEM. Raises Damage when it does not parse or is not what it says it is."""
+    """Parse and validate a key's PEM. Raises StateError when it does not parse or is not what it says it is."""
     if key.alg not in ALGORITHMS:
-        raise Damage(f"signing key {key.kid!r}: algorithm {key.alg!r} is not one of {', '.join(ALGORITHMS)}")
+        raise StateError(f"signing key {key.kid!r}: algorithm {key.alg!r} is not one of {', '.join(ALGORITHMS)}")
     try:
         private = load_pem_private_key(key.pem.encode(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise Damage(f"signing key {key.kid!r} does not parse: restore it from a backup, or remove it") from error
+        raise StateError(f"signing key {key.kid!r} does not parse: restore it from a backup, or remove it") from error
     if not ALGORITHMS[key.alg].fits(private):
-        raise Damage(f"signing key {key.kid!r} is no {key.alg} key of sufficient size")
+        raise StateError(f"signing key {key.kid!r} is no {key.alg} key of sufficient size")
     assert isinstance(private, PrivateKey)
     loaded = _loaded(key, private)
     kid = loaded.jwk["kid"]
     if kid != key.kid:
-        raise Damage(f"signing key {key.kid!r} has another thumbprint ({kid}): its kid or its PEM was changed")
+        raise StateError(f"signing key {key.kid!r} has another thumbprint ({kid}): its kid or its PEM was changed")
     return loaded
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keyswap.databases import Sight
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import REMOTE, Epochs, StateDirectory
 from keyswap.workos.revocations import Ended
 from keyswap.workos.store import STORE, prune
@@ -49,7 +49,7 @@ class Changes:
     """The changes as one process knows them. The read side is for one thread; the write side for any."""
 
     def __init__(self, state: StateDirectory, epochs: Epochs) -> None:
-        """Open the database, creating it on first use. Raises Damage."""
+        """Open the database, creating it on first use. Raises StateError."""
         self.path = state.file(STORE.file)
         self.generation = 0
         self.fault: str | None = None
@@ -92,11 +92,11 @@ class Changes:
         return self._ended.since(kind, id, since)
 
     def record(self, event_id: str, changes: Sequence[Change], now: float) -> bool:
-        """Record an event; False: it was recorded before. Raises Damage, and then nothing was recorded."""
+        """Record an event; False: it was recorded before. Raises StateError, and then nothing was recorded."""
         return self.record_all([(event_id, changes)], now) == 1
 
     def record_all(self, events: Iterable[tuple[str, Sequence[Change]]], now: float) -> int:
-        """Record several events at once, or none of them; how many were new. Raises Damage."""
+        """Record several events at once, or none of them; how many were new. Raises StateError."""
         new = 0
         with self._writing:
             connection = self._connection()
@@ -109,7 +109,7 @@ class Changes:
         return new
 
     def cursor(self, environment: str) -> str | None:
-        """The event after which an environment's are to be asked for. Raises Damage."""
+        """The event after which an environment's are to be asked for. Raises StateError."""
         with self._writing:
             try:
                 row = (
@@ -122,7 +122,7 @@ class Changes:
         return None if row is None else str(row[0])
 
     def keep_cursor(self, environment: str, event_id: str | None) -> None:
-        """Keep it, or forget it. Raises Damage."""
+        """Keep it, or forget it. Raises StateError."""
         with self._writing:
             connection = self._connection()
             with STORE.writing(connection, self.path):
@@ -156,7 +156,7 @@ class Changes:
         except OSError as error:
             moved = str(error)
         if moved is not None:
-            raise Damage(f"database of changes: {moved}: nothing was recorded; start the gateway again")
+            raise StateError(f"database of changes: {moved}: nothing was recorded; start the gateway again")
         if self._writer is None:
             self._writer = STORE.connect(self.path, setup="PRAGMA synchronous = FULL;")
         return self._writer
@@ -212,7 +212,7 @@ def _insert(connection: sqlite3.Connection, event_id: str, changes: Sequence[Cha
     return bool(new)
 
 
-def _broken(path: Path, error: Exception) -> Damage:
+def _broken(path: Path, error: Exception) -> StateError:
     if isinstance(error, sqlite3.Error):
         return STORE.damage(path, error)
-    return Damage(f"database of changes {path} is damaged (a row is missing): move it away, it is made anew")
+    return StateError(f"database of changes {path} is damaged (a row is missing): move it away, it is made anew")

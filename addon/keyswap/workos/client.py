@@ -20,7 +20,7 @@ from keyswap import __version__
 from keyswap.workos.breaker import Breaker
 from keyswap.workos.budget import Budget, Unlimited
 from keyswap.workos.health import WELL, Condition
-from keyswap.workos.responses import TOO_MUCH, Again, Answer, Done, bounded, read
+from keyswap.workos.responses import TOO_MUCH, Answer, Retry, Success, bounded, read
 from keyswap.workos.responses import Rejected as Rejected
 
 for _library in ("httpx", "httpcore"):
@@ -46,7 +46,7 @@ class Unreachable(Exception):
         self.why = why
 
 
-class Spent(Unreachable):
+class BudgetExhausted(Unreachable):
     """The budget of calls has no room."""
 
 
@@ -167,7 +167,7 @@ class WorkOS:
             left_s = call.ends - self._clock()
             outcome = await self._attempt(call, part.breaker, probe)
             result = self._judged(outcome, call, part, probe, left_s)
-            if not isinstance(result, Again):
+            if not isinstance(result, Retry):
                 return result.data
             wait_s = back_off_s * random.uniform(0.5, 1) if result.after_s is None else result.after_s  # noqa: S311
             back_off_s = min(MOST_BACK_OFF_S, back_off_s * 2)
@@ -189,7 +189,7 @@ class WorkOS:
         try:
             while not await self._budget.may_call(call.known, self._clock()):
                 if not call.patient or self._clock() + TURN_S >= call.ends:
-                    raise Spent("workos.max_rate is used up")
+                    raise BudgetExhausted("workos.max_rate is used up")
                 await self._sleep(TURN_S)
         except BaseException:
             part.breaker.abandoned(probe)
@@ -201,10 +201,10 @@ class WorkOS:
         part.condition.down(why, self._clock())
         return Unreachable(why if again_s is None else f"{why}; it is asked again in {again_s:.1f} s")
 
-    async def _attempt(self, call: _Call, breaker: Breaker, probe: bool) -> Answer | Again:
+    async def _attempt(self, call: _Call, breaker: Breaker, probe: bool) -> Answer | Retry:
         """One request; it tells the breaker when it has no outcome at all."""
         self.calls += 1
-        outcome: Answer | Again | None = None
+        outcome: Answer | Retry | None = None
         try:
             outcome = await self._sent(call)
         finally:
@@ -212,7 +212,7 @@ class WorkOS:
                 breaker.abandoned(probe)
         return outcome
 
-    async def _sent(self, call: _Call) -> Answer | Again:
+    async def _sent(self, call: _Call) -> Answer | Retry:
         if self._http is None:
             limits = httpx.Limits(
                 max_connections=CONNECTIONS, max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_ALIVE_S
@@ -229,18 +229,18 @@ class WorkOS:
             ):
                 raw = await bounded(response)
         except TimeoutError:
-            return Again("no answer in time", late=True)
+            return Retry("no answer in time", late=True)
         except httpx.ConnectError as error:
-            return Again(f"it cannot be connected to ({error})", unseen=True)
+            return Retry(f"it cannot be connected to ({error})", unseen=True)
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
-            return Again(f"the connection broke off ({type(error).__name__})")  # its text may repeat what was sent
-        return Answer(response.status_code, response.headers, raw) if raw is not None else Again(TOO_MUCH)
+            return Retry(f"the connection broke off ({type(error).__name__})")  # its text may repeat what was sent
+        return Answer(response.status_code, response.headers, raw) if raw is not None else Retry(TOO_MUCH)
 
-    def _judged(self, outcome: Answer | Again, call: _Call, part: _Part, probe: bool, had_s: float) -> Done | Again:
+    def _judged(self, outcome: Answer | Retry, call: _Call, part: _Part, probe: bool, had_s: float) -> Success | Retry:
         """What an outcome means, having told breaker and condition; it had `had_s` seconds. Raises Rejected."""
-        result = outcome if isinstance(outcome, Again) else read(outcome, call.read)
+        result = outcome if isinstance(outcome, Retry) else read(outcome, call.read)
         now = self._clock()
-        if isinstance(result, Done):
+        if isinstance(result, Success):
             part.breaker.succeeded()
             if result.rejected is None:
                 part.condition.answered()

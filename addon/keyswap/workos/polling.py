@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import StateDirectory
 from keyswap.workos.change_feed import Change, Changes
 from keyswap.workos.client import Rejected, Unreachable
@@ -102,7 +102,7 @@ class Poller:
         except (Rejected, Unreachable) as error:
             kind = f"rejected {error.status}" if isinstance(error, Rejected) else "unreachable"
             return self._troubled(_Trouble(kind, error.why))
-        except (Damage, OSError) as error:
+        except (StateError, OSError) as error:
             return self._troubled(_Trouble("state", str(error)))
         except Garbage as error:
             return self._troubled(_Trouble("garbage", str(error)))
@@ -131,7 +131,7 @@ class Poller:
             self._lock = None
 
     async def _holds(self, now: float) -> bool:
-        """Whether this is the process that asks; the place is read when it becomes so. Raises OSError, Damage."""
+        """Whether this is the process that asks; the place is read when it becomes so. Raises OSError, StateError."""
         if self._lock is not None:
             return True
         lock = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)

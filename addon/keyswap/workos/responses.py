@@ -33,14 +33,14 @@ class Answer(NamedTuple):
     raw: bytes
 
 
-class Done(NamedTuple):
+class Success(NamedTuple):
     """WorkOS has answered: with data, or that it refuses the request."""
 
     data: Any
     rejected: Rejected | None = None
 
 
-class Again(NamedTuple):
+class Retry(NamedTuple):
     """No answer that can be used, and when it may be asked for again.
 
     `unseen`: the request had no effect; `late`: there was none within the time that it had.
@@ -55,25 +55,25 @@ class Again(NamedTuple):
 TOO_MUCH = f"its answer is longer than {MAX_BYTES >> 20} MiB, or packed"
 
 
-def read(answer: Answer, reader: Callable[[Any], Any] | None = None) -> Done | Again:
+def read(answer: Answer, reader: Callable[[Any], Any] | None = None) -> Success | Retry:
     """What it means; `reader` makes something of its data, or raises Unusable."""
     status = answer.status
     if status == 429 or status >= 500:
-        return Again(f"it answers {status}", _retry_after_s(answer.headers), unseen=status == 429)
+        return Retry(f"it answers {status}", _retry_after_s(answer.headers), unseen=status == 429)
     if not (200 <= status < 300 or status >= 400):
-        return Again(f"it answers {status}")
+        return Retry(f"it answers {status}")
     try:
         data = json.loads(answer.raw) if answer.raw or status != 204 else None
     except (ValueError, RecursionError):
         data = _GARBAGE
     if status >= 400:
-        return Done(None, Rejected(status, _word(data)))
+        return Success(None, Rejected(status, _word(data)))
     if data is _GARBAGE:
-        return Again("its answer is not JSON")
+        return Retry("its answer is not JSON")
     try:
-        return Done(data if reader is None else reader(data))
+        return Success(data if reader is None else reader(data))
     except Unusable as error:
-        return Again(f"its answer cannot be used: {error}")
+        return Retry(f"its answer cannot be used: {error}")
 
 
 _GARBAGE = object()

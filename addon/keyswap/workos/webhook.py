@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.workos.change_feed import Change
 from keyswap.workos.events import read
 
@@ -60,7 +60,7 @@ def answer_webhook(body: bytes, header: str | None, secrets: Sequence[str], reco
         return Answered(200, "it means nothing here")
     try:
         new = record(event.id, event.changes, now)
-    except Damage as error:
+    except StateError as error:
         return Answered(503, str(error))
     return Answered(200, "recorded" if new else "recorded before")
 

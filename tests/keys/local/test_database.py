@@ -10,7 +10,7 @@ import pytest
 
 from keyswap.keys.local.watch import Watch
 from keyswap.keys.pepper import Pepper
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import Epochs, StateDirectory
 from tests.keys.parts import Parts
 
@@ -63,7 +63,7 @@ def test_what_is_not_ours_is_left_alone(parts: Parts, content: bytes, sentence: 
     """A file of something else is named, and not overwritten."""
     parts.close()
     parts.state.file("keys.db").write_bytes(content)
-    with pytest.raises(Damage, match=sentence):
+    with pytest.raises(StateError, match=sentence):
         reopen(parts)
     assert parts.state.file("keys.db").read_bytes() == content
 
@@ -82,7 +82,7 @@ def test_a_database_that_does_not_fit(parts: Parts, change: str, sentence: str) 
     """Newer, foreign, of another pepper or without its tables: an error at the start says which."""
     with closing(sqlite3.connect(parts.state.file("keys.db"), isolation_level=None)) as other:
         other.execute(change)
-    with pytest.raises(Damage, match=sentence):
+    with pytest.raises(StateError, match=sentence):
         reopen(parts)
 
 
@@ -91,7 +91,7 @@ def test_corrupt_pages(parts: Parts) -> None:
     parts.close()
     path = parts.state.file("keys.db")
     path.write_bytes(path.read_bytes()[:100] + b"\xff" * 8000)
-    with pytest.raises(Damage, match=r"damaged|cannot be used"):
+    with pytest.raises(StateError, match=r"damaged|cannot be used"):
         reopen(parts)
 
 
@@ -100,14 +100,14 @@ def test_a_folder_in_its_place(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path / "s").open()
     pepper = Pepper.load(state)
     state.file("keys.db").mkdir()
-    with pytest.raises(Damage, match="give this user"):
+    with pytest.raises(StateError, match="give this user"):
         Watch(state, None, pepper)  # type: ignore[arg-type]
 
 
 def test_an_orphaned_log_is_not_replayed(parts: Parts) -> None:
     """A write-ahead log without its database stops the start: it would be replayed into a new one."""
     parts.state.file("keys.db").unlink()
-    with pytest.raises(Damage, match="is gone"):
+    with pytest.raises(StateError, match="is gone"):
         reopen(parts)
 
 
@@ -117,5 +117,5 @@ def test_a_database_locked_at_the_start(parts: Parts) -> None:
     with closing(sqlite3.connect(parts.state.file("keys.db"), isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Damage, match="is busy"):
+        with pytest.raises(StateError, match="is busy"):
             reopen(parts)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from keyswap.keys.local.disk_reserve import FILE, PIECE, SIZE, Room
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import StateDirectory
 from tests.keys.parts import NOW, Parts
 
@@ -33,7 +33,7 @@ def failing(code: int, times: int) -> Callable[[], str]:
         left[0] -= 1
         error = sqlite3.OperationalError()
         error.sqlite_errorcode = code
-        raise Damage("it failed") from error
+        raise StateError("it failed") from error
 
     return act
 
@@ -67,10 +67,10 @@ def test_a_piece_for_each_failure(state: StateDirectory, code: int) -> None:
     room.keep()
     assert room.ending(failing(code, 3)) == "done"
     assert state.file(FILE).stat().st_size == SIZE - 3 * PIECE
-    with pytest.raises(Damage, match="it failed"):
+    with pytest.raises(StateError, match="it failed"):
         room.ending(failing(sqlite3.SQLITE_CORRUPT, 1))
     assert state.file(FILE).stat().st_size == SIZE - 3 * PIECE
-    with pytest.raises(Damage, match="it failed"):
+    with pytest.raises(StateError, match="it failed"):
         room.ending(failing(code, 99))
     assert not state.file(FILE).stat().st_size
     room.keep()
@@ -89,6 +89,6 @@ def test_something_else_in_its_place(parts: Parts, other: str) -> None:
         (os.mkfifo if other == "fifo" else os.mkdir)(file)
     key, _ = parts.create()
     assert parts.ledger.revoke(key.id, None, NOW).revoked_at
-    with pytest.raises(Damage):
+    with pytest.raises(StateError):
         Room(parts.state).ending(failing(sqlite3.SQLITE_FULL, 99))
     assert elsewhere.stat().st_size == SIZE

@@ -10,7 +10,7 @@ import pytest
 from keyswap.keys.importing import BadRow, parse_import
 from keyswap.keys.local.reader import UnknownKey
 from keyswap.keys.local.writer import Unusable
-from keyswap.model import Damage, Principal
+from keyswap.model import Principal, StateError
 from keyswap.state import KEYS
 from tests.keys.parts import NOW, Parts
 
@@ -113,11 +113,11 @@ def test_a_busy_or_replaced_database(parts: Parts) -> None:
     key, _ = parts.create()
     with closing(sqlite3.connect(parts.state.file("keys.db"), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Damage, match="is busy"):
+        with pytest.raises(StateError, match="is busy"):
             parts.ledger.disable(key.id, NOW)
     path = parts.state.file("keys.db")
     path.rename(path.with_suffix(".away"))
-    with pytest.raises(Damage, match="replaced or is gone"):
+    with pytest.raises(StateError, match="replaced or is gone"):
         parts.ledger.disable(key.id, NOW)
 
 

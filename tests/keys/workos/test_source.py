@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from fault_proxy import FAULTS, FaultProxy
-from keyswap.composition.callers import Callers, Elsewhere
+from keyswap.composition.callers import Authenticators, RemoteIdentity
 from keyswap.keys.local.source import SqliteKeys
 from keyswap.keys.source import Found
 from keyswap.keys.verify import KeyVerifier
@@ -577,7 +577,7 @@ def test_a_block_of_a_key_that_is_not_remembered(remotes: Remotes, standin: Stan
 
 
 @pytest.fixture
-def elsewhere(remotes: Remotes, standin: Standin) -> Iterator[tuple[Remote, Elsewhere, Policy]]:
+def elsewhere(remotes: Remotes, standin: Standin) -> Iterator[tuple[Remote, RemoteIdentity, Policy]]:
     """What a process makes of a policy when it begins."""
     said = {"source": "workos"}, {"base_url": standin.url}
     policy = Policy.model_validate(
@@ -590,12 +590,12 @@ def elsewhere(remotes: Remotes, standin: Standin) -> Iterator[tuple[Remote, Else
         }
     )
     remote = remotes()
-    made = Elsewhere(remote.state, remote.epochs)
+    made = RemoteIdentity(remote.state, remote.epochs)
     yield remote, made, policy
     remote.run(made.close())
 
 
-def test_a_key_that_was_revoked_before(elsewhere: tuple[Remote, Elsewhere, Policy], standin: Standin) -> None:
+def test_a_key_that_was_revoked_before(elsewhere: tuple[Remote, RemoteIdentity, Policy], standin: Standin) -> None:
     """A process that begins after a revocation refuses the key as the others do, though WorkOS should call it good."""
     remote, of_process, policy = elsewhere
     key_id = standin.key(KEY)
@@ -610,7 +610,7 @@ def test_a_key_that_was_revoked_before(elsewhere: tuple[Remote, Elsewhere, Polic
 
 @pytest.mark.parametrize(("kind", "of"), [("org", "org_1"), ("user", "user_1"), ("agent", "agent_reg_1")])
 def test_an_owner_of_a_key_that_is_not_remembered(
-    elsewhere: tuple[Remote, Elsewhere, Policy], standin: Standin, kind: str, of: str
+    elsewhere: tuple[Remote, RemoteIdentity, Policy], standin: Standin, kind: str, of: str
 ) -> None:
     """What a key has open ends with whose it is, also when the key itself was not presented for long; not what came
     after that."""
@@ -619,7 +619,7 @@ def test_an_owner_of_a_key_that_is_not_remembered(
     source = of_process.keys(policy, SECRET, remote.watch)
     found = remote.run(source.find(KEY, remote.pepper.digest(KEY), NOW))
     assert isinstance(found, Found)
-    callers = Callers(cast("SqliteKeys", None), {}, source, elsewhere=of_process)
+    callers = Authenticators(cast("SqliteKeys", None), {}, source, remote_identity=of_process)
     source.tend(NOW + 661)
     assert callers.still(found.principal, NOW + 661, "", NOW) is None
     before = source.generation

@@ -16,7 +16,7 @@ from keyswap.limits.limit import LimitStore, Unavailable
 from keyswap.limits.local.slot import NS
 from keyswap.limits.local.store import LocalLimits
 from keyswap.limits.local.table import PAGE, SLOTS, Table
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import StateDirectory
 from straight import straight
 from tests.limits.contract import LimitStoreContract
@@ -199,7 +199,7 @@ def test_cut_short(tmp_path: Path, runner: asyncio.Runner, name: str, size: int)
         assert first.fits(*[asking(kind(9), subject=subject) for kind in (rate, quota, places)])
     closed(first)
     os.truncate(tmp_path / name, size)
-    with pytest.raises(Damage, match=str(tmp_path / name)):
+    with pytest.raises(StateError, match=str(tmp_path / name)):
         LocalLimits(StateDirectory(tmp_path))
 
 
@@ -209,7 +209,7 @@ def test_something_else(tmp_path: Path, name: str, size: int) -> None:
     """A file that is none of ours stops the start, is named, and left as it was."""
     (tmp_path / name).write_bytes(b"some else's file" * (size // 16 + 1))
     content = (tmp_path / name).read_bytes()
-    with pytest.raises(Damage, match=str(tmp_path / name)):
+    with pytest.raises(StateError, match=str(tmp_path / name)):
         LocalLimits(StateDirectory(tmp_path))
     assert (tmp_path / name).read_bytes() == content
 
@@ -219,7 +219,7 @@ def test_what_cannot_be_opened(tmp_path: Path, name: str) -> None:
     """A folder where a file should be stops the start, and is named; nothing stays open."""
     (tmp_path / name).mkdir()
     before = len(os.listdir("/dev/fd"))
-    with pytest.raises(Damage, match=str(tmp_path / name)):
+    with pytest.raises(StateError, match=str(tmp_path / name)):
         LocalLimits(StateDirectory(tmp_path))
     assert len(os.listdir("/dev/fd")) == before
 

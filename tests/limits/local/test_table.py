@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from keyswap.limits.local.table import CUT, NAME, PAGE, SHARED, SLOTS, Table
-from keyswap.model import Damage
+from keyswap.model import StateError
 from tests.limits.parts import spawn, told
 
 
@@ -184,7 +184,7 @@ def test_a_damaged_page(tmp_path: Path, word: int, value: int) -> None:
     with open(tmp_path / "table", "r+b") as file:
         file.seek(4 * PAGE + word * 8)
         file.write(struct.pack("<q", value))
-    with pytest.raises(Damage, match=str(tmp_path / "table")):
+    with pytest.raises(StateError, match=str(tmp_path / "table")):
         Table(tmp_path / "table").close()
 
 

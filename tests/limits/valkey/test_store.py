@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from keyswap.limits import bucket
-from keyswap.limits.limit import Ask, Kind, Limit, LimitStore, Poured, Unavailable
+from keyswap.limits.limit import Kind, Limit, LimitRequest, LimitStore, Poured, Unavailable
 from keyswap.limits.valkey.connection import Address, bulk, packed
 from keyswap.limits.valkey.plan import PREFIX, SOURCE
 from keyswap.limits.valkey.store import ValkeyLimits
@@ -51,8 +51,8 @@ def own(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def ask(limit: Limit, whom: str = "1", cost: int = 1, enforced: bool = True) -> Ask:
-    return Ask(limit, f"{limit.name}\x1fkey\x1f{whom}", cost, enforced)
+def ask(limit: Limit, whom: str = "1", cost: int = 1, enforced: bool = True) -> LimitRequest:
+    return LimitRequest(limit, f"{limit.name}\x1fkey\x1f{whom}", cost, enforced)
 
 
 def run[T](work: Coroutine[Any, Any, T]) -> T:
@@ -60,7 +60,7 @@ def run[T](work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-async def pour(store: LimitStore, *asks: Ask, dry: bool = False) -> Poured:
+async def pour(store: LimitStore, *asks: LimitRequest, dry: bool = False) -> Poured:
     return await store.pour(asks, time.time(), dry)
 
 
@@ -139,7 +139,7 @@ def test_a_frozen_server_holds_nobody_up(own: Server) -> None:
     run(story())
 
 
-async def _timed(store: ValkeyLimits, *asks: Ask) -> float:
+async def _timed(store: ValkeyLimits, *asks: LimitRequest) -> float:
     began = time.monotonic()
     with pytest.raises(Unavailable):
         await pour(store, *asks)

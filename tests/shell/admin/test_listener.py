@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import free_port
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.policy import parse
 from keyswap.refusals import Answer
 from keyswap.shell.admin import http
@@ -36,7 +36,7 @@ class Quiet:
         return Keeping(Path("/nowhere"), "ksw")
 
     async def jwks(self) -> Mapping[str, object]:
-        raise Damage("no worker answers")
+        raise StateError("no worker answers")
 
 
 async def _echo(_gateway: Gateway, asked: Asked) -> Answer:
@@ -284,7 +284,7 @@ def test_there_is_no_listener_without_a_token(monkeypatch: pytest.MonkeyPatch, v
     if value is not None:
         monkeypatch.setenv("OPS_TOKEN", value)
     policy = parse((LEAST + "admin: {token_env: OPS_TOKEN}\n").encode(), "p.yaml")
-    with pytest.raises(Damage) as error:
+    with pytest.raises(StateError) as error:
         Settings.of(policy, Path("p.yaml"))
     told = str(error.value)
     assert says in told and "OPS_TOKEN" in told and "32" in told and "\n" not in told

@@ -7,7 +7,7 @@ import pytest
 from OpenSSL import SSL
 
 from certificates import self_signed
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.shell.runtime.certificate import Certificate
 
 TRUSTED_FOR_SERVERS = bytes.fromhex("300c300a06082b06010505070301")
@@ -36,5 +36,5 @@ def test_what_is_no_certificate_is_told(tmp_path: Path, harm: bytes) -> None:
     """Whatever stands under that label, the file is named."""
     chain = self_signed(tmp_path, "gateway")
     chain.write_text(labelled(harm, "TRUSTED CERTIFICATE"))
-    with pytest.raises(Damage, match=r"gateway\.pem holds no PEM certificate chain"):
+    with pytest.raises(StateError, match=r"gateway\.pem holds no PEM certificate chain"):
         Certificate(chain, chain.with_suffix(".key"))

@@ -1,7 +1,7 @@
 """The file keys.db: its schema, how it is created and opened, and the one way to change it.
 
-Law: beside the laws of every database (`keyswap.databases`): one of another pepper raises Damage too, and is left as it
-is. Every change of keys or blocks raises the revision, in the same transaction.
+Law: beside the laws of every database (`keyswap.databases`): one of another pepper raises StateError too, and is left
+as it is. Every change of keys or blocks raises the revision, in the same transaction.
 """
 
 import sqlite3
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from keyswap.databases import BUSY_MS, Database
 from keyswap.keys.pepper import DATABASE, Pepper
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import StateDirectory
 
 USERS_INDEX = "CREATE INDEX IF NOT EXISTS keys_user ON keys (user_id) WHERE user_id IS NOT NULL"
@@ -56,14 +56,14 @@ damage = KEY_DATABASE.damage
 
 
 def create_if_missing(state: StateDirectory, pepper: Pepper) -> None:
-    """Create an empty key database unless one is there. Raises Damage."""
+    """Create an empty key database unless one is there. Raises StateError."""
     KEY_DATABASE.create_if_missing(
         state, lambda blank: blank.execute("INSERT INTO meta VALUES (1, ?, 0)", (pepper.fingerprint,))
     )
 
 
 def connect(state: StateDirectory, pepper: Pepper, *, busy_ms: int = BUSY_MS, setup: str) -> sqlite3.Connection:
-    """Open the existing database, prove that it is ours and run the PRAGMAs of `setup`. Raises Damage."""
+    """Open the existing database, prove that it is ours and run the PRAGMAs of `setup`. Raises StateError."""
     path = state.file(DATABASE)
     return KEY_DATABASE.connect(path, busy_ms=busy_ms, setup=setup, prove=partial(_prove, path, pepper))
 
@@ -71,9 +71,9 @@ def connect(state: StateDirectory, pepper: Pepper, *, busy_ms: int = BUSY_MS, se
 def _prove(path: Path, pepper: Pepper, connection: sqlite3.Connection) -> None:
     row = connection.execute("SELECT pepper FROM meta").fetchone()
     if row is None:
-        raise Damage(f"key database {path} is damaged (it has no meta row): restore it from a backup")
+        raise StateError(f"key database {path} is damaged (it has no meta row): restore it from a backup")
     if row != (pepper.fingerprint,):
-        raise Damage(
+        raise StateError(
             f"key database {path} was written under another pepper, none of its keys can be recognised: restore the "
             "pepper that belongs to it"
         )
@@ -81,7 +81,7 @@ def _prove(path: Path, pepper: Pepper, connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def changing(connection: sqlite3.Connection, path: Path) -> Iterator[int]:
-    """One write transaction, all or nothing; yields the new revision. SQLite's errors become Damage."""
+    """One write transaction, all or nothing; yields the new revision. SQLite's errors become StateError."""
     with KEY_DATABASE.writing(connection, path):
         (revision,) = connection.execute("UPDATE meta SET revision = revision + 1 RETURNING revision").fetchone()
         yield revision

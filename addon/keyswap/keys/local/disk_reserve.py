@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import StateDirectory
 
 FILE = "reserve"
@@ -48,7 +48,7 @@ class Room:
         while True:
             try:
                 return end()
-            except Damage as error:
+            except StateError as error:
                 if not (_is_full(error) and self._give()):
                     raise
 
@@ -86,5 +86,5 @@ def _take(handle: int) -> None:
         os.pwrite(handle, bytes(SIZE), 0)
 
 
-def _is_full(error: Damage) -> bool:
+def _is_full(error: StateError) -> bool:
     return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF in _FULL

@@ -8,7 +8,7 @@ import sqlite3
 
 from keyswap.keys.local.database import connect
 from keyswap.keys.pepper import Pepper
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import StateDirectory
 
 # Losing the last seconds of it to a power cut is no loss: NORMAL spares the sync at each commit.
@@ -35,7 +35,7 @@ class LastUsed:
         try:
             if rows:
                 self._write(rows)
-        except (Damage, sqlite3.Error):
+        except (StateError, sqlite3.Error):
             for key_id, at in rows:
                 self.waiting.setdefault(key_id, at)  # a use noted meanwhile is the later one
             return 0

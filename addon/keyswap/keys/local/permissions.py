@@ -15,7 +15,7 @@ from keyswap.keys import validate
 from keyswap.keys.key import new_id
 from keyswap.keys.local.reader import Catalogue
 from keyswap.keys.paging import Asked, Listing, Page, page
-from keyswap.model import Damage
+from keyswap.model import StateError
 
 MAX_NAME, MAX_DESCRIPTION = 48, 150
 ORGANIZATION = "organization"
@@ -41,7 +41,7 @@ class Permission(NamedTuple):
     updated_at: int
 
 
-class Taken(Damage):
+class Taken(StateError):
     """Another permission has the slug."""
 
 

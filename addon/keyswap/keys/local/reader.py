@@ -18,7 +18,7 @@ from keyswap.keys.local.disk_reserve import Room
 from keyswap.keys.local.rows import COLUMNS, SELECT, Row, key_of, texts
 from keyswap.keys.paging import Asked, Listing, Page, page
 from keyswap.keys.pepper import DATABASE, Pepper
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import KEYS, Epochs, StateDirectory
 
 _SETUP = "PRAGMA synchronous = FULL;"
@@ -26,7 +26,7 @@ _BLOCKED = """SELECT count(*) FROM blocks
               WHERE subject = ? OR subject = (SELECT lower(hex(digest)) FROM keys WHERE id = ?)"""
 
 
-class UnknownKey(Damage):
+class UnknownKey(StateError):
     """No key has the id."""
 
 
@@ -43,7 +43,7 @@ class Catalogue:
         *,
         ends: bool = False,
     ) -> None:
-        """Open the key database, creating it on first use. Raises Damage. `ends`: to end keys, on a full disk too."""
+        """Open the key database, made on first use. Raises StateError. `ends`: to end keys, on a full disk too."""
         self._epochs, self._pepper, self._prefix = epochs, pepper, prefix
         self.path = state.file(DATABASE)
         create_if_missing(state, pepper)
@@ -128,7 +128,7 @@ class Catalogue:
     def _change(self) -> Iterator[int]:
         """One transaction, yielding its revision; the epoch tells every process of it."""
         if identity(self.path) != self._file or not self._epochs.in_place():
-            raise Damage(f"key database {self.path} was replaced or is gone: nothing was changed; start again")
+            raise StateError(f"key database {self.path} was replaced or is gone: nothing was changed; start again")
         with changing(self._connection, self.path) as revision:
             yield revision
         self._epochs.bump(KEYS)
@@ -144,10 +144,10 @@ class Catalogue:
 
     @contextmanager
     def _noted(self) -> Iterator[None]:
-        """What goes wrong in the database becomes Damage."""
+        """What goes wrong in the database becomes StateError."""
         try:
             yield
         except sqlite3.Error as error:
             raise damage(self.path, error) from error
         except ValueError as error:
-            raise Damage(f"key database {self.path} is damaged ({error}): restore it from a backup") from error
+            raise StateError(f"key database {self.path} is damaged ({error}): restore it from a backup") from error

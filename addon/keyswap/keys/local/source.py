@@ -30,7 +30,7 @@ class SqliteKeys:
     def __init__(
         self, state: StateDirectory, epochs: Epochs, pepper: Pepper, prefix: str, cache_size: int = 100_000
     ) -> None:
-        """Open the key database, creating it on first use. Raises Damage."""
+        """Open the key database, creating it on first use. Raises StateError."""
         self.watch = Watch(state, epochs, pepper)
         self.used = LastUsed(state, pepper)
         self._prefix, self._cache_size = prefix, cache_size

@@ -24,7 +24,7 @@ class Watch:
     """A reader's view of keys.db. `generation` changes whenever what was read before is to be forgotten."""
 
     def __init__(self, state: StateDirectory, epochs: Epochs, pepper: Pepper) -> None:
-        """Open the database, creating it on first use. Raises Damage."""
+        """Open the database, creating it on first use. Raises StateError."""
         self._epochs = epochs
         self.path = state.file(DATABASE)
         create_if_missing(state, pepper)

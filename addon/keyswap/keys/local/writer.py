@@ -16,10 +16,10 @@ from keyswap.keys.key import Key, new_id
 from keyswap.keys.local.deny_list import DenyList
 from keyswap.keys.local.rows import INSERT, UPDATE, row_of
 from keyswap.keys.validate import Changes
-from keyswap.model import Damage
+from keyswap.model import StateError
 
 
-class Unusable(Damage):
+class Unusable(StateError):
     """The key is in a state in which this cannot be done to it."""
 
 

@@ -20,7 +20,7 @@ class Malformed(Unusable):
     """Not what WorkOS' document says. The text holds nothing of what it was given."""
 
 
-class Stranger(NamedTuple):
+class UnknownOwner(NamedTuple):
     """A key whose owner is of a type that nothing here knows."""
 
     key_id: str
@@ -38,7 +38,7 @@ class Told(NamedTuple):
         return principal(self.key)._replace(agent=self.agent)
 
 
-def read(answer: Any) -> Told | Stranger | None:
+def read(answer: Any) -> Told | UnknownOwner | None:
     """The key in an answer of `POST /api_keys/validations`; None: the value is no good key. Raises Malformed."""
     said = _object(answer, "the answer")
     if "api_key" not in said:
@@ -51,7 +51,7 @@ def read(answer: Any) -> Told | Stranger | None:
     key_id, owner = _id(key, "id"), _object(key.get("owner"), "owner")
     kind = _text(owner, "type")
     if kind not in {"organization", "user"}:
-        return Stranger(key_id, kind[:64])
+        return UnknownOwner(key_id, kind[:64])
     agent = _id(said, "agent_registration_id") if said.get("agent_registration_id") is not None else None
     org_id, user_id = _id(owner, "id"), None
     if kind == "user":

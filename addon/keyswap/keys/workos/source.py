@@ -20,7 +20,7 @@ from keyswap.keys.workos import api_key
 from keyswap.keys.workos.cache import REVOKED, Entry, Remembered, concerns
 from keyswap.model import Code, Principal, Refuse
 from keyswap.workos.change_feed import Change
-from keyswap.workos.client import Rejected, Spent, Unreachable, WorkOS
+from keyswap.workos.client import BudgetExhausted, Rejected, Unreachable, WorkOS
 
 logger = logging.getLogger(__name__)
 
@@ -240,7 +240,7 @@ class WorkosKeys:
             if error.status == 422:  # what WorkOS says to a value that cannot be a key
                 return _UNKNOWN
             raise Unreachable(error.why) from None
-        if isinstance(told, api_key.Stranger):
+        if isinstance(told, api_key.UnknownOwner):
             return self._stranger(told)
         return told or _UNKNOWN
 
@@ -280,7 +280,7 @@ class WorkosKeys:
         entry = self._entries.get(digest)
         if entry is not None and self._stand_in(entry, now):
             return entry.found
-        if isinstance(error, Spent):
+        if isinstance(error, BudgetExhausted):
             return Refuse(Code.STORE_UNAVAILABLE, f"the key is not known yet, and {error.why}")
         return Refuse(Code.STORE_UNAVAILABLE, f"WorkOS cannot be asked: {error.why}")
 
@@ -307,7 +307,7 @@ class WorkosKeys:
             self.generation += 1
         self._memory.familiarise(entry, max(self._now, entry.since))
 
-    def _stranger(self, told: api_key.Stranger) -> Refuse:
+    def _stranger(self, told: api_key.UnknownOwner) -> Refuse:
         kind = told.owner_type
         if kind not in self._strangers and len(self._strangers) < 100:
             self._strangers.add(kind)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from keyswap.limits.limit import Unavailable
 from keyswap.limits.local.lock import same_file
-from keyswap.model import Damage
+from keyswap.model import StateError
 
 MOST = 1 << 16
 """Places that one process can hold."""
@@ -83,7 +83,7 @@ class Places:
     """The places of all processes; this one's own file is made at once."""
 
     def __init__(self, folder: Path) -> None:
-        """Take a file. Raises Damage."""
+        """Take a file. Raises StateError."""
         self._folder = folder
         self._others: dict[tuple[int, int], _File] = {}
         """By device and inode: a file that was removed counts for as long as the process that holds it."""
@@ -92,12 +92,12 @@ class Places:
             try:
                 own = _File(folder / f"inflight.{number}", own=True)
             except OSError as error:
-                raise Damage(f"{folder}/inflight.{number} cannot be used: {error.strerror}") from error
+                raise StateError(f"{folder}/inflight.{number} cannot be used: {error.strerror}") from error
             if own.claim():
                 break
             own.close()
         else:
-            raise Damage(f"{MOST_PROCESSES} gateways use {folder} already")
+            raise StateError(f"{MOST_PROCESSES} gateways use {folder} already")
         self._own = own
         own.map[:] = bytes(_SIZE)  # what its last owner left
         self.survey()

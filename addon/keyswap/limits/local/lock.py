@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from keyswap.limits.limit import Unavailable
-from keyswap.model import Damage
+from keyswap.model import StateError
 
 _TRY = LOCK_EX | LOCK_NB
 _TURNS = 20
@@ -31,7 +31,7 @@ class MachineLock:
         try:
             self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise Damage(f"{file} cannot be opened ({error.strerror}): give this user read and write") from error
+            raise StateError(f"{file} cannot be opened ({error.strerror}): give this user read and write") from error
         self._given_up = 0.0
         self._try, self.release = partial(flock, self._handle, _TRY), partial(flock, self._handle, LOCK_UN)
 

@@ -8,7 +8,7 @@ there. Nothing is written but by `write` and `mend`.
 from collections.abc import Callable
 
 from keyswap.limits import bucket
-from keyswap.limits.limit import SEPARATOR, Ask, Kind, Limit, count_level, rate_level
+from keyswap.limits.limit import SEPARATOR, Kind, Limit, LimitRequest, count_level, rate_level
 from keyswap.limits.local.table import COUNT_AT, SLOTS, Table
 from keyswap.limits.windows import HOUR_S, end_hour, hour_of
 from keyswap.model import Level
@@ -21,7 +21,7 @@ NAMED_NS = 3600 * NS
 """How long the name of a place in flight is remembered, to be listed."""
 
 
-def bucket_name(ask: Ask) -> str:
+def bucket_name(ask: LimitRequest) -> str:
     """What an ask's bucket is called. A quota of another window is another one: a month's says nothing of an hour."""
     return ask.subject + SEPARATOR + ask.limit.window if ask.limit.kind is Kind.QUOTA else ask.subject
 
@@ -33,7 +33,7 @@ class Reading:
         "_hashed", "_mark", "_pages", "after", "ask", "cost", "fingerprint", "fits", "limit", "state", "table", "where",
     )  # fmt: skip
 
-    def __init__(self, ask: Ask, table: Table) -> None:
+    def __init__(self, ask: LimitRequest, table: Table) -> None:
         self.ask, self.table, self.limit, self.cost = ask, table, ask.limit, ask.cost
         self.fingerprint = table.fingerprint(bucket_name(ask))
         self._hashed = int.from_bytes(self.fingerprint, "little", signed=True)
@@ -76,7 +76,7 @@ class RateReading(Reading):
 
     __slots__ = ("_interval", "_span")
 
-    def __init__(self, ask: Ask, table: Table) -> None:
+    def __init__(self, ask: LimitRequest, table: Table) -> None:
         super().__init__(ask, table)
         self._interval = ask.limit.interval_ns
         self._span = self._interval * ask.limit.capacity
@@ -131,7 +131,7 @@ class PlaceReading(Reading):
 
     __slots__ = ("_count",)
 
-    def __init__(self, ask: Ask, table: Table, count: Callable[[bytes], int]) -> None:
+    def __init__(self, ask: LimitRequest, table: Table, count: Callable[[bytes], int]) -> None:
         super().__init__(ask, table)
         self._count = count
 

@@ -15,7 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-from keyswap.limits.limit import SEPARATOR, WINDOWS_S, Ask, Kind, Limit, Poured, Stored, Unavailable, new, remember
+from keyswap.limits.limit import (
+    SEPARATOR,
+    WINDOWS_S,
+    Kind,
+    Limit,
+    LimitRequest,
+    Poured,
+    Stored,
+    Unavailable,
+    new,
+    remember,
+)
 from keyswap.limits.local.in_flight import Places
 from keyswap.limits.local.lock import MachineLock
 from keyswap.limits.local.slot import (
@@ -29,7 +40,7 @@ from keyswap.limits.local.slot import (
 )
 from keyswap.limits.local.table import SHARED, Table
 from keyswap.limits.windows import hour_of
-from keyswap.model import Damage, Level
+from keyswap.model import Level, StateError
 from keyswap.state import StateDirectory
 
 REUSE_NS = 60_000_000_000
@@ -59,11 +70,11 @@ class LocalLimits:
     def __init__(
         self, state: StateDirectory, wait_s: float = 0.1, clock: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        """Open them, making them on first use. Raises Damage."""
+        """Open them, making them on first use. Raises StateError."""
         self._clock, self._folder = clock, state.path
         self._lock = MachineLock(state.file("limits.lock"), wait_s)
         self._late: list[int] = []
-        self._known: OrderedDict[int, tuple[tuple[Ask, ...], list[Reading]]] = OrderedDict()
+        self._known: OrderedDict[int, tuple[tuple[LimitRequest, ...], list[Reading]]] = OrderedDict()
         self._unwell: str | None = None
         self._gone: str | None = None
         with ExitStack() as undo:
@@ -81,19 +92,19 @@ class LocalLimits:
 
     @contextmanager
     def _held_lock(self) -> Iterator[None]:
-        """The lock, at a start: Damage where it can't be had."""
+        """The lock, at a start: StateError where it can't be had."""
         try:
             with self._lock:
                 yield
         except Unavailable as error:
             mend = f"look at {self._folder}: who holds limits.lock, and whether files can be opened there"
-            raise Damage(f"limits can't be counted: {error}; {mend}") from error
+            raise StateError(f"limits can't be counted: {error}; {mend}") from error
 
     def wait(self, wait_s: float) -> None:
         """Wait so long for other processes from now on."""
         self._lock.wait_s = wait_s
 
-    async def pour(self, asks: tuple[Ask, ...], now: float, dry: bool = False) -> Poured:
+    async def pour(self, asks: tuple[LimitRequest, ...], now: float, dry: bool = False) -> Poured:
         """Pour all asks or none; never waits for anything but the lock."""
         if self._gone is not None:
             raise Unavailable(self._gone)
@@ -122,10 +133,10 @@ class LocalLimits:
             self._lock.release()
         return new(Poured, (fits, tuple([reading.level(clock, now, fits) for reading in readings]), place))
 
-    def _readings(self, asks: tuple[Ask, ...]) -> list[Reading]:
+    def _readings(self, asks: tuple[LimitRequest, ...]) -> list[Reading]:
         return remember(self._known, asks, [self._reading(ask) for ask in asks])
 
-    def _reading(self, ask: Ask) -> Reading:
+    def _reading(self, ask: LimitRequest) -> Reading:
         if ask.limit.kind is Kind.RATE:
             return RateReading(ask, self._rates)
         if ask.limit.kind is Kind.QUOTA:
@@ -185,7 +196,7 @@ class LocalLimits:
 
     def level(self, limit: Limit, state: int, now: float) -> Level:
         """The level of a bucket with this state; of a place in flight the state is how many there are."""
-        reading = self._reading(Ask(limit, "", 0))
+        reading = self._reading(LimitRequest(limit, "", 0))
         reading.state = state
         return reading.level(self._clock(), now, False)
 

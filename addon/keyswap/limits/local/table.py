@@ -24,7 +24,7 @@ from pathlib import Path
 
 from keyswap.limits import limit
 from keyswap.limits.local.lock import same_file
-from keyswap.model import Damage
+from keyswap.model import StateError
 
 PAGE, SLOTS, NAME = 4096, 42, 80
 _HEAD = 64
@@ -44,14 +44,14 @@ class Table:
     """One file of numbers. `era` tells what the numbers count from; those of another era are forgotten."""
 
     def __init__(self, file: Path, era: int = 0) -> None:
-        """Open it, making it on first use. Raises Damage."""
+        """Open it, making it on first use. Raises StateError."""
         self.file = file
         try:
             if not os.path.lexists(file):  # a link that leads nowhere is there
                 self._create(era)
             self._handle = os.open(file, os.O_RDWR | os.O_NONBLOCK)
         except OSError as error:
-            raise Damage(f"{file} cannot be opened ({error.strerror}): limits are counted in it") from error
+            raise StateError(f"{file} cannot be opened ({error.strerror}): limits are counted in it") from error
         try:
             self._open(era)
         except BaseException:
@@ -65,7 +65,7 @@ class Table:
                 raise self._damage("was cut short, or is none of ours")
             self._map = _mapped(self._handle, size)
         except OSError as error:
-            raise Damage(f"{self.file} cannot be used ({error.strerror}): limits are counted in it") from error
+            raise StateError(f"{self.file} cannot be used ({error.strerror}): limits are counted in it") from error
         self._bytes = memoryview(self._map)
         self.words = self._bytes.cast("q")
         try:
@@ -75,7 +75,7 @@ class Table:
             raise
 
     def _judge(self, era: int) -> None:
-        """Take what is there, or begin anew after a restart of the machine. Raises Damage for what is no table."""
+        """Take what is there, or begin anew after a restart of the machine. Raises StateError for what is no table."""
         words = self.words
         # Arrays, which the garbage collector does not walk: a list of 100,000 numbers would cost it a millisecond.
         self._directory, self._depths = array("I", [0]), array("B", [0])
@@ -88,8 +88,8 @@ class Table:
         self._salt = bytes(self._map[_SALT_AT * 8 : _SALT_AT * 8 + 16])
         self._follow()
 
-    def _damage(self, what: str) -> Damage:
-        return Damage(f"{self.file} {what}: remove it while no gateway runs; its limits begin anew")
+    def _damage(self, what: str) -> StateError:
+        return StateError(f"{self.file} {what}: remove it while no gateway runs; its limits begin anew")
 
     def _begin(self, era: int) -> None:
         self._map[PAGE : 2 * PAGE] = bytes(PAGE)

@@ -10,7 +10,7 @@ import struct
 from math import isfinite
 from pathlib import Path
 
-from keyswap.limits.limit import Ask, Kind, Poured, Unavailable, count_level, new
+from keyswap.limits.limit import Kind, LimitRequest, Poured, Unavailable, count_level, new
 from keyswap.limits.valkey.connection import bulk
 from keyswap.model import Level
 
@@ -33,7 +33,7 @@ class Asked:
     number = 0
     """What the script knows its kind by."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: LimitRequest) -> None:
         self.ask, self.limit, self.cost = ask, ask.limit, ask.cost
         self.key = prefix(ask.limit.kind, ask.limit.window) + ask.subject.encode("utf-8", "surrogatepass")
 
@@ -56,7 +56,7 @@ class Asked:
 class _Rate(Asked):
     __slots__ = ("_interval", "_poured", "_span")
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: LimitRequest) -> None:
         super().__init__(ask)
         self._interval = interval = ask.limit.interval(US)
         self._span, self._poured = interval * ask.limit.capacity, interval * ask.cost
@@ -102,7 +102,7 @@ class _Place(Asked):
         return count_level(self.limit, int(state) + (1 if poured and fit else 0), 0.0, 0.0 if fit else 1.0)
 
 
-def asked(ask: Ask) -> Asked:
+def asked(ask: LimitRequest) -> Asked:
     """An ask, as what its kind makes of it."""
     return {Kind.RATE: _Rate, Kind.QUOTA: _Quota, Kind.CONCURRENCY: _Place}[ask.limit.kind](ask)
 
@@ -112,7 +112,7 @@ class Plan:
 
     __slots__ = ("_asked", "_numbers", "_size", "dry", "places", "pour")
 
-    def __init__(self, asks: tuple[Ask, ...], lease_us: int) -> None:
+    def __init__(self, asks: tuple[LimitRequest, ...], lease_us: int) -> None:
         self._asked = [asked(ask) for ask in asks]
         self.places = tuple([one.key for one in self._asked if one.is_place])
         numbers = "<" + "d" * (1 + 3 * len(asks))

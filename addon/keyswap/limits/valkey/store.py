@@ -16,7 +16,7 @@ from typing import cast
 
 from valkey.exceptions import NoScriptError, ResponseError
 
-from keyswap.limits.limit import Ask, Kind, Limit, Poured, Stored, Unavailable, remember
+from keyswap.limits.limit import Kind, Limit, LimitRequest, Poured, Stored, Unavailable, remember
 from keyswap.limits.valkey.connection import Address, Line, Link, Lost, bulk, packed, words
 from keyswap.limits.valkey.plan import BY_DIGEST, BY_SOURCE, HOUR_US, PREFIX, US, Plan, asked, prefix
 from keyswap.model import Level
@@ -75,7 +75,7 @@ class ValkeyLimits:
         self._url = address.url
         self._link = Link(address, timeout_s, self._opened)
         self._lease_us = round(lease_s * US)
-        self._known: OrderedDict[int, tuple[tuple[Ask, ...], Plan]] = OrderedDict()
+        self._known: OrderedDict[int, tuple[tuple[LimitRequest, ...], Plan]] = OrderedDict()
         self._token = secrets.token_hex(8).encode()
         self._numbers = count()
         self._held: dict[bytes, tuple[bytes, ...]] = {}
@@ -93,7 +93,7 @@ class ValkeyLimits:
 
     # ---- Requests
 
-    async def pour(self, asks: tuple[Ask, ...], now: float, dry: bool = False) -> Poured:
+    async def pour(self, asks: tuple[LimitRequest, ...], now: float, dry: bool = False) -> Poured:
         """Pour all asks or none, in one round trip."""
         if not asks:
             return Poured(True, ())
@@ -103,7 +103,7 @@ class ValkeyLimits:
             return self._told(plan, await self._ask(plan.dry if dry else plan.pour), now)
         return await self._hold(plan, now)
 
-    def _plan(self, asks: tuple[Ask, ...]) -> Plan:
+    def _plan(self, asks: tuple[LimitRequest, ...]) -> Plan:
         return remember(self._known, asks, Plan(asks, self._lease_us))
 
     async def _hold(self, plan: Plan, now: float) -> Poured:
@@ -247,7 +247,7 @@ class ValkeyLimits:
         ends = 0
         if limit.kind is Kind.QUOTA:
             ends, state = state >> _COUNT_BITS, state & _COUNT
-        return asked(Ask(limit, "", 0)).level(round(now * US + self._ahead_us), 1, state, ends, False)
+        return asked(LimitRequest(limit, "", 0)).level(round(now * US + self._ahead_us), 1, state, ends, False)
 
     async def empty(self, buckets: list[Stored], now: float) -> int:  # noqa: ARG002, the server has a clock
         """Empty these."""

@@ -26,7 +26,7 @@ from tornado.httputil import (
 from tornado.iostream import IOStream
 
 from keyswap.http_date import dated
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.refusals import Answer, Problem
 from keyswap.shell.admin.responses import refusal
 
@@ -167,7 +167,7 @@ class Exchange(HTTPMessageDelegate):
             async with asyncio.timeout(ANSWER_S):
                 answer = await self._respond(self._head, self._request_id, bytes(self._body))
         except Exception as error:  # noqa: BLE001 (the listener's own catch-all)
-            what = error if isinstance(error, Damage) else type(error).__name__
+            what = error if isinstance(error, StateError) else type(error).__name__
             logger.error("the admin listener could not answer %s: %s", self._request_id, what)
             answer = self._problem("gateway-unavailable")
         self._write(answer)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.policy import Policy, line_at, parse_listen
 from keyswap.shell.admin.http import Server
 from keyswap.shell.admin.keys_api import ROUTES as KEYS
@@ -40,14 +40,14 @@ class Settings:
 
     @staticmethod
     def of(policy: Policy, file: Path) -> "Settings | None":
-        """Those of a policy, with the token from the environment; None without a listener. Raises Damage."""
+        """Those of a policy, with the token from the environment; None without a listener. Raises StateError."""
         if policy.admin is None:
             return None
         name = policy.admin.token_env
         token = os.environ.get(name)
         if token is None or not _TOKEN.fullmatch(token):
             what = "is not set" if token is None else "does not hold such a token"
-            raise Damage(
+            raise StateError(
                 f"{file}:{line_at(file, '/admin/token_env') or 1}: admin.token_env: the environment variable {name} "
                 f"{what}: set it to at least {LEAST_TOKEN} printable ASCII characters without spaces, for example "
                 "those of `openssl rand -hex 32`"

@@ -68,7 +68,7 @@ class Gateway(Protocol):
         """Where its keys are kept, and how they begin."""
 
     async def jwks(self) -> Mapping[str, Any]:
-        """Its signing keys' set: `body` (JSON text), `etag`, `max_age_s`. Raises Damage."""
+        """Its signing keys' set: `body` (JSON text), `etag`, `max_age_s`. Raises StateError."""
 
 
 class Asked(NamedTuple):

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.state import NotOurs, owner_of
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def _address(folder: Path, handle: int) -> str:
 
 
 def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any] | None:
-    """The running gateway's answer; None when none runs on this state directory. Raises Damage when it fails.
+    """The running gateway's answer; None when none runs on this state directory. Raises StateError when it fails.
 
     NotOurs: whether one runs there is not for this user to know.
     """
@@ -156,13 +156,13 @@ def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any] | None:
             stream.flush()
             answer = json.loads(stream.readline(MAX_ANSWER), object_hook=_Answered)
     except (OSError, ValueError, RecursionError) as error:
-        raise Damage(
+        raise StateError(
             f"the gateway at {folder / 'control.sock'} did not answer: is it overloaded or stopping?"
         ) from error
     if not isinstance(answer, _Answered):
-        raise Damage(STRANGE)
+        raise StateError(STRANGE)
     if "error" in answer:
-        raise Damage(str(answer["error"]))
+        raise StateError(str(answer["error"]))
     return answer
 
 
@@ -170,7 +170,7 @@ class _Answered(dict[str, Any]):
     """An answer, or a part of it, of which a command may ask what it needs."""
 
     def __missing__(self, name: str) -> Any:
-        raise Damage(STRANGE)
+        raise StateError(STRANGE)
 
 
 STRANGE = "the gateway's answer is none that this keyswap understands: is it of another version? Restart the gateway"

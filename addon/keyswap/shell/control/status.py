@@ -46,7 +46,7 @@ def standing(built: Built, now: float) -> dict[str, Any]:
         "documents": documents_json(built),
         "limits": limits_json(built),
         "tokens": {"algorithm": policy.tokens.algorithm, "profile": policy.tokens.profile, "ttl_s": policy.tokens.ttl},
-        **built.callers.status(now),
+        **built.authenticators.status(now),
         "signing": signing,
         "log": policy.log.model_dump(),
     }

@@ -60,7 +60,7 @@ def _lookups(resources: Resources) -> Labelled:
 
 
 def _asked(resources: Resources) -> Labelled:
-    calls, failures = resources.elsewhere.calls
+    calls, failures = resources.remote_identity.calls
     return [(["answered"], calls - failures), (["failed"], failures)]
 
 
@@ -100,7 +100,7 @@ def not_ready(built: Built, stopping: bool, now: float) -> dict[str, str]:
         found["keys"] = "the key database cannot be used"
     if built.keyring.signer(built.policy.tokens.algorithm, now) is None:
         found["signing"] = "no signing key is active"
-    found |= built.callers.not_ready(now)
+    found |= built.authenticators.not_ready(now)
     enforced = any(rule.mode == "enforce" for rule in built.limits.rules)
     store = built.limits.store
     if enforced and store is not None and built.policy.limit_store_down == "refuse" and not store.status()["healthy"]:

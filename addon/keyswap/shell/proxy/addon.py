@@ -100,7 +100,7 @@ class KeyswapAddon:
         loader.add_option("keyswap_state", str, "", "State directory. Default: $KEYSWAP_STATE, ~/.keyswap.")
 
     def start(self, master: Master) -> None:
-        """Take hold of mitmproxy, then load the policy. Raises OptionsError or Damage, with the way upstream closed."""
+        """Take hold of mitmproxy, load the policy. Raises OptionsError or StateError, with the way upstream closed."""
         internals.quieten_wire_logs()
         internals.log_without_quoting(report)
         internals.survive_vanished_peers()
@@ -252,7 +252,7 @@ class KeyswapAddon:
         """Take a webhook, or refuse it by its head."""
         declared = flow_writer.declared_length(flow.request.headers) if washed.framed else 0
         watched = self._guard.of(flow.client_conn) if self._guard is not None else None
-        refused = self._webhooks.refused(line.method, presented, declared, loaded.built.callers.webhook_secret)
+        refused = self._webhooks.refused(line.method, presented, declared, loaded.built.authenticators.webhook_secret)
         if refused is not None or watched is None:
             line = line._replace(decision=refused or _NO_GATE)
             return self._refuse(flow, loaded, washed, Request(line.method, line.target, presented, line.client), line)
@@ -272,7 +272,7 @@ class KeyswapAddon:
     async def _heard(self, flow: HTTPFlow, ticket: Ticket, loaded: ActivePolicy) -> None:
         """Answer a webhook whose body is whole."""
         ticket.hears = None
-        callers = loaded.built.callers
+        callers = loaded.built.authenticators
         try:
             told, refused = await self._webhooks.end(ticket, callers.changes, callers.webhook_secret or "")
         except Exception as error:  # noqa: BLE001 (as in requestheaders)
@@ -578,7 +578,7 @@ class KeyswapAddon:
             return None
         built, now = self.runtime.active.built, time.time()
         built.unhealthy(now)
-        state = built.callers.generation
+        state = built.authenticators.generation
         if state == self._judged:
             return None
         self._judged = state
@@ -717,7 +717,7 @@ def _outcome(ticket: Ticket, refused: Refuse) -> Refuse:
 
 def _still(built: Built, ticket: Ticket, now: float) -> Refuse | None:
     """Why an open request's credential is no longer good; None: it is, or nobody can tell now."""
-    found = built.callers.still(ticket.principal, now, ticket.line.client, ticket.line.at)
+    found = built.authenticators.still(ticket.principal, now, ticket.line.client, ticket.line.at)
     return found if found is not None and found.code is Code.INVALID_CREDENTIAL else None
 
 

@@ -9,7 +9,7 @@ import logging
 from mitmproxy.addonmanager import Loader
 from mitmproxy.exceptions import OptionsError
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.shell.mitm import internals
 from keyswap.shell.proxy.addon import KeyswapAddon, report
 
@@ -31,7 +31,7 @@ def load(loader: Loader) -> None:
                 master.addons.chain.append(addon)
             internals.move_to_front(master, addon)
         addon.start(master)
-    except (Damage, OptionsError) as error:
+    except (StateError, OptionsError) as error:
         # An exception would print a traceback; one error line while starting makes mitmproxy exit with 1.
         logger.error(str(error))
         internals.close_direct_path(master)

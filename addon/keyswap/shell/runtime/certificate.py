@@ -16,7 +16,7 @@ from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
 
 from keyswap import files
-from keyswap.model import Damage, Unread
+from keyswap.model import StateError, Unread
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Certificate:
     """A certificate chain and its key, read from PEM files, and read again when they change."""
 
     def __init__(self, chain: Path, key: Path) -> None:
-        """Read them. Raises Damage."""
+        """Read them. Raises StateError."""
         self._files = (chain.absolute(), key.absolute())
         self._seen, self._again = self._signature(), False
         self._complaint: str | None = None
@@ -58,13 +58,13 @@ class Certificate:
         except Unread as damage:
             self._again = True  # a file that did not come is asked for until it does
             self._complain(damage)
-        except Damage as damage:
+        except StateError as damage:
             self._complain(damage)
         else:
             self._complaint = None
             logger.warning("certificate %s is in use", self._files[0])
 
-    def _complain(self, damage: Damage) -> None:
+    def _complain(self, damage: StateError) -> None:
         if str(damage) != self._complaint:
             logger.error("the old certificate stays: %s", damage)
         self._complaint = str(damage)
@@ -82,12 +82,12 @@ class Certificate:
             for one in others:
                 context.add_extra_chain_cert(one)
         except (SSL.Error, ValueError, UnsupportedAlgorithm) as error:
-            raise Damage(f"{chain} holds no PEM certificate chain, the server's own first") from error
+            raise StateError(f"{chain} holds no PEM certificate chain, the server's own first") from error
         try:
             context.use_privatekey(load_pem_private_key(texts[1], None))  # type: ignore[arg-type]
             context.check_privatekey()
         except (SSL.Error, ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise Damage(f"{key} holds no unencrypted PEM private key of the certificate in {chain}") from error
+            raise StateError(f"{key} holds no unencrypted PEM private key of the certificate in {chain}") from error
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_cipher_list(_CIPHERS)
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_COMPRESSION | _NO_RENEGOTIATION)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from keyswap import files
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.operations.openapi.fetching import Content, Parts
 from keyswap.state import StateDirectory
 
@@ -29,7 +29,7 @@ def keep(state: StateDirectory, policy: Path, raw: bytes, parts: Parts) -> None:
     try:
         if _head_of(state.file(_name(policy))) != head:
             state.replace(_name(policy), head + b"".join(pieces))
-    except (OSError, Damage) as error:
+    except (OSError, StateError) as error:
         logger.warning("the policy in force could not be kept for a worker's restart: %s", error)
 
 

@@ -22,7 +22,7 @@ from keyswap.composition.gate import Built, build, modes_of
 from keyswap.composition.resources import Resources
 from keyswap.files import aside
 from keyswap.limits.headers import fields
-from keyswap.model import Damage, Headers, Level, Refuse, Unread, Upstream
+from keyswap.model import Headers, Level, Refuse, StateError, Unread, Upstream
 from keyswap.operations.findings import DocumentError
 from keyswap.operations.openapi.document import Document
 from keyswap.operations.openapi.fetching import Signature, looked
@@ -162,7 +162,7 @@ class Runtime:
         resumes: bool = False,
         share: int = 1,
     ) -> None:
-        """Load the policy. Raises Damage. `share`: how many processes are one gateway.
+        """Load the policy. Raises StateError. `share`: how many processes are one gateway.
 
         `alone`: no other process answers commands and has the admin listener for this one. Else what is in force is
         kept for whoever takes its place; `resumes`: it takes the place of another, and what that kept stands in for a
@@ -189,7 +189,7 @@ class Runtime:
             self.files = self.resources.documents.files
             self.files.watch(self.file, before)
             self.active = self._load(policy, None) if policy is not None else self._resumed()
-        except Damage as error:
+        except StateError as error:
             if state.is_dir():
                 audit.policy(state, self.file, str(error))
             raise
@@ -216,7 +216,7 @@ class Runtime:
             log = before.log if before is not None and same else DecisionLog(wanted, self.file.parent)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
-            raise Damage(f"{self.file}: log.decisions: {wanted!r} cannot be written ({why})") from error
+            raise StateError(f"{self.file}: log.decisions: {wanted!r} cannot be written ({why})") from error
         addresses = frozenset((upstream.host, upstream.port) for upstream in built.upstreams)
         keep = policy.forwarded_host == "keep"
         off = [step for step, mode in modes_of(built).items() if mode == "off"]
@@ -259,7 +259,7 @@ class Runtime:
     def _told(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
             return f"{self.file}: it was not read, with its documents, within {RELOAD_S:g} s"
-        return str(error) if isinstance(error, Damage) else f"{self.file}: {type(error).__name__} while reading it"
+        return str(error) if isinstance(error, StateError) else f"{self.file}: {type(error).__name__} while reading it"
 
     def _keep(self, raw: bytes, loaded: ActivePolicy) -> None:
         if self._keeps:

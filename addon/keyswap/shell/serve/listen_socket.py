@@ -11,7 +11,7 @@ import struct
 import sys
 from contextlib import suppress
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.shell.serve.settings import Start
 
 _ATTACH_FILTER = 26
@@ -30,7 +30,7 @@ _NO_NEW = b"".join(
 
 
 def listen(start: Start) -> socket.socket:
-    """The socket of the workers, bound: connections are refused until they are ready. Raises Damage."""
+    """The socket of the workers, bound: connections are refused until they are ready. Raises StateError."""
     try:
         found = socket.getaddrinfo(start.host, start.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         listening = socket.socket(found[0][0], socket.SOCK_STREAM)
@@ -44,10 +44,10 @@ def listen(start: Start) -> socket.socket:
     return listening
 
 
-def taken(start: Start, error: OSError) -> Damage:
+def taken(start: Start, error: OSError) -> StateError:
     """What is said when nobody can listen."""
     why = error.strerror or error
-    return Damage(
+    return StateError(
         f"{start.listen} cannot be listened on ({why}): is another program using it, or is it not this machine's?"
     )
 

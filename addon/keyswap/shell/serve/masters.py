@@ -15,7 +15,7 @@ from mitmproxy.exceptions import OptionsError
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.shell.mitm import internals
 from keyswap.shell.proxy.addon import KeyswapAddon
 from keyswap.shell.runtime.certificate import Certificate
@@ -44,7 +44,7 @@ def options_of(start: Start) -> Options:
 
 
 def put_gate(master: Master, start: Start, supervised: bool = False, resumes: bool = False) -> KeyswapAddon:
-    """Put the gate into a master, and its policy in force. Raises Damage."""
+    """Put the gate into a master, and its policy in force. Raises StateError."""
     certificate = Certificate(start.tls_cert, start.tls_key) if start.tls_cert and start.tls_key else None
     addon = KeyswapAddon(start.upstream, certificate, supervised, resumes, start.workers if supervised else 1)
     master.addons.add(addon)
@@ -55,33 +55,33 @@ def put_gate(master: Master, start: Start, supervised: bool = False, resumes: bo
     try:
         addon.start(master)
     except OptionsError as error:
-        raise Damage(str(error)) from error
+        raise StateError(str(error)) from error
     return addon
 
 
 async def run_to_the_end(master: Master, start: Start) -> None:
-    """Run a master. Raises Damage when it cannot listen."""
+    """Run a master. Raises StateError when it cannot listen."""
     try:
         await master.run()
     except SystemExit as error:
-        raise Damage(f"{start.listen} cannot be listened on: is another program using it?") from error
+        raise StateError(f"{start.listen} cannot be listened on: is another program using it?") from error
 
 
 def _free(port: int) -> None:
-    """Raises Damage where mitmweb could not listen: it would say so in a traceback, after all else stands."""
+    """Raises StateError where mitmweb could not listen: it would say so in a traceback, after all else stands."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise Damage(
+            raise StateError(
                 f"127.0.0.1:{port} cannot be listened on ({error.strerror}), which is for --web: is another program "
                 "using it, or another gateway? Give --web-port another number"
             ) from error
 
 
 async def serve_web(start: Start) -> None:
-    """One process with mitmweb, until SIGINT or SIGTERM. Raises Damage, before anything listens."""
+    """One process with mitmweb, until SIGINT or SIGTERM. Raises StateError, before anything listens."""
     from mitmproxy.tools.web.master import WebMaster  # workers do without it, and the memory it takes
 
     _free(start.web_port)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.shell.admin.listener import AdminListener, Keeping, Settings
 from keyswap.shell.admin.routes import serves
 from keyswap.shell.metrics.definitions import Snapshot, merged
@@ -108,7 +108,7 @@ class Crew:
         """The signing keys' set, from any worker."""
         found = await self._first({"command": "jwks"})
         if "error" in found:
-            raise Damage(str(found["error"]))
+            raise StateError(str(found["error"]))
         return found
 
     def _awake(self) -> list[Worker]:
@@ -125,5 +125,5 @@ def _settings(said: Mapping[str, Any] | None) -> Settings | None:
         return None
     token = os.environ.get(said["token_env"])
     if token is None:
-        raise Damage(f"the environment variable {said['token_env']} is not set")
+        raise StateError(f"the environment variable {said['token_env']} is not set")
     return Settings(said["host"], said["port"], token.encode())

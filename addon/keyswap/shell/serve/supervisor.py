@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.shell.control.control_socket import ControlSocket
 from keyswap.shell.serve.ipc import Channel
 from keyswap.shell.serve.listen_socket import let_nobody_in, listen, taken
@@ -56,7 +56,7 @@ class Supervisor:
         self._chorus = Chorus(lambda line: logger.warning("%s", line))
 
     async def run(self) -> None:
-        """Serve until SIGINT, SIGTERM or SIGHUP. Raises Damage when the first worker cannot start."""
+        """Serve until SIGINT, SIGTERM or SIGHUP. Raises StateError when the first worker cannot start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup
@@ -69,7 +69,7 @@ class Supervisor:
             await self._control.close()
             if self._stop.is_set():
                 return
-            raise Damage(first.error or f"the first worker ended ({first.how}) before it was ready")
+            raise StateError(first.error or f"the first worker ended ({first.how}) before it was ready")
         others = [await self._spawn(number, again=False) for number in range(1, self._start.workers)]
         self._first = [worker.ready for worker in (first, *others)]
         places = [loop.create_task(self._keep(0, first, heeding))]
@@ -83,7 +83,7 @@ class Supervisor:
             await self._end(places)
 
     async def _begin(self) -> None:
-        """When each worker is ready, or has failed once, let requests come, and say so. Raises Damage."""
+        """When each worker is ready, or has failed once, let requests come, and say so. Raises StateError."""
         ready = await asyncio.gather(*self._first)
         if self._stop.is_set():
             return
@@ -215,7 +215,7 @@ def _soon(wait_s: float) -> str:
 
 
 async def serve(start: Start) -> None:
-    """Run the gateway until it is told to stop. Raises Damage, before anything is accepted."""
+    """Run the gateway until it is told to stop. Raises StateError, before anything is accepted."""
     os.umask(0o077)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=FORMAT, datefmt="%H:%M:%S")
     await Supervisor(start, listen(start)).run()

@@ -17,7 +17,7 @@ from keyswap.shell.mitm.imports import spare_addons
 if __name__ == "__main__":
     spare_addons()  # before the next line: 9 MiB and a fifth of a second
 
-from keyswap.model import Damage
+from keyswap.model import StateError
 from keyswap.shell.control.commands import answer
 from keyswap.shell.mitm import lean
 from keyswap.shell.proxy.addon import KeyswapAddon, report
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 async def work(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
-    """Run until told to stop. Raises Damage, before anything is accepted."""
+    """Run until told to stop. Raises StateError, before anything is accepted."""
     lean.lighten()
     listener = SharedListener(listening)
     master = lean.LeanMaster(masters.options_of(start), report)
@@ -119,7 +119,7 @@ def main() -> int:
     channel = Channel(socket.socket(fileno=int(line)))
     try:
         asyncio.run(_connected(Start.of(told), socket.socket(fileno=int(listening)), channel, again == "again"))
-    except Damage as error:
+    except StateError as error:
         channel.say_at_the_end({"event": "failed", "error": str(error)})
         return 3
     return 0
