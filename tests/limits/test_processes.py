@@ -54,6 +54,7 @@ def race(path: Path, seconds: float, *limits: str) -> list[tuple[int, int, int, 
     return [(int(one), int(two), int(three), int(four)) for one, two, three, four in answers]
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("kind", ["rate:5000:1:86400", "quota:5000:1:1"])
 def test_one_bucket(tmp_path: Path, driver: Driver, kind: str) -> None:
     """Four processes and one bucket: what is admitted is what it holds, exactly, and everybody had a share."""
@@ -63,6 +64,7 @@ def test_one_bucket(tmp_path: Path, driver: Driver, kind: str) -> None:
     assert all(admitted for admitted, _, _, _ in runs)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(("burst", "number"), [(1, 1000), (1, 10_000), (20, 3000)])
 def test_a_bucket_that_drains(tmp_path: Path, driver: Driver, burst: int, number: int) -> None:
     """Four processes and a bucket that drains while they pour: never more than burst + rate × time."""

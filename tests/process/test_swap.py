@@ -55,7 +55,7 @@ def claims_by_joserfc(gateway: Gateway, token: str) -> dict[str, object]:
 def test_a_key_arrives_as_a_jwt(kind: str, start: Start, home: Home, backend: Backend) -> None:
     """Under each command line the backend gets a JWT of the key's user, org and permissions, and never the key."""
     key, value = home.key(user_id="user_1", permissions=["pets:read"], roles=["member"])
-    gateway = start(kind).ready()
+    gateway = start(kind, forked=False).ready()
     reply = gateway.get("/pets/42?a=b", value)
     assert (reply.status, reply.body, backend.count) == (200, b"ok", 1)
     (seen,) = backend.seen

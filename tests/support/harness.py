@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from commands import ALWAYS_APART, Done, run_apart, run_here
+from forks import Fork
 from keyswap.keys.key import Key
 from keyswap.keys.local.writer import Ledger
 from keyswap.keys.pepper import Pepper
@@ -218,23 +219,27 @@ class Gateway:
         port: int | None = None,
         before: tuple[str, ...] = (),
         certificate: Path | None = None,
+        forked: bool = True,
     ) -> None:
-        """`before`: a command that becomes the gateway, whose words follow its own. `certificate`: its listener's."""
-        self.home, self.kind, self.certificate = home, kind, certificate
+        """`before`: a command that becomes the gateway, whose words follow its own. `certificate`: its listener's.
+        `forked`: mitmproxy's programs are spared their imports."""
+        self.home, self.kind, self.certificate, self.forked = home, kind, certificate, forked
         self.port = port or home.port
         self.url = f"http://127.0.0.1:{self.port}"
         self.web_port = free_port()
         number = len(list(home.folder.glob("output-*")))
         self._output = home.folder / f"output-{number}"
         environment = {**os.environ, "HOME": str(home.folder), "PYTHONUNBUFFERED": "1"}
-        with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*before, *self._command(entry), *self._tls(), *extra],
-                stdout=output,
-                stderr=output,
-                env=environment,
-                cwd=home.folder,
-            )
+        self._output.touch()
+        words = [*before, *self._command(entry), *self._tls(), *extra]
+        self.process = self._begin(words, environment)
+
+    def _begin(self, words: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes] | Fork":
+        folder = self.home.folder
+        if sys.platform == "linux" and self.forked and Path(words[0]).name in {"mitmdump", "mitmweb"}:
+            return Fork(words, self._output, environment, folder)
+        with self._output.open("ab") as output:
+            return subprocess.Popen(words, stdout=output, stderr=output, env=environment, cwd=folder)
 
     def _command(self, entry: Path) -> list[str]:
         home = self.home

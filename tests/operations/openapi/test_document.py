@@ -115,6 +115,7 @@ def test_a_document_that_cannot_be_used_is_told(text: str, says: str | None) -> 
     assert "\n" not in told and (says is None or says in told), told
 
 
+@pytest.mark.timing
 def test_a_bomb_costs_bounded_time_and_memory() -> None:
     """Aliases of aliases, 50 MB, deep nesting and too much time end in one error, soon."""
     began = time.monotonic()
@@ -130,6 +131,7 @@ def test_a_bomb_costs_bounded_time_and_memory() -> None:
     assert len(bomb) < 1000 and MAX_BYTES < 50 << 20 and time.monotonic() - began < 5
 
 
+@pytest.mark.timing
 def test_json_is_counted_before_it_is_built() -> None:
     """A JSON text of too many values is an error before it takes memory; what stands in its texts does not count."""
     began = time.monotonic()
@@ -154,6 +156,7 @@ def test_all_parts_together_are_bounded() -> None:
     assert "more than 64 MiB, all parts together" in error_of({MAIN: paths("{$ref: '0.json'}"), **large})
 
 
+@pytest.mark.timing
 def test_values_that_look_like_references_cost_no_second_walk() -> None:
     """Ten thousand references and as many values that look like some are looked at once."""
     refs = {
@@ -272,6 +275,7 @@ def test_a_misspelt_field_is_told(field: str) -> None:
     assert document(paths(fine)).warnings == ()
 
 
+@pytest.mark.timing
 def test_servers_of_many_values_are_counted_first() -> None:
     """Enumerations that multiply are an error before they are multiplied, and each list of servers is read once."""
     variables = {name: {"default": "0", "enum": [str(number) for number in range(25)]} for name in "abcd"}
