@@ -21,6 +21,11 @@ settings.load_profile("keyswap")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of processes first: they take longest, and those of a moment fill what is left."""
+    items.sort(key=lambda item: "process" not in item.path.parts)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Twice as many processes as processors: many tests wait most of their time."""
