@@ -21,10 +21,10 @@ from openapi_core.templating.paths.finders import APICallPathFinder
 from keyswap import policy
 from keyswap.composition import gate
 from keyswap.model import ANONYMOUS, Admit, NeedBody, Request, Upstream
-from keyswap.operations.catalogue import Catalogue
+from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.openapi import lint
 from keyswap.operations.openapi.fetching import Documents
-from keyswap.operations.router import Found
+from keyswap.operations.router import OperationMatch
 
 COPIES = 10
 HEAD = "version: 1\nissuer: http://127.0.0.1:8080\nupstream: http://127.0.0.1:9000\n"
@@ -41,7 +41,7 @@ def spread(times_ns: list[int]) -> tuple[float, float]:
     return parts[49] / 1e3, parts[98] / 1e3
 
 
-def loaded(document: Path, prefixes: list[str]) -> Catalogue:
+def loaded(document: Path, prefixes: list[str]) -> OperationCatalogue:
     """The operations of a document under each of the prefixes."""
     text = HEAD + "openapi:\n" + "".join(f"  - {{spec: {document}, prefix: '{prefix}'}}\n" for prefix in prefixes)
     found = gate.catalogue(
@@ -51,7 +51,7 @@ def loaded(document: Path, prefixes: list[str]) -> Catalogue:
     return found
 
 
-def measure(catalogue: Catalogue, rounds: int) -> tuple[float, float]:
+def measure(catalogue: OperationCatalogue, rounds: int) -> tuple[float, float]:
     """p50 and p99 of finding each operation by a path made from its template."""
     asked = [
         (entry.operation.method, re.sub(r"\{[^}]*\}", "value-1", entry.operation.path).encode())
@@ -116,7 +116,7 @@ def judging(times: int) -> None:
         assert catalogue is not None
         request = Request("POST", b"/a", ((b"content-type", b"application/json"),), "10.0.0.1")
         found = catalogue("POST", b"/a")
-        assert isinstance(found, Found)
+        assert isinstance(found, OperationMatch)
         need = NeedBody(request, Admit(ANONYMOUS, None, None, found.operation), found.values, 1 << 21)
         one = json.dumps(item)
         body = f"[{', '.join([one] * ((1 << 20) // (len(one) + 2)))}]".encode()

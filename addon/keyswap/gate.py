@@ -27,7 +27,7 @@ from keyswap.model import (
     Step,
     Upstream,
 )
-from keyswap.operations.router import Found
+from keyswap.operations.router import OperationMatch
 
 Verifier = Callable[[Credential, Request, float], Awaitable[Principal | Refuse]]
 """Who presents this credential? Arguments: credential, request, epoch seconds."""
@@ -76,11 +76,11 @@ class Gate:
     path: Callable[[str, bytes], Refuse | None]
     credential: Callable[[Headers, str, bytes], Credential | Refuse | None]
     verifiers: Mapping[str, Verifier]
-    operation: Callable[[str, bytes], Found[Operation] | Refuse]
+    operation: Callable[[str, bytes], OperationMatch[Operation] | Refuse]
     claims: Callable[[Principal, Operation], Claims]
     permission: Callable[[Claims, Operation], Refuse | None]
-    parameters: Callable[[Request, Found[Operation]], Refuse | None]
-    body_limit: Callable[[Request, Found[Operation]], int | None]
+    parameters: Callable[[Request, OperationMatch[Operation]], Refuse | None]
+    body_limit: Callable[[Request, OperationMatch[Operation]], int | None]
     body: Callable[[NeedBody, bytes], Refuse | None]
     mint: Callable[[Claims, float], str | Refuse]
     limits: LimitStep = _uncounted
@@ -123,7 +123,7 @@ class Gate:
         admit = admit if forbidden is None else admit.but(forbidden)
         return self.validated(request, found, admit, now)
 
-    def validated(self, request: Request, found: Found[Operation], admit: Admit, now: float) -> Decision:
+    def validated(self, request: Request, found: OperationMatch[Operation], admit: Admit, now: float) -> Decision:
         """What is judged once limits have poured. They stay poured, but a refused request is in flight no longer."""
         request = request.forwarded()
         with _GivingBack(admit.counted) as given:
@@ -190,7 +190,7 @@ class Gate:
             return replace(refused, levels=counted.levels, shadow=shadow) if counted is not UNCOUNTED else refused
         return replace(counted, reason=f"{counted.reason}; {refused.reason}", key_id=refused.key_id)
 
-    def found(self, request: Request, principal: Principal) -> Found[Operation] | Refuse:
+    def found(self, request: Request, principal: Principal) -> OperationMatch[Operation] | Refuse:
         """The operation; to who presents nothing, an unknown and a non-public one look the same."""
         found = self.operation(request.method, request.target)
         if principal is ANONYMOUS and (isinstance(found, Refuse) or not found.operation.public):

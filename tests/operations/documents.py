@@ -10,11 +10,11 @@ from typing import Any
 
 from keyswap.composition import gate
 from keyswap.model import Operation, Refuse, Upstream
-from keyswap.operations.catalogue import Catalogue
-from keyswap.operations.openapi.document import Document, read
+from keyswap.operations.catalogue import OperationCatalogue
+from keyswap.operations.openapi.document import OpenApiDocument, read
 from keyswap.operations.openapi.fetching import Documents
 from keyswap.operations.openapi.references import Library
-from keyswap.operations.router import Found
+from keyswap.operations.router import OperationMatch
 from keyswap.policy import Policy, parse
 
 BACKEND = Upstream("http", "127.0.0.1", 9000)
@@ -44,7 +44,7 @@ components:
 """
 
 
-def document(files: dict[str, str] | str, main: str = "file:///d/api.yaml") -> Document:
+def document(files: dict[str, str] | str, main: str = "file:///d/api.yaml") -> OpenApiDocument:
     """The document of some files, by URI."""
     given = {main: files} if isinstance(files, str) else files
     return read(Library(main, main.rpartition("/")[2], lambda uri: given[uri].encode(), time.monotonic() + 20))
@@ -57,29 +57,29 @@ def policy(text: str, folder: Path, **files: str) -> Policy:
     return parse((HEAD + text).encode(), "p.yaml")
 
 
-def catalogue(text: str, folder: Path, **files: str) -> Catalogue:
+def catalogue(text: str, folder: Path, **files: str) -> OperationCatalogue:
     """The operations of a policy."""
     made = gate.catalogue(policy(text, folder, **files), Documents(None), folder, BACKEND)
     assert made is not None
     return made
 
 
-def found(operations: Catalogue, method: str, target: str) -> Operation:
+def found(operations: OperationCatalogue, method: str, target: str) -> Operation:
     """The operation of a request."""
     result = operations(method, target.encode())
-    assert isinstance(result, Found), result
+    assert isinstance(result, OperationMatch), result
     operation: Operation = result.operation
     return operation
 
 
-def refused(operations: Catalogue, method: str, target: str) -> Refuse:
+def refused(operations: OperationCatalogue, method: str, target: str) -> Refuse:
     """The refusal of a request."""
     result = operations(method, target.encode())
     assert isinstance(result, Refuse), result
     return result
 
 
-def shape(operations: Catalogue) -> dict[str, Any]:
+def shape(operations: OperationCatalogue) -> dict[str, Any]:
     """What every operation requires, by its name."""
     return {
         entry.operation.name: "public" if entry.operation.public else entry.operation.require

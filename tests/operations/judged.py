@@ -5,9 +5,9 @@ from typing import Any
 
 from keyswap.composition import gate
 from keyswap.model import ANONYMOUS, Admit, Code, NeedBody, Operation, Refuse, Request
-from keyswap.operations.catalogue import Catalogue
+from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.openapi.fetching import Documents
-from keyswap.operations.router import Found
+from keyswap.operations.router import OperationMatch
 from keyswap.operations.validate.validation import Validations
 from tests.operations.documents import BACKEND, policy
 
@@ -22,12 +22,12 @@ class Api:
         loaded = policy(f"openapi: {{spec: api.yaml, validate: {{{more}}}}}\n", folder, api=text, **files)
         operations = gate.catalogue(loaded, Documents(None), folder, BACKEND)
         assert operations is not None and not operations.errors
-        self.operations: Catalogue = operations
+        self.operations: OperationCatalogue = operations
         self.validations: Validations = gate.validations(loaded, operations)
 
-    def found(self, method: str, target: str) -> Found[Operation]:
+    def found(self, method: str, target: str) -> OperationMatch[Operation]:
         found = self.operations(method, target.encode())
-        assert isinstance(found, Found), found
+        assert isinstance(found, OperationMatch), found
         return found
 
     def judge(

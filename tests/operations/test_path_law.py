@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyswap.model import METHODS, Code
-from keyswap.operations.path_law import Opening, PathLaw
+from keyswap.operations.path_law import PathLaw, PathOptions
 from keyswap.operations.request_target import one_reading
 from keyswap.operations.router import Index
 from keyswap.operations.template import Template, normal
@@ -69,7 +69,7 @@ class Opened(NamedTuple):
 
 
 def law(*openings: tuple[str, str, list[str]]) -> PathLaw:
-    said: list[tuple[Template, Opening]] = [
+    said: list[tuple[Template, PathOptions]] = [
         (Template.parse(match, multi), Opened(slash == "allow")) for match, slash, multi in openings
     ]
     return PathLaw(Index(said))

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keyswap.operations.catalogue import Api, Catalogue, Mount
+from keyswap.operations.catalogue import Api, Mount, OperationCatalogue
 from keyswap.operations.openapi.document import read
 from keyswap.operations.openapi.references import Library
 from keyswap.operations.path_law import PathLaw
-from keyswap.operations.router import Found, Index, Missing
+from keyswap.operations.router import Index, NoMatch, OperationMatch
 from keyswap.operations.template import Template
 from tests.operations.documents import BACKEND
 from tests.operations.referee import at_the_root, data_of, filled, finder, real, verdict
@@ -30,11 +30,11 @@ from tests.operations.referee import at_the_root, data_of, filled, finder, real,
 MOUNT = Mount("", False, BACKEND, None, "refuse", "none", "any")
 
 
-def catalogue_of(data: dict[str, Any]) -> Catalogue:
+def catalogue_of(data: dict[str, Any]) -> OperationCatalogue:
     """The operations of a document."""
     raw = json.dumps(data).encode()
     document = read(Library("file:///d/d.json", "d.json", lambda _: raw, time.monotonic() + 60))
-    return Catalogue([Api(document, MOUNT)], [], "enforce")
+    return OperationCatalogue([Api(document, MOUNT)], [], "enforce")
 
 
 @pytest.mark.parametrize("name", ["github", "workos", "figma", "train-travel", "star-trek", "petstore", "galaxy"])
@@ -46,7 +46,7 @@ def test_every_operation_of_real_documents_is_found(name: str) -> None:
     for entry in catalogue.entries:
         operation = entry.operation
         found = catalogue(operation.method, filled(operation.path).encode())
-        assert isinstance(found, Found) and found.operation is operation
+        assert isinstance(found, OperationMatch) and found.operation is operation
         expected = verdict(judge, operation.method, filled(operation.path))
         assert expected == operation.path or entry.template.rank < Template.parse(f"GET {expected}").rank
 
@@ -87,7 +87,7 @@ def test_generated_documents_are_judged_alike(
         if PathLaw()(method, path.encode()) is not None:
             continue
         found, expected = index.find(method, path.encode()), verdict(judge, method, path)
-        if isinstance(found, Missing):
+        if isinstance(found, NoMatch):
             assert expected is None or empty_parameter(expected, path), (method, path, expected)
         else:
             assert expected is not None, (method, path, found)
@@ -132,8 +132,8 @@ def test_arbitrary_paths_are_what_the_referee_takes_them_for() -> None:
         if PathLaw()("GET", raw) is not None:
             return
         found, expected = index.find("GET", raw), verdict(judge, "GET", path)
-        tried["found" if isinstance(found, Found) else "missing"] += 1
-        if isinstance(found, Missing):
+        tried["found" if isinstance(found, OperationMatch) else "missing"] += 1
+        if isinstance(found, NoMatch):
             assert expected is None or empty_parameter(expected, path), (path, expected)
         elif found.operation != expected:
             assert expected is not None, (path, found)

@@ -24,12 +24,12 @@ from keyswap.composition.limits import rules as limit_rules
 from keyswap.keys.pepper import DATABASE
 from keyswap.limits.step import Rule
 from keyswap.model import StateError, Upstream
-from keyswap.operations.catalogue import Catalogue, Entry
+from keyswap.operations.catalogue import CatalogueEntry, OperationCatalogue
 from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.openapi import lint
 from keyswap.operations.openapi.agreement import disagreements
 from keyswap.operations.openapi.fetching import Documents
-from keyswap.operations.openapi.parsing import Lines
+from keyswap.operations.openapi.parsing import LineIndex
 from keyswap.operations.validate import openapi_core_document
 from keyswap.policy import Policy, PolicyError, parse_upstream
 from keyswap.request.header_names import Patterns
@@ -94,11 +94,11 @@ class _Looked(NamedTuple):
     errors: list[Finding]
     warnings: list[Finding]
     policy: Policy | None = None
-    catalogue: Catalogue | None = None
+    catalogue: OperationCatalogue | None = None
     limits: tuple[Rule, ...] = ()
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[CatalogueEntry, ...]:
         """The operations."""
         return self.catalogue.entries if self.catalogue is not None else ()
 
@@ -169,7 +169,7 @@ def _of_keys(setting: Setting, found: _Looked) -> Iterable[Finding]:
         yield Finding("unknown-permission", message, str(setting.policy), None, None, remedy)
 
 
-def _schemas(policy: Policy, operations: Catalogue) -> Iterable[tuple[Finding, bool]]:
+def _schemas(policy: Policy, operations: OperationCatalogue) -> Iterable[tuple[Finding, bool]]:
     """What of the schemas cannot be used, and what may not be meant; whether it is an error."""
     for api, said in zip(operations.apis, policy.apis, strict=True):
         if {said.validate_.requests, said.validate_.responses} != {"off"}:
@@ -178,7 +178,7 @@ def _schemas(policy: Policy, operations: Catalogue) -> Iterable[tuple[Finding, b
             yield from ((warning, False) for warning in warnings)
 
 
-def _unpassed(policy: Policy, operations: Catalogue) -> list[Finding]:
+def _unpassed(policy: Policy, operations: OperationCatalogue) -> list[Finding]:
     """Documented headers that no backend gets."""
     credentials, strips = Patterns(policy.read_from), Patterns(policy.strip_headers)
     return lint.unpassed(operations, credentials, strips, {name.lower() for name in policy.keep_headers})
@@ -295,18 +295,18 @@ class _Lines:
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
-        self._of: dict[str, Lines] = {}
+        self._of: dict[str, LineIndex] = {}
 
     def placed(self, finding: Finding) -> Finding:
         """A finding, with its line if that can be told."""
         if finding.line is not None or finding.pointer is None:
             return finding
         if finding.file not in self._of:
-            self._of[finding.file] = Lines(self._documents.raw_of(finding.file) or b"")
+            self._of[finding.file] = LineIndex(self._documents.raw_of(finding.file) or b"")
         return finding._replace(line=self._of[finding.file].of(finding.pointer))
 
 
-def _row(entry: Entry, limits: tuple[Rule, ...]) -> dict[str, Any]:
+def _row(entry: CatalogueEntry, limits: tuple[Rule, ...]) -> dict[str, Any]:
     operation = entry.operation
     concerned = [
         rule.limit.name

@@ -14,7 +14,7 @@ from keyswap import policy as policies
 from keyswap.cli.output import Setting, common
 from keyswap.composition.gate import catalogue
 from keyswap.model import Operation, StateError
-from keyswap.operations.catalogue import Catalogue
+from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.findings import DocumentError
 from keyswap.operations.openapi import lint
 from keyswap.operations.openapi.fetching import Documents
@@ -79,7 +79,7 @@ def _document(spec: str, folder: Path, head: str) -> str:
     return begin + SETTINGS.format(lists=_lists(operations)) + "\n".join(_lines(operations)) + "\n"
 
 
-def _lists(operations: Catalogue) -> str:
+def _lists(operations: OperationCatalogue) -> str:
     """What to do about alternatives of which one asks for less."""
     weaker = sum(finding.code == "weaker-alternative" for finding in lint.errors(operations))
     if not weaker:
@@ -90,14 +90,14 @@ def _lists(operations: Catalogue) -> str:
     )
 
 
-def _lines(operations: Catalogue) -> list[str]:
+def _lines(operations: OperationCatalogue) -> list[str]:
     every = [entry.operation for entry in operations.entries]
     width = min(max((len(operation.name) for operation in every), default=0), 48)
     asked = [one for one in every if one.public or one.require]
     free = [one for one in every if not (one.public or one.require)]
     public = [one for one in free if may_be_public(one)]
     lines = ["# What the document requires:"] if asked else []
-    lines += [f"#   {operation.name:<{width}}  {lint.said(operation)}" for operation in asked]
+    lines += [f"#   {operation.name:<{width}}  {lint.requirement_text(operation)}" for operation in asked]
     if free:
         lines += [
             "# These require a valid credential alone. Take the # away from `operations:` and what should be in force:"

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from keyswap.model import Requirement, StateError
-from keyswap.operations.catalogue import Catalogue
+from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.findings import Finding, pointer
-from keyswap.operations.openapi.document import Described
+from keyswap.operations.openapi.document import DescribedOperation
 from keyswap.operations.slugs import conjunction
 from keyswap.policy import Policy
 from keyswap.workos.client import Rejected, Unreachable, WorkOS
@@ -58,7 +58,7 @@ class Agreement:
             yield f"in WorkOS, but required by nothing: {', '.join(self.unused)}"
 
 
-def agree(policy: Policy, operations: Catalogue | None, push: bool) -> Agreement:
+def agree(policy: Policy, operations: OperationCatalogue | None, push: bool) -> Agreement:
     """Compare, and create what is missing if `push`. Raises StateError when WorkOS cannot be asked."""
     secret = os.environ.get(policy.workos.api_key_env, "").strip()
     if not secret:
@@ -162,7 +162,7 @@ def _finding(slug: str, places: Sequence[_Place], known: Iterable[str]) -> Findi
 # ---- What is required, and where
 
 
-def _required(policy: Policy, operations: Catalogue | None) -> dict[str, list[_Place]]:
+def _required(policy: Policy, operations: OperationCatalogue | None) -> dict[str, list[_Place]]:
     """Every slug that policy and documents require, with its places in their order."""
     required: dict[str, list[_Place]] = {}
     for requirement, place in _places(policy, operations):
@@ -172,7 +172,7 @@ def _required(policy: Policy, operations: Catalogue | None) -> dict[str, list[_P
     return required
 
 
-def _places(policy: Policy, operations: Catalogue | None) -> Iterator[tuple[Requirement, _Place]]:
+def _places(policy: Policy, operations: OperationCatalogue | None) -> Iterator[tuple[Requirement, _Place]]:
     for number, rule in enumerate(policy.operations):
         if rule.require is not None:
             name = rule.match if isinstance(rule.match, str) else f"operations/{number}"
@@ -183,8 +183,8 @@ def _places(policy: Policy, operations: Catalogue | None) -> Iterator[tuple[Requ
             yield entry.operation.require, _Place(entry.described.file, at, entry.operation.name)
 
 
-def _in_document(described: Described, source: str | None) -> str | None:
+def _in_document(described: DescribedOperation, source: str | None) -> str | None:
     """Where the document says what an operation requires; None: it is the policy that says so, or nobody."""
     if source not in {"x-required-permissions", "security"}:
         return None
-    return f"{described.pointer}/{source}" if source in described.place.value else described.pointer
+    return f"{described.pointer}/{source}" if source in described.node.value else described.pointer

@@ -16,17 +16,17 @@ from keyswap.composition.resources import Resources
 from keyswap.gate import NOWHERE, Gate
 from keyswap.limits.step import Limits
 from keyswap.model import ANONYMOUS, Claims, Operation, Principal, Refuse, Request, StateError, Upstream
-from keyswap.operations.catalogue import Api, Catalogue, Mount, Rule
+from keyswap.operations.catalogue import Api, Mount, OperationCatalogue, OverrideRule
 from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.openapi.fetching import Documents
-from keyswap.operations.path_law import Opening, PathLaw
+from keyswap.operations.path_law import PathLaw, PathOptions
 from keyswap.operations.requirements import Override, permitted
 from keyswap.operations.rivals import Rivals
-from keyswap.operations.router import Found, Index
+from keyswap.operations.router import Index, OperationMatch
 from keyswap.operations.slugs import conjunction
 from keyswap.operations.template import Template
 from keyswap.operations.validate.openapi_core_document import Judged, Schemas
-from keyswap.operations.validate.validation import Validation, Validations
+from keyswap.operations.validate.validation import DocumentValidation, Validations
 from keyswap.policy import OperationRule, Policy, line_at, parse_upstream
 from keyswap.request.cors import Cors
 from keyswap.request.credentials import Absence, Cookie, CredentialReader, Place
@@ -48,7 +48,7 @@ class Built:
     key_set: KeySet
     keyring: Keyring
     cors: Cors
-    catalogue: Catalogue | None
+    catalogue: OperationCatalogue | None
     upstream: Upstream
     """Where requests go whose operation names no other."""
     documents: Documents
@@ -82,7 +82,7 @@ def modes_of(built: Built) -> dict[str, str]:
     }
 
 
-def catalogue(policy: Policy, documents: Documents, folder: Path, upstream: Upstream) -> Catalogue | None:
+def catalogue(policy: Policy, documents: Documents, folder: Path, upstream: Upstream) -> OperationCatalogue | None:
     """The operations of the policy's documents; None without any. `upstream` is theirs that name none of their own.
 
     Raises DocumentError for a document that cannot be read; what else is wrong stands in the catalogue's `errors`.
@@ -105,7 +105,7 @@ def catalogue(policy: Policy, documents: Documents, folder: Path, upstream: Upst
         for api in policy.apis
     ]
     rules = [_rule(number, rule) for number, rule in enumerate(policy.operations)]
-    return Catalogue(apis, rules, policy.mode.permissions)
+    return OperationCatalogue(apis, rules, policy.mode.permissions)
 
 
 def located(finding: Finding, file: Path) -> Finding:
@@ -115,7 +115,7 @@ def located(finding: Finding, file: Path) -> Finding:
     return finding._replace(file=str(file), line=line_at(file, finding.pointer or ""))
 
 
-def _rule(number: int, rule: OperationRule) -> Rule:
+def _rule(number: int, rule: OperationRule) -> OverrideRule:
     said = rule.model_fields_set
     override = Override(
         require=conjunction(rule.require) if rule.require is not None else None,
@@ -127,8 +127,8 @@ def _rule(number: int, rule: OperationRule) -> Rule:
         multi_segment=tuple(rule.multi_segment) if "multi_segment" in said else None,
     )
     if isinstance(rule.match, str):
-        return Rule(number, override, match=rule.match)
-    return Rule(number, override, **rule.match.model_dump())
+        return OverrideRule(number, override, match=rule.match)
+    return OverrideRule(number, override, **rule.match.model_dump())
 
 
 class _Said(NamedTuple):
@@ -138,7 +138,7 @@ class _Said(NamedTuple):
     matrix: tuple[int, ...] = ()
 
 
-def _openings(policy: Policy) -> Index[Opening]:
+def _openings(policy: Policy) -> Index[PathOptions]:
     return Index(
         (Template.parse(rule.match, rule.multi_segment), _Said(rule.encoded_slash == "allow"))
         for rule in policy.operations
@@ -172,7 +172,7 @@ def build(
     cookies = any(place.cookie is not None for rule in policy.sessions for place in rule.read_from)
     cors = Cors(policy.cors.preflight, policy.cors.origins, cookies)
     who = authenticators(policy, file, keys, resources.pepper, resources.remote_identity, _guessing(limits, operations))
-    anything = Found(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
+    anything = OperationMatch(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
     gate = Gate(
         path=path_law(policy, operations),
         credential=CredentialReader(_places(policy), policy.cors.origins),
@@ -196,7 +196,7 @@ def build(
     return Built(policy, gate, who, key_set, resources.keyring, cors, operations, default, documents, checks, limits)
 
 
-def path_law(policy: Policy, operations: Catalogue | None) -> PathLaw:
+def path_law(policy: Policy, operations: OperationCatalogue | None) -> PathLaw:
     """What refuses paths with more than one reading, and those that may be taken for an operation judged otherwise."""
     if operations is None:
         return PathLaw(_openings(policy))
@@ -216,7 +216,7 @@ def _places(policy: Policy) -> Iterator[Place | Cookie]:
             yield Cookie(one.cookie)
 
 
-def _guessing(limits: Limits, operations: Catalogue | None) -> Guessing | None:
+def _guessing(limits: Limits, operations: OperationCatalogue | None) -> Guessing | None:
     """What says, before a remote source is asked for a key, whether its caller has guessed too much already."""
     if not any(rule.when == "invalid-credential" for rule in limits.rules):
         return None
@@ -230,9 +230,9 @@ def _guessing(limits: Limits, operations: Catalogue | None) -> Guessing | None:
     return guessed
 
 
-def validations(policy: Policy, operations: Catalogue | None) -> Validations:
+def validations(policy: Policy, operations: OperationCatalogue | None) -> Validations:
     """The schemas by which requests and responses are judged, of those documents whose policy wants that."""
-    judged: dict[Operation, tuple[Validation, Judged]] = {}
+    judged: dict[Operation, tuple[DocumentValidation, Judged]] = {}
     for number, api in enumerate(policy.apis):
         said = api.validate_
         if operations is None or (said.requests == "off" and said.responses == "off"):
@@ -240,7 +240,7 @@ def validations(policy: Policy, operations: Catalogue | None) -> Validations:
         document = operations.apis[number].document
         schemas = Schemas(document, said.requests == "enforce")
         closed = said.undocumented_parameters == "refuse"
-        validation = Validation(document, schemas.data, said.requests, said.responses, said.max_body, closed)
+        validation = DocumentValidation(document, schemas.data, said.requests, said.responses, said.max_body, closed)
         for entry in operations.entries:
             if entry.api == number:
                 described = entry.described
@@ -248,7 +248,7 @@ def validations(policy: Policy, operations: Catalogue | None) -> Validations:
     return Validations(judged)
 
 
-def _claims(policy: Policy, operations: Catalogue | None) -> Callable[[Principal, Operation], Claims]:
+def _claims(policy: Policy, operations: OperationCatalogue | None) -> Callable[[Principal, Operation], Claims]:
     """What makes claims, each API's with its own audience."""
     audiences = {policy.audience, *(api.mount.audience for api in (operations.apis if operations else ()))}
     shapes = {audience: TokenShape(policy.tokens.profile, policy.issuer, audience) for audience in audiences}

@@ -12,9 +12,9 @@ from urllib.parse import urljoin
 from keyswap.composition.limits import rules
 from keyswap.limits.step import Rule
 from keyswap.model import Operation
-from keyswap.operations.catalogue import Catalogue, Entry
-from keyswap.operations.openapi.document import Document
-from keyswap.operations.openapi.references import Place
+from keyswap.operations.catalogue import CatalogueEntry, OperationCatalogue
+from keyswap.operations.openapi.document import OpenApiDocument
+from keyswap.operations.openapi.references import DocumentNode
 from keyswap.operations.rivals import Differ
 from keyswap.policy import Policy
 
@@ -27,7 +27,7 @@ class _Judged(NamedTuple):
     """The schemas of its path's parameters; empty: it has none that are judged."""
 
 
-def differing(policy: Policy, operations: Catalogue) -> Differ:
+def differing(policy: Policy, operations: OperationCatalogue) -> Differ:
     """Whether a request that was judged as the first of two operations has not been judged as the second would be."""
     limits = [rule for rule in rules(policy) if rule.mode != "off"]
     judged: dict[Operation, _Judged] = {}
@@ -46,7 +46,7 @@ def differing(policy: Policy, operations: Catalogue) -> Differ:
     return differ
 
 
-def _judged(policy: Policy, limits: list[Rule], operations: Catalogue, entry: Entry) -> _Judged:
+def _judged(policy: Policy, limits: list[Rule], operations: OperationCatalogue, entry: CatalogueEntry) -> _Judged:
     operation = entry.operation
     asks = _least(operation.require), operation.closed
     sent, path = _sent(policy, operations.apis[entry.api].document, entry)
@@ -76,21 +76,21 @@ def _concerned(rule: Rule, operation: Operation) -> Hashable:
     return concerned, operation.name if concerned and "operation" in rule.by else ""
 
 
-def _sent(policy: Policy, document: Document, entry: Entry) -> tuple[Hashable, str]:
+def _sent(policy: Policy, document: OpenApiDocument, entry: CatalogueEntry) -> tuple[Hashable, str]:
     """What may be sent besides the path's parameters, and what these may be."""
     said = policy.apis[entry.api].validate_
     if said.requests == "off":
         return "off", ""
     library, described = document.library, entry.described
-    parameters: dict[tuple[str, str], Place] = {}
-    for level in (described.item, described.place):  # an operation's own in place of its path's
-        listed = Place(level.value.get("parameters") or [], level.uri, level.pointer)
+    parameters: dict[tuple[str, str], DocumentNode] = {}
+    for level in (described.item, described.node):  # an operation's own in place of its path's
+        listed = DocumentNode(level.value.get("parameters") or [], level.uri, level.pointer)
         for _, one in library.items(listed):
             written = library.follow(one).value
             parameters[str(written.get("name")), str(written.get("in"))] = one
     path = [_leading(one, entry.api) for (_, where), one in parameters.items() if where == "path"]
     rest = [_leading(one, entry.api) for (_, where), one in parameters.items() if where != "path"]
-    body = described.place._replace(value=described.place.value.get("requestBody"))
+    body = described.node._replace(value=described.node.value.get("requestBody"))
     how = said.model_dump_json(exclude={"responses"}), document.version  # no request is refused for its response
     return (how, _text([rest, _leading(body, entry.api)])), _text(path) if path else ""
 
@@ -98,7 +98,7 @@ def _sent(policy: Policy, document: Document, entry: Entry) -> tuple[Hashable, s
 _LEADS = {"$ref", "$dynamicRef", "$id"}
 
 
-def _leading(place: Place, api: int) -> Any:
+def _leading(node: DocumentNode, api: int) -> Any:
     """A value whose references say where they lead: one is written alike in documents that mean other things by it."""
 
     def of(value: Any) -> Any:
@@ -107,11 +107,11 @@ def _leading(place: Place, api: int) -> Any:
         if not isinstance(value, dict):
             return value
         return {
-            key: (api, urljoin(place.uri, one)) if key in _LEADS and isinstance(one, str) else of(one)
+            key: (api, urljoin(node.uri, one)) if key in _LEADS and isinstance(one, str) else of(one)
             for key, one in value.items()
         }
 
-    return of(place.value)
+    return of(node.value)
 
 
 def _text(said: Any) -> str:

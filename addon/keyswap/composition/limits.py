@@ -9,7 +9,7 @@ from functools import lru_cache
 from keyswap.limits.limit import Kind, Limit
 from keyswap.limits.step import Rule
 from keyswap.model import Operation
-from keyswap.operations.catalogue import Catalogue
+from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.findings import Finding, pointer
 from keyswap.operations.template import Template
 from keyswap.policy import ByRequest, LimitRule, Numbers, Policy, effective
@@ -23,7 +23,7 @@ def rules(policy: Policy) -> list[Rule]:
     return [_rule(policy, said) for said in policy.limits]
 
 
-def findings(policy: Policy, operations: Catalogue | None) -> Iterator[Finding]:
+def findings(policy: Policy, operations: OperationCatalogue | None) -> Iterator[Finding]:
     """What is wrong with the limits."""
     if operations is None:
         return

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from keyswap.model import Code, Operation, Refuse, Upstream
 from keyswap.operations.findings import Finding, pointer
 from keyswap.operations.lookalikes import Lookalikes
-from keyswap.operations.openapi.document import Described, Document
+from keyswap.operations.openapi.document import DescribedOperation, OpenApiDocument
 from keyswap.operations.requirements import Override, required
-from keyswap.operations.router import Found, Index, Missing
+from keyswap.operations.router import Index, NoMatch, OperationMatch
 from keyswap.operations.template import Template, form_of, normal
 
 _NOTHING = Template.parse("GET /")
@@ -32,7 +32,7 @@ class Mount(NamedTuple):
     security_lists: str
 
 
-class Rule(NamedTuple):
+class OverrideRule(NamedTuple):
     """An entry of the policy's `operations`: exactly one of the three names what it is said of."""
 
     number: int
@@ -52,26 +52,26 @@ class Rule(NamedTuple):
         return form_of(self.match) if self.match is not None else None
 
 
-class Entry(NamedTuple):
+class CatalogueEntry(NamedTuple):
     """An operation with all that it was made from."""
 
     template: Template
     operation: Operation
-    described: Described
+    described: DescribedOperation
     api: int
 
 
 class Api(NamedTuple):
     """A document and how it is served."""
 
-    document: Document
+    document: OpenApiDocument
     mount: Mount
 
 
-class Catalogue:
+class OperationCatalogue:
     """The operations of a policy."""
 
-    def __init__(self, apis: Sequence[Api], rules: Sequence[Rule], mode: str) -> None:
+    def __init__(self, apis: Sequence[Api], rules: Sequence[OverrideRule], mode: str) -> None:
         self.apis = tuple(apis)
         self.errors: list[Finding] = []
         self._mode = mode
@@ -102,15 +102,15 @@ class Catalogue:
 
     # ---- Asked for each request
 
-    def __call__(self, method: str, target: bytes) -> Found[Operation] | Refuse:
+    def __call__(self, method: str, target: bytes) -> OperationMatch[Operation] | Refuse:
         """The operation of a request whose target has one reading."""
         path = target.partition(b"?")[0]
-        found = self.index.find(method, path)
-        if isinstance(found, Missing):
-            return self._outside_of(path, found.allow)
-        return found
+        match = self.index.find(method, path)
+        if isinstance(match, NoMatch):
+            return self._outside_of(path, match.allow)
+        return match
 
-    def _outside_of(self, path: bytes, allow: tuple[str, ...]) -> Found[Operation] | Refuse:
+    def _outside_of(self, path: bytes, allow: tuple[str, ...]) -> OperationMatch[Operation] | Refuse:
         """What becomes of a path or method that no document has."""
         if allow:
             return Refuse(Code.METHOD_NOT_ALLOWED, "the path is documented, this method of it is not", allow=allow)
@@ -136,8 +136,8 @@ class Catalogue:
 
     def behind(self, upstream: Upstream) -> Lookalikes:
         """What an upstream might take the paths for that it gets. Its operations are as it sees them."""
-        found = self._behind.get(upstream)
-        if found is None:
+        lookalikes = self._behind.get(upstream)
+        if lookalikes is None:
             mounts = [api.mount for api in self.apis if api.mount.upstream == upstream]
             closed = [mount.prefix for mount in mounts if mount.undocumented == "refuse" and not mount.strip_prefix]
             operations = [
@@ -145,8 +145,8 @@ class Catalogue:
                 for entry in self.entries
                 if entry.operation.upstream == upstream
             ]
-            found = self._behind[upstream] = Lookalikes(operations, closed)
-        return found
+            lookalikes = self._behind[upstream] = Lookalikes(operations, closed)
+        return lookalikes
 
     # ---- Made at load
 
@@ -160,13 +160,13 @@ class Catalogue:
         return made
 
     def _refusal(self) -> Refuse:
-        names = ", ".join(dict.fromkeys(one.document.name for one in self.apis))
+        names = ", ".join(dict.fromkeys(api.document.name for api in self.apis))
         remedy = "add it to the document, or set openapi.undocumented to authenticated"
         return Refuse(Code.NO_SUCH_OPERATION, f"there is no such operation in {names}: {remedy}")
 
-    def _entries(self) -> tuple[Entry, ...]:
-        entries: list[Entry] = []
-        seen: dict[tuple[str, str], Entry] = {}
+    def _entries(self) -> tuple[CatalogueEntry, ...]:
+        entries: list[CatalogueEntry] = []
+        seen: dict[tuple[str, str], CatalogueEntry] = {}
         for number, api in enumerate(self.apis):
             for described in api.document.operations:
                 for prefix in described.prefixes:
@@ -180,14 +180,14 @@ class Catalogue:
                     entries.append(entry)
         return tuple(entries)
 
-    def _concerning(self, form: str, described: Described) -> Iterator[Rule]:
+    def _concerning(self, form: str, described: DescribedOperation) -> Iterator[OverrideRule]:
         """The rules that are said of this operation, in their order, without a look at all others."""
-        found = {*self._by_form.get(form, ()), *self._by_id.get(described.operation_id or "", ())}
+        numbers = {*self._by_form.get(form, ()), *self._by_id.get(described.operation_id or "", ())}
         for tag in described.tags:
-            found.update(self._by_tag.get(tag, ()))
-        return (self.rules[number] for number in sorted(found))
+            numbers.update(self._by_tag.get(tag, ()))
+        return (self.rules[number] for number in sorted(numbers))
 
-    def _entry(self, number: int, api: Api, described: Described, prefix: str) -> Entry | None:
+    def _entry(self, number: int, api: Api, described: DescribedOperation, prefix: str) -> CatalogueEntry | None:
         path = prefix + described.path
         form = form_of(f"{described.method} {path}")
         override = Override()
@@ -203,19 +203,25 @@ class Catalogue:
                 Finding("bad-template", str(error), described.file, described.pointer.rpartition("/")[0], None, "")
             )
             return None
-        return Entry(template, self._operation(api, described, override, template, resource), described, number)
+        return CatalogueEntry(
+            template, self._operation(api, described, override, template, resource), described, number
+        )
 
     def _operation(
         self,
         api: Api,
-        described: Described,
+        described: DescribedOperation,
         override: Override,
         template: Template,
         resource: tuple[str, str] | None,
     ) -> Operation:
         mount = api.mount
         needs = required(described, override, mount.security_lists, mount.default_require)
-        matrix = {one.name for one in described.parameters if one.where == "path" and one.style == "matrix"}
+        matrix = {
+            parameter.name
+            for parameter in described.parameters
+            if parameter.where == "path" and parameter.style == "matrix"
+        }
         return Operation(
             method=described.method,
             path=template.path,
@@ -237,7 +243,7 @@ class Catalogue:
             stripped=mount.prefix.count("/") if mount.strip_prefix else 0,
         )
 
-    def _twice(self, entry: Entry, other: Entry) -> None:
+    def _twice(self, entry: CatalogueEntry, other: CatalogueEntry) -> None:
         one, two = entry.described, other.described
         message = f"{entry.operation.name} and {other.operation.name} match the same requests"
         remedy = f"keep one of them; the other is {two.file}#{two.pointer}"
@@ -258,22 +264,22 @@ class Catalogue:
 
     def _judge_audiences(self) -> None:
         """A token for one upstream is none for another."""
-        audiences: dict[Upstream, set[str | None]] = {}
+        by_upstream: dict[Upstream, set[str | None]] = {}
         for api in self.apis:
-            audiences.setdefault(api.mount.upstream, set()).add(api.mount.audience)
-        if len(audiences) < 2:
+            by_upstream.setdefault(api.mount.upstream, set()).add(api.mount.audience)
+        if len(by_upstream) < 2:
             return
-        said = [audience for several in audiences.values() for audience in several]
-        if None in said or len(set(said)) < len(said):
+        audiences = [audience for several in by_upstream.values() for audience in several]
+        if None in audiences or len(set(audiences)) < len(audiences):
             message = "several upstreams would accept each other's tokens"
             remedy = "give each entry of `openapi` an `audience` of its own upstream, and let that require it"
             self.errors.append(Finding("no-audience", message, "", "/openapi", None, remedy))
 
 
-def _undocumented(api: Api) -> Found[Operation]:
+def _undocumented(api: Api) -> OperationMatch[Operation]:
     mount = api.mount
     stripped = mount.prefix.count("/") if mount.strip_prefix else 0
-    return Found(Operation("", "", mount.upstream, mount.audience, stripped=stripped), _NOTHING, ())
+    return OperationMatch(Operation("", "", mount.upstream, mount.audience, stripped=stripped), _NOTHING, ())
 
 
 def _resource(resource: tuple[str, str] | None, template: Template) -> tuple[str, str] | None:

@@ -21,9 +21,9 @@ class Finding(NamedTuple):
     @property
     def text(self) -> str:
         """The finding in one line."""
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        place += f"#{self.pointer}" if self.pointer else ""
-        return f"{place}: {self.message}" + (f": {self.remedy}" if self.remedy else "")
+        location = f"{self.file}:{self.line}" if self.line else self.file
+        location += f"#{self.pointer}" if self.pointer else ""
+        return f"{location}: {self.message}" + (f": {self.remedy}" if self.remedy else "")
 
 
 class DocumentError(StateError):

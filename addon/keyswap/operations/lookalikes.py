@@ -13,7 +13,7 @@ from unicodedata import normalize
 from urllib.parse import unquote
 
 from keyswap.model import Operation
-from keyswap.operations.template import LITERAL, MIXED, ONE, Part, Template, normal, pieces
+from keyswap.operations.template import LITERAL, MIXED, ONE, Template, TemplateSegment, normal, pieces
 
 _BLANK = " \t"
 TRAILING = ". \t"
@@ -90,7 +90,7 @@ class State:
         self.closed: bytes | None = None
         """The prefix that ends here, if undocumented paths under it are refused."""
 
-    def child(self, segment: str, part: Part) -> "State":
+    def child(self, segment: str, part: TemplateSegment) -> "State":
         """The state that a template's segment leads to, made if it is new."""
         if part.rank == LITERAL:
             return self.literal(segment)
@@ -247,10 +247,10 @@ def _is_under(path: bytes, prefix: bytes) -> bool:
 
 def _separated(texts: list[str]) -> list[str]:
     """The segments, had every separator been sent as one, without dot segments (RFC 3986 §5.2.4)."""
-    found: list[str] = []
+    segments: list[str] = []
     for text in "/".join(texts).replace("\\", "/").split("/"):
         if text == "..":
-            del found[-1:]
+            del segments[-1:]
         elif text != ".":
-            found.append(text)
-    return found
+            segments.append(text)
+    return segments

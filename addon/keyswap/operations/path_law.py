@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from keyswap.model import Refuse
 from keyswap.operations.request_target import PLAIN, one_reading
-from keyswap.operations.router import Found, Index, Missing
+from keyswap.operations.router import Index, NoMatch, OperationMatch
 
 _is_plain = PLAIN.fullmatch
 _OPENABLE = re.compile(rb"%2f|;", re.IGNORECASE)
@@ -20,7 +20,7 @@ _SLASH = re.compile(rb"%2f", re.IGNORECASE)
 _BETWEEN = re.compile(rb"/|%2f", re.IGNORECASE)
 
 
-class Opening(Protocol):
+class PathOptions(Protocol):
     """What is said of an operation's path."""
 
     @property
@@ -32,7 +32,7 @@ class Opening(Protocol):
         """The parameters, counted from 0, whose values are written `;name=value` (RFC 6570 §3.2.7)."""
 
 
-Rival = Callable[[str, bytes, Found[Any]], Refuse | None]
+Rival = Callable[[str, bytes, OperationMatch[Any]], Refuse | None]
 """Refuses a path that may be taken for another operation. Arguments: method, path as sent, what it is as written."""
 
 
@@ -54,24 +54,24 @@ class PathLaw:
                 return refused
         if self._rival is None or self._index is None:
             return None
-        found = self._index.find(method, path)
-        return None if isinstance(found, Missing) else self._rival(method, path, found)
+        match = self._index.find(method, path)
+        return None if isinstance(match, NoMatch) else self._rival(method, path, match)
 
 
-def as_read(index: Index[Opening], method: str, path: bytes) -> bytes:
+def as_read(index: Index[PathOptions], method: str, path: bytes) -> bytes:
     """The path as a backend would see it that reads what its operation opens."""
-    found = index.find(method, path)
+    match = index.find(method, path)
     # Only as it is written in the template: a needless escape may be what a backend reads differently.
-    matched = None if isinstance(found, Missing) else found.template.shape.fullmatch(path)
-    if matched is None or isinstance(found, Missing):
+    written = None if isinstance(match, NoMatch) else match.template.shape.fullmatch(path)
+    if written is None or isinstance(match, NoMatch):
         return path
     pieces, at = [], 0
-    for number, value in enumerate(matched.groups()):
-        pieces.append(path[at : matched.start(number + 1)])
-        if found.operation.encoded_slash and all(_BETWEEN.split(value)):
+    for number, value in enumerate(written.groups()):
+        pieces.append(path[at : written.start(number + 1)])
+        if match.operation.encoded_slash and all(_BETWEEN.split(value)):
             value = _SLASH.sub(b"/", value)
-        if number in found.operation.matrix and value.startswith(b";"):
+        if number in match.operation.matrix and value.startswith(b";"):
             value = value.replace(b";", b",")
         pieces.append(value)
-        at = matched.end(number + 1)
+        at = written.end(number + 1)
     return b"".join([*pieces, path[at:]])

@@ -8,7 +8,7 @@ names is required all the same. An operation is public only where the policy or 
 from typing import NamedTuple
 
 from keyswap.model import Claims, Code, Operation, Refuse, Requirement
-from keyswap.operations.openapi.document import Described, SecurityAlternatives
+from keyswap.operations.openapi.document import DescribedOperation, SecurityAlternatives
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
 """RFC 9110 §9.2.1, of the methods that are forwarded."""
@@ -30,13 +30,13 @@ class Override(NamedTuple):
 
     def under(self, other: "Override") -> "Override":
         """The same, with everything that `other` says in its place."""
-        said = {name: value for name, value in other._asdict().items() if value is not None}
-        before = self
+        overrides = {name: value for name, value in other._asdict().items() if value is not None}
+        base = self
         if other.require is not None and self.public:
-            before = before._replace(public=None)
+            base = base._replace(public=None)
         if other.public:
-            before = before._replace(require=None)
-        return before._replace(**said)
+            base = base._replace(require=None)
+        return base._replace(**overrides)
 
 
 class Required(NamedTuple):
@@ -48,7 +48,7 @@ class Required(NamedTuple):
     closed: bool = False
 
 
-def required(described: Described, override: Override, security_lists: str, default_require: str) -> Required:
+def required(described: DescribedOperation, override: Override, security_lists: str, default_require: str) -> Required:
     """The requirement of an operation, after CONTRACT §3.2."""
     if override.public:
         return Required((), True, "operations")
@@ -70,9 +70,12 @@ def required(described: Described, override: Override, security_lists: str, defa
 
 def of_security(alternatives: SecurityAlternatives, security_lists: str) -> Requirement:
     """The permissions that `security` asks for: its scopes. `all`: those of every alternative together."""
-    wanted = [tuple(dict.fromkeys(scope for scopes in one.values() for scope in scopes)) for one in alternatives]
+    wanted = [
+        tuple(dict.fromkeys(scope for scopes in alternative.values() for scope in scopes))
+        for alternative in alternatives
+    ]
     if security_lists == "all":
-        every = tuple(dict.fromkeys(scope for one in wanted for scope in one))
+        every = tuple(dict.fromkeys(scope for alternative in wanted for scope in alternative))
         return (every,) if every else ()
     if not all(wanted):
         return ()  # one alternative asks for a credential alone

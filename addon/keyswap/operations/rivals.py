@@ -13,8 +13,8 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from keyswap.model import Code, Operation, Refuse
 from keyswap.operations.lookalikes import TRAILING, Lookalikes, State, folded, small
-from keyswap.operations.router import Found, Index, Missing
-from keyswap.operations.template import LITERAL, MIXED, ONE, SEVERAL, Part, Template, normal, pieces
+from keyswap.operations.router import Index, NoMatch, OperationMatch
+from keyswap.operations.template import LITERAL, MIXED, ONE, SEVERAL, Template, TemplateSegment, normal, pieces
 
 Differ = Callable[[Operation, Operation], bool]
 """Whether a request that was judged as the first of two operations has not been judged as the second would be."""
@@ -60,9 +60,9 @@ class Rivals:
                     known = _Known(operation, template, state, lookalikes, None)
                     self._known[operation] = known._replace(near=self._near(known, search))
 
-    def __call__(self, method: str, path: bytes, found: Found[Operation]) -> Refuse | None:
+    def __call__(self, method: str, path: bytes, match: OperationMatch[Operation]) -> Refuse | None:
         """Refuse a path, as sent, that its upstream may take for another operation than the one that was found."""
-        operation = found.operation
+        operation = match.operation
         escaped = b"%" in path
         if escaped and (other := self._undecoded(method, path, operation)) is not None:
             return _refused(operation, other.name)
@@ -84,7 +84,7 @@ class Rivals:
         if normal(path) == path:
             return None
         other = self._index.undecoded(method, path)
-        if isinstance(other, Missing) or other.operation is operation:
+        if isinstance(other, NoMatch) or other.operation is operation:
             return None
         matters = other.operation.upstream == operation.upstream and self._differ(operation, other.operation)
         return other.operation if matters else None
@@ -175,7 +175,7 @@ def _pattern(template: Template) -> bytes:
     return b"/" + b"/".join(pieces if pieces[-1] else pieces[:-1]) + b"/?"
 
 
-def _segment(text: str, part: Part) -> bytes:
+def _segment(text: str, part: TemplateSegment) -> bytes:
     if part.rank == LITERAL:
         literal = folded(text).encode("utf-8", "surrogateescape")
         return rb"[ \t]*" + re.escape(literal) + _TAIL if literal else b""
@@ -226,12 +226,12 @@ class _Search:
                 state.one,
                 state.several,
             ]
-            found = [child for child in children if child is not None]
-            yield from found
-            waiting += found
+            states = [child for child in children if child is not None]
+            yield from states
+            waiting += states
 
 
-def _nexts(state: State, text: str, part: Part) -> Iterator[State]:
+def _nexts(state: State, text: str, part: TemplateSegment) -> Iterator[State]:
     literal = folded(text) if part.rank == LITERAL else ""
     if part.rank == LITERAL and not literal:  # behind a final /
         yield state

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from keyswap.operations.template import LITERAL, MIXED, ONE, SEVERAL, Part, Template, normal, shouted
+from keyswap.operations.template import LITERAL, MIXED, ONE, SEVERAL, Template, TemplateSegment, normal, shouted
 
 
-class Found[T](NamedTuple):
+class OperationMatch[T](NamedTuple):
     """An operation, and the values of its template's parameters in order, as sent but for needless escapes."""
 
     operation: T
@@ -21,7 +21,7 @@ class Found[T](NamedTuple):
     values: tuple[bytes, ...]
 
 
-class Missing(NamedTuple):
+class NoMatch(NamedTuple):
     """No operation of this path has the method; `allow` are the methods that its operations have, if there are any."""
 
     allow: tuple[str, ...]
@@ -41,7 +41,7 @@ class _Node[T]:
         """How many segments follow the several ones, in any template: where these may end."""
         self.operations: dict[str, tuple[T, Template]] = {}
 
-    def child(self, part: Part, rest: int) -> "_Node[T]":
+    def child(self, part: TemplateSegment, rest: int) -> "_Node[T]":
         """The node that a part of a template leads to, made if it is new; `rest` parts follow."""
         if part.rank == LITERAL:
             return self.literals.setdefault(part.literal, _Node())
@@ -60,7 +60,7 @@ class Index[T]:
 
     def __init__(self, entries: Iterable[tuple[Template, T]] = ()) -> None:
         self._root: _Node[T] = _Node()
-        self._latest: tuple[str, bytes, Found[T] | Missing] | None = None
+        self._latest: tuple[str, bytes, OperationMatch[T] | NoMatch] | None = None
         ordered = sorted(entries, key=_order)
         heads = {template.form for template, _ in ordered if template.method == "HEAD"}
         for template, operation in ordered:
@@ -71,7 +71,7 @@ class Index[T]:
             if template.method == "GET" and template.form not in heads:
                 node.operations["HEAD"] = (operation, template)
 
-    def find(self, method: str, path: bytes) -> Found[T] | Missing:
+    def find(self, method: str, path: bytes) -> OperationMatch[T] | NoMatch:
         """The operation that a request is; HEAD is GET where no HEAD is written. `path` is as sent, without a query.
 
         Several steps ask for the same path, one after the other: the latest answer is kept.
@@ -79,29 +79,29 @@ class Index[T]:
         latest = self._latest
         if latest is not None and latest[1] == path and latest[0] == method:
             return latest[2]
-        found = self._found(method, normal(path) if b"%" in path else path)
-        self._latest = method, path, found
-        return found
+        match = self._look_up(method, normal(path) if b"%" in path else path)
+        self._latest = method, path, match
+        return match
 
-    def undecoded(self, method: str, path: bytes) -> Found[T] | Missing:
+    def undecoded(self, method: str, path: bytes) -> OperationMatch[T] | NoMatch:
         """The same for a backend that undoes no escape before it routes."""
-        return self._found(method, shouted(path))
+        return self._look_up(method, shouted(path))
 
-    def _found(self, method: str, path: bytes) -> Found[T] | Missing:
+    def _look_up(self, method: str, path: bytes) -> OperationMatch[T] | NoMatch:
         segments = path.split(b"/")
         values: list[bytes] = []
-        found = _find(self._root, segments, 1, method, values)
-        if found is not None:
-            return Found(found[0], found[1], tuple(values))
-        return Missing(tuple(sorted({name for operations in _all(self._root, segments, 1) for name in operations})))
+        match = _find(self._root, segments, 1, method, values)
+        if match is not None:
+            return OperationMatch(match[0], match[1], tuple(values))
+        return NoMatch(tuple(sorted({name for operations in _all(self._root, segments, 1) for name in operations})))
 
     def overlapping(self, template: Template, budget: list[int]) -> list[tuple[T, Template]]:
         """The operations of this template's method whose paths may be its own as well, itself among them.
 
         `budget` holds how many steps may still be taken; what is found when they are used up is not all.
         """
-        found = _overlaps(self._root, template.parts, 0, budget)
-        return [operations[template.method] for operations in found if template.method in operations]
+        candidates = _overlaps(self._root, template.parts, 0, budget)
+        return [operations[template.method] for operations in candidates if template.method in operations]
 
 
 def _order(entry: tuple[Template, object]) -> tuple[object, ...]:
@@ -118,9 +118,9 @@ def _find[T](
     segment = segments[at]
     child = node.literals.get(segment)
     if child is not None:
-        found = _find(child, segments, at + 1, method, values)
-        if found is not None:
-            return found
+        match = _find(child, segments, at + 1, method, values)
+        if match is not None:
+            return match
     if not segment:
         return None
     held = len(values)
@@ -128,15 +128,15 @@ def _find[T](
         matched = pattern.fullmatch(segment)
         if matched is not None:
             values.extend(matched.groups())
-            found = _find(mixed, segments, at + 1, method, values)
-            if found is not None:
-                return found
+            match = _find(mixed, segments, at + 1, method, values)
+            if match is not None:
+                return match
             del values[held:]
     if node.one is not None:
         values.append(segment)
-        found = _find(node.one, segments, at + 1, method, values)
-        if found is not None:
-            return found
+        match = _find(node.one, segments, at + 1, method, values)
+        if match is not None:
+            return match
         del values[held:]
     return _find_several(node, segments, at, method, values) if node.several is not None else None
 
@@ -149,9 +149,9 @@ def _find_several[T](
     best: tuple[tuple[T, Template], list[bytes]] | None = None
     for end in _ends(node, segments, at):
         rest = [b"/".join(segments[at:end])]
-        found = _find(node.several, segments, end, method, rest)
-        if found is not None and (best is None or found[1].rank < best[0][1].rank):
-            best = found, rest
+        match = _find(node.several, segments, end, method, rest)
+        if match is not None and (best is None or match[1].rank < best[0][1].rank):
+            best = match, rest
     if best is None:
         return None
     values.extend(best[1])
@@ -174,11 +174,11 @@ def _all[T](node: _Node[T], segments: list[bytes], at: int) -> list[dict[str, tu
         nexts += [(mixed, at + 1) for pattern, mixed in node.mixed.values() if pattern.fullmatch(segment)]
         nexts += [(node.one, at + 1)]
         nexts += [(node.several, end) for end in _ends(node, segments, at)]
-    return [found for child, after in nexts if child is not None for found in _all(child, segments, after)]
+    return [operations for child, after in nexts if child is not None for operations in _all(child, segments, after)]
 
 
 def _overlaps[T](
-    node: _Node[T], parts: tuple[Part, ...], at: int, budget: list[int]
+    node: _Node[T], parts: tuple[TemplateSegment, ...], at: int, budget: list[int]
 ) -> Iterator[dict[str, tuple[T, Template]]]:
     budget[0] -= 1
     if budget[0] < 0:

@@ -11,13 +11,13 @@ from keyswap.model import Requirement
 _SLUG = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
 
 
-def conjunction(said: object) -> Requirement:
+def conjunction(permissions: object) -> Requirement:
     """A list of slugs, all of which are required; or a list of such lists, of which one is. Raises ValueError."""
-    if not isinstance(said, list):
+    if not isinstance(permissions, list):
         raise ValueError("permissions are a list: [pets:read]")
-    if said and all(isinstance(one, list) for one in said):
-        return tuple(every(one) for one in said)
-    return (every(said),) if said else ()
+    if permissions and all(isinstance(slugs, list) for slugs in permissions):
+        return tuple(every(slugs) for slugs in permissions)
+    return (every(permissions),) if permissions else ()
 
 
 def every(slugs: object) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ LITERAL, MIXED, ONE, SEVERAL, _END = range(5)
 (OpenAPI 3.1 §4.8.8.2)."""
 
 
-class Part(NamedTuple):
+class TemplateSegment(NamedTuple):
     """A segment of a template. `pattern` has a group for each of its parameters; `literal` is that of a LITERAL.
 
     `between` are the decoded literals between the parameters of a MIXED.
@@ -48,7 +48,7 @@ class Template(NamedTuple):
     """Sorts the templates of a method: those that are to be asked first come first."""
     shape: re.Pattern[bytes]
     """Matches whole paths in their normal form; its groups are the parameters' values, in order."""
-    parts: tuple[Part, ...]
+    parts: tuple[TemplateSegment, ...]
     names: tuple[str, ...]
     """The parameters' names, in order."""
 
@@ -165,20 +165,22 @@ def _checked(path: str) -> list[str]:
     return names
 
 
-def _part(segment: str, multi_segment: Collection[str]) -> Part:
+def _part(segment: str, multi_segment: Collection[str]) -> TemplateSegment:
     """A segment, parsed. Nothing in a pattern can give back what it took but its last parameter."""
     written, names = pieces(segment)
     plain = [normal(literal.encode()) for literal in written]
     literals = [re.escape(literal) for literal in plain]
     if not names:
-        return Part(LITERAL, plain[0], literals[0])
+        return TemplateSegment(LITERAL, plain[0], literals[0])
     if segment == f"{{{names[0]}}}":
         return (
-            Part(SEVERAL, b"", rb"([^/]++(?:/[^/]++)*)") if names[0] in multi_segment else Part(ONE, b"", rb"([^/]++)")
+            TemplateSegment(SEVERAL, b"", rb"([^/]++(?:/[^/]++)*)")
+            if names[0] in multi_segment
+            else TemplateSegment(ONE, b"", rb"([^/]++)")
         )
     inner = b"".join(rb"((?:(?!%b)[^/])++)%b" % (literal, literal) for literal in literals[1:-1])
     between = tuple(unquote_to_bytes(literal) for literal in plain[1:-1])
-    return Part(MIXED, b"", literals[0] + inner + rb"([^/]+)" + literals[-1], between)
+    return TemplateSegment(MIXED, b"", literals[0] + inner + rb"([^/]+)" + literals[-1], between)
 
 
 def _joined(values: list[bytes], between: tuple[bytes, ...]) -> bytes:
@@ -187,7 +189,7 @@ def _joined(values: list[bytes], between: tuple[bytes, ...]) -> bytes:
 
 def _divided(text: bytes, between: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
     """What each parameter of a mix may be, wherever the literals between them are. No parameter is empty."""
-    begins, ends = [0], list(_places(text, between))
+    begins, ends = [0], list(_positions(text, between))
     for number in range(len(between) + 1):
         after = ends[number] if number < len(between) else [len(text)]
         for begin in begins:
@@ -195,7 +197,7 @@ def _divided(text: bytes, between: tuple[bytes, ...]) -> Iterator[tuple[int, byt
         begins = [end + len(between[number]) for end in after] if number < len(between) else []
 
 
-def _places(text: bytes, between: tuple[bytes, ...]) -> Iterator[list[int]]:
+def _positions(text: bytes, between: tuple[bytes, ...]) -> Iterator[list[int]]:
     """Where each of the literals may be that stand between parameters: any place of one fits some of the others."""
     last: list[int] = []
     before = len(text)
@@ -205,10 +207,10 @@ def _places(text: bytes, between: tuple[bytes, ...]) -> Iterator[list[int]]:
     at = 0
     for literal in between:
         at = text.index(literal, at + 1)
-        places, until = [], last.pop()
-        found = at
-        while 0 <= found <= until:
-            places.append(found)
-            found = text.find(literal, found + 1)
-        yield places
+        positions, until = [], last.pop()
+        position = at
+        while 0 <= position <= until:
+            positions.append(position)
+            position = text.find(literal, position + 1)
+        yield positions
         at += len(literal)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.operations.catalogue import Catalogue
+from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.openapi import agreement
 from keyswap.operations.openapi.agreement import disagreements
 from tests.operations.documents import PETS, catalogue
@@ -27,7 +27,7 @@ paths:
 """
 
 
-def made(folder: Path, prefix: str = "") -> Catalogue:
+def made(folder: Path, prefix: str = "") -> OperationCatalogue:
     return catalogue(f"openapi: {{spec: api.yaml, prefix: '{prefix}'}}\n", folder, api=DOCUMENT)
 
 

@@ -11,7 +11,7 @@ from jsonschema_path import SchemaPath
 from referencing.exceptions import Unresolvable
 
 from fetched import fetched, run
-from keyswap.operations.validate.budget import Budget
+from keyswap.operations.validate.budget import StepBudget
 from keyswap.operations.validate.engine import Engine
 from keyswap.operations.validate.schema import Ground
 from keyswap.operations.validate.schema_rewriting import Rewriting
@@ -189,7 +189,7 @@ def judged(schema: Any, old: bool, value: Any) -> bool | None:
     whole = schema if isinstance(schema, dict) else {"allOf": [schema]}
     try:
         with SchemaPath.from_dict(whole, base_uri="" if old else str(whole.get("$id", ""))).resolve() as resolved:
-            ground = Ground(old, Budget())
+            ground = Ground(old, StepBudget())
             node = ground.node(whole, resolved.resolver)
     except Unresolvable:
         return None

@@ -116,4 +116,4 @@ def test_types_of_a_schema_that_leads_to_itself() -> None:
     began = time.monotonic()
     (judged,) = Schemas(read).judged.values()
     assert judged.repeated == {"a"} and time.monotonic() - began < 1
-    assert types_of(read.library, read.operations[0].place) == set()
+    assert types_of(read.library, read.operations[0].node) == set()

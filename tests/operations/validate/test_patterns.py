@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from keyswap.operations.validate.budget import Budget
+from keyswap.operations.validate.budget import StepBudget
 from keyswap.operations.validate.patterns import LIMITS, compiled, engine_schema, found, is_pattern
 
 SCRIPT = Path(__file__).with_name("patterns.cjs")
@@ -64,7 +64,7 @@ def theirs() -> list[str | None]:
 def ours(pattern: str) -> str | None:
     if not is_pattern(pattern):
         return None
-    exact, budget = engine_schema(pattern), Budget()
+    exact, budget = engine_schema(pattern), StepBudget()
     if exact is None:
         judge: Callable[[str], bool] = partial(found, compiled(pattern), budget=budget)
     else:

@@ -10,7 +10,7 @@ from jsonschema.validators import Draft202012Validator
 from jsonschema_path import SchemaPath
 from openapi_schema_validator import OAS30WriteValidator
 
-from keyswap.operations.validate.budget import Budget
+from keyswap.operations.validate.budget import StepBudget
 from keyswap.operations.validate.engine import Engine
 from keyswap.operations.validate.messages import Explainer
 from keyswap.operations.validate.schema import Ground
@@ -63,7 +63,7 @@ def schemas(old: bool) -> st.SearchStrategy[Any]:
 
 
 def judged(schema: Any, old: bool, value: Any) -> bool:
-    budget = Budget()
+    budget = StepBudget()
     with SchemaPath.from_dict(schema, base_uri="").resolve() as resolved:
         ground = Ground(old, budget)
         node = ground.node(schema, resolved.resolver)

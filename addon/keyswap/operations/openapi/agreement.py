@@ -19,9 +19,9 @@ from openapi_core.templating.paths.exceptions import PathError
 from openapi_core.templating.paths.finders import APICallPathFinder
 from openapi_core.templating.paths.iterators import TemplatePathsIterator
 
-from keyswap.operations.catalogue import Catalogue, Entry
+from keyswap.operations.catalogue import CatalogueEntry, OperationCatalogue
 from keyswap.operations.findings import Finding
-from keyswap.operations.router import Found
+from keyswap.operations.router import OperationMatch
 from keyswap.operations.template import SEVERAL, filled
 
 MOST = 1_000_000
@@ -35,16 +35,16 @@ class _WholePaths(TemplatePathsIterator):
     """openapi-core's own looks at the end of a URL alone: here the whole path has to match."""
 
     def __call__(self, name: str, spec: SchemaPath, base_url: str | None = None) -> Iterator[Any]:
-        for found in super().__call__(name, spec, base_url):
-            if name == _HOST + found.path_result.resolved:
-                yield found
+        for match in super().__call__(name, spec, base_url):
+            if name == _HOST + match.path_result.resolved:
+                yield match
 
 
 class _Finder(APICallPathFinder):
     paths_iterator = _WholePaths("paths")
 
 
-def disagreements(catalogue: Catalogue) -> Iterator[Finding]:
+def disagreements(catalogue: OperationCatalogue) -> Iterator[Finding]:
     """The templates whose sample is another operation for openapi-core."""
     left = MOST
     of = {entry.operation: entry for entry in catalogue.entries}
@@ -58,14 +58,14 @@ def disagreements(catalogue: Catalogue) -> Iterator[Finding]:
                 return
             finder = _finder(group)
             for entry, *_ in group.values():
-                found = catalogue.index.find(entry.operation.method, filled(entry.template.path, _VALUE).encode())
-                if isinstance(found, Found) and of[found.operation].api == number:
-                    yield from _compared(finder, entry, of[found.operation], group)
+                match = catalogue.index.find(entry.operation.method, filled(entry.template.path, _VALUE).encode())
+                if isinstance(match, OperationMatch) and of[match.operation].api == number:
+                    yield from _compared(finder, entry, of[match.operation], group)
 
 
-def _groups(entries: Iterable[Entry]) -> Iterable[Mapping[str, list[Entry]]]:
+def _groups(entries: Iterable[CatalogueEntry]) -> Iterable[Mapping[str, list[CatalogueEntry]]]:
     """The operations of each template, by how many segments it has: a parameter of openapi-core takes exactly one."""
-    groups: dict[int, dict[str, list[Entry]]] = {}
+    groups: dict[int, dict[str, list[CatalogueEntry]]] = {}
     for entry in entries:
         if not any(part.rank == SEVERAL for part in entry.template.parts):
             template = _renamed(entry)
@@ -73,13 +73,13 @@ def _groups(entries: Iterable[Entry]) -> Iterable[Mapping[str, list[Entry]]]:
     return groups.values()
 
 
-def _renamed(entry: Entry) -> str:
+def _renamed(entry: CatalogueEntry) -> str:
     """A template as the document has it, with names that anybody can read."""
     numbers = count()
     return _PARAMETER.sub(lambda _: f"{{p{next(numbers)}}}", entry.described.template)
 
 
-def _finder(group: Mapping[str, list[Entry]]) -> APICallPathFinder:
+def _finder(group: Mapping[str, list[CatalogueEntry]]) -> APICallPathFinder:
     paths: dict[str, dict[str, object]] = {
         template: {entry.operation.method.lower(): {"responses": {}} for entry in entries}
         for template, entries in group.items()
@@ -88,30 +88,31 @@ def _finder(group: Mapping[str, list[Entry]]) -> APICallPathFinder:
 
 
 def _compared(
-    finder: APICallPathFinder, entry: Entry, ours: Entry, group: Mapping[str, list[Entry]]
+    finder: APICallPathFinder, entry: CatalogueEntry, ours: CatalogueEntry, group: Mapping[str, list[CatalogueEntry]]
 ) -> Iterator[Finding]:
     path = filled(entry.described.path, _VALUE)
-    theirs = [_taken_for(finder, entry.operation.method, one) for one in dict.fromkeys((path, unquote(path)))]
-    found = next((one for one in theirs if one is not None), None)
-    if _renamed(ours) in theirs or _is_less_specific(group.get(found or "", []), ours, entry):
+    theirs = [_taken_for(finder, entry.operation.method, template) for template in dict.fromkeys((path, unquote(path)))]
+    their_template = next((template for template in theirs if template is not None), None)
+    if _renamed(ours) in theirs or _is_less_specific(group.get(their_template or "", []), ours, entry):
         return
     described = entry.described
     message = (
-        f"{entry.operation.method} {path} is {ours.described.template} here and {found or 'nothing'} to openapi-core"
+        f"{entry.operation.method} {path} is {ours.described.template} here and {their_template or 'nothing'} to "
+        "openapi-core"
     )
     remedy = "give the two templates literals that tell them apart"
     yield Finding("other-operation", message, described.file, described.pointer, None, remedy)
 
 
-def _is_less_specific(others: list[Entry], ours: Entry, entry: Entry) -> bool:
+def _is_less_specific(others: list[CatalogueEntry], ours: CatalogueEntry, entry: CatalogueEntry) -> bool:
     sample = filled(entry.template.path, _VALUE).encode()
-    return any(one.template.shape.fullmatch(sample) and ours.template.rank < one.template.rank for one in others)
+    return any(other.template.shape.fullmatch(sample) and ours.template.rank < other.template.rank for other in others)
 
 
 def _taken_for(finder: APICallPathFinder, method: str, path: str) -> str | None:
     try:
-        found = finder.find(method.lower(), _HOST + path)
+        match = finder.find(method.lower(), _HOST + path)
     except PathError:
         return None
-    result = found.path_result
+    result = match.path_result
     return str(result.name if hasattr(result, "name") else result.pattern)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from keyswap.model import METHODS, Requirement
 from keyswap.operations.findings import DocumentError, Finding, pointer
-from keyswap.operations.openapi.references import Library, Place
+from keyswap.operations.openapi.references import DocumentNode, Library
 from keyswap.operations.openapi.servers import prefixes
 from keyswap.operations.slugs import conjunction, every
 
@@ -39,7 +39,7 @@ class Parameter(NamedTuple):
     """File and pointer of what that leads to."""
 
 
-class Described(NamedTuple):
+class DescribedOperation(NamedTuple):
     """What the document says of an operation. `path` is as the document writes it, without prefixes."""
 
     method: str
@@ -58,19 +58,19 @@ class Described(NamedTuple):
     parameters: tuple[Parameter, ...]
     template: str
     """The path exactly as the document has it, and the objects of path and operation."""
-    item: Place
-    place: Place
+    item: DocumentNode
+    node: DocumentNode
     multi_segment: tuple[str, ...]
     """`x-multi-segment`: the path parameters that take several segments."""
 
 
-class Document(NamedTuple):
+class OpenApiDocument(NamedTuple):
     """A document that was read whole. `version` is (3, 0) or (3, 1)."""
 
     name: str
     title: str
     version: tuple[int, int]
-    operations: tuple[Described, ...]
+    operations: tuple[DescribedOperation, ...]
     schemes: Mapping[str, str]
     """The declared security schemes, and the type of each."""
     scopes: tuple[tuple[str, str], ...]
@@ -79,7 +79,7 @@ class Document(NamedTuple):
     library: Library
 
 
-def read(library: Library) -> Document:
+def read(library: Library) -> OpenApiDocument:
     """Read a document. Raises DocumentError."""
     return _Reader(library).read()
 
@@ -87,20 +87,20 @@ def read(library: Library) -> Document:
 class _Reader:
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._root = Place(library.documents[library.uri].data, library.uri, "")
+        self._root = DocumentNode(library.documents[library.uri].data, library.uri, "")
         self._warnings: list[Finding] = []
         self._prefixes: dict[int, tuple[str, ...]] = {}
         """Of each list of servers, which are as many as there are operations in some documents."""
         self._served_paths = 0
 
-    def read(self) -> Document:
+    def read(self) -> OpenApiDocument:
         root = self._root
         if not isinstance(root.value, dict) or not ({"openapi", "swagger"} & set(root.value)):
             raise self._wrong(root, "no-openapi", "this is no OpenAPI document", "is it the right file or URL?")
         version = self._version(root)
         info = root.value.get("info")
         title = info.get("title") if isinstance(info, dict) else None
-        operations: list[Described] = []
+        operations: list[DescribedOperation] = []
         paths = self._member(root, "paths", dict)
         for path, item in self._library.items(paths) if paths else ():
             if not path.startswith("x-"):
@@ -108,7 +108,7 @@ class _Reader:
         self._misspelt(root, ())
         name = self._library.names[root.uri]
         schemes, scopes = self._schemes(root)
-        return Document(
+        return OpenApiDocument(
             name,
             title if isinstance(title, str) else name,
             version,
@@ -119,25 +119,25 @@ class _Reader:
             self._library,
         )
 
-    def _version(self, root: Place) -> tuple[int, int]:
-        said = str(root.value.get("openapi", root.value.get("swagger")))
-        if "swagger" in root.value or said.startswith("2"):
-            place = Place(None, root.uri, "/swagger")
+    def _version(self, root: DocumentNode) -> tuple[int, int]:
+        declared = str(root.value.get("openapi", root.value.get("swagger")))
+        if "swagger" in root.value or declared.startswith("2"):
+            node = DocumentNode(None, root.uri, "/swagger")
             remedy = "convert it to OpenAPI 3, for example with swagger2openapi"
-            raise self._wrong(place, "openapi-2", f"OpenAPI {said} is not read", remedy)
+            raise self._wrong(node, "openapi-2", f"OpenAPI {declared} is not read", remedy)
         for version in ((3, 0), (3, 1)):
-            if said == "{}.{}".format(*version) or said.startswith("{}.{}.".format(*version)):
+            if declared == "{}.{}".format(*version) or declared.startswith("{}.{}.".format(*version)):
                 return version
-        place = Place(None, root.uri, "/openapi")
-        raise self._wrong(place, "openapi-version", f"OpenAPI {said} is not read", "write it as OpenAPI 3.0 or 3.1")
+        node = DocumentNode(None, root.uri, "/openapi")
+        raise self._wrong(node, "openapi-version", f"OpenAPI {declared} is not read", "write it as OpenAPI 3.0 or 3.1")
 
-    def _schemes(self, root: Place) -> tuple[Mapping[str, str], tuple[tuple[str, str], ...]]:
+    def _schemes(self, root: DocumentNode) -> tuple[Mapping[str, str], tuple[tuple[str, str], ...]]:
         components = self._member(root, "components", dict)
         schemes = self._member(components, "securitySchemes", dict) if components else None
         types: dict[str, str] = {}
         scopes: dict[str, str] = {}
-        for name, place in self._library.items(schemes) if schemes else ():
-            scheme = self._library.follow(place)
+        for name, node in self._library.items(schemes) if schemes else ():
+            scheme = self._library.follow(node)
             types[name] = str(scheme.value.get("type")) if isinstance(scheme.value, dict) else ""
             flows = self._member(scheme, "flows", dict)
             for _, flow in self._library.items(flows) if flows else ():
@@ -148,27 +148,29 @@ class _Reader:
 
     # ---- A path and its operations
 
-    def _item(self, path: str, place: Place) -> list[Described]:
+    def _item(self, path: str, node: DocumentNode) -> list[DescribedOperation]:
         if not path.startswith("/"):
-            raise self._wrong(place, "bad-template", f"the path {path!r} does not begin with /", "write /" + path)
-        item, beside = self._target(place)
+            raise self._wrong(node, "bad-template", f"the path {path!r} does not begin with /", "write /" + path)
+        item, beside = self._target(node)
         levels = (item, *beside)
         for level in levels:
             self._fields(level)
             self._misspelt(level, _OURS)
         return [
-            self._operation(path, levels, method, Place(item.value[method], item.uri, item.pointer + pointer(method)))
+            self._operation(
+                path, levels, method, DocumentNode(item.value[method], item.uri, item.pointer + pointer(method))
+            )
             for method in _ITEM_METHODS
             if method in item.value and self._served(method, item)
         ]
 
-    def _target(self, place: Place) -> tuple[Place, list[Place]]:
+    def _target(self, node: DocumentNode) -> tuple[DocumentNode, list[DocumentNode]]:
         """The path item that a path leads to, and what stands beside each `$ref` on the way.
 
         OpenAPI 3.1 §4.8.9 lets a path item say more than what it refers to, but not another thing of the same name.
         """
-        beside: list[Place] = []
-        after: Place | None = place
+        beside: list[DocumentNode] = []
+        after: DocumentNode | None = node
         while after is not None:
             item = after
             if not isinstance(item.value, dict):
@@ -176,39 +178,39 @@ class _Reader:
             after = self._library.hop(item)
             if after is not None:
                 self._library.follow(item)  # ends, or is an error
-                beside.append(item._replace(value={key: one for key, one in item.value.items() if key != "$ref"}))
+                beside.append(item._replace(value={key: value for key, value in item.value.items() if key != "$ref"}))
             elif "$ref" in item.value:
                 raise self._wrong(item, "bad-item", "a $ref that is no text", "write a path, or remove it")
-        said = set(item.value) - {"summary", "description"}
-        for one in reversed(beside):
-            lost = set(one.value) & (said | {*_ITEM_METHODS, "parameters"})
+        fields = set(item.value) - {"summary", "description"}
+        for value in reversed(beside):
+            lost = set(value.value) & (fields | {*_ITEM_METHODS, "parameters"})
             if lost:
                 message = f"`{min(lost)}` beside a $ref, which would be lost"
-                raise self._wrong(one, "ref-siblings", message, "write it into the path item that the $ref leads to")
-            said |= set(one.value) - {"summary", "description"}
+                raise self._wrong(value, "ref-siblings", message, "write it into the path item that the $ref leads to")
+            fields |= set(value.value) - {"summary", "description"}
         return item, list(reversed(beside))
 
-    def _fields(self, item: Place) -> None:
+    def _fields(self, item: DocumentNode) -> None:
         """Nothing in a path item looks like an operation and is none."""
-        for key, one in item.value.items():
+        for key, value in item.value.items():
             if key in _ITEM_FIELDS or key.startswith("x-"):
                 continue
-            if key.strip().lower() in _ITEM_METHODS or (isinstance(one, dict) and "responses" in one):
+            if key.strip().lower() in _ITEM_METHODS or (isinstance(value, dict) and "responses" in value):
                 where = item._replace(pointer=item.pointer + pointer(key))
                 remedy = f"a path item has {', '.join(_ITEM_METHODS)}, in small letters"
                 raise self._wrong(where, "unknown-method", f"`{key}` is no method", remedy)
 
-    def _misspelt(self, place: Place, read: tuple[str, ...]) -> None:
+    def _misspelt(self, node: DocumentNode, read: tuple[str, ...]) -> None:
         """Say which fields look like one of our own and are not read here."""
-        for key in place.value:
+        for key in node.value:
             meant = _meant(key)
             if meant is not None and key not in read:
-                where = place.pointer + pointer(key)
+                where = node.pointer + pointer(key)
                 remedy = f"write `{meant}`, on a path or an operation"
-                name = self._library.names[place.uri]
+                name = self._library.names[node.uri]
                 self._warnings.append(Finding("not-read", f"`{key}` is not read here", name, where, None, remedy))
 
-    def _served(self, method: str, item: Place) -> bool:
+    def _served(self, method: str, item: DocumentNode) -> bool:
         if method.upper() in METHODS:
             return True
         name = self._library.names[item.uri]
@@ -217,129 +219,133 @@ class _Reader:
         self._warnings.append(Finding("never-served", "TRACE is never forwarded", name, where, None, remedy))
         return False
 
-    def _operation(self, path: str, item: tuple[Place, ...], method: str, place: Place) -> Described:
+    def _operation(
+        self, path: str, item: tuple[DocumentNode, ...], method: str, node: DocumentNode
+    ) -> DescribedOperation:
         """An operation. `item` is its path item, and what stands beside references to that."""
-        place = self._written(place)
-        self._misspelt(place, _OURS)
-        levels = (place, *item)
+        node = self._written(node)
+        self._misspelt(node, _OURS)
+        levels = (node, *item)
         security_at, security = self._security(levels)
         begins = self._begins(levels)
         self._served_paths += len(begins)
         if self._served_paths > MAX_OPERATIONS:
-            raise self._wrong(place, "too-large", f"more than {MAX_OPERATIONS} operations", "split the document")
+            raise self._wrong(node, "too-large", f"more than {MAX_OPERATIONS} operations", "split the document")
         parameters, several = self._parameters(levels)
-        self._body(place)
-        operation_id = place.value.get("operationId")
-        return Described(
+        self._body(node)
+        operation_id = node.value.get("operationId")
+        return DescribedOperation(
             method.upper(),
             quote(path, safe="/{}!$&'()*+,=:@~-._;%?#[]"),
             begins,
             operation_id if isinstance(operation_id, str) else None,
-            self._tags(place),
-            self._library.names[place.uri],
-            place.pointer,
+            self._tags(node),
+            self._library.names[node.uri],
+            node.pointer,
             security,
             security_at,
             self._required(levels),
             parameters,
             path,
             item[0],
-            place,
+            node,
             several,
         )
 
-    def _written(self, place: Place) -> Place:
+    def _written(self, node: DocumentNode) -> DocumentNode:
         """The operation itself: OpenAPI has no `$ref` for one, but where tools split documents there is one alone."""
-        if isinstance(place.value, dict) and "$ref" in place.value:
-            if len(place.value) > 1 or not isinstance(place.value["$ref"], str):
+        if isinstance(node.value, dict) and "$ref" in node.value:
+            if len(node.value) > 1 or not isinstance(node.value["$ref"], str):
                 remedy = "write it into the operation that the $ref leads to"
-                raise self._wrong(place, "ref-siblings", "an operation's $ref stands alone", remedy)
-            place = self._library.follow(place)
-        if not isinstance(place.value, dict):
-            raise self._wrong(place, "bad-operation", "an operation is an object", "write one, {} at least")
-        return place
+                raise self._wrong(node, "ref-siblings", "an operation's $ref stands alone", remedy)
+            node = self._library.follow(node)
+        if not isinstance(node.value, dict):
+            raise self._wrong(node, "bad-operation", "an operation is an object", "write one, {} at least")
+        return node
 
-    def _begins(self, levels: tuple[Place, ...]) -> tuple[str, ...]:
+    def _begins(self, levels: tuple[DocumentNode, ...]) -> tuple[str, ...]:
         """The prefixes that the nearest `servers` say."""
-        for one in (*levels, self._root):
-            servers = one.value.get("servers")
+        for level in (*levels, self._root):
+            servers = level.value.get("servers")
             if not servers:
                 continue
             if id(servers) not in self._prefixes:
                 try:
                     self._prefixes[id(servers)] = prefixes(servers, self._root.uri)
                 except ValueError as error:
-                    where = one._replace(pointer=one.pointer + "/servers")
+                    where = level._replace(pointer=level.pointer + "/servers")
                     raise self._wrong(where, "bad-server", str(error), "") from error
             return self._prefixes[id(servers)]
         return ("",)
 
-    def _tags(self, place: Place) -> tuple[str, ...]:
-        listed = self._member(place, "tags", list)
+    def _tags(self, node: DocumentNode) -> tuple[str, ...]:
+        listed = self._member(node, "tags", list)
         for _, tag in self._library.items(listed) if listed else ():
             if not isinstance(tag.value, str):
                 raise self._wrong(tag, "bad-tag", "a tag is a text", "write its name, in quotes if it is a number")
         return tuple(listed.value) if listed else ()
 
-    def _body(self, place: Place) -> None:
+    def _body(self, node: DocumentNode) -> None:
         """Whatever is said of the body is as OpenAPI has it: what cannot be read cannot be judged."""
-        if "requestBody" in place.value:
-            body = Place(place.value["requestBody"], place.uri, place.pointer + "/requestBody")
+        if "requestBody" in node.value:
+            body = DocumentNode(node.value["requestBody"], node.uri, node.pointer + "/requestBody")
             if not isinstance(self._library.follow(body).value, dict):
                 raise self._wrong(body, "bad-body", "`requestBody` is no object", "write its `content`, or remove it")
 
-    def _required(self, levels: tuple[Place, ...]) -> Requirement | None:
-        for one in levels:
-            if "x-required-permissions" in one.value:
-                where = Place(None, one.uri, one.pointer + "/x-required-permissions")
+    def _required(self, levels: tuple[DocumentNode, ...]) -> Requirement | None:
+        for level in levels:
+            if "x-required-permissions" in level.value:
+                where = DocumentNode(None, level.uri, level.pointer + "/x-required-permissions")
                 try:
-                    return conjunction(one.value["x-required-permissions"])
+                    return conjunction(level.value["x-required-permissions"])
                 except ValueError as error:
                     raise self._wrong(where, "bad-permissions", str(error), "") from error
         return None
 
-    def _security(self, levels: tuple[Place, ...]) -> tuple[str, SecurityAlternatives | None]:
+    def _security(self, levels: tuple[DocumentNode, ...]) -> tuple[str, SecurityAlternatives | None]:
         names = ("operation", *("path" for _ in levels[1:]), "document")
-        for level, one in zip(names, (*levels, self._root), strict=True):
-            if "security" in one.value:
-                where = Place(one.value["security"], one.uri, one.pointer + "/security")
-                return level, self._alternatives(where)
+        for owner, level in zip(names, (*levels, self._root), strict=True):
+            if "security" in level.value:
+                where = DocumentNode(level.value["security"], level.uri, level.pointer + "/security")
+                return owner, self._alternatives(where)
         return "", None
 
-    def _alternatives(self, place: Place) -> SecurityAlternatives:
+    def _alternatives(self, node: DocumentNode) -> SecurityAlternatives:
         remedy = "write a list of objects: [{scheme: [scope, ...]}]"
-        if not isinstance(place.value, list):
-            raise self._wrong(place, "bad-security", "`security` is no list", remedy)
+        if not isinstance(node.value, list):
+            raise self._wrong(node, "bad-security", "`security` is no list", remedy)
         made = []
-        for _, one in self._library.items(place):
-            if not isinstance(one.value, dict):
-                raise self._wrong(one, "bad-security", "a security requirement is an object", remedy)
+        for _, requirement in self._library.items(node):
+            if not isinstance(requirement.value, dict):
+                raise self._wrong(requirement, "bad-security", "a security requirement is an object", remedy)
             try:
-                made.append({name: every(scopes) if scopes else () for name, scopes in one.value.items()})
+                made.append({name: every(scopes) if scopes else () for name, scopes in requirement.value.items()})
             except ValueError as error:
-                raise self._wrong(one, "bad-security", str(error), remedy) from error
+                raise self._wrong(requirement, "bad-security", str(error), remedy) from error
         return tuple(made)
 
-    def _parameters(self, levels: tuple[Place, ...]) -> tuple[tuple[Parameter, ...], tuple[str, ...]]:
+    def _parameters(self, levels: tuple[DocumentNode, ...]) -> tuple[tuple[Parameter, ...], tuple[str, ...]]:
         """The parameters, an operation's own in place of its path's, and those that take several segments."""
-        found: dict[tuple[str, str], Parameter] = {}
+        parameters: dict[tuple[str, str], Parameter] = {}
         several = [name for level in reversed(levels) for name in self._several(level)]
         for level in reversed(levels):
             listed = self._member(level, "parameters", list)
-            for _, one in self._library.items(listed) if listed else ():
-                place = self._library.follow(one)
-                value = place.value
+            for _, entry in self._library.items(listed) if listed else ():
+                node = self._library.follow(entry)
+                value = node.value
                 if not (isinstance(value, dict) and isinstance(value.get("name"), str)):
-                    raise self._wrong(one, "bad-parameter", "a parameter without a name", "write `name` and `in`")
+                    raise self._wrong(entry, "bad-parameter", "a parameter without a name", "write `name` and `in`")
                 where, style = str(value.get("in")), value.get("style")
-                if self._takes_several(place) and where == "path":
+                if self._takes_several(node) and where == "path":
                     several.append(value["name"])
                 style = style if isinstance(style, str) else None
-                at = [(self._library.names[each.uri], each.pointer) for each in (one, place)]
-                found[value["name"], where] = Parameter(value["name"], where, style, value.get("required") is True, *at)
-        return tuple(found.values()), tuple(dict.fromkeys(several))
+                at = [(self._library.names[each.uri], each.pointer) for each in (entry, node)]
+                parameters[value["name"], where] = Parameter(
+                    value["name"], where, style, value.get("required") is True, *at
+                )
+        return tuple(parameters.values()), tuple(dict.fromkeys(several))
 
-    def _several(self, level: Place) -> list[str]:
+    def _several(self, level: DocumentNode) -> list[str]:
         """`x-multi-segment` of a path or operation."""
         listed = level.value.get("x-multi-segment", [])
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
@@ -347,28 +353,28 @@ class _Reader:
             raise self._wrong(where, "bad-multi-segment", "`x-multi-segment` is no list of names", "write [path]")
         return listed
 
-    def _takes_several(self, place: Place) -> bool:
+    def _takes_several(self, node: DocumentNode) -> bool:
         """`x-multi-segment` of a parameter. GitHub writes it of parameters in the query too, where it says nothing."""
-        said = place.value.get("x-multi-segment", False)
-        if not isinstance(said, bool):
-            at = place._replace(pointer=place.pointer + "/x-multi-segment")
+        several = node.value.get("x-multi-segment", False)
+        if not isinstance(several, bool):
+            at = node._replace(pointer=node.pointer + "/x-multi-segment")
             raise self._wrong(at, "bad-multi-segment", "of a parameter it is true or false", "write true")
-        return said
+        return several
 
     # ---- Places
 
-    def _member(self, place: Place, name: str, kind: type) -> Place | None:
+    def _member(self, node: DocumentNode, name: str, kind: type) -> DocumentNode | None:
         """A member of an object, if it is there. Raises DocumentError when it is something else."""
-        if not isinstance(place.value, dict) or place.value.get(name) is None:
+        if not isinstance(node.value, dict) or node.value.get(name) is None:
             return None
-        member = Place(place.value[name], place.uri, place.pointer + pointer(name))
+        member = DocumentNode(node.value[name], node.uri, node.pointer + pointer(name))
         if not isinstance(member.value, kind):
             word = "object" if kind is dict else "list"
             raise self._wrong(member, "bad-member", f"`{name}` is no {word}", f"write {'{}' if kind is dict else '[]'}")
         return member
 
-    def _wrong(self, place: Place, code: str, message: str, remedy: str) -> DocumentError:
-        return self._library.error(place.uri, code, message, place.pointer, remedy)
+    def _wrong(self, node: DocumentNode, code: str, message: str, remedy: str) -> DocumentError:
+        return self._library.error(node.uri, code, message, node.pointer, remedy)
 
 
 @lru_cache(4096)

@@ -20,7 +20,7 @@ import httpx
 
 from keyswap import files
 from keyswap.operations.findings import DocumentError, Finding
-from keyswap.operations.openapi.document import Document, read
+from keyswap.operations.openapi.document import OpenApiDocument, read
 from keyswap.operations.openapi.parsing import BUDGET_S, MAX_BYTES
 from keyswap.operations.openapi.references import MAX_TOTAL, Library
 from keyswap.state import StateDirectory
@@ -62,14 +62,14 @@ Parts = Mapping[str, Content]
 """A document's content, and that of its parts, by URI."""
 
 
-class Unavailable(Exception):
+class DocumentUnavailable(Exception):
     """A URL that gave nothing that can be used."""
 
     def __init__(self, why: str, url: str = "") -> None:
         super().__init__(f"{url}: {why}" if url else why)
 
 
-class Late(Unavailable):
+class DocumentTimeout(DocumentUnavailable):
     """It did not answer in time."""
 
 
@@ -100,10 +100,10 @@ class Files:
         before = {file: self._seen.get(file, taken) for file, taken in list(self._taken.items())}
         now, hanging = self._look(before)
         self._seen = now
-        changed = any(self._taken.get(file) != one for file, one in now.items())
+        changed = any(self._taken.get(file) != signature_now for file, signature_now in now.items())
         if hanging is not None and not changed:
             raise hanging
-        if any(before[file] != one for file, one in now.items()) or not (wanted or changed):
+        if any(before[file] != signature_now for file, signature_now in now.items()) or not (wanted or changed):
             return False
         self._taken.update(now)
         return True
@@ -140,17 +140,17 @@ class Documents:
         """The documents for which a kept copy stands in, by URL, and why."""
         self.files = Files()
         self._state, self._patience_s = state, patience_s
-        self._read: dict[str, tuple[Parts, Document]] = {}
+        self._read: dict[str, tuple[Parts, OpenApiDocument]] = {}
         """What was read last for each document, accepted or not."""
         self._good: dict[str, Parts] = {}
         self._silent: dict[tuple[str, str, int], float] = {}
         """Origins that did not answer in time, and until when they are left alone."""
-        self._asked: dict[str, dict[str, bytes | None]] = {}
+        self._digests: dict[str, dict[str, bytes | None]] = {}
         """What each URL of a document said when it was last loaded, as a digest; None: nothing."""
         self.standing_in: Parts | None = None
         """What is read in place of everything else, if not None."""
 
-    def load(self, spec: str, folder: Path) -> Document:
+    def load(self, spec: str, folder: Path) -> OpenApiDocument:
         """The document that a policy in `folder` names. Raises DocumentError."""
         uri = uri_of(spec, folder)
         if self.standing_in is not None:
@@ -159,18 +159,18 @@ class Documents:
             return self._made(uri, spec, lambda one: Content.of(self._file(one, spec if one == uri else one)))
         good = self._good.get(uri) or self._kept(uri)
         patience_s = 0.0 if good is not None else self._patience_s
-        asked: dict[str, bytes | None] = {}
+        digests: dict[str, bytes | None] = {}
         known = {**(good or {}), **(self._read[uri][0] if uri in self._read else {})}
 
         def get(url: str) -> Content:
-            asked[url] = None
+            digests[url] = None
             content = self._patient(url, known.get(url), patience_s, good is not None)
-            asked[url] = _digest(content.raw)
+            digests[url] = _digest(content.raw)
             return content
 
         try:
             document = self._made(uri, spec, get)
-        except Unavailable as error:
+        except DocumentUnavailable as error:
             if good is None:
                 remedy = "start what serves it, or name a file"
                 finding = Finding("unavailable", f"the document cannot be had ({error})", spec, None, None, remedy)
@@ -178,24 +178,24 @@ class Documents:
             self.stale[uri] = str(error)
             return self._made(uri, spec, _among(good, spec))
         finally:
-            self._asked[uri] = asked
+            self._digests[uri] = digests
         self.stale.pop(uri, None)
         return document
 
-    def parts_of(self, documents: Iterable[Document]) -> Parts:
+    def parts_of(self, documents: Iterable[OpenApiDocument]) -> Parts:
         """What documents that were read last were made from."""
         parts: dict[str, Content] = {}
         for document in documents:
             parts |= self._read.get(document.library.uri, ({}, None))[0]
         return parts
 
-    def files_of(self, documents: Iterable[Document]) -> set[Path]:
+    def files_of(self, documents: Iterable[OpenApiDocument]) -> set[Path]:
         """The files that documents were made from."""
         return {
             _path_of(uri) for document in documents for uri in document.library.documents if uri.startswith("file:")
         }
 
-    def accepted(self, documents: Iterable[Document]) -> None:
+    def accepted(self, documents: Iterable[OpenApiDocument]) -> None:
         """Keep what these documents were made from: a catalogue with all of them is good."""
         for document in documents:
             uri = document.library.uri
@@ -208,7 +208,7 @@ class Documents:
 
     def changed(self) -> bool:
         """Whether a document that came from URLs says something else now, as far as it can be had."""
-        differing = [uri for uri, asked in list(self._asked.items()) if self._differs(uri, asked)]
+        differing = [uri for uri, digests in list(self._digests.items()) if self._differs(uri, digests)]
         return bool(differing)
 
     def raw_of(self, name: str) -> bytes | None:
@@ -221,7 +221,7 @@ class Documents:
 
     # ---- One document
 
-    def _made(self, uri: str, name: str, get: Callable[[str], Content]) -> Document:
+    def _made(self, uri: str, name: str, get: Callable[[str], Content]) -> OpenApiDocument:
         """The document at a URI, the one that was read last if nothing of it has changed."""
         fresh: dict[str, Content] = {}
 
@@ -247,14 +247,14 @@ class Documents:
             raise _unreadable(name, f"it cannot be read ({error.strerror})") from error
         return _file(path, name)
 
-    def _differs(self, uri: str, asked: Mapping[str, bytes | None]) -> bool:
+    def _differs(self, uri: str, digests: Mapping[str, bytes | None]) -> bool:
         """Whether a URL that can be had says something else than it did; one that cannot be had is no news."""
         known = self._read[uri][0] if uri in self._read else {}
         different, missing = False, None
-        for url, before in asked.items():
+        for url, before in digests.items():
             try:
                 different |= _digest(self._get(url, known.get(url), True).raw) != before
-            except Unavailable as error:
+            except DocumentUnavailable as error:
                 missing = missing or str(error)
         if missing is not None:
             self.stale[uri] = missing
@@ -268,7 +268,7 @@ class Documents:
         while True:
             try:
                 return self._get(url, known, spared)
-            except Unavailable:
+            except DocumentUnavailable:
                 if time.monotonic() >= deadline:
                     raise
             time.sleep(PAUSE_S)
@@ -278,17 +278,17 @@ class Documents:
         try:
             origin = _origin(httpx.URL(url))
         except httpx.InvalidURL as error:
-            raise Unavailable(type(error).__name__, url) from error
+            raise DocumentUnavailable(type(error).__name__, url) from error
         if spared and time.monotonic() < self._silent.get(origin, 0.0):
-            raise Unavailable("it did not answer in time a moment ago", url)
+            raise DocumentUnavailable("it did not answer in time a moment ago", url)
         try:
             return files.within(ANSWER_S, lambda: _get(url, known), url)
-        except Late:
+        except DocumentTimeout:
             self._silent[origin] = time.monotonic() + SILENT_S
             raise
         except OSError as error:
             self._silent[origin] = time.monotonic() + SILENT_S
-            raise Late(f"no whole answer within {ANSWER_S:g} s", url) from error
+            raise DocumentTimeout(f"no whole answer within {ANSWER_S:g} s", url) from error
 
     def _kept(self, uri: str) -> Parts | None:
         """The last good copies on disk."""
@@ -303,10 +303,10 @@ class Documents:
 def signature(file: Path) -> Signature:
     """What changes when a file does: its identity, size and time; None when it is not there."""
     try:
-        found = file.stat()
+        status = file.stat()
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def looked(file: Path) -> Signature:
@@ -341,9 +341,10 @@ def _kept_name(uri: str) -> str:
 
 
 def _packed(uri: str, parts: Parts) -> bytes:
-    raws = [one.raw for one in parts.values()]
+    raws = [content.raw for content in parts.values()]
     listed = [
-        {"url": url, "etag": one.etag, "size": len(raw)} for (url, one), raw in zip(parts.items(), raws, strict=True)
+        {"url": url, "etag": content.etag, "size": len(raw)}
+        for (url, content), raw in zip(parts.items(), raws, strict=True)
     ]
     head = json.dumps({"url": uri, "parts": listed}).encode()
     return head + b"\n" + b"".join(raws)
@@ -377,7 +378,7 @@ def _among(parts: Parts, name: str) -> Callable[[str], Content]:
 
 def _unreadable(name: str, why: str) -> DocumentError:
     remedy = "name a file relative to the policy's folder, or a URL"
-    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in name)
+    shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
     return DocumentError(Finding("unavailable", why, shown, None, None, remedy))
 
 
@@ -406,21 +407,21 @@ def _get(url: str, known: Content | None) -> Content:
                     if answer.next_request is None:
                         return _content(answer, url, known, deadline)
                     if time.monotonic() > deadline:
-                        raise Late(f"no answer within {WAIT_S:g} s", url)
+                        raise DocumentTimeout(f"no answer within {WAIT_S:g} s", url)
                     request = _redirected(request, answer.next_request)
                 finally:
                     answer.close()
-            raise Unavailable(f"more than {MAX_REDIRECTS} redirects", url)
+            raise DocumentUnavailable(f"more than {MAX_REDIRECTS} redirects", url)
     except httpx.TimeoutException as error:
-        raise Late(type(error).__name__, url) from error
+        raise DocumentTimeout(type(error).__name__, url) from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise Unavailable(type(error).__name__, url) from error
+        raise DocumentUnavailable(type(error).__name__, url) from error
 
 
 def _redirected(before: httpx.Request, after: httpx.Request) -> httpx.Request:
     """The request that a redirect asks for: a document is read from its own origin alone."""
     if _origin(before.url) != _origin(after.url):
-        raise Unavailable(f"it redirects to another origin, {after.url}: name that one", str(before.url))
+        raise DocumentUnavailable(f"it redirects to another origin, {after.url}: name that one", str(before.url))
     return after
 
 
@@ -433,16 +434,18 @@ def _content(answer: httpx.Response, url: str, known: Content | None, deadline: 
     if answer.status_code == 304 and known is not None:
         return known
     if answer.status_code != 200:
-        raise Unavailable(f"it answered {answer.status_code}", url)
+        raise DocumentUnavailable(f"it answered {answer.status_code}", url)
     coding = answer.headers.get("content-encoding", "identity").strip().lower()
     if coding not in {"", "identity"}:  # against our wish; what it would become may be of any size
-        raise Unavailable(f"it answered in the encoding {coding[:40]!r}: a document is read as it is alone", url)
+        raise DocumentUnavailable(
+            f"it answered in the encoding {coding[:40]!r}: a document is read as it is alone", url
+        )
     pieces, size = [], 0
     for piece in answer.iter_raw():
         pieces.append(piece)
         size += len(piece)
         if size > MAX_BYTES:
-            raise Unavailable(f"more than {MAX_BYTES >> 20} MiB", url)
+            raise DocumentUnavailable(f"more than {MAX_BYTES >> 20} MiB", url)
         if time.monotonic() > deadline:
-            raise Late(f"no whole answer within {WAIT_S:g} s", url)
+            raise DocumentTimeout(f"no whole answer within {WAIT_S:g} s", url)
     return Content.of(b"".join(pieces), answer.headers.get("etag"))

@@ -9,9 +9,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from keyswap.model import Operation, Requirement
-from keyswap.operations.catalogue import Catalogue, Entry
+from keyswap.operations.catalogue import CatalogueEntry, OperationCatalogue
 from keyswap.operations.findings import Finding, pointer
-from keyswap.operations.openapi.document import Described
+from keyswap.operations.openapi.document import DescribedOperation
 from keyswap.operations.validate.openapi_core_document import IGNORED
 from keyswap.request.header_names import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
 
@@ -22,71 +22,79 @@ MOST_OVERLAPS = 1000
 _DECIDED = {"operations", "x-required-permissions"}
 
 
-def errors(catalogue: Catalogue) -> list[Finding]:
+def errors(catalogue: OperationCatalogue) -> list[Finding]:
     """Findings beside `catalogue.errors`."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for entry in _each(catalogue):
         api = catalogue.apis[entry.api]
-        found += _undeclared(entry.described, api.document.schemes)
-        found += _of_no_template(entry.described)
+        findings += _undeclared(entry.described, api.document.schemes)
+        findings += _of_no_template(entry.described)
         if api.document.version == (3, 0):
-            found += _nameless(entry.described, api.document.schemes)
+            findings += _nameless(entry.described, api.document.schemes)
         if entry.operation.source not in _DECIDED and api.mount.security_lists == "any":
-            found += _weaker(entry.described)
+            findings += _weaker(entry.described)
         if entry.operation.source == "x-required-permissions":
             described = entry.described
-            found += _weaker_list(
+            findings += _weaker_list(
                 entry.operation.require, described.file, f"{described.pointer}/x-required-permissions"
             )
     for rule in catalogue.rules:
-        found += _weaker_list(rule.override.require or (), "", pointer("operations", rule.number, "require"))
-    return found
+        findings += _weaker_list(rule.override.require or (), "", pointer("operations", rule.number, "require"))
+    return findings
 
 
-def warnings(catalogue: Catalogue) -> list[Finding]:
+def warnings(catalogue: OperationCatalogue) -> list[Finding]:
     """What may be meant, and may not."""
-    found = [finding for api in catalogue.apis for finding in api.document.warnings]
+    findings = [finding for api in catalogue.apis for finding in api.document.warnings]
     for entry in _each(catalogue):
         operation = entry.operation
         if operation.source not in _DECIDED and catalogue.apis[entry.api].mount.security_lists == "any":
-            found += _either(entry.described)
+            findings += _either(entry.described)
         if not (operation.public or operation.require or operation.closed or operation.source in _DECIDED):
             message = f"{operation.name} requires no permission: every valid credential may call it"
             remedy = "give it scopes, x-required-permissions, an entry in `operations:`, or set default_require"
-            found.append(_at(entry.described, "no-requirement", message, remedy))
-    return [*found, *_same_ids(catalogue), *_overlaps(catalogue), *_unused(catalogue)]
+            findings.append(_at(entry.described, "no-requirement", message, remedy))
+    return [*findings, *_same_ids(catalogue), *_overlaps(catalogue), *_unused(catalogue)]
 
 
-def undescribed(catalogue: Catalogue) -> list[Finding]:
+def undescribed(catalogue: OperationCatalogue) -> list[Finding]:
     """Variables of paths that no parameter describes: warnings too, which say nothing of who may call."""
     return [finding for entry in _each(catalogue) for finding in _not_described(entry.described)]
 
 
-def unpassed(catalogue: Catalogue, credentials: Patterns, strips: Patterns, keeps: Collection[str]) -> list[Finding]:
+def unpassed(
+    catalogue: OperationCatalogue, credentials: Patterns, strips: Patterns, keeps: Collection[str]
+) -> list[Finding]:
     """Header parameters that never reach a backend, or that a backend cannot tell apart; cookies that nobody can send.
 
     `credentials` are headers in which one may be, `strips` and `keeps` the policy's strip_headers and keep_headers.
     """
-    found: dict[object, Finding] = {}
+    findings: dict[object, Finding] = {}
     for entry in _each(catalogue):
         named: dict[bytes, str] = {}
-        for one in entry.described.parameters:
-            also = "; it is required, so that requests are refused where they are judged" if one.required else ""
-            if one.where == "cookie" and _NO_COOKIE.search(one.name):
-                message = f"no cookie can have the name {one.name!r} (RFC 6265 §4.1.1){also}"
-                found.setdefault(one.written, Finding("cookie-not-sent", message, *one.written, None, _OTHER_NAME))
-            if one.where != "header" or one.name.lower() in IGNORED:
+        for parameter in entry.described.parameters:
+            also = "; it is required, so that requests are refused where they are judged" if parameter.required else ""
+            if parameter.where == "cookie" and _NO_COOKIE.search(parameter.name):
+                message = f"no cookie can have the name {parameter.name!r} (RFC 6265 §4.1.1){also}"
+                findings.setdefault(
+                    parameter.written, Finding("cookie-not-sent", message, *parameter.written, None, _OTHER_NAME)
+                )
+            if parameter.where != "header" or parameter.name.lower() in IGNORED:
                 continue
-            why = _why_not(one.name, credentials, strips, keeps)
+            why = _why_not(parameter.name, credentials, strips, keeps)
             if why is not None:
-                message = f"the header {one.name!r} of callers never reaches the backend: {why[0]}{also}"
-                found.setdefault(one.written, Finding("header-not-passed", message, *one.written, None, why[1]))
-            other = named.setdefault(canonical(one.name.encode()), one.name)
-            if other != one.name:
-                message = f"the headers {other!r} and {one.name!r} are one and the same for many backends"
+                message = f"the header {parameter.name!r} of callers never reaches the backend: {why[0]}{also}"
+                findings.setdefault(
+                    parameter.written, Finding("header-not-passed", message, *parameter.written, None, why[1])
+                )
+            other = named.setdefault(canonical(parameter.name.encode()), parameter.name)
+            if other != parameter.name:
+                message = f"the headers {other!r} and {parameter.name!r} are one and the same for many backends"
                 remedy = "describe one of them, or give one another name"
-                found.setdefault((one.written, other), Finding("same-header", message, *one.written, None, remedy))
-    return list(found.values())
+                findings.setdefault(
+                    (parameter.written, other), Finding("same-header", message, *parameter.written, None, remedy)
+                )
+    return list(findings.values())
 
 
 _SET_HERE = Patterns(STRIPPED)
@@ -117,7 +125,7 @@ def _why_not(name: str, credentials: Patterns, strips: Patterns, keeps: Collecti
     return None
 
 
-def _each(catalogue: Catalogue) -> Iterator[Entry]:
+def _each(catalogue: OperationCatalogue) -> Iterator[CatalogueEntry]:
     """One entry of each described operation, whatever prefixes it is served under."""
     seen: set[int] = set()
     for entry in catalogue.entries:
@@ -126,12 +134,12 @@ def _each(catalogue: Catalogue) -> Iterator[Entry]:
             yield entry
 
 
-def _at(described: Described, code: str, message: str, remedy: str, below: str = "") -> Finding:
+def _at(described: DescribedOperation, code: str, message: str, remedy: str, below: str = "") -> Finding:
     return Finding(code, message, described.file, described.pointer + below, None, remedy)
 
 
-def _undeclared(described: Described, schemes: Mapping[str, str]) -> Iterator[Finding]:
-    for name in dict.fromkeys(name for one in described.security or () for name in one):
+def _undeclared(described: DescribedOperation, schemes: Mapping[str, str]) -> Iterator[Finding]:
+    for name in dict.fromkeys(name for alternative in described.security or () for name in alternative):
         if name not in schemes:
             known = ", ".join(schemes) or "none"
             remedy = f"declare it under components.securitySchemes, which has: {known}"
@@ -142,30 +150,32 @@ def _undeclared(described: Described, schemes: Mapping[str, str]) -> Iterator[Fi
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
 
 
-def _of_no_template(described: Described) -> Iterator[Finding]:
+def _of_no_template(described: DescribedOperation) -> Iterator[Finding]:
     """A path parameter that the path does not have is required and never there (OAS 3.0.3 §4.7.12.1)."""
     named = _VARIABLE.findall(described.template)
-    for one in described.parameters:
-        if one.where == "path" and one.name not in named:
-            near = difflib.get_close_matches(one.name.lower(), [name.lower() for name in named], 1)
+    for parameter in described.parameters:
+        if parameter.where == "path" and parameter.name not in named:
+            near = difflib.get_close_matches(parameter.name.lower(), [name.lower() for name in named], 1)
             meant = next((f"{{{name}}}" for name in named if [name.lower()] == near), None)
-            message = f"the path {described.template} has no {{{one.name}}}, which is described as a path parameter"
+            message = (
+                f"the path {described.template} has no {{{parameter.name}}}, which is described as a path parameter"
+            )
             remedy = f"did you mean {meant}? Names differ by case" if meant else "write it into the path, or remove it"
-            yield Finding("parameter-of-no-template", message, *one.listed, None, remedy)
+            yield Finding("parameter-of-no-template", message, *parameter.listed, None, remedy)
 
 
-def _not_described(described: Described) -> Iterator[Finding]:
+def _not_described(described: DescribedOperation) -> Iterator[Finding]:
     """A variable of the path that no parameter describes takes any text."""
-    known = {one.name for one in described.parameters if one.where == "path"}
+    known = {parameter.name for parameter in described.parameters if parameter.where == "path"}
     for name in dict.fromkeys(_VARIABLE.findall(described.template)):
         if name not in known:
             message = f"{{{name}}} of the path {described.template} is not described: any text fits"
             yield _at(described, "undescribed-parameter", message, "describe it under `parameters`, with `in: path`")
 
 
-def _nameless(described: Described, schemes: Mapping[str, str]) -> Iterator[Finding]:
-    for one in described.security or ():
-        for name, scopes in one.items():
+def _nameless(described: DescribedOperation, schemes: Mapping[str, str]) -> Iterator[Finding]:
+    for alternative in described.security or ():
+        for name, scopes in alternative.items():
             if scopes and schemes.get(name) in {"apiKey", "http"}:
                 message = (
                     f"OpenAPI 3.0 knows no names under `{name}`, which is {schemes[name]}: they are required anyway"
@@ -175,19 +185,19 @@ def _nameless(described: Described, schemes: Mapping[str, str]) -> Iterator[Find
 
 
 def _weaker_list(require: Requirement, file: str, where: str) -> Iterator[Finding]:
-    for one in require:
-        strong = next((other for other in require if set(one) < set(other)), None)
+    for alternative in require:
+        strong = next((other for other in require if set(alternative) < set(other)), None)
         if strong is not None:
             message = (
-                f"the alternative [{', '.join(one)}] asks for less than [{', '.join(strong)}]: the first alone is "
-                "enough, so nobody needs the second"
+                f"the alternative [{', '.join(alternative)}] asks for less than [{', '.join(strong)}]: the first alone "
+                "is enough, so nobody needs the second"
             )
             remedy = "write one list of all that is required, or remove one of them"
             yield Finding("weaker-alternative", message, file, where, None, remedy)
             return
 
 
-def _either(described: Described) -> Iterator[Finding]:
+def _either(described: DescribedOperation) -> Iterator[Finding]:
     """Two dependencies that FastAPI publishes as alternatives, each with scopes of its own."""
     wanted = [(one, {scope for scopes in one.values() for scope in scopes}) for one in described.security or ()]
     for number, (one, scopes) in enumerate(wanted):
@@ -206,7 +216,7 @@ def _either(described: Described) -> Iterator[Finding]:
                 return
 
 
-def _weaker(described: Described) -> Iterator[Finding]:
+def _weaker(described: DescribedOperation) -> Iterator[Finding]:
     wanted = [(one, {scope for scopes in one.values() for scope in scopes}) for one in described.security or ()]
     for one, weak in wanted:
         strong = next(((other, scopes) for other, scopes in wanted if weak < scopes), None)
@@ -224,8 +234,8 @@ def _weaker(described: Described) -> Iterator[Finding]:
             return
 
 
-def _same_ids(catalogue: Catalogue) -> Iterator[Finding]:
-    seen: dict[tuple[int, str], Described] = {}
+def _same_ids(catalogue: OperationCatalogue) -> Iterator[Finding]:
+    seen: dict[tuple[int, str], DescribedOperation] = {}
     for entry in _each(catalogue):
         described = entry.described
         if described.operation_id is None:
@@ -236,7 +246,7 @@ def _same_ids(catalogue: Catalogue) -> Iterator[Finding]:
             yield _at(described, "same-operation-id", message, f"the other is {other.file}#{other.pointer}")
 
 
-def _overlaps(catalogue: Catalogue) -> Iterator[Finding]:
+def _overlaps(catalogue: OperationCatalogue) -> Iterator[Finding]:
     budget = [OVERLAP_STEPS]
     seen: set[frozenset[str]] = set()
     for entry in catalogue.entries:
@@ -251,8 +261,9 @@ def _overlaps(catalogue: Catalogue) -> Iterator[Finding]:
                 more = f"more than {MOST_OVERLAPS} pairs of templates overlap: the others are not listed"
                 yield Finding("overlap", more, "", None, None, remedy)
                 return
+            first, second = f"{mine.name} ({requirement_text(mine)})", f"{other.name} ({requirement_text(other)})"
             message = (
-                f"{mine.name} ({said(mine)}) and {other.name} ({said(other)}) match some of the same paths; the gate "
+                f"{first} and {second} match some of the same paths; the gate "
                 "takes the more specific one, a backend that routes by declaration order may serve the other"
             )
             remedy = "require the same of both, or make sure that the backend takes the more specific one too"
@@ -267,7 +278,7 @@ def asks(operation: Operation) -> tuple[bool, bool, frozenset[frozenset[str]]]:
     return operation.public, operation.closed, frozenset(map(frozenset, operation.require))
 
 
-def said(operation: Operation) -> str:
+def requirement_text(operation: Operation) -> str:
     """What an operation requires, in a few words."""
     if operation.public:
         return "public"
@@ -281,15 +292,15 @@ def required_text(require: Requirement) -> str:
     return ", or ".join(" and ".join(alternative) for alternative in require)
 
 
-def _unused(catalogue: Catalogue) -> Iterator[Finding]:
+def _unused(catalogue: OperationCatalogue) -> Iterator[Finding]:
     """Declared scopes that no operation requires."""
     for number, api in enumerate(catalogue.apis):
         used = {
             slug
             for entry in catalogue.entries
             if entry.api == number
-            for one in entry.operation.require
-            for slug in one
+            for alternative in entry.operation.require
+            for slug in alternative
         }
         for scope, where in api.document.scopes:
             if scope not in used:

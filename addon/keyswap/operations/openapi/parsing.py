@@ -101,9 +101,9 @@ def _json(text: str, name: str, deadline: float, room: int) -> Parsed:
     except json.JSONDecodeError as error:
         raise _error("no-json", f"this is no JSON: {error.msg}", name, "mend the text", error.lineno) from error
     except _Twice as error:
-        place = text.count("\n", 0, text.find(json.dumps(str(error)))) + 1
-        found = f"the key {str(error)!r} stands twice in one object (first seen in the file on this line)"
-        raise _error("duplicate-key", found, name, "remove one of them", place) from error
+        line = text.count("\n", 0, text.find(json.dumps(str(error)))) + 1
+        message = f"the key {str(error)!r} stands twice in one object (first seen in the file on this line)"
+        raise _error("duplicate-key", message, name, "remove one of them", line) from error
     except ValueError as error:  # an integer of more digits than Python reads
         raise _error("no-json", str(error).partition(";")[0], name, "write a smaller number") from error
 
@@ -126,14 +126,14 @@ class _Yaml:
     def read(self) -> Parsed:
         """The one document of the stream."""
         try:
-            found = self._whole()
+            data = self._whole()
         except yaml.MarkedYAMLError as error:
             line = getattr(error.problem_mark, "line", None)
             line = line + 1 if line is not None else None
             raise _error("no-yaml", f"this is no YAML: {error.problem}", self._name, "mend the text", line) from error
         except yaml.YAMLError as error:
             raise _error("no-yaml", f"this is no YAML: {error}".splitlines()[0], self._name, "mend the text") from error
-        return Parsed(found, self._count)
+        return Parsed(data, self._count)
 
     def _whole(self) -> Any:
         self._next()  # the stream's start
@@ -202,10 +202,10 @@ class _Yaml:
             value, more = self._value(self._next(), depth + 1)
             weight += more
             if event.value == "<<" and plain:
-                found = value if isinstance(value, list) else [value]
-                if not all(isinstance(one, dict) for one in found):
+                mappings = value if isinstance(value, list) else [value]
+                if not all(isinstance(mapping, dict) for mapping in mappings):
                     raise self._wrong("<< merges something that is no mapping", "merge mappings", line)
-                merged += found
+                merged += mappings
             elif event.value in made:
                 raise self._wrong(f"the key {event.value!r} stands twice", "remove one of them", line)
             else:
@@ -235,7 +235,7 @@ class _Yaml:
 LINES_UP_TO = 4 << 20
 
 
-class Lines:
+class LineIndex:
     """Where the values of a document that was read begin."""
 
     def __init__(self, raw: bytes) -> None:

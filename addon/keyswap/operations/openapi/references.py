@@ -35,7 +35,7 @@ Fetch = Callable[[str], bytes]
 """The content behind a URI (file: or http(s):). Raises DocumentError."""
 
 
-class Place(NamedTuple):
+class DocumentNode(NamedTuple):
     """A value, and where it stands."""
 
     value: Any
@@ -43,7 +43,7 @@ class Place(NamedTuple):
     pointer: str
 
 
-class _Met(NamedTuple):
+class _Visit(NamedTuple):
     """A value on the way. `within` says what its members are: "" fields, or else names in that map."""
 
     value: Any
@@ -53,8 +53,8 @@ class _Met(NamedTuple):
     within: str
 
     @property
-    def place(self) -> Place:
-        return Place(self.value, self.uri, "".join(map(str, self.tokens[:1])) + pointer(*self.tokens[1:]))
+    def node(self) -> DocumentNode:
+        return DocumentNode(self.value, self.uri, "".join(map(str, self.tokens[:1])) + pointer(*self.tokens[1:]))
 
 
 def _no_more(_uri: str) -> bytes:
@@ -89,71 +89,71 @@ class Library:
 
     def _walk(self) -> None:
         """Read whatever is referred to, from the first document on. Each value is looked at once."""
-        waiting = [_Met(self.documents[self.uri].data, self.uri, ("",), "")]
+        waiting = [_Visit(self.documents[self.uri].data, self.uri, ("",), "")]
         seen: set[tuple[int, str]] = set()
-        broken: list[tuple[Place, str, str]] = []
+        broken: list[tuple[DocumentNode, str, str]] = []
         while waiting:
-            met = waiting.pop()
-            key = id(met.value), met.within
-            if key in seen or not isinstance(met.value, dict | list):
+            visit = waiting.pop()
+            key = id(visit.value), visit.within
+            if key in seen or not isinstance(visit.value, dict | list):
                 continue
             seen.add(key)
-            self._bounded(met)
-            ref = met.value.get("$ref") if isinstance(met.value, dict) else None
+            self._bounded(visit)
+            ref = visit.value.get("$ref") if isinstance(visit.value, dict) else None
             if isinstance(ref, str):
-                target = self._reached(met.place, ref)
+                target = self._reached(visit.node, ref)
                 if target.value is _NOTHING:
-                    broken.append((met.place, ref, target.uri))
+                    broken.append((visit.node, ref, target.uri))
                 else:
-                    waiting.append(_Met(target.value, target.uri, (target.pointer,), met.within))
-            waiting += reversed(list(self._inner(met)))
-        for place, ref, uri in broken:
+                    waiting.append(_Visit(target.value, target.uri, (target.pointer,), visit.within))
+            waiting += reversed(list(self._inner(visit)))
+        for node, ref, uri in broken:
             anchor = not urldefrag(ref).fragment.startswith("/")  # jsonschema resolves it
-            if not (place.uri in self._own_ids or (anchor and uri in self._own_ids)):
+            if not (node.uri in self._own_ids or (anchor and uri in self._own_ids)):
                 remedy = "mend its path, or add what it names"
-                raise self._wrong(place, "broken-ref", f"$ref {ref} leads nowhere", remedy)
+                raise self._wrong(node, "broken-ref", f"$ref {ref} leads nowhere", remedy)
 
-    def _bounded(self, met: _Met) -> None:
+    def _bounded(self, visit: _Visit) -> None:
         if time.monotonic() > self._deadline:
-            raise late(self.names[met.uri])
-        if len(met.tokens) > MAX_DEPTH:
-            raise deep(self.names[met.uri])
+            raise late(self.names[visit.uri])
+        if len(visit.tokens) > MAX_DEPTH:
+            raise deep(self.names[visit.uri])
 
-    def _inner(self, met: _Met) -> Iterator[_Met]:
+    def _inner(self, visit: _Visit) -> Iterator[_Visit]:
         """The objects and arrays inside that may hold references."""
-        if isinstance(met.value, list):
-            for number, value in enumerate(met.value):
+        if isinstance(visit.value, list):
+            for number, value in enumerate(visit.value):
                 if isinstance(value, dict | list):
-                    yield _Met(value, met.uri, (*met.tokens, number), met.within)
+                    yield _Visit(value, visit.uri, (*visit.tokens, number), visit.within)
             return
-        if isinstance(met.value.get("$id"), str):
-            self._own_ids.add(met.uri)
-        for key, value in met.value.items():
-            within = _within(met.within, key, value) if isinstance(value, dict | list) else None
+        if isinstance(visit.value.get("$id"), str):
+            self._own_ids.add(visit.uri)
+        for key, value in visit.value.items():
+            within = _within(visit.within, key, value) if isinstance(value, dict | list) else None
             if within is not None:
-                yield _Met(value, met.uri, (*met.tokens, key), within)
+                yield _Visit(value, visit.uri, (*visit.tokens, key), within)
 
-    def _reached(self, place: Place, ref: str) -> Place:
+    def _reached(self, node: DocumentNode, ref: str) -> DocumentNode:
         """What a reference leads to, its document read if it is new."""
-        uri, fragment = self._target(place, ref)
+        uri, fragment = self._target(node, ref)
         if urlsplit(uri)[:2] != urlsplit(self.uri)[:2]:
             remedy = "bundle it into one document, or put its parts side by side"
-            raise self._wrong(place, "foreign-ref", f"$ref {ref} leads to another origin", remedy)
+            raise self._wrong(node, "foreign-ref", f"$ref {ref} leads to another origin", remedy)
         if uri not in self.documents:
             if len(self.names) >= MAX_DOCUMENTS:
-                raise self._wrong(place, "too-many-files", f"more than {MAX_DOCUMENTS} files", "bundle it")
+                raise self._wrong(node, "too-many-files", f"more than {MAX_DOCUMENTS} files", "bundle it")
             folder = self.uri.rpartition("/")[0] + "/"
             self.names[uri] = unquote(uri.removeprefix(folder) if uri.startswith("file:") else uri)
             self._read(uri)
-        return Place(self._value(uri, fragment), uri, unquote(fragment))
+        return DocumentNode(self._value(uri, fragment), uri, unquote(fragment))
 
-    def _target(self, place: Place, ref: str) -> tuple[str, str]:
+    def _target(self, node: DocumentNode, ref: str) -> tuple[str, str]:
         """URI and fragment of a reference."""
         try:
-            uri, fragment = urldefrag(urljoin(place.uri, ref))
+            uri, fragment = urldefrag(urljoin(node.uri, ref))
             urlsplit(uri)
         except ValueError as error:
-            raise self._wrong(place, "bad-ref", f"$ref {ref!r} is no reference ({error})", "write a path") from error
+            raise self._wrong(node, "bad-ref", f"$ref {ref!r} is no reference ({error})", "write a path") from error
         return uri, fragment
 
     def _value(self, uri: str, fragment: str) -> Any:
@@ -170,35 +170,35 @@ class Library:
                 return _NOTHING
         return value
 
-    def hop(self, place: Place) -> Place | None:
+    def hop(self, node: DocumentNode) -> DocumentNode | None:
         """What a reference that stands here leads to; None: there is none."""
-        if not (isinstance(place.value, dict) and isinstance(place.value.get("$ref"), str)):
+        if not (isinstance(node.value, dict) and isinstance(node.value.get("$ref"), str)):
             return None
-        uri, fragment = self._target(place, place.value["$ref"])
-        return Place(self._value(uri, fragment), uri, unquote(fragment))
+        uri, fragment = self._target(node, node.value["$ref"])
+        return DocumentNode(self._value(uri, fragment), uri, unquote(fragment))
 
-    def follow(self, place: Place) -> Place:
+    def follow(self, node: DocumentNode) -> DocumentNode:
         """The value itself, if what stands here is a reference, or a reference to one."""
-        first = place
+        first = node
         for _ in range(MAX_HOPS):
-            after = self.hop(place)
+            after = self.hop(node)
             if after is None:
-                return place
-            place = after
+                return node
+            node = after
         raise self._wrong(first, "ref-circle", "a $ref that leads back to itself", "let it end")
 
-    def items(self, place: Place) -> Iterator[tuple[str, Place]]:
+    def items(self, node: DocumentNode) -> Iterator[tuple[str, DocumentNode]]:
         """The members of an object or array, each with its place."""
-        members = place.value.items() if isinstance(place.value, dict) else enumerate(place.value)
+        members = node.value.items() if isinstance(node.value, dict) else enumerate(node.value)
         for key, value in members:
-            yield str(key), Place(value, place.uri, place.pointer + pointer(key))
+            yield str(key), DocumentNode(value, node.uri, node.pointer + pointer(key))
 
     def error(self, uri: str, code: str, message: str, where: str | None, remedy: str) -> DocumentError:
         """An error at a place of one of the documents."""
         return DocumentError(Finding(code, message, self.names[uri], where, None, remedy))
 
-    def _wrong(self, place: Place, code: str, message: str, remedy: str) -> DocumentError:
-        return self.error(place.uri, code, message, place.pointer, remedy)
+    def _wrong(self, node: DocumentNode, code: str, message: str, remedy: str) -> DocumentError:
+        return self.error(node.uri, code, message, node.pointer, remedy)
 
 
 def _within(outer: str, key: str, value: object) -> str | None:

@@ -26,16 +26,16 @@ def prefixes(servers: Any, base: str) -> tuple[str, ...]:
         return ("",)
     if not isinstance(servers, list):
         raise ValueError("`servers` is no array: write a list of objects with a `url`")
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     for server in servers:
         url = server.get("url") if isinstance(server, dict) else None
         if not isinstance(url, str):
             raise ValueError("a server without a `url`: write one, like /v1")
-        for one in _expanded(url, server.get("variables") or {}):
-            found[_path(one, base)] = None
-            if len(found) > MAX_PREFIXES:
+        for server_url in _expanded(url, server.get("variables") or {}):
+            paths[_path(server_url, base)] = None
+            if len(paths) > MAX_PREFIXES:
                 raise ValueError(_TOO_MANY)
-    return tuple(found)
+    return tuple(paths)
 
 
 _TOO_MANY = f"more than {MAX_PREFIXES} paths of servers: remove those that are not served here"

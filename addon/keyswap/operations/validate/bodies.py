@@ -61,7 +61,7 @@ class Pair(NamedTuple):
     """The text as it was sent, escaped; None: nothing is escaped there."""
 
 
-class Sent(ImmutableMultiDict[str, str]):
+class SentPairs(ImmutableMultiDict[str, str]):
     """The pairs of a query, form or cookie header by name; `declared` are the names that are documented."""
 
     declared: frozenset[str] = frozenset()
@@ -244,7 +244,7 @@ def _decoded(text: str) -> str:
     return unescaped_plus(text).decode() if "%" in text or "+" in text else text
 
 
-def read_form(body: bytes, content_type: str = "") -> Sent:
+def read_form(body: bytes, content_type: str = "") -> SentPairs:
     """A form (WHATWG URL §5.1). Raises Unreadable."""
     _only_utf_8(content_type)
     try:
@@ -254,24 +254,24 @@ def read_form(body: bytes, content_type: str = "") -> Sent:
     except Unreadable as error:
         raise Unreadable(f"the body is no form that can be judged: {error}") from error
     _says_utf_8(pairs)
-    return Sent(pairs)
+    return SentPairs(pairs)
 
 
-def read_multipart(body: bytes, content_type: str) -> Sent:
+def read_multipart(body: bytes, content_type: str) -> SentPairs:
     """A form of several parts: texts as they are, files as texts of their bytes. Raises Unreadable."""
     said = multipart.CONTENT_TYPE.fullmatch(content_type)
     if said is None:
         raise Unreadable("Content-Type has not one boundary that every program finds, or has more than it and UTF-8")
     try:
         parts = list(multipart.parts(body, said["token"] or said["quoted"]))
-    except multipart.Malformed as error:
+    except multipart.MalformedMultipart as error:
         raise Unreadable(str(error)) from error
     pairs = [Pair(part.name, _text_of(part), None) for part in parts]
     _says_utf_8(pairs)
-    return Sent(pairs)
+    return SentPairs(pairs)
 
 
-def _text_of(part: multipart.Part) -> str:
+def _text_of(part: multipart.FormPart) -> str:
     said = parameters_of(part.content_type)
     if part.is_file:
         return part.content.decode("latin-1")

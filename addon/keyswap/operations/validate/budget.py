@@ -18,7 +18,7 @@ class Unjudged(Exception):
     """A value that cannot be judged, which is refused. The message is for the caller."""
 
 
-class Budget:
+class StepBudget:
     """The steps that are left. One request is judged at a time, on the gate's thread."""
 
     __slots__ = ("left",)

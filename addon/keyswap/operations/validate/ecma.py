@@ -36,7 +36,7 @@ class Back(NamedTuple):
     group: int
 
 
-class Look(NamedTuple):
+class Lookaround(NamedTuple):
     """What must, or must not, stand after or before: `=`, `!`, `<=`, `<!`."""
 
     kind: str
@@ -71,7 +71,7 @@ class Either(NamedTuple):
     parts: tuple["Node", ...]
 
 
-Node = Char | Edge | Back | Look | Group | Repeat | Row | Either
+Node = Char | Edge | Back | Lookaround | Group | Repeat | Row | Either
 
 DIGITS: tuple[Range, ...] = ((0x30, 0x39),)
 WORD: tuple[Range, ...] = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
@@ -172,8 +172,8 @@ class _Reader:
         bounds = self._bounds()
         if bounds is None:
             return part
-        ahead = isinstance(part, Look) and not part.kind.startswith("<")
-        if isinstance(part, Edge) or (isinstance(part, Look) and (self._strict or not ahead)):
+        ahead = isinstance(part, Lookaround) and not part.kind.startswith("<")
+        if isinstance(part, Edge) or (isinstance(part, Lookaround) and (self._strict or not ahead)):
             raise ValueError(f"nothing to repeat, at {begin}")
         if bounds[1] is not None and bounds[0] > bounds[1]:
             raise ValueError(f"a least that is more than the most, at {begin}")
@@ -223,7 +223,7 @@ class _Reader:
     def _group(self) -> Node:
         for kind in ("=", "!", "<=", "<!"):
             if self._take("?" + kind):
-                return Look(kind, self._closing())
+                return Lookaround(kind, self._closing())
         if self._take("?:"):
             return self._closing()
         if self._take("?"):
@@ -416,7 +416,7 @@ def parts(node: Node) -> Iterator[Node]:
         yield one
         if isinstance(one, Row | Either):
             waiting += one.parts
-        elif isinstance(one, Look | Group | Repeat):
+        elif isinstance(one, Lookaround | Group | Repeat):
             waiting.append(one.inner)
 
 
@@ -426,7 +426,7 @@ def size(node: Node) -> int:
         return 1 + sum(map(size, node.parts))
     if isinstance(node, Repeat):
         return 1 + size(node.inner) * min(max(1, node.most if node.most is not None else node.least + 1), MOST)
-    return 1 + size(node.inner) if isinstance(node, Look | Group) else 1
+    return 1 + size(node.inner) if isinstance(node, Lookaround | Group) else 1
 
 
 def begins_at_the_start(node: Node) -> bool:
@@ -441,7 +441,7 @@ def begins_at_the_start(node: Node) -> bool:
 # ---- Written again
 
 
-class Style(NamedTuple):
+class PatternSyntax(NamedTuple):
     """How an engine writes patterns."""
 
     character: Callable[[int], str]
@@ -459,12 +459,12 @@ def _python(character: int) -> str:
 
 
 _W = "[A-Za-z0-9_]"
-LINEAR = Style(
+LINEAR = PatternSyntax(
     _rust,
     {"^": r"\A", "$": r"\z", "b": r"(?-u:\b)", "B": r"(?-u:\B)"},
     r"[^\x{0}-\x{10FFFF}]",
 )
-BACKTRACKING = Style(
+BACKTRACKING = PatternSyntax(
     _python,
     {
         "^": r"\A",
@@ -476,13 +476,13 @@ BACKTRACKING = Style(
 )
 
 
-def written(node: Node, style: Style) -> str:
+def written(node: Node, style: PatternSyntax) -> str:
     """A pattern as an engine takes it."""
     referred = {one.group for one in parts(node) if isinstance(one, Back)}
     return _written(node, style, referred)
 
 
-def _written(node: Node, style: Style, referred: set[int]) -> str:
+def _written(node: Node, style: PatternSyntax, referred: set[int]) -> str:
     if isinstance(node, Char):
         return _char(node, style)
     if isinstance(node, Edge):
@@ -494,7 +494,7 @@ def _written(node: Node, style: Style, referred: set[int]) -> str:
     if isinstance(node, Either):
         return f"(?:{'|'.join(_written(one, style, referred) for one in node.parts)})"
     inner = _written(node.inner, style, referred)
-    if isinstance(node, Look):
+    if isinstance(node, Lookaround):
         return f"(?{node.kind}{inner})"
     if isinstance(node, Group):
         return f"(?P<g{node.number}>{inner})" if node.number in referred else f"(?:{inner})"
@@ -502,7 +502,7 @@ def _written(node: Node, style: Style, referred: set[int]) -> str:
     return f"(?:{inner}){count}{'?' if node.lazy else ''}"
 
 
-def _char(node: Char, style: Style) -> str:
+def _char(node: Char, style: PatternSyntax) -> str:
     ranges = [(first, last) for first, last in map(_whole, node.ranges) if first <= last]
     if not ranges and not node.properties:
         return f"[{style.character(0)}-{style.character(MAX_CHARACTER)}]" if node.negated else style.nothing
@@ -514,7 +514,7 @@ def _char(node: Char, style: Style) -> str:
     return f"[{'^' if node.negated else ''}{inner}]"
 
 
-def _between(first: int, last: int, style: Style) -> str:
+def _between(first: int, last: int, style: PatternSyntax) -> str:
     return style.character(first) if first == last else f"{style.character(first)}-{style.character(last)}"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import jsonschema_rs
 from jsonschema_rs.canonical.json import to_string
 
-from keyswap.operations.validate.budget import Budget
+from keyswap.operations.validate.budget import StepBudget
 from keyswap.operations.validate.formats import CHECKERS, EMAILS
 from keyswap.operations.validate.patterns import LIMITS, compiled, found
 from keyswap.operations.validate.schema import Node
@@ -82,7 +82,7 @@ KEYWORDS: dict[str, Any] = {"keyswap:unique": Unique, "keyswap:multiple": Multip
 class Engine:
     """The schemas of one document in one direction. `nodes` are those that values are judged by."""
 
-    def __init__(self, rewriting: Rewriting, nodes: Iterable[Node], budget: Budget) -> None:
+    def __init__(self, rewriting: Rewriting, nodes: Iterable[Node], budget: StepBudget) -> None:
         self._rewriting, self._budget = rewriting, budget
         for node in nodes:
             rewriting.name(node)

@@ -12,11 +12,11 @@ from urllib.parse import unquote_to_bytes
 from openapi_core.datatypes import RequestParameters
 
 from keyswap.model import Fault, Headers, Operation, Request
-from keyswap.operations.router import Found
-from keyswap.operations.validate.bodies import FORM, MULTIPART, Pair, Sent, Unreadable, media_type, pairs_of
+from keyswap.operations.router import OperationMatch
+from keyswap.operations.validate.bodies import FORM, MULTIPART, Pair, SentPairs, Unreadable, media_type, pairs_of
 from keyswap.operations.validate.lenient_names import Names
 from keyswap.operations.validate.openapi_core_document import Judged
-from keyswap.operations.validate.styles import TWICE, Fields, Segments
+from keyswap.operations.validate.styles import TWICE, HeaderFields, Segments
 from keyswap.request.header_names import canonical
 
 MAX_QUERY = 1000
@@ -29,14 +29,14 @@ _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
 
 
 def parameters(
-    request: Request, found: Found[Operation], judged: Judged, closed: bool
+    request: Request, found: OperationMatch[Operation], judged: Judged, closed: bool
 ) -> tuple[list[Fault], RequestParameters]:
     """The parameters, and what is wrong with them before any schema is asked. `closed`: all of a query are documented.
 
     Raises Unreadable.
     """
-    query = Sent(_query(request.target.partition(b"?")[2]))
-    cookies = Sent(_cookies(request.headers) if judged.cookies else ())
+    query = SentPairs(_query(request.target.partition(b"?")[2]))
+    cookies = SentPairs(_cookies(request.headers) if judged.cookies else ())
     query.declared, cookies.declared = judged.query, judged.cookies
     fields, faults = _headers(request.headers, judged)
     faults = [
@@ -85,13 +85,13 @@ def _undocumented_form(request: Request) -> list[Fault]:
     return [Fault("header", "Content-Type", "no form is documented, whose fields backends may take for the query's")]
 
 
-def _twice(where: str, sent: Sent, judged: Iterable[str]) -> Iterator[Fault]:
+def _twice(where: str, sent: SentPairs, judged: Iterable[str]) -> Iterator[Fault]:
     return (Fault(where, name, TWICE) for name in sorted(judged) if len(sent.getlist(name)) > 1)
 
 
-def _headers(headers: Headers, judged: Judged) -> tuple[Fields, list[Fault]]:
+def _headers(headers: Headers, judged: Judged) -> tuple[HeaderFields, list[Fault]]:
     """The judged headers. The lines of a list are one list (RFC 9110 §5.3); any other header has one line."""
-    fields, faults = Fields(), []
+    fields, faults = HeaderFields(), []
     for name, value in headers if judged.headers else ():
         known, text = name.decode("latin-1").lower(), value.decode("latin-1")
         if known not in judged.headers:

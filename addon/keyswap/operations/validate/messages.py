@@ -39,7 +39,7 @@ _TYPES = {
 _UNITS = {"Length": "character", "Items": "item", "Properties": "member"}
 
 
-class Wrong(Exception):
+class SchemaError(Exception):
     """What is wrong with a value, and the path to it from the outermost one. It is not raised."""
 
     def __init__(self, message: str, path: tuple[object, ...] = ()) -> None:
@@ -59,17 +59,17 @@ class Explainer:
         self._until = 0.0
         self._deepest: tuple[object, ...] = ()
 
-    def wrongs(self, name: str, value: Any) -> list[Wrong]:
+    def wrongs(self, name: str, value: Any) -> list[SchemaError]:
         """What is wrong with a value that is not as a definition says: at least one thing. Raises Unjudged."""
         self._until, self._deepest = time.thread_time() + SEARCH_S, ()
-        found: list[Wrong] = []
+        found: list[SchemaError] = []
         try:
             for wrong in islice(self._in(name, value, (), frozenset()), MAX_FAULTS):
                 if all((wrong.message, wrong.path) != (one.message, one.path) for one in found):
                     found.append(wrong)
         except _Late:
             pass
-        return found or [Wrong("must be as documented", self._deepest)]
+        return found or [SchemaError("must be as documented", self._deepest)]
 
     def _fits(self, name: str, value: Any) -> bool:
         if time.thread_time() > self._until:
@@ -78,16 +78,16 @@ class Explainer:
 
     # ---- One definition
 
-    def _in(self, name: str, value: Any, path: tuple[object, ...], within: frozenset[str]) -> Iterator[Wrong]:
+    def _in(self, name: str, value: Any, path: tuple[object, ...], within: frozenset[str]) -> Iterator[SchemaError]:
         """What is wrong by a definition. `within`: those that are being asked of the same value."""
         if len(path) > len(self._deepest):
             self._deepest = path
         if name in self._messages:
-            yield Wrong(self._messages[name], path)
+            yield SchemaError(self._messages[name], path)
             return
         schema = self._engine.definitions[name]
         if schema == NEVER:
-            yield Wrong("is not expected here", path)
+            yield SchemaError("is not expected here", path)
             return
         told = False
         for wrong in self._each(name, schema, value, path, within | {name}):
@@ -95,11 +95,11 @@ class Explainer:
             yield wrong
         if not told and not schema.keys().isdisjoint(_UNEVALUATED):
             word = next(word for word in _UNEVALUATED if word in schema)
-            yield Wrong(_UNEVALUATED[word], path)
+            yield SchemaError(_UNEVALUATED[word], path)
 
     def _each(
         self, name: str, schema: Any, value: Any, path: tuple[object, ...], within: frozenset[str]
-    ) -> Iterator[Wrong]:
+    ) -> Iterator[SchemaError]:
         yield from self._by_itself(name, schema, value, path)
         yield from self._inside(name, schema, value, path)
         for one in schema.get("allOf", ()):
@@ -108,7 +108,7 @@ class Explainer:
             if word in schema:
                 yield from self._alternatives(schema[word], word, value, path, within)
         if "not" in schema and self._fits(name_of(schema["not"]), value):
-            yield Wrong("must not be what the document excludes", path)
+            yield SchemaError("must not be what the document excludes", path)
         if "if" in schema:
             word = "then" if self._fits(name_of(schema["if"]), value) else "else"
             if word in schema:
@@ -117,7 +117,9 @@ class Explainer:
             if isinstance(value, dict) and member in value:
                 yield from self._in_place(one, value, path, within)
 
-    def _in_place(self, schema: Any, value: Any, path: tuple[object, ...], within: frozenset[str]) -> Iterator[Wrong]:
+    def _in_place(
+        self, schema: Any, value: Any, path: tuple[object, ...], within: frozenset[str]
+    ) -> Iterator[SchemaError]:
         """By a schema of the same value: a definition, or what stands for a discriminator."""
         if "$ref" in schema:
             name = name_of(schema)
@@ -133,7 +135,7 @@ class Explainer:
                 ((word, members),) = rest.items()
                 yield from self._alternatives(members, word, value, path, within)
         elif schema == NEVER:
-            yield Wrong("is not expected here", path)
+            yield SchemaError("is not expected here", path)
         else:
             ((word, members),) = schema.items()
             yield from self._alternatives(members, word, value, path, within)
@@ -149,16 +151,16 @@ class Explainer:
 
     # ---- What a definition says of the value itself
 
-    def _by_itself(self, name: str, schema: Any, value: Any, path: tuple[object, ...]) -> Iterator[Wrong]:
+    def _by_itself(self, name: str, schema: Any, value: Any, path: tuple[object, ...]) -> Iterator[SchemaError]:
         for word in schema:
             if word in _ALONE and schema[word] is not True and not self._holds(name, word, schema, value):
                 for message in _said(word, schema, value):
-                    yield Wrong(message, path)
+                    yield SchemaError(message, path)
         if schema.get("additionalProperties") is False and isinstance(value, dict):
             place = self._first_wrong(name, value)
             key = list(value)[place] if place is not None else None
             if key is not None and key not in schema.get("properties", {}):
-                yield Wrong(f"{quoted(key)} is not expected", path)
+                yield SchemaError(f"{quoted(key)} is not expected", path)
 
     def _holds(self, name: str, word: str, schema: Any, value: Any) -> bool:
         validator = self._alone.get((name, word))
@@ -172,7 +174,7 @@ class Explainer:
 
     # ---- What it says of what is inside
 
-    def _inside(self, name: str, schema: Any, value: Any, path: tuple[object, ...]) -> Iterator[Wrong]:
+    def _inside(self, name: str, schema: Any, value: Any, path: tuple[object, ...]) -> Iterator[SchemaError]:
         if isinstance(value, dict):
             for key, inner in schema.get("properties", {}).items():
                 if key in value:
@@ -188,12 +190,14 @@ class Explainer:
             if "contains" in schema:
                 yield from self._contains(schema, value, path)
 
-    def _member(self, schema: Any, value: Any, path: tuple[object, ...]) -> Iterator[Wrong]:
+    def _member(self, schema: Any, value: Any, path: tuple[object, ...]) -> Iterator[SchemaError]:
         name = name_of(schema)
         if not self._fits(name, value):
             yield from self._in(name, value, path, frozenset())
 
-    def _members(self, name: str, schema: Any, value: dict[str, Any], path: tuple[object, ...]) -> Iterator[Wrong]:
+    def _members(
+        self, name: str, schema: Any, value: dict[str, Any], path: tuple[object, ...]
+    ) -> Iterator[SchemaError]:
         """By schemas of members that `properties` does not name."""
         patterns = schema.get("patternProperties", {})
         listed = [
@@ -209,7 +213,7 @@ class Explainer:
                 yield from self._in(name_of(one), value[key], (*path, key), frozenset())
             place = self._first_wrong(name, value, place + 1)
 
-    def _items(self, name: str, schema: Any, value: list[Any], path: tuple[object, ...]) -> Iterator[Wrong]:
+    def _items(self, name: str, schema: Any, value: list[Any], path: tuple[object, ...]) -> Iterator[SchemaError]:
         place = self._first_wrong(name, value)
         while place is not None:
             yield from self._in(name_of(schema["items"]), value[place], (*path, place), frozenset())
@@ -220,36 +224,36 @@ class Explainer:
             raise _Late
         return self._engine.first_wrong(name, value, begin)
 
-    def _names(self, name: str, value: dict[str, Any], path: tuple[object, ...]) -> Iterator[Wrong]:
+    def _names(self, name: str, value: dict[str, Any], path: tuple[object, ...]) -> Iterator[SchemaError]:
         for key in value:
             if not self._fits(name, key):
-                yield Wrong(f"{quoted(key)} is no name that is expected", path)
+                yield SchemaError(f"{quoted(key)} is no name that is expected", path)
 
-    def _contains(self, schema: Any, value: list[Any], path: tuple[object, ...]) -> Iterator[Wrong]:
+    def _contains(self, schema: Any, value: list[Any], path: tuple[object, ...]) -> Iterator[SchemaError]:
         count = sum(1 for one in value if self._fits(name_of(schema["contains"]), one))
         least, most = schema.get("minContains", 1), schema.get("maxContains", len(value))
         if count < least:
-            yield Wrong(f"must contain at least {_counted(least, 'item')} of the documented kind", path)
+            yield SchemaError(f"must contain at least {_counted(least, 'item')} of the documented kind", path)
         elif count > most:
-            yield Wrong(f"must contain at most {_counted(most, 'item')} of the documented kind", path)
+            yield SchemaError(f"must contain at most {_counted(most, 'item')} of the documented kind", path)
 
     # ---- Alternatives
 
     def _alternatives(
         self, members: list[Any], word: str, value: Any, path: tuple[object, ...], within: frozenset[str]
-    ) -> Iterator[Wrong]:
+    ) -> Iterator[SchemaError]:
         names = [name_of(one) for one in members]
         good = [name for name in names if self._fits(name, value)]
         if len(good) == 1 or (good and word == "anyOf"):
             return
         if good:
-            yield Wrong("must match exactly one of the alternatives, and matches several", path)
+            yield SchemaError("must match exactly one of the alternatives, and matches several", path)
             return
         meant = [name for name in names if self._is_of_its_type(name, value)]
         if len(meant) == 1 and meant[0] not in within:
             yield from self._in(meant[0], value, path, within)
         else:
-            yield Wrong(self._one_of(meant or names), path)
+            yield SchemaError(self._one_of(meant or names), path)
 
     def _is_of_its_type(self, name: str, value: Any) -> bool:
         """Whether an alternative may have been meant: it is of this type, as far as it says."""

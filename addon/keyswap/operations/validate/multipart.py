@@ -28,11 +28,11 @@ _DISPOSITION = re.compile(
 _TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-class Malformed(ValueError):
+class MalformedMultipart(ValueError):
     """A body that is not as the grammar has it. The message is for the caller."""
 
 
-class Part(NamedTuple):
+class FormPart(NamedTuple):
     """A field of the form."""
 
     name: str
@@ -42,55 +42,55 @@ class Part(NamedTuple):
     content: bytes
 
 
-def parts(body: bytes, boundary: str) -> Iterator[Part]:
+def parts(body: bytes, boundary: str) -> Iterator[FormPart]:
     """The parts of a body. Raises Malformed."""
     mark = b"--" + boundary.encode("ascii")
     begin = b"\r\n" + mark
     if len(re.findall(rb"[\r\n]" + re.escape(mark), body)) != body.count(begin):
-        raise Malformed("a boundary in the body stands after a lone CR or LF")
+        raise MalformedMultipart("a boundary in the body stands after a lone CR or LF")
     first, *pieces = (b"\r\n" + body).split(begin, MAX_PARTS + 2)
     if first or not pieces:
-        raise Malformed("the body does not begin with its boundary")
+        raise MalformedMultipart("the body does not begin with its boundary")
     if len(pieces) > MAX_PARTS + 1:
-        raise Malformed(f"the body has more than {MAX_PARTS} parts")
+        raise MalformedMultipart(f"the body has more than {MAX_PARTS} parts")
     if pieces.pop() not in {b"--", b"--\r\n"}:
-        raise Malformed("the body does not end with its last boundary")
+        raise MalformedMultipart("the body does not end with its last boundary")
     heads = 0
     for piece in pieces:
         head, blank, content = piece.removeprefix(b"\r\n").partition(b"\r\n\r\n")
         heads += len(head)
         if heads > MAX_HEADS:
-            raise Malformed("the parts of the body have too long headers")
+            raise MalformedMultipart("the parts of the body have too long headers")
         if not piece.startswith(b"\r\n") or not blank:
-            raise Malformed("a boundary in the body, or the headers of a part, cannot be read")
+            raise MalformedMultipart("a boundary in the body, or the headers of a part, cannot be read")
         yield _part(head, content)
 
 
-def _part(head: bytes, content: bytes) -> Part:
+def _part(head: bytes, content: bytes) -> FormPart:
     fields: dict[bytes, str] = {}
     for line in head.split(b"\r\n"):
         field = _FIELD.fullmatch(line)
         name = field["name"].lower() if field is not None else b""
         if field is None or name in fields or name == b"content-transfer-encoding":
-            raise Malformed("a header of a part is encoded, folded, doubled or cannot be read")
+            raise MalformedMultipart("a header of a part is encoded, folded, doubled or cannot be read")
         fields[name] = _text(field["value"])
     said = _DISPOSITION.fullmatch(fields.get(b"content-disposition", ""))
     if said is None or not said["name"]:
-        raise Malformed('a part is not headed by Content-Disposition: form-data; name="…" [; filename="…"]')
+        raise MalformedMultipart('a part is not headed by Content-Disposition: form-data; name="…" [; filename="…"]')
     kind = fields.get(b"content-type", "").strip()
     if (kind and not _TYPE.fullmatch(kind.partition(";")[0].rstrip())) or kind.lower().startswith("multipart/"):
-        raise Malformed("the Content-Type of a part cannot be read")
+        raise MalformedMultipart("the Content-Type of a part cannot be read")
     if said["file"] is None and kind.partition(";")[0].strip().lower() == "application/octet-stream":
-        raise Malformed(
+        raise MalformedMultipart(
             "a part is a file to some readers only: its Content-Type is application/octet-stream without a filename"
         )
     if said["file"] == "" and content:
-        raise Malformed("a part has a file without a name, whose content not every reader takes")
-    return Part(said["name"], bool(said["file"]), kind, content)
+        raise MalformedMultipart("a part has a file without a name, whose content not every reader takes")
+    return FormPart(said["name"], bool(said["file"]), kind, content)
 
 
 def _text(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise Malformed("a header of a part is no UTF-8") from error
+        raise MalformedMultipart("a header of a part is no UTF-8") from error

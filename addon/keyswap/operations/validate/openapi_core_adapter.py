@@ -28,43 +28,43 @@ from openapi_core.validation.response import V30ResponseDataValidator, V31Respon
 from openapi_core.validation.schemas.exceptions import InvalidSchemaValue
 
 from keyswap.operations.findings import pointer
-from keyswap.operations.validate.bodies import Sent, Unreadable, read_json, reader_of
-from keyswap.operations.validate.budget import Budget
+from keyswap.operations.validate.bodies import SentPairs, Unreadable, read_json, reader_of
+from keyswap.operations.validate.budget import StepBudget
 from keyswap.operations.validate.coerce import Shape
 from keyswap.operations.validate.engine import Engine
 from keyswap.operations.validate.inputs import names
 from keyswap.operations.validate.lenient_names import Names
-from keyswap.operations.validate.messages import Explainer, Wrong
+from keyswap.operations.validate.messages import Explainer, SchemaError
 from keyswap.operations.validate.schema import Ground, Node
 from keyswap.operations.validate.schema_rewriting import Rewriting
-from keyswap.operations.validate.styles import NotRead, Segments, Style, once, read_form
+from keyswap.operations.validate.styles import NotRead, ParameterStyle, Segments, once, read_form
 
 logging.getLogger("openapi_core").setLevel(logging.CRITICAL)  # it warns of what callers send
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"openapi_core\.")
 
 
-class Asked(NamedTuple):
+class ReceivedRequest(NamedTuple):
     """A request as openapi-core wants it."""
 
     method: str
     path_pattern: str
     parameters: RequestParameters
     content_type: str | None
-    body: "Body | None"
+    body: "ParsedBody | None"
     host_url: str = "http://gate"
     path: str = ""
 
 
-class Answered(NamedTuple):
+class ReceivedResponse(NamedTuple):
     """A response as openapi-core wants it."""
 
     status_code: int
     content_type: str
     headers: Mapping[str, str]
-    data: "Body | None"
+    data: "ParsedBody | None"
 
 
-class Body(NamedTuple):
+class ParsedBody(NamedTuple):
     """A body that was read: JSON's value, or the fields of a form."""
 
     value: Any
@@ -87,7 +87,7 @@ class _Schema(NamedTuple):
     """A schema as openapi-core asks it."""
 
     node: Node
-    explained: Callable[[Node, Any], list[Wrong]]
+    explained: Callable[[Node, Any], list[SchemaError]]
 
     def validate(self, value: Any) -> None:
         """Raises InvalidSchemaValue, Unjudged."""
@@ -98,7 +98,7 @@ class _Schema(NamedTuple):
 class _Judges:
     """The schemas of a document in one direction, by the place where they stand; `unsent`: as of `Rewriting`."""
 
-    def __init__(self, spec: SchemaPath, data: Any, old: bool, unsent: str | None, budget: Budget) -> None:
+    def __init__(self, spec: SchemaPath, data: Any, old: bool, unsent: str | None, budget: StepBudget) -> None:
         self._data = data
         self._ground = Ground(old, budget)
         with spec.resolve() as resolved:
@@ -106,7 +106,7 @@ class _Judges:
         self._made: dict[tuple[Any, ...], _Schema] = {}
         rewriting = Rewriting(old, unsent if old else None)
         places = _of_responses(data) if unsent == "writeOnly" else _of_requests(data)
-        self._explained: Callable[[Node, Any], list[Wrong]] = lambda _node, _value: []
+        self._explained: Callable[[Node, Any], list[SchemaError]] = lambda _node, _value: []
         nodes = [self._at(parts).node for parts in places]
         engine = Engine(rewriting, nodes, budget)
         explainer = Explainer(engine, rewriting)
@@ -162,15 +162,15 @@ class _Styles:
 
     def __init__(self, judges: _Judges) -> None:
         self._judges = judges
-        self._made: dict[tuple[Any, ...], Style] = {}
+        self._made: dict[tuple[Any, ...], ParameterStyle] = {}
 
-    def create(self, spec: SchemaPath, schema: SchemaPath, style: str, explode: bool, name: str) -> Style:
+    def create(self, spec: SchemaPath, schema: SchemaPath, style: str, explode: bool, name: str) -> ParameterStyle:
         """What reads a parameter."""
         key = schema.parts, style, explode, name
         made = self._made.get(key)
         if made is None:
             node = self._judges.create(spec, schema).node
-            made = self._made[key] = Style(name, style, explode, Shape([node]), Shape([node], whole=True))
+            made = self._made[key] = ParameterStyle(name, style, explode, Shape([node]), Shape([node], whole=True))
         return made
 
 
@@ -189,9 +189,9 @@ class _Content:
 
     def deserialize(self, value: Any) -> Any:
         """The value of a body, or of a parameter that is JSON. Raises NotRead, Unjudged."""
-        if not isinstance(value, Body):
+        if not isinstance(value, ParsedBody):
             return once(self._parameter(value), self._whole)
-        if not isinstance(value.value, Sent):
+        if not isinstance(value.value, SentPairs):
             return once(value.value, self._whole)
         for fault in names(value.value, self._names, "body", self._closed):
             raise NotRead(fault.message, pointer(fault.at))
@@ -225,13 +225,13 @@ class _Contents:
         return made
 
 
-def _styled(shape: Shape, encodings: Mapping[str, Any]) -> Iterator[tuple[str, Style]]:
+def _styled(shape: Shape, encodings: Mapping[str, Any]) -> Iterator[tuple[str, ParameterStyle]]:
     """The fields of a form whose encoding names a style; others are plain, or JSON (OpenAPI 3.1 §4.8.15.1)."""
     for name, said in encodings.items():
         inner = shape.property(name) if isinstance(said, dict) and {"style", "explode"} & set(said) else None
         if inner is not None:
             style = said.get("style", "form")
-            yield name, Style(name, style, said.get("explode", style == "form"), inner, None)
+            yield name, ParameterStyle(name, style, said.get("explode", style == "form"), inner, None)
 
 
 class _Reading:
@@ -240,7 +240,7 @@ class _Reading:
     def _get_simple_param_or_header(self, parameter: Any, location: Any, name: str | None = None) -> tuple[Any, Any]:
         if (parameter / "allowEmptyValue").read_bool(default=False):
             named = (parameter / "name").read_str()
-            if isinstance(location, Sent) and location.getlist(named) == [""]:
+            if isinstance(location, SentPairs) and location.getlist(named) == [""]:
                 return None, None  # as if it was not used (OpenAPI 3.1.1 §4.8.12.2)
         return self._deserialise_style(parameter, location, name=name), parameter / "schema"  # type: ignore[attr-defined]
 
@@ -261,7 +261,7 @@ class Judges(NamedTuple):
 
     broken: list[str]
     """References of schemas of requests that lead to nothing, which only an `$id` kept the load from seeing."""
-    budget: Budget
+    budget: StepBudget
     parameters: Any
     body: Any
     response: Any
@@ -276,7 +276,7 @@ def judges(
     for is not compiled.
     """
     spec = SchemaPath.from_dict(data, base_uri=uri, handlers=dict.fromkeys(("file", "http", "https"), known))
-    budget = Budget()
+    budget = StepBudget()
 
     def made(schemas: _Judges, sent: bool, *kinds: Any) -> list[Any]:
         factories = {

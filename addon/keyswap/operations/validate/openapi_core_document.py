@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 from keyswap.operations.findings import DocumentError, Finding, pointer
-from keyswap.operations.openapi.document import Described, Document
-from keyswap.operations.openapi.references import Library, Place
+from keyswap.operations.openapi.document import DescribedOperation, OpenApiDocument
+from keyswap.operations.openapi.references import DocumentNode, Library
 from keyswap.operations.validate.bodies import FORM, MULTIPART, media_type
 from keyswap.operations.validate.lenient_names import Names
 from keyswap.operations.validate.schema_check import IN_PLACE, TYPES, Soundness
@@ -60,7 +60,7 @@ class Judged(NamedTuple):
 class Schemas:
     """The data for openapi-core, and what is known of each operation. Raises DocumentError."""
 
-    def __init__(self, document: Document, enforced: bool = True) -> None:
+    def __init__(self, document: OpenApiDocument, enforced: bool = True) -> None:
         """`enforced`: requests are refused, so that what keeps them from being judged is an error."""
         made = _Made(document)
         if enforced and made.findings:
@@ -68,14 +68,14 @@ class Schemas:
         self.data, self.judged = made.data, made.judged
 
 
-def looked_at(document: Document) -> tuple[list[Finding], list[Finding]]:
+def looked_at(document: OpenApiDocument) -> tuple[list[Finding], list[Finding]]:
     """What keeps a document's requests and responses from being judged by its schemas; and what may not be meant so."""
     made = _Made(document)
     return list(dict.fromkeys([*made.findings, *made.of_responses])), list(dict.fromkeys(made.warnings()))
 
 
 class _Made:
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: OpenApiDocument) -> None:
         self._library: Library = document.library
         old = document.version == (3, 0)
         self._sound, self._answers = Soundness(document.library, old), Soundness(document.library, old)
@@ -92,14 +92,14 @@ class _Made:
         self.data.pop("servers", None)
         self.data.pop("security", None)
 
-    def _operation(self, described: Described) -> dict[str, Any]:
-        place = described.place
-        parameters = list(self._parameters(described.item, place))
-        body = self._sound.member(place, "requestBody")
+    def _operation(self, described: DescribedOperation) -> dict[str, Any]:
+        node = described.node
+        parameters = list(self._parameters(described.item, node))
+        body = self._sound.member(node, "requestBody")
         made = {
             "parameters": [self._parameter(one) for one in parameters],
             "responses": {
-                status: self._content(one, self._answers) for status, one in self._answers.members(place, "responses")
+                status: self._content(one, self._answers) for status, one in self._answers.members(node, "responses")
             },
         }
         found = self._sound.object(body) if body is not None else None
@@ -117,10 +117,10 @@ class _Made:
 
     # ---- Parameters
 
-    def _parameters(self, item: Place, place: Place) -> Iterator[Place]:
+    def _parameters(self, item: DocumentNode, node: DocumentNode) -> Iterator[DocumentNode]:
         """Each parameter once, the operation's own before its path's."""
         seen: set[tuple[str, str]] = set()
-        for level in (place, item):
+        for level in (node, item):
             listed = self._sound.member(level, "parameters", list)
             for _, one in self._library.items(listed) if listed is not None else ():
                 found = self._sound.object(one)
@@ -132,43 +132,43 @@ class _Made:
                     seen.add(key)
                     yield found
 
-    def _is_sound(self, place: Place) -> bool:
+    def _is_sound(self, node: DocumentNode) -> bool:
         """Whether there is a parameter to be judged here."""
         before, sound = len(self.findings), self._sound
-        styles = _STYLES.get(str(place.value.get("in")))
+        styles = _STYLES.get(str(node.value.get("in")))
         if styles is None:
-            sound.wrong(place, "bad-parameter", "`in` names no place", f"write one of {', '.join(_STYLES)}")
-        elif place.value.get("style", styles[0]) not in styles:
-            sound.wrong(place, "bad-parameter", "`style` is none of its place", f"write one of {', '.join(styles)}")
+            sound.wrong(node, "bad-parameter", "`in` names no place", f"write one of {', '.join(_STYLES)}")
+        elif node.value.get("style", styles[0]) not in styles:
+            sound.wrong(node, "bad-parameter", "`style` is none of its place", f"write one of {', '.join(styles)}")
         for word in ("explode", "required", "allowEmptyValue"):
-            sound.member(place, word, bool)
-        for _, media in sound.members(place, "content"):
+            sound.member(node, word, bool)
+        for _, media in sound.members(node, "content"):
             self._schema(media, sound)
-        if place.value.get("content") == {}:
-            sound.wrong(place, "bad-parameter", "`content` is empty", "write one media type, or `schema`")
-        self._schema(place, sound)
-        return len(self.findings) == before and ("schema" in place.value or "content" in place.value)
+        if node.value.get("content") == {}:
+            sound.wrong(node, "bad-parameter", "`content` is empty", "write one media type, or `schema`")
+        self._schema(node, sound)
+        return len(self.findings) == before and ("schema" in node.value or "content" in node.value)
 
     @staticmethod
-    def _schema(place: Place, sound: Soundness) -> None:
-        if "schema" in place.value:
-            sound.schema(Place(place.value["schema"], place.uri, place.pointer + "/schema"))
+    def _schema(node: DocumentNode, sound: Soundness) -> None:
+        if "schema" in node.value:
+            sound.schema(DocumentNode(node.value["schema"], node.uri, node.pointer + "/schema"))
 
-    def _parameter(self, place: Place) -> dict[str, Any]:
-        parameter: dict[str, Any] = dict(place.value)
+    def _parameter(self, node: DocumentNode) -> dict[str, Any]:
+        parameter: dict[str, Any] = dict(node.value)
         parameter.pop("deprecated", None)
         if "schema" in parameter:
-            found = self._library.follow(Place(parameter["schema"], place.uri, ""))
+            found = self._library.follow(DocumentNode(parameter["schema"], node.uri, ""))
             if not isinstance(found.value, dict) or "default" in found.value:
                 parameter["schema"] = {"allOf": [parameter["schema"]]}
-        return self._absolute(parameter, place.uri)
+        return self._absolute(parameter, node.uri)
 
     # ---- Bodies and responses
 
-    def _content(self, place: Place, sound: Soundness) -> dict[str, Any]:
+    def _content(self, node: DocumentNode, sound: Soundness) -> dict[str, Any]:
         """A request's body or a response, its media types as they are compared."""
         content: dict[str, Any] = {}
-        for kind, media in sound.members(place, "content"):
+        for kind, media in sound.members(node, "content"):
             before = len(sound.findings)
             self._schema(media, sound)
             schemas = len(sound.findings)
@@ -183,8 +183,8 @@ class _Made:
             if "schema" in said and not isinstance(said["schema"], dict):  # openapi-core asks objects alone
                 said = {**said, "schema": {"allOf": [said["schema"]]}}
             _add(content, media_type(kind), self._absolute(said, media.uri))
-        kept = {key: value for key, value in place.value.items() if key not in {"content", "headers", "links"}}
-        return {**kept, "content": content} if "content" in place.value else kept
+        kept = {key: value for key, value in node.value.items() if key not in {"content", "headers", "links"}}
+        return {**kept, "content": content} if "content" in node.value else kept
 
     def _absolute(self, value: dict[str, Any], uri: str) -> dict[str, Any]:
         """The same, its references made absolute, if it comes from another file than the first."""
@@ -192,15 +192,15 @@ class _Made:
 
     # ---- What is known of it
 
-    def _judged(self, described: Described, parameters: list[Place], made: dict[str, Any]) -> Judged:
-        named: dict[str, set[str]] = {place: set() for place in _STYLES}
+    def _judged(self, described: DescribedOperation, parameters: list[DocumentNode], made: dict[str, Any]) -> Judged:
+        named: dict[str, set[str]] = {node: set() for node in _STYLES}
         repeated, members, deep, listed, is_open = set(), set(), set(), set(), False
-        for place in parameters:
-            name, where = place.value["name"], place.value["in"]
+        for node in parameters:
+            name, where = node.value["name"], node.value["in"]
             named[where].add(name.lower() if where == "header" else name)
-            said = Place(place.value.get("schema"), place.uri, place.pointer + "/schema")
-            kinds, style = types_of(self._library, said), place.value.get("style", "form")
-            exploded = place.value.get("explode", style == "form")
+            said = DocumentNode(node.value.get("schema"), node.uri, node.pointer + "/schema")
+            kinds, style = types_of(self._library, said), node.value.get("style", "form")
+            exploded = node.value.get("explode", style == "form")
             if where == "query" and "array" in kinds and exploded:
                 repeated.add(name)
             if where == "query" and style == "deepObject":
@@ -233,7 +233,7 @@ class _Made:
 
     def _fields(self, content: dict[str, Any]) -> Names | None:
         forms = [kind for kind in content if kind in {FORM, MULTIPART}]
-        said = [Place(content[kind].get("schema"), self._library.uri, pointer(kind)) for kind in forms]
+        said = [DocumentNode(content[kind].get("schema"), self._library.uri, pointer(kind)) for kind in forms]
         return Names(name for one in said for name in names_of(self._library, one)) if forms else None
 
 
@@ -254,33 +254,33 @@ def _based(value: Any, uri: str) -> Any:
     return [_based(one, uri) for one in value] if isinstance(value, list) else value
 
 
-def types_of(library: Library, place: Place) -> set[str]:
+def types_of(library: Library, node: DocumentNode) -> set[str]:
     """The types that a schema may be of, as far as it says."""
     kinds: set[str] = set()
-    for one in _in_place(library, place):
+    for one in _in_place(library, node):
         said = one.get("type")
         kinds.update(kind for kind in TYPES if said == kind or (isinstance(said, list) and kind in said))
     return kinds
 
 
-def names_of(library: Library, place: Place) -> set[str]:
+def names_of(library: Library, node: DocumentNode) -> set[str]:
     """The properties that a schema names."""
-    said = [one["properties"] for one in _in_place(library, place) if isinstance(one.get("properties"), dict)]
+    said = [one["properties"] for one in _in_place(library, node) if isinstance(one.get("properties"), dict)]
     return {name for properties in said for name in properties}
 
 
-def is_open_object(library: Library, place: Place) -> bool:
+def is_open_object(library: Library, node: DocumentNode) -> bool:
     """Whether a schema says of what other properties may be."""
     return any(
         one.get("additionalProperties", False) is not False or "patternProperties" in one
-        for one in _in_place(library, place)
+        for one in _in_place(library, node)
     )
 
 
-def _in_place(library: Library, place: Place) -> Iterator[dict[str, Any]]:
+def _in_place(library: Library, node: DocumentNode) -> Iterator[dict[str, Any]]:
     """A schema, and those that it leads to of the same value. Each is looked at once."""
     seen: set[tuple[str, str]] = set()
-    waiting = [place]
+    waiting = [node]
     while waiting:
         one = waiting.pop()
         if not isinstance(one.value, dict) or (one.uri, one.pointer) in seen:
@@ -288,8 +288,8 @@ def _in_place(library: Library, place: Place) -> Iterator[dict[str, Any]]:
         seen.add((one.uri, one.pointer))
         yield one.value
         if isinstance(one.value.get("$ref"), str):
-            waiting.append(library.follow(Place({"$ref": one.value["$ref"]}, one.uri, one.pointer)))
+            waiting.append(library.follow(DocumentNode({"$ref": one.value["$ref"]}, one.uri, one.pointer)))
         for word in IN_PLACE:
             if isinstance(one.value.get(word), list):
-                listed = Place(one.value[word], one.uri, one.pointer + pointer(word))
+                listed = DocumentNode(one.value[word], one.uri, one.pointer + pointer(word))
                 waiting += [inner for _, inner in library.items(listed)]

@@ -14,7 +14,7 @@ import jsonschema_rs
 import regex
 
 from keyswap.operations.validate import ecma
-from keyswap.operations.validate.budget import Budget, Unjudged
+from keyswap.operations.validate.budget import StepBudget, Unjudged
 
 SEARCH_S = 0.02
 """A search has the processor for so long at most. Ordinary ones take microseconds."""
@@ -49,10 +49,17 @@ def _taken_apart(node: ecma.Node) -> tuple[ecma.Node, list[tuple[ecma.Node, bool
     parts = list(node.parts) if isinstance(node, ecma.Row) else [node]
     conditions: list[tuple[ecma.Node, bool]] = []
     begin, end = ecma.Edge("^"), ecma.Edge("$")
-    while len(parts) > 1 and parts[0] == begin and isinstance(look := parts[1], ecma.Look) and look.kind in {"=", "!"}:
+    while (
+        len(parts) > 1
+        and parts[0] == begin
+        and isinstance(look := parts[1], ecma.Lookaround)
+        and look.kind in {"=", "!"}
+    ):
         parts.pop(1)
         conditions.append((ecma.Row((begin, look.inner)), look.kind == "="))
-    while len(parts) > 1 and parts[-1] == end and isinstance(look := parts[-2], ecma.Look) and look.kind[0] == "<":
+    while (
+        len(parts) > 1 and parts[-1] == end and isinstance(look := parts[-2], ecma.Lookaround) and look.kind[0] == "<"
+    ):
         parts.pop(-2)
         conditions.append((ecma.Row((look.inner, end)), look.kind == "<="))
     return ecma.Row(tuple(parts)), conditions
@@ -70,7 +77,7 @@ def name_pattern(pattern: str) -> str:
 
 def _is_linear(node: ecma.Node) -> bool:
     found = list(ecma.parts(node))
-    if any(isinstance(one, ecma.Look | ecma.Back) for one in found):
+    if any(isinstance(one, ecma.Lookaround | ecma.Back) for one in found):
         return False
     steps = ecma.size(node)
     counted = all(one.most is not None for one in found if isinstance(one, ecma.Repeat))
@@ -103,7 +110,7 @@ def is_pattern(text: str) -> bool:
     return True
 
 
-def found(pattern: regex.Pattern[str], text: str, budget: Budget) -> bool:
+def found(pattern: regex.Pattern[str], text: str, budget: StepBudget) -> bool:
     """Whether a text has the pattern somewhere. Raises Unjudged when that takes too long to tell."""
     began = time.thread_time()
     try:

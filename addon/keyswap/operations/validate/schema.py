@@ -12,7 +12,7 @@ from typing import Any
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from keyswap.operations.validate.budget import Budget
+from keyswap.operations.validate.budget import StepBudget
 from keyswap.operations.validate.schema_check import is_sound
 
 Resolver = Any
@@ -23,7 +23,7 @@ Fits = Callable[["Node", Any], bool]
 class Ground:
     """What the schemas of one document have in common. `old`: OpenAPI 3.0."""
 
-    def __init__(self, old: bool, budget: Budget) -> None:
+    def __init__(self, old: bool, budget: StepBudget) -> None:
         self.old, self.budget = old, budget
         self.fits: Fits = _unready
         """Whether a value is as a node says; the engine puts it here."""

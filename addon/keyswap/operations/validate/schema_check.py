@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from keyswap.operations.findings import DocumentError, Finding, pointer
-from keyswap.operations.openapi.references import Library, Place
+from keyswap.operations.openapi.references import DocumentNode, Library
 from keyswap.operations.validate.patterns import compiled, engine_schema, name_pattern
 
 Check = Callable[[Any], bool]
@@ -114,23 +114,23 @@ class Soundness:
         self.warnings: list[Finding] = []
         self._seen: set[tuple[str, str]] = set()
 
-    def wrong(self, place: Place, code: str, message: str, remedy: str) -> None:
+    def wrong(self, place: DocumentNode, code: str, message: str, remedy: str) -> None:
         """Keep a finding."""
         name = self._library.names.get(place.uri, place.uri)
         self.findings.append(Finding(code, message, name, place.pointer, None, remedy))
 
-    def member(self, place: Place, name: str, kind: type = dict) -> Place | None:
+    def member(self, place: DocumentNode, name: str, kind: type = dict) -> DocumentNode | None:
         """A member of an object; None when it is not there, or is something else, which is a finding."""
         if place.value.get(name) is None:
             return None
-        member = Place(place.value[name], place.uri, place.pointer + pointer(name))
+        member = DocumentNode(place.value[name], place.uri, place.pointer + pointer(name))
         if isinstance(member.value, kind):
             return member
         word = {dict: "an object", list: "a list", bool: "true or false"}.get(kind, "a text")
         self.wrong(member, "bad-member", f"`{name}` is not {word}", f"write {word}")
         return None
 
-    def members(self, place: Place, name: str) -> Iterator[tuple[str, Place]]:
+    def members(self, place: DocumentNode, name: str) -> Iterator[tuple[str, DocumentNode]]:
         """The members of a member, all of which are objects, or references to such."""
         member = self.member(place, name)
         for key, one in self._library.items(member) if member is not None else ():
@@ -138,7 +138,7 @@ class Soundness:
             if found is not None:
                 yield key, found
 
-    def object(self, place: Place) -> Place | None:
+    def object(self, place: DocumentNode) -> DocumentNode | None:
         """The object that stands at a place, or is referred to there."""
         try:
             found = self._library.follow(place)
@@ -155,7 +155,7 @@ class Soundness:
 
     # ---- Schemas
 
-    def schema(self, place: Place) -> None:
+    def schema(self, place: DocumentNode) -> None:
         """Look at a schema and all that it leads to."""
         waiting = [place]
         while waiting:
@@ -171,7 +171,7 @@ class Soundness:
             elif not isinstance(one.value, bool):
                 self.wrong(one, "bad-schema", "this is no schema", "write an object, true or false")
 
-    def _nullable(self, place: Place) -> None:
+    def _nullable(self, place: DocumentNode) -> None:
         """What OpenAPI 3.0 has no effect for, though it is written all the time: each null is refused."""
         said = place.value
         if said.get("nullable") is not True:
@@ -186,7 +186,7 @@ class Soundness:
         name = self._library.names.get(place.uri, place.uri)
         self.warnings.append(Finding("null-refused", message, name, place.pointer, None, remedy))
 
-    def _keywords(self, place: Place) -> None:
+    def _keywords(self, place: DocumentNode) -> None:
         if self._old:
             self._nullable(place)
         for word, value in place.value.items():
@@ -204,21 +204,21 @@ class Soundness:
                     where, "bad-pattern", message, "write one of ECMA-262 that can be searched for in linear time"
                 )
 
-    def _led_to(self, place: Place) -> Iterator[Place]:
+    def _led_to(self, place: DocumentNode) -> Iterator[DocumentNode]:
         """The schemas inside of one, and the one that it refers to."""
         for word in (*_ONE, *_ONE_MORE):
             if _is_schema(place.value.get(word)):
-                yield Place(place.value[word], place.uri, place.pointer + pointer(word))
+                yield DocumentNode(place.value[word], place.uri, place.pointer + pointer(word))
         for word, kind in (*((word, list) for word in _SEVERAL), *((word, dict) for word in _BY_NAME)):
             if isinstance(place.value.get(word), kind):
-                inner = Place(place.value[word], place.uri, place.pointer + pointer(word))
+                inner = DocumentNode(place.value[word], place.uri, place.pointer + pointer(word))
                 yield from (one for _, one in self._library.items(inner) if _is_schema(one.value))
         if isinstance(place.value.get("$ref"), str):
             yield from self._referred_to(place)
 
-    def _referred_to(self, place: Place) -> Iterator[Place]:
+    def _referred_to(self, place: DocumentNode) -> Iterator[DocumentNode]:
         try:
-            found = self._library.follow(Place({"$ref": place.value["$ref"]}, place.uri, place.pointer))
+            found = self._library.follow(DocumentNode({"$ref": place.value["$ref"]}, place.uri, place.pointer))
         except DocumentError as error:
             self.findings.append(error.finding)
             return

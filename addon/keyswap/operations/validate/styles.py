@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from openapi_core.deserializing.exceptions import DeserializeError
 
 from keyswap.operations.findings import pointer
-from keyswap.operations.validate.bodies import MAX_NESTING, Sent
+from keyswap.operations.validate.bodies import MAX_NESTING, SentPairs
 from keyswap.operations.validate.coerce import Shape, read_text, read_texts
 from keyswap.operations.validate.escapes import unescaped_plus
 
@@ -43,7 +43,7 @@ class Segments(dict[str, str]):
         return self._raw[name]
 
 
-class Fields(dict[str, str]):
+class HeaderFields(dict[str, str]):
     """Headers, by their names in small letters; asked by any."""
 
     def __getitem__(self, name: str) -> str:
@@ -53,7 +53,7 @@ class Fields(dict[str, str]):
         return isinstance(name, str) and super().__contains__(name.lower())
 
 
-class Style:
+class ParameterStyle:
     """How one parameter is written. Called by openapi-core with what was sent: `deserialize`."""
 
     def __init__(self, name: str, style: str, explode: bool, shape: Shape, whole: Shape | None) -> None:
@@ -114,21 +114,21 @@ class Style:
         RFC 6570 §3.2.1: separators stand as they are, and are escaped where they belong to a value; many escape both.
         """
         text = self._bare(self._text(location), named)
-        raw = location.raw(self._name) if isinstance(location, Sent | Segments) else None
+        raw = location.raw(self._name) if isinstance(location, SentPairs | Segments) else None
         if raw is not None and "%" in raw and separator not in _SEPARATORS.values():
             try:
                 bare = self._bare(raw, named)
             except NotRead:
                 bare = ""
             if separator in bare:
-                return _Divided(bare.split(separator), _plus_decoded if isinstance(location, Sent) else _decoded)
+                return _Divided(bare.split(separator), _plus_decoded if isinstance(location, SentPairs) else _decoded)
         parts = text.split(separator)
-        return _Divided([part.strip(" \t") for part in parts] if isinstance(location, Fields) else parts, str)
+        return _Divided([part.strip(" \t") for part in parts] if isinstance(location, HeaderFields) else parts, str)
 
     # ---- Arrays
 
     def _array(self, location: Any) -> list[Any]:
-        if self._explode and isinstance(location, Sent):
+        if self._explode and isinstance(location, SentPairs):
             texts: Sequence[str] = _texts(location, self._name)
             if not texts:
                 raise KeyError(self._name)
@@ -149,7 +149,7 @@ class Style:
     def _object(self, location: Any) -> dict[str, Any]:
         if self._style == "deepObject":
             return self._deep(location)
-        if self._explode and isinstance(location, Sent):
+        if self._explode and isinstance(location, SentPairs):
             return self._members(location)
         parts, decode = self._divided(location, self._separator, not self._explode)
         found: dict[str, Any] = {}
@@ -159,7 +159,7 @@ class Style:
             found[key] = read_text(text, self._shape.property(key))
         return found
 
-    def _members(self, location: Sent) -> dict[str, Any]:
+    def _members(self, location: SentPairs) -> dict[str, Any]:
         """The properties of an exploded object, which are parameters themselves."""
         shape = self._shape
         names = [name for name in location if name in shape.names or (shape.open and name not in location.declared)]
@@ -216,7 +216,7 @@ def once(value: Any, shape: Shape | None) -> Any:
     return value
 
 
-def read_form(form: Sent, shape: Shape | None, styles: Mapping[str, Style]) -> dict[str, Any]:
+def read_form(form: SentPairs, shape: Shape | None, styles: Mapping[str, ParameterStyle]) -> dict[str, Any]:
     """The fields of a form; `styles` are of those whose encoding names one. Raises NotRead, Unjudged."""
     found: dict[str, Any] = {}
     for name in form:
@@ -249,7 +249,7 @@ def _decoded(text: str) -> str:
 
 
 def _texts(location: Any, name: str) -> list[str]:
-    if isinstance(location, Sent):
+    if isinstance(location, SentPairs):
         return location.getlist(name)
     return [location[name]] if name in location else []
 

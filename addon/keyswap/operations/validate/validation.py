@@ -22,15 +22,23 @@ from openapi_core.validation.schemas.exceptions import InvalidSchemaValue
 
 from keyswap.model import Code, Fault, Headers, NeedBody, Operation, Refuse, Request
 from keyswap.operations.findings import DocumentError, Finding, pointer
-from keyswap.operations.openapi.document import Document
-from keyswap.operations.router import Found
+from keyswap.operations.openapi.document import OpenApiDocument
+from keyswap.operations.router import OperationMatch
 from keyswap.operations.validate import inputs
-from keyswap.operations.validate.bodies import FORM, Sent, Unreadable, decompressed, media_type, read_json, reader_of
+from keyswap.operations.validate.bodies import (
+    FORM,
+    SentPairs,
+    Unreadable,
+    decompressed,
+    media_type,
+    read_json,
+    reader_of,
+)
 from keyswap.operations.validate.budget import Unjudged
 from keyswap.operations.validate.inputs import LONGEST, documented, joined, values
 from keyswap.operations.validate.lenient_names import Names
-from keyswap.operations.validate.messages import MAX_FAULTS, Wrong
-from keyswap.operations.validate.openapi_core_adapter import Answered, Asked, Body, judges
+from keyswap.operations.validate.messages import MAX_FAULTS, SchemaError
+from keyswap.operations.validate.openapi_core_adapter import ParsedBody, ReceivedRequest, ReceivedResponse, judges
 from keyswap.operations.validate.openapi_core_document import Judged
 from keyswap.operations.validate.styles import NotRead
 
@@ -40,11 +48,11 @@ TOO_MANY = "it can be divided in too many ways to be judged"
 _NO_NAMES = Names(())
 
 
-class Validation:
+class DocumentValidation:
     """The schemas of one document. `requests` is off, shadow or enforce; `responses` off or shadow."""
 
     def __init__(
-        self, document: Document, data: Any, requests: str, responses: str, max_body: int, closed: bool
+        self, document: OpenApiDocument, data: Any, requests: str, responses: str, max_body: int, closed: bool
     ) -> None:
         """`closed`: a query or form has no names but documented ones."""
         self.requests, self.responses, self.max_body, self._closed = requests, responses, max_body, closed
@@ -64,22 +72,22 @@ class Validation:
 
     # ---- Requests
 
-    def parameters(self, request: Request, found: Found[Operation], judged: Judged) -> Refuse | None:
+    def parameters(self, request: Request, found: OperationMatch[Operation], judged: Judged) -> Refuse | None:
         """Judge path, query, header and cookie parameters, and whether the body's media type is documented."""
         return self._parameters(request, found, judged) or self._otherwise(found, judged)
 
-    def _parameters(self, request: Request, found: Found[Operation], judged: Judged) -> Refuse | None:
+    def _parameters(self, request: Request, found: OperationMatch[Operation], judged: Judged) -> Refuse | None:
         try:
             faults, parameters = inputs.parameters(request, found, judged, self._closed)
         except Unreadable as error:
             return self._refuse(found.operation, [Fault("query", "", str(error))])
-        asked = Asked(judged.method, judged.template, parameters, None, None)
+        asked = ReceivedRequest(judged.method, judged.template, parameters, None, None)
         self._judges.budget.refill(len(request.target))
         if not faults:
             faults = self._faults("request", lambda: self._judges.parameters.iter_errors(asked))
         return self._refuse(found.operation, faults)
 
-    def _otherwise(self, found: Found[Operation], judged: Judged) -> Refuse | None:
+    def _otherwise(self, found: OperationMatch[Operation], judged: Judged) -> Refuse | None:
         """Judge what else the path's parameters are to readers who divide a segment elsewhere."""
         names = found.template.names
         others = list(islice(found.template.otherwise(found.values), MOST_OTHERWISE + 1))
@@ -107,8 +115,8 @@ class Validation:
             return self._refuse(operation, faults)
         kind = documented(media_type(content_type), judged.content or ())
         if not plain and judged.required and kind is not None and media_type(content_type) == FORM:
-            read = Body(Sent())  # no bytes are a form without fields
-        asked = Asked(judged.method, judged.template, RequestParameters(), kind, read)
+            read = ParsedBody(SentPairs())  # no bytes are a form without fields
+        asked = ReceivedRequest(judged.method, judged.template, RequestParameters(), kind, read)
         return self._refuse(operation, self._faults("body", lambda: self._judges.body.iter_errors(asked)))
 
     def _plain(self, headers: Headers, body: bytes) -> bytes:
@@ -136,13 +144,13 @@ class Validation:
             read = _read(plain, content_type)
         except Unreadable as error:
             return [Fault("body", _short(error.at), str(error))]
-        asked = Asked(judged.method, judged.template, RequestParameters(), None, None)
+        asked = ReceivedRequest(judged.method, judged.template, RequestParameters(), None, None)
         kind = media_type(content_type)
         said = [
             judged.responses[one] for one in (str(status), f"{status // 100}XX", "default") if one in judged.responses
         ]
         kind = documented(kind, said[0] if said else ()) or kind
-        answered = Answered(status, kind, {}, read)
+        answered = ReceivedResponse(status, kind, {}, read)
         return self._faults("body", lambda: self._judges.response.iter_errors(asked, answered))
 
     # ---- What openapi-core says
@@ -161,15 +169,15 @@ class Validation:
         return found
 
 
-def _read(plain: bytes, content_type: str) -> Body | None:
+def _read(plain: bytes, content_type: str) -> ParsedBody | None:
     """What a body holds; None: nothing. Raises Unreadable."""
     reader = reader_of(content_type)
-    return Body(reader(plain, content_type) if reader is not None else plain) if plain else None
+    return ParsedBody(reader(plain, content_type) if reader is not None else plain) if plain else None
 
 
-def _displaced(read: Body | None, judged: Judged) -> list[Fault]:
+def _displaced(read: ParsedBody | None, judged: Judged) -> list[Fault]:
     """The fields of a form that backends may take for parameters of the query."""
-    fields = read.value if read is not None and isinstance(read.value, Sent) else ()
+    fields = read.value if read is not None and isinstance(read.value, SentPairs) else ()
     found = inputs.displaced(fields, judged.fields or _NO_NAMES, judged.query_names, "body")
     return [fault._replace(at=_short(pointer(fault.at))) for fault in found]
 
@@ -187,7 +195,7 @@ def _told(error: Exception) -> Iterable[Fault]:
         return [
             Fault(where, at or _pointer(wrong), _short(wrong.message))
             for wrong in cause.schema_errors
-            if isinstance(wrong, Wrong)
+            if isinstance(wrong, SchemaError)
         ]
     return [Fault("header" if isinstance(cause, MediaTypeNotFound) else where, at, _message(error, cause))]
 
@@ -200,7 +208,7 @@ def _message(error: Exception, cause: BaseException) -> str:
     return "it is not as documented"
 
 
-def _pointer(wrong: Wrong) -> str:
+def _pointer(wrong: SchemaError) -> str:
     """Where it is. A key may be as long as the body: of a long pointer the beginning tells enough."""
     return _short(pointer(*(str(step)[: LONGEST + 1] for step in wrong.path[:LONGEST])))
 
@@ -212,18 +220,18 @@ def _short(message: str) -> str:
 class Validations:
     """The schemas of all documents: the validation step. Made once at load."""
 
-    def __init__(self, judged: Mapping[Operation, tuple[Validation, Judged]]) -> None:
+    def __init__(self, judged: Mapping[Operation, tuple[DocumentValidation, Judged]]) -> None:
         self._of = judged
         self.any_response = any(validation.responses != "off" for validation, _ in judged.values())
 
-    def parameters(self, request: Request, found: Found[Operation]) -> Refuse | None:
+    def parameters(self, request: Request, found: OperationMatch[Operation]) -> Refuse | None:
         """The step before the body."""
         known = self._of.get(found.operation)
         if known is None or known[0].requests == "off":
             return None
         return known[0].parameters(request, found, known[1])
 
-    def body_limit(self, request: Request, found: Found[Operation]) -> int | None:
+    def body_limit(self, request: Request, found: OperationMatch[Operation]) -> int | None:
         """How long a body may be that is to be judged; None: it is not."""
         known = self._of.get(found.operation)
         if known is None or known[0].requests == "off" or known[1].content is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from keyswap import __version__
 from keyswap.composition.gate import Built, modes_of
 from keyswap.gate import STEPS
-from keyswap.operations.catalogue import Catalogue
+from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.policy import Policy
 
 if TYPE_CHECKING:
@@ -91,13 +91,13 @@ def documents_json(built: Built) -> list[dict[str, Any]]:
     ]
 
 
-def required(operations: Catalogue | None) -> frozenset[str]:
+def required(operations: OperationCatalogue | None) -> frozenset[str]:
     """Every permission that an operation requires."""
     entries = operations.entries if operations is not None else ()
     return frozenset(slug for one in entries for held in one.operation.require for slug in held)
 
 
-def known(policy: Policy, operations: Catalogue | None, file: Path) -> dict[str, Any]:
+def known(policy: Policy, operations: OperationCatalogue | None, file: Path) -> dict[str, Any]:
     """What keys may name: for whoever makes one."""
     apis = operations.apis if operations is not None else ()
     return {

@@ -24,7 +24,7 @@ from keyswap.files import aside
 from keyswap.limits.headers import fields
 from keyswap.model import Headers, Level, Refuse, StateError, Unread, Upstream
 from keyswap.operations.findings import DocumentError
-from keyswap.operations.openapi.document import Document
+from keyswap.operations.openapi.document import OpenApiDocument
 from keyswap.operations.openapi.fetching import Signature, looked
 from keyswap.request.headers import Washing
 from keyswap.request.hosts import Hosts
@@ -79,7 +79,7 @@ class ActivePolicy:
     at: float
 
     @property
-    def documents(self) -> list[Document]:
+    def documents(self) -> list[OpenApiDocument]:
         """The documents of its APIs."""
         return [api.document for api in self.built.catalogue.apis] if self.built.catalogue is not None else []
 
