@@ -308,7 +308,7 @@ def test_a_peer_that_vanishes_at_once_is_told(monkeypatch: pytest.MonkeyPatch) -
 
 def test_options_are_what_they_were() -> None:
     """An option is its value, its default where it has none, and nobody can change one in place."""
-    lean.lighten()
+    lean.install_fast_paths()
     options = Options()
     assert options.tcp_timeout == options._options["tcp_timeout"].default
     options.update(mode=["regular"], tcp_timeout=7)
@@ -318,7 +318,7 @@ def test_options_are_what_they_were() -> None:
 
 def test_flows_are_told_apart() -> None:
     """No two flows of a process have one name, and a name is a text."""
-    lean.lighten()
+    lean.install_fast_paths()
     names = [tflow.tflow().id for _ in range(3)]
     assert len(set(names)) == 3 and all(isinstance(name, str) for name in names)
 

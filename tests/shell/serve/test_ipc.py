@@ -1,4 +1,4 @@
-"""What a supervisor and a worker tell each other."""
+"""Messages between a supervisor and a worker."""
 
 import asyncio
 import socket
@@ -6,120 +6,120 @@ from contextlib import suppress
 
 import pytest
 
-from keyswap.shell.serve import ipc as channels
+from keyswap.shell.serve import ipc
 from keyswap.shell.serve.ipc import Channel
 
 
 async def pair() -> tuple[Channel, Channel]:
-    one, other = socket.socketpair()
-    ends = Channel(one), Channel(other)
+    ours, theirs = socket.socketpair()
+    ends = Channel(ours), Channel(theirs)
     for end in ends:
         await end.open()
     return ends
 
 
-def test_answers_find_their_questions() -> None:
-    """Several questions may be open at once, answered in any order; what is no answer is heard."""
+def test_each_reply_reaches_its_request_in_any_order() -> None:
+    """Several requests may be open at once, replied to in any order; a message that is no reply is received."""
 
     async def run() -> None:
         here, there = await pair()
-        heard = asyncio.ensure_future(here.heard())
-        asked = [asyncio.ensure_future(here.ask({"n": number})) for number in range(3)]
-        questions = [await there.heard() for _ in range(3)]
+        event = asyncio.ensure_future(here.receive())
+        replies = [asyncio.ensure_future(here.request({"n": number})) for number in range(3)]
+        questions = [await there.receive() for _ in range(3)]
         for question in reversed(questions):
             assert question is not None
-            there.tell({"answers": question["asks"], "said": question["said"]})
-        there.tell({"event": "ready"})
-        assert [await one for one in asked] == [{"n": 0}, {"n": 1}, {"n": 2}]
-        assert await heard == {"event": "ready"}
+            there.send({"reply_to": question["request"], "body": question["body"]})
+        there.send({"event": "ready"})
+        assert [await reply for reply in replies] == [{"n": 0}, {"n": 1}, {"n": 2}]
+        assert await event == {"event": "ready"}
         here.close()
         there.close()
 
     asyncio.run(run())
 
 
-def test_the_other_ends_end_answers_every_question() -> None:
-    """A question whose answerer has died is not waited for."""
+def test_the_other_ends_end_fails_every_open_request() -> None:
+    """A request to an end that has died is not waited for."""
 
     async def run() -> None:
         here, there = await pair()
-        heard = asyncio.ensure_future(here.heard())
-        asked = asyncio.ensure_future(here.ask({}))
-        await there.heard()
+        event = asyncio.ensure_future(here.receive())
+        reply = asyncio.ensure_future(here.request({}))
+        await there.receive()
         there.close()
-        assert await heard is None
+        assert await event is None
         with pytest.raises(ConnectionError):
-            await asked
+            await reply
         here.close()
         with suppress(ConnectionError):
-            here.tell({"too": "late"})
+            here.send({"too": "late"})
 
     asyncio.run(run())
 
 
-def test_a_last_word_needs_no_event_loop() -> None:
-    """What a worker says as it ends is heard before its end is."""
+def test_a_process_that_ends_can_send_without_an_event_loop() -> None:
+    """A worker's last message is received before its end is."""
 
     async def run() -> None:
-        one, other = socket.socketpair()
-        Channel(one).say_at_the_end({"event": "failed", "error": "why"})
-        one.close()
-        there = Channel(other)
+        ours, theirs = socket.socketpair()
+        Channel(ours).send_blocking({"event": "failed", "error": "why"})
+        ours.close()
+        there = Channel(theirs)
         await there.open()
-        assert await there.heard() == {"event": "failed", "error": "why"}
-        assert await there.heard() is None
+        assert await there.receive() == {"event": "failed", "error": "why"}
+        assert await there.receive() is None
         there.close()
 
     asyncio.run(run())
 
 
-async def _ends(said: bytes, closes: bool) -> None:
-    """A channel over which this comes, and then its end if it `closes`, ends, and so does what waits for an answer."""
+async def _ends_the_channel(sent: bytes, closes: bool) -> None:
+    """A channel over which this comes, and then its end if it `closes`, ends, and so does an open request."""
     ours, theirs = socket.socketpair()
 
-    def say() -> None:
-        theirs.sendall(said)
+    def send() -> None:
+        theirs.sendall(sent)
         if closes:
             theirs.close()
 
     channel = Channel(ours)
     await channel.open()
-    waits = asyncio.create_task(channel.ask({"command": "status"}))
+    waits = asyncio.create_task(channel.request({"command": "status"}))
     await asyncio.sleep(0)
-    assert (await asyncio.gather(asyncio.to_thread(say), channel.heard()))[1] is None
+    assert (await asyncio.gather(asyncio.to_thread(send), channel.receive()))[1] is None
     with pytest.raises(ConnectionError):
         await waits
     channel.close()
     theirs.close()
 
 
-@pytest.mark.parametrize("last", [b"", b'{"answers": 0, "said": {"ru', b'{"event": "ready"}'])
-def test_an_end_within_a_line_is_an_end(last: bytes) -> None:
-    """Who is killed while it speaks has ended: what it was about to say is not taken, and who waits for it is told."""
-    asyncio.run(_ends(last, closes=True))
+@pytest.mark.parametrize("last", [b"", b'{"reply_to": 0, "body": {"ru', b'{"event": "ready"}'])
+def test_a_message_cut_by_the_senders_end_is_not_taken(last: bytes) -> None:
+    """A process killed while it writes has ended: its torn line is not taken, and an open request fails."""
+    asyncio.run(_ends_the_channel(last, closes=True))
 
 
-@pytest.mark.parametrize("line", [b"no JSON", b"5", b"[" * 100_000, b'{"answers": []}', b'{"answers": 0}', b"\xff"])
-def test_a_line_that_is_no_message_is_the_end(line: bytes) -> None:
-    """It ends the channel and raises nothing: what stands behind it is not taken, and who waits for an answer is told."""
-    asyncio.run(_ends(line + b'\n{"event": "ready"}\n', closes=False))
+@pytest.mark.parametrize("line", [b"no JSON", b"5", b"[" * 100_000, b'{"reply_to": []}', b'{"reply_to": 0}', b"\xff"])
+def test_a_line_that_is_no_message_ends_the_channel(line: bytes) -> None:
+    """The channel ends and nothing is raised: no later line is taken, and an open request fails."""
+    asyncio.run(_ends_the_channel(line + b'\n{"event": "ready"}\n', closes=False))
 
 
-def test_an_answer_that_is_too_long_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asked is told so, and the next question is answered."""
-    monkeypatch.setattr(channels, "MAX_LINE", 1000)
+def test_a_reply_that_is_too_long_becomes_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The requester gets the error, and the next request is answered."""
+    monkeypatch.setattr(ipc, "MAX_LINE", 1000)
 
     async def run() -> None:
         here, there = await pair()
-        heard = asyncio.ensure_future(here.heard())
-        for said, expected in (({"long": "x" * 1000}, "error"), ({"short": 1}, "short")):
-            asked = asyncio.ensure_future(here.ask({}))
-            question = await there.heard()
+        event = asyncio.ensure_future(here.receive())
+        for body, expected in (({"long": "x" * 1000}, "error"), ({"short": 1}, "short")):
+            reply = asyncio.ensure_future(here.request({}))
+            question = await there.receive()
             assert question is not None
-            there.answer(question["asks"], said)
-            assert expected in await asked
+            there.reply(question["request"], body)
+            assert expected in await reply
         there.close()
-        assert await heard is None
+        assert await event is None
         here.close()
 
     asyncio.run(run())

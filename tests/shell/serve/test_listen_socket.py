@@ -1,22 +1,22 @@
-"""How a listening socket ends without losing anybody."""
+"""How a listening socket ends without a lost connection."""
 
 import socket
 import sys
 
 import pytest
 
-from keyswap.shell.serve.listen_socket import let_nobody_in
+from keyswap.shell.serve.listen_socket import reject_new_connections
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can do it")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_nobody_new_comes_and_nobody_is_lost(host: str) -> None:
+def test_new_connections_are_rejected_and_begun_ones_are_served(host: str) -> None:
     """A connection that stands and was not accepted yet is served as ever; one that begins afterwards gets no answer, not
     even from another process's copy of the socket, and is refused when the last copy is closed."""
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
         address, copy = listening.getsockname()[:2], listening.dup()
         with socket.create_connection(address, timeout=10) as early:
-            let_nobody_in(listening)
+            reject_new_connections(listening)
             with pytest.raises(TimeoutError):
                 socket.create_connection(address, timeout=0.3)
             early.sendall(b"a question")

@@ -1,4 +1,4 @@
-"""What the service manager is told, over a real datagram socket."""
+"""Notifications to the service manager, over a real datagram socket."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from keyswap.shell.serve.systemd import notify
 
 
 @pytest.mark.parametrize("name", ["", "@keyswap-nobody-listens", "/nowhere/at/all", "relative"])
-def test_a_manager_that_cannot_be_told_holds_up_nothing(
+def test_a_manager_that_cannot_be_reached_is_one_line_in_the_log(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a service manager nothing is said; one that is not there is one line in the log."""
@@ -21,7 +21,7 @@ def test_a_manager_that_cannot_be_told_holds_up_nothing(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract names are Linux'")
-def test_an_abstract_socket_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_abstract_socket_gets_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """`@name` is the socket of that name outside the file system."""
     name = f"keyswap-{os.getpid()}"
     monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
@@ -31,7 +31,7 @@ def test_an_abstract_socket_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         assert manager.recv(100) == b"STOPPING=1"
 
 
-def test_a_socket_in_the_file_system_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_in_the_file_system_gets_each_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path is the socket of that name: one datagram for each state."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -41,7 +41,7 @@ def test_a_socket_in_the_file_system_is_told(tmp_path: Path, monkeypatch: pytest
         assert [manager.recv(100), manager.recv(100)] == [b"READY=1", b"STOPPING=1"]
 
 
-def test_a_manager_that_does_not_read_holds_up_nothing_for_long(
+def test_a_manager_that_does_not_read_holds_up_for_a_second_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """When its queue is full, it is given up after a second."""

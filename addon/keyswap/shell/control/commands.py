@@ -50,7 +50,7 @@ async def _known(runtime: Runtime, _asked: dict[str, Any]) -> dict[str, Any]:
     return status.known(built.policy, built.catalogue, runtime.file)
 
 
-async def _pulse(runtime: Runtime, _asked: dict[str, Any]) -> dict[str, Any]:
+async def _heartbeat(runtime: Runtime, _asked: dict[str, Any]) -> dict[str, Any]:
     """For the supervisor alone: what was counted, and the admin listener that is wanted, without its token."""
     admin = runtime.active.built.policy.admin
     host, port = parse_listen(admin.listen) if admin is not None else ("", 0)
@@ -73,7 +73,7 @@ _COMMANDS: dict[str, Callable[[Runtime, dict[str, Any]], Awaitable[dict[str, Any
     "limits list": _limits_list,
     "limits reset": _limits_reset,
     "known": _known,
-    "pulse": _pulse,
+    "heartbeat": _heartbeat,
     "readiness": _readiness,
     "jwks": _jwks,
 }

@@ -231,7 +231,7 @@ _KEPT: set[asyncio.Task[Any]] = set()
 """The event loop alone would forget them."""
 
 
-def lighten() -> None:
+def install_fast_paths() -> None:
     """Take work away from each request that nobody needs; doing it again changes nothing.
 
     Connections are LeanConnection; a stream's context is made without a server that is thrown away at once; messages

@@ -1,9 +1,9 @@
 """The processes of `keyswap serve`: one that listens, and workers that answer.
 
-supervisor    the process that listens                    pool            its workers, as one
-worker        one worker                                  worker_process  a worker, as the supervisor sees it
-ipc           what the two tell each other                worker_logs     what workers say to people, once
-masters       mitmproxy with the gate in it               listen_socket   the socket that they share
-merge_status  what several workers say, as one answer     settings        what `serve` was told
-systemd       what the service manager is told
+supervisor    the process that listens, and its workers' lives   pool            the workers, answering as one gateway
+worker        the program of one worker                          worker_process  a worker, as the supervisor sees it
+ipc           messages between supervisor and worker             worker_logs     the workers' log lines, without repeats
+masters       mitmproxy with the gate in it                      listen_socket   the socket that they share
+merge_status  the status of several workers as one               settings        the options of `serve`
+systemd       notifications to the service manager               shared_listener a listener on it
 """

@@ -1,7 +1,8 @@
-"""What a supervisor and a worker tell each other: one JSON value a line, both ways, over a socket pair.
+"""Messages between a supervisor and a worker: one JSON object a line, both ways, over a socket pair.
 
-Law: the end of the one is seen by the other at once, however it came; a line that is no message is the end too, as
-nothing behind it can be trusted. It is used from its event loop's thread alone. Nothing that callers sent passes here.
+Law: the end of either side is seen by the other at once, however it came; a line that is no message is the end too, as
+nothing behind it can be trusted. A channel is used from its event loop's thread alone. Nothing that callers sent passes
+here.
 """
 
 import asyncio
@@ -12,95 +13,93 @@ from itertools import count
 from typing import Any
 
 MAX_LINE = 64 << 20
-"""The longest answer: a list of limits, or counts."""
+"""The longest reply: a list of limits, or counts."""
 
 
 def _message(line: bytes) -> dict[str, Any] | None:
-    """A line's message; None: it is none."""
+    """A line's message; None: the line is none."""
     try:
-        said = json.loads(line)
+        message = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict) or not isinstance(said.get("answers", 0), int):
+    if not isinstance(message, dict) or not isinstance(message.get("reply_to", 0), int):
         return None
-    return None if "answers" in said and not isinstance(said.get("said"), dict) else said
+    return None if "reply_to" in message and not isinstance(message.get("body"), dict) else message
 
 
 class Channel:
-    """One end."""
+    """One end of the socket pair."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._numbers = count()
-        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
 
     async def open(self) -> None:
-        """Use it in the running event loop."""
+        """Use the channel in the running event loop."""
         self._reader, self._writer = await asyncio.open_unix_connection(sock=self._line, limit=MAX_LINE)
 
-    def tell(self, said: dict[str, Any]) -> None:
-        """Say something that is not answered."""
-        self._write(json.dumps(said))
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message that has no reply."""
+        self._write(json.dumps(message))
 
-    def answer(self, number: int, said: dict[str, Any]) -> None:
-        """Answer a question; with an error where the answer is longer than the other end reads."""
-        line = json.dumps({"answers": number, "said": said})
+    def reply(self, number: int, body: dict[str, Any]) -> None:
+        """Reply to a request; with an error where the reply is longer than the other end reads."""
+        line = json.dumps({"reply_to": number, "body": body})
         if len(line) < MAX_LINE:
             self._write(line)
         else:
-            self.tell({"answers": number, "said": {"error": "the answer is too long: ask for less of it"}})
+            self.send({"reply_to": number, "body": {"error": "the answer is too long: ask for less of it"}})
 
     def _write(self, line: str) -> None:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(line.encode() + b"\n")
 
-    def say_at_the_end(self, said: dict[str, Any]) -> None:
-        """The same without an event loop."""
+    def send_blocking(self, message: dict[str, Any]) -> None:
+        """Send a message without an event loop: the last one of a process that ends."""
         with suppress(OSError):
             self._line.setblocking(True)
-            self._line.sendall(json.dumps(said).encode() + b"\n")
+            self._line.sendall(json.dumps(message).encode() + b"\n")
 
-    async def heard(self) -> dict[str, Any] | None:
-        """What the other end said next, which is no answer; None: it has ended."""
+    async def receive(self) -> dict[str, Any] | None:
+        """The next message that is no reply; None: the other end has ended."""
         assert self._reader is not None
         while True:
             try:
                 line = await self._reader.readline()
             except (OSError, ValueError):
                 line = b""
-            if not line.endswith(b"\n"):  # the other end may have been killed while it spoke
-                self._give_up()
+            # A line without its end was being written when the other end was killed.
+            message = _message(line) if line.endswith(b"\n") else None
+            if message is None:
+                self._fail_pending()
                 return None
-            said = _message(line)
-            if said is None:
-                self._give_up()
-                return None
-            waiting = self._asked.pop(said.get("answers", -1), None)
-            if waiting is None:
-                return said
-            if not waiting.done():
-                waiting.set_result(said["said"])
+            pending = self._pending.pop(message.get("reply_to", -1), None)
+            if pending is None:
+                return message
+            if not pending.done():
+                pending.set_result(message["body"])
 
-    async def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """What the other end answers, while somebody calls `heard`. Raises ConnectionError when it has ended."""
+    async def request(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The other end's reply, while somebody calls `receive`. Raises ConnectionError when that has ended."""
         number = next(self._numbers)
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._asked[number] = future
-        self.tell({"asks": number, "said": question})
+        self._pending[number] = future
+        self.send({"request": number, "body": body})
         try:
             return await future
         finally:
-            self._asked.pop(number, None)
+            self._pending.pop(number, None)
 
-    def _give_up(self) -> None:
-        for future in self._asked.values():
+    def _fail_pending(self) -> None:
+        for future in self._pending.values():
             if not future.done():
                 future.set_exception(ConnectionError("the other end has ended"))
 
     def close(self) -> None:
-        """End it."""
-        self._give_up()
+        """Close the channel; requests without a reply fail."""
+        self._fail_pending()
         if self._writer is not None:
             self._writer.close()

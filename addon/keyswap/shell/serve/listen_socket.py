@@ -1,8 +1,8 @@
-"""The listening socket that a supervisor and its workers share: how it is made, and how it ends without losing anybody.
+"""The listening socket that a supervisor and its workers share: bound here, ended without a lost connection.
 
-Law: closing a listening socket resets those who wait there to be accepted. So nobody new is let in first; those who are
-on their way are taken in; then it is closed. Whoever comes meanwhile has got no answer, asks again after a second, as
-TCP does (RFC 6298 §2), and is refused then.
+Law: closing a listening socket resets the connections that wait there to be accepted. So new ones are rejected first;
+those that have begun are accepted; then the socket is closed. A caller that connects meanwhile gets no answer, tries
+again after a second, as TCP does (RFC 6298 §2), and is refused then.
 """
 
 import ctypes
@@ -26,34 +26,34 @@ _NO_NEW = b"".join(
         (0x06, 0, 0, 0xFFFFFFFF),  # else it is taken
     )
 )
-"""A packet filter in the kernel's classic BPF: nobody begins a connection, and what was begun is not held up."""
+"""A packet filter in the kernel's classic BPF: no connection begins, and one that has begun is not held up."""
 
 
 def listen(start: Start) -> socket.socket:
     """The socket of the workers, bound: connections are refused until they are ready. Raises StateError."""
     try:
-        found = socket.getaddrinfo(start.host, start.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        listening = socket.socket(found[0][0], socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(start.host, start.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        listening = socket.socket(addresses[0][0], socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if found[0][0] == socket.AF_INET6:
+        if addresses[0][0] == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.bind(found[0][4])
+        listening.bind(addresses[0][4])
     except OSError as error:
-        raise taken(start, error) from error
+        raise address_in_use(start, error) from error
     listening.setblocking(False)
     return listening
 
 
-def taken(start: Start, error: OSError) -> StateError:
-    """What is said when nobody can listen."""
+def address_in_use(start: Start, error: OSError) -> StateError:
+    """The error when an address cannot be listened on."""
     why = error.strerror or error
     return StateError(
         f"{start.listen} cannot be listened on ({why}): is another program using it, or is it not this machine's?"
     )
 
 
-def let_nobody_in(listening: socket.socket) -> None:
-    """Let no connection begin at this socket any more, whoever shares it; those that have begun can be accepted.
+def reject_new_connections(listening: socket.socket) -> None:
+    """Let no connection begin at this socket any more, in any process that shares it; begun ones can be accepted.
 
     There is no way back, and only Linux can do it: elsewhere nothing changes.
     """

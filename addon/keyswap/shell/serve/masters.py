@@ -1,7 +1,7 @@
-"""`keyswap serve`: what it was told, and mitmproxy's masters with the gate in them from the first moment.
+"""mitmproxy's masters, with the gate in them from the first moment.
 
 Law: the listener is made with the dead upstream, after the gate is in place and its policy in force; a start that fails
-has listened to nobody, and says why in one line.
+has accepted no connection, and says why in one line.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from keyswap.shell.serve.systemd import READY, notify
 
 
 class Running:
-    """An addon that tells when requests can come. It stands behind all others."""
+    """An addon that calls `on_ready` with the listener's addresses. It stands behind all others."""
 
-    def __init__(self, tell: Callable[[list[str]], None], master: Master) -> None:
-        self._tell, self._master = tell, master
+    def __init__(self, on_ready: Callable[[list[str]], None], master: Master) -> None:
+        self._on_ready, self._master = on_ready, master
 
     def running(self) -> None:
-        """Tell it."""
-        self._tell(internals.listen_addresses(self._master))
+        """Connections can be accepted."""
+        self._on_ready(internals.listen_addresses(self._master))
 
 
 def options_of(start: Start) -> Options:
@@ -67,8 +67,8 @@ async def run_to_the_end(master: Master, start: Start) -> None:
         raise StateError(f"{start.listen} cannot be listened on: is another program using it?") from error
 
 
-def _free(port: int) -> None:
-    """Raises StateError where mitmweb could not listen: it would say so in a traceback, after all else stands."""
+def _check_free(port: int) -> None:
+    """Raises StateError where mitmweb could not listen: its own error is a traceback, after all else has started."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -84,17 +84,17 @@ async def serve_web(start: Start) -> None:
     """One process with mitmweb, until SIGINT or SIGTERM. Raises StateError, before anything listens."""
     from mitmproxy.tools.web.master import WebMaster  # workers do without it, and the memory it takes
 
-    _free(start.web_port)
+    _check_free(start.web_port)
     master = WebMaster(options_of(start))
     addon = put_gate(master, start)
     master.options.update(web_open_browser=False, web_port=start.web_port)
 
-    def tell(listening: list[str]) -> None:
+    def print_ready(listening: list[str]) -> None:
         admin = addon.runtime.admin_address if addon.runtime is not None else None
         print(ready_line(", ".join(listening), admin, 1), flush=True)
         notify(READY)
 
-    master.addons.add(Running(tell, master))
+    master.addons.add(Running(print_ready, master))
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, master.shutdown)
     await run_to_the_end(master, start)

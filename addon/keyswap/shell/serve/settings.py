@@ -1,4 +1,4 @@
-"""What `keyswap serve` was told, as it is handed from process to process.
+"""The options of `keyswap serve`, as they are handed from process to process.
 
 Law: it holds no secret, since a command line can be read by every user of the machine.
 """
@@ -14,7 +14,7 @@ from keyswap.model import Upstream
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What `serve` was told. `grace_s` is how long requests have to end at a stop."""
+    """The options of `serve`. `grace_s` is how long requests have to end at a stop."""
 
     policy: Path
     state: Path
@@ -29,7 +29,7 @@ class Start:
 
     @property
     def listen(self) -> str:
-        """The address that was asked for, as HOST:PORT."""
+        """The address to listen on, as HOST:PORT."""
         return address(self.host, self.port)
 
     def as_json(self) -> str:
@@ -38,11 +38,11 @@ class Start:
 
     @classmethod
     def of(cls, text: str) -> "Start":
-        """What `as_json` gave."""
-        said: dict[str, Any] = json.loads(text)
-        paths = {name: Path(said[name]) for name in ("policy", "state", "tls_cert", "tls_key") if said[name]}
-        upstream = Upstream(*said["upstream"]) if said["upstream"] else None
-        return cls(**{**said, **paths, "upstream": upstream})
+        """The options that `as_json` wrote."""
+        values: dict[str, Any] = json.loads(text)
+        paths = {name: Path(values[name]) for name in ("policy", "state", "tls_cert", "tls_key") if values[name]}
+        upstream = Upstream(*values["upstream"]) if values["upstream"] else None
+        return cls(**{**values, **paths, "upstream": upstream})
 
 
 def address(host: str, port: int) -> str:
@@ -51,5 +51,5 @@ def address(host: str, port: int) -> str:
 
 
 def ready_line(listen: str, admin: str | None, workers: int) -> str:
-    """What is said on standard output when requests can come (CONTRACT §2)."""
+    """The line on standard output when connections are accepted (CONTRACT §2)."""
     return json.dumps({"event": "ready", "listen": listen, "admin": admin, "workers": workers})

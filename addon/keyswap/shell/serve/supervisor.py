@@ -1,8 +1,8 @@
-"""`keyswap serve`: the process that listens, and the workers that answer, one for each core.
+"""`keyswap serve`: the process that listens, and the lives of its workers, one for each core.
 
 Law: the listening socket is this process's, and is shared: a worker that dies takes no connection with it but its own.
-It is replaced; none is lost without a word. This process carries no request, and knows nothing of mitmproxy. Commands
-reach all workers through it. Workers whose supervisor is gone end by themselves.
+It is replaced, and its end is logged. This process carries no request, and loads nothing of mitmproxy. Commands reach
+all workers through it. Workers whose supervisor is gone end by themselves.
 """
 
 import asyncio
@@ -17,28 +17,28 @@ import time
 from keyswap.model import StateError
 from keyswap.shell.control.control_socket import ControlSocket
 from keyswap.shell.serve.ipc import Channel
-from keyswap.shell.serve.listen_socket import let_nobody_in, listen, taken
-from keyswap.shell.serve.pool import Crew
+from keyswap.shell.serve.listen_socket import address_in_use, listen, reject_new_connections
+from keyswap.shell.serve.pool import WorkerPool
 from keyswap.shell.serve.settings import Start, address, ready_line
 from keyswap.shell.serve.systemd import READY, STOPPING, notify
-from keyswap.shell.serve.worker_logs import Chorus
-from keyswap.shell.serve.worker_process import Worker
+from keyswap.shell.serve.worker_logs import LogDeduplicator
+from keyswap.shell.serve.worker_process import WorkerHandle
 
 logger = logging.getLogger(__name__)
 
 YOUNG_S = 5.0
 WAITS_S = (0.0, 0.5, 1.0, 2.0, 5.0)
-"""How long the place of a worker stays empty that has ended so young, for the first time, the second, …"""
+"""How long a worker that has ended so young is not replaced, the first time, the second, …"""
 AGAIN_S = 1.0
-"""Until a worker that could not even be begun is tried again."""
+"""Until a worker that could not be started is tried again."""
 TEND_S = 1.0
 FORMAT = "[%(asctime)s.%(msecs)03d] %(message)s"
 BACKLOG = 4096
 """Connections that wait to be accepted; the system may hold fewer (net.core.somaxconn)."""
 START_S = 300.0
-"""Until a worker that is not ready is killed, and another one takes its place."""
+"""Until a worker that is not ready is killed and replaced."""
 EXTRA_S = 5.0
-"""Beyond their grace, until workers that were told to stop are killed."""
+"""Beyond their grace, until workers that are stopping are killed."""
 
 
 class Supervisor:
@@ -46,14 +46,14 @@ class Supervisor:
 
     def __init__(self, start: Start, listening: socket.socket) -> None:
         self._start, self._listening = start, listening
-        self._crew = Crew(start.workers, start.state)
+        self._pool = WorkerPool(start.workers, start.state)
         self._stop = asyncio.Event()
         self._begun = False
-        """Requests may come."""
+        """Connections are accepted."""
         self._first: list[asyncio.Future[bool]] = []
         self._grace_s = start.grace_s
-        self._control = ControlSocket(start.state, self._crew.answer)
-        self._chorus = Chorus(lambda line: logger.warning("%s", line))
+        self._control = ControlSocket(start.state, self._pool.answer)
+        self._logs = LogDeduplicator(lambda line: logger.warning("%s", line))
 
     async def run(self) -> None:
         """Serve until SIGINT, SIGTERM or SIGHUP. Raises StateError when the first worker cannot start."""
@@ -62,68 +62,74 @@ class Supervisor:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup
                 loop.add_signal_handler(number, self.stop)
         await self._control.tend()
-        first = await self._spawn(0, again=False)  # it makes what is missing in the state directory: the others find it
-        heeding = loop.create_task(first.heed())
+        # The first makes what is missing in the state directory: the others find it there.
+        first = await self._spawn(0, resumes=False)
+        reading = loop.create_task(first.read_events())
         if not await first.ready:
-            await heeding
+            await reading
             await self._control.close()
             if self._stop.is_set():
                 return
-            raise StateError(first.error or f"the first worker ended ({first.how}) before it was ready")
-        others = [await self._spawn(number, again=False) for number in range(1, self._start.workers)]
+            raise StateError(first.error or f"the first worker ended ({first.exit_reason}) before it was ready")
+        others = [await self._spawn(number, resumes=False) for number in range(1, self._start.workers)]
         self._first = [worker.ready for worker in (first, *others)]
-        places = [loop.create_task(self._keep(0, first, heeding))]
-        places += [loop.create_task(self._keep(number, worker)) for number, worker in enumerate(others, 1)]
+        lives = [loop.create_task(self._keep_running(0, first, reading))]
+        lives += [loop.create_task(self._keep_running(number, worker)) for number, worker in enumerate(others, 1)]
         try:
             await self._begin()
             tending = loop.create_task(self._tend())
             await self._stop.wait()
             tending.cancel()
         finally:
-            await self._end(places)
+            await self._end(lives)
 
     async def _begin(self) -> None:
-        """When each worker is ready, or has failed once, let requests come, and say so. Raises StateError."""
+        """Accept connections when each worker is ready, or has failed once, and print so. Raises StateError."""
         ready = await asyncio.gather(*self._first)
         if self._stop.is_set():
             return
-        await self._crew.tend()
+        await self._pool.tend()
         try:
-            self._listening.listen(BACKLOG)  # here and not in a worker: who reads the line below may come at once
+            # Here and not in a worker: callers that read the line below may connect at once.
+            self._listening.listen(BACKLOG)
         except OSError as error:  # another program was begun at the same time: both could be bound
-            raise taken(self._start, error) from error
+            raise address_in_use(self._start, error) from error
         host, port, *_ = self._listening.getsockname()
-        for line in {one.misplaced for one in self._crew.workers.values() if one.misplaced is not None}:
+        for line in {worker.misplaced for worker in self._pool.workers.values() if worker.misplaced is not None}:
             logger.warning("%s", line)
-        _say(ready_line(address(host, port), self._crew.admin.address, sum(ready)))
+        _print(ready_line(address(host, port), self._pool.admin.address, sum(ready)))
         self._begun = True
-        for worker in self._crew.workers.values():
-            if worker.answers:
-                worker.channel.tell({"go": True})
+        for worker in self._pool.workers.values():
+            if worker.is_ready:
+                worker.channel.send({"go": True})
         notify(READY)
 
-    async def _keep(self, place: int, worker: Worker | None = None, heeding: asyncio.Task[None] | None = None) -> None:
-        """Have a worker in this place for as long as the gateway runs."""
+    async def _keep_running(
+        self, number: int, worker: WorkerHandle | None = None, reading: asyncio.Task[None] | None = None
+    ) -> None:
+        """Have a worker of this number for as long as the gateway runs: one that ends is replaced."""
         failures = 0
-        while worker is not None or not self._stop.is_set():  # one that was begun is heard to its end
-            worker = worker or await self._again(place)
+        while worker is not None or not self._stop.is_set():  # the events of one that was started are read to its end
+            worker = worker or await self._respawn(number)
             if worker is None:
                 continue
-            await (heeding or worker.heed())
-            self._crew.forget(place)
+            await (reading or worker.read_events())
+            self._pool.forget(number)
             if self._stop.is_set():
                 return
             failures = failures + 1 if time.monotonic() - worker.began < YOUNG_S else 0
             wait_s = WAITS_S[min(max(failures - 1, 0), len(WAITS_S) - 1)]
-            self._crew.restarts += 1
-            logger.error("worker %d ended (%s): another one takes its place%s", worker.pid, worker.how, _soon(wait_s))
-            worker = heeding = None
+            self._pool.restarts += 1
+            logger.error(
+                "worker %d ended (%s): another one takes its place%s", worker.pid, worker.exit_reason, _delay(wait_s)
+            )
+            worker = reading = None
             await self._pause(wait_s)
 
-    async def _again(self, place: int) -> Worker | None:
-        """Another worker; None, after a while, when the machine does not let there be one now."""
+    async def _respawn(self, number: int) -> WorkerHandle | None:
+        """Another worker; None, after a while, when the machine cannot start one now."""
         try:
-            return await self._spawn(place, again=True)
+            return await self._spawn(number, resumes=True)
         except OSError as error:
             logger.error("no worker can be started (%s): it is tried again in %g s", error.strerror, AGAIN_S)
             await self._pause(AGAIN_S)
@@ -133,12 +139,12 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), wait_s)
 
-    async def _spawn(self, place: int, again: bool) -> Worker:
+    async def _spawn(self, number: int, resumes: bool) -> WorkerHandle:
         ours, theirs = socket.socketpair()
         handles = self._listening.fileno(), theirs.fileno()
-        words = [self._start.as_json(), *map(str, handles), "again" if again else "fresh"]
-        # -P, and our own places to look for modules: what lies in the working folder is none of ours.
-        command = [sys.executable, "-P", "-m", "keyswap.shell.serve.worker", *words]
+        arguments = [self._start.as_json(), *map(str, handles), "again" if resumes else "fresh"]
+        # -P, and our own module path: the working folder holds no module of ours.
+        command = [sys.executable, "-P", "-m", "keyswap.shell.serve.worker", *arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
             process = await asyncio.create_subprocess_exec(
@@ -146,7 +152,7 @@ class Supervisor:
                 pass_fds=handles,
                 stdin=asyncio.subprocess.DEVNULL,
                 env=environment,
-                process_group=0,  # Ctrl-C reaches a whole group: what it means is said here
+                process_group=0,  # Ctrl-C reaches a whole group: only the supervisor is to act on it
             )
         except OSError:
             ours.close()
@@ -155,13 +161,13 @@ class Supervisor:
             theirs.close()
         channel = Channel(ours)
         await channel.open()
-        worker = self._crew.workers[place] = Worker(process, channel, self._may_go, self._chorus.heard)
-        asyncio.get_running_loop().call_later(START_S, worker.give_up_unless_ready, f"not ready in {START_S:g} s")
-        if self._stop.is_set():  # everyone else has been told
+        worker = self._pool.workers[number] = WorkerHandle(process, channel, self._may_accept, self._logs.log)
+        asyncio.get_running_loop().call_later(START_S, worker.kill_unless_ready, f"not ready in {START_S:g} s")
+        if self._stop.is_set():  # the other workers were told before this one was there
             worker.kill()
         return worker
 
-    def _may_go(self) -> bool:
+    def _may_accept(self) -> bool:
         """Whether a worker that is ready may accept callers."""
         return self._begun and not self._stop.is_set()
 
@@ -170,47 +176,47 @@ class Supervisor:
             await asyncio.sleep(TEND_S)
             try:
                 await self._control.tend()
-                await self._crew.tend()
-                self._crew.end_the_silent()
+                await self._pool.tend()
+                self._pool.kill_unresponsive()
             except Exception:
                 logger.exception("a look at the workers failed; it will be tried again")
 
     # ---- The end
 
     def stop(self) -> None:
-        """Stop with grace; at once when told again, or when nobody has been let in yet."""
+        """Stop with grace; at once at a second call, or when no connection was accepted yet."""
         if self._stop.is_set() or not self._begun:
-            for worker in self._crew.workers.values():
+            for worker in self._pool.workers.values():
                 worker.kill()
         self._stop.set()
 
-    async def _end(self, places: list[asyncio.Task[None]]) -> None:
+    async def _end(self, lives: list[asyncio.Task[None]]) -> None:
         self._stop.set()
-        let_nobody_in(self._listening)
+        reject_new_connections(self._listening)
         self._listening.close()  # with the last worker's it is closed for good: connections are refused, not kept
-        self._crew.stopping = True
+        self._pool.stopping = True
         notify(STOPPING)
-        for worker in self._crew.workers.values():
-            worker.channel.tell({"stop": self._grace_s})
-        _done, late = await asyncio.wait(places, timeout=self._grace_s + EXTRA_S)
-        for worker in self._crew.workers.values() if late else ():
+        for worker in self._pool.workers.values():
+            worker.channel.send({"stop": self._grace_s})
+        _done, late = await asyncio.wait(lives, timeout=self._grace_s + EXTRA_S)
+        for worker in self._pool.workers.values() if late else ():
             logger.error("worker %d did not stop in time: it is killed", worker.pid)
             worker.kill()
         if late:
             await asyncio.wait(late)
         await self._control.close()
-        await self._crew.admin.close()
+        await self._pool.admin.close()
 
 
-def _say(line: str) -> None:
-    """Say a line on standard output; nobody has to listen."""
+def _print(line: str) -> None:
+    """Print a line on standard output, which may be closed."""
     try:
         os.write(1, line.encode() + b"\n")
     except OSError as error:
         logger.warning("standard output cannot be written (%s): it would have said %s", error.strerror, line)
 
 
-def _soon(wait_s: float) -> str:
+def _delay(wait_s: float) -> str:
     return f" in {wait_s:g} s" if wait_s else ""
 
 

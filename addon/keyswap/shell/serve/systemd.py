@@ -1,7 +1,7 @@
-"""What the service manager is told: that requests can come, and that the gateway stops (systemd's sd_notify(3)).
+"""Notifications to the service manager: the gateway is ready, the gateway stops (systemd's sd_notify(3)).
 
-Law: without `$NOTIFY_SOCKET` nobody is told anything. A manager that cannot be told is a line in the log: it holds up
-nothing and ends nothing.
+Law: without `$NOTIFY_SOCKET` nothing is sent. A manager that cannot be reached is a line in the log, and holds
+up nothing.
 """
 
 import logging
@@ -16,10 +16,10 @@ PATIENCE_S = 1.0
 
 def notify(state: str) -> None:
     """Send `state` to the datagram socket that the service manager named; `@` begins an abstract name."""
-    named = os.environ.get("NOTIFY_SOCKET")
-    if not named:
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
         return
-    address = f"\0{named[1:]}" if named.startswith("@") else named
+    address = f"\0{path[1:]}" if path.startswith("@") else path
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
             line.settimeout(PATIENCE_S)

@@ -1,6 +1,6 @@
 """One worker of `keyswap serve`: a lean mitmproxy with the gate, on the listening socket of its supervisor.
 
-Law: it answers for itself alone. It ends when its supervisor has told it to, or is gone: not at once, but when the
+Law: a worker answers for itself alone. It ends when its supervisor stops it, or is gone: not at once, but when the
 requests that it has are done, or their grace is over.
 """
 
@@ -26,28 +26,28 @@ from keyswap.shell.serve import masters
 from keyswap.shell.serve.ipc import Channel
 from keyswap.shell.serve.settings import Start
 from keyswap.shell.serve.shared_listener import SharedListener
-from keyswap.shell.serve.worker_logs import Voice
+from keyswap.shell.serve.worker_logs import ForwardingHandler
 
 logger = logging.getLogger(__name__)
 
 
 async def work(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
-    """Run until told to stop. Raises StateError, before anything is accepted."""
-    lean.lighten()
+    """Run until the stop. Raises StateError, before anything is accepted."""
+    lean.install_fast_paths()
     listener = SharedListener(listening)
     master = lean.LeanMaster(masters.options_of(start), report)
     addon = masters.put_gate(master, start, supervised=True, resumes=resumes)
     runtime = addon.runtime
     assert runtime is not None
 
-    def tell(listens: list[str]) -> None:
-        if listens:
-            channel.tell({"event": "ready", "misplaced": runtime.misplaced})
+    def report_ready(addresses: list[str]) -> None:
+        if addresses:
+            channel.send({"event": "ready", "misplaced": runtime.misplaced})
         else:
-            channel.tell({"event": "failed", "error": f"{start.listen} cannot be listened on"})
+            channel.send({"event": "failed", "error": f"{start.listen} cannot be listened on"})
             cast("Any", master).shutdown()
 
-    master.addons.add(masters.Running(tell, master))
+    master.addons.add(masters.Running(report_ready, master))
     loop = asyncio.get_running_loop()
     stopping = _Stopping(master, addon, listener, start.grace_s)
     loop.add_signal_handler(signal.SIGTERM, stopping.begin)
@@ -59,20 +59,20 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
 
 
 async def _serve(channel: Channel, runtime: Runtime, stopping: "_Stopping", listener: SharedListener) -> None:
-    """Do what the supervisor says. Its end says that it is time to stop."""
+    """Follow the supervisor's messages. Its end means stop."""
     tasks: set[asyncio.Task[None]] = set()
     parent = os.getppid()
-    while (said := await channel.heard()) is not None:
-        if "stop" in said:
-            stopping.begin(said["stop"])
-        elif "go" in said:
+    while (message := await channel.receive()) is not None:
+        if "stop" in message:
+            stopping.begin(message["stop"])
+        elif "go" in message:
             await listener.open()
-        elif "asks" in said:
-            task = asyncio.get_running_loop().create_task(_answer(channel, runtime, said))
+        elif "request" in message:
+            task = asyncio.get_running_loop().create_task(_answer(channel, runtime, message))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
     if await _is_orphan(parent):
-        listener.let_nobody_in()  # all of its workers end
+        listener.reject_new_connections()  # all of its workers end
     stopping.begin()
 
 
@@ -85,19 +85,19 @@ async def _is_orphan(parent: int) -> bool:
     return False
 
 
-async def _answer(channel: Channel, runtime: Runtime, said: dict[str, Any]) -> None:
-    channel.answer(said["asks"], await answer(runtime, said["said"]))
+async def _answer(channel: Channel, runtime: Runtime, message: dict[str, Any]) -> None:
+    channel.reply(message["request"], await answer(runtime, message["body"]))
 
 
 class _Stopping:
-    """A stop with grace; being told a second time changes nothing."""
+    """A stop with grace; a second one changes nothing."""
 
     def __init__(self, master: lean.LeanMaster, addon: KeyswapAddon, listener: SharedListener, grace_s: float) -> None:
         self._master, self._addon, self._listener, self._grace_s = master, addon, listener, grace_s
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, grace_s: float | None = None) -> None:
-        """Accept nobody any more, let what was begun end, then stop."""
+        """Accept no connection any more, let open requests end, then stop."""
         if grace_s is not None:
             self._grace_s = grace_s
         if self._task is None:
@@ -113,22 +113,22 @@ class _Stopping:
 
 def main() -> int:
     """`python -m keyswap.shell.serve.worker START LISTENING CHANNEL fresh|again`, by the supervisor alone."""
-    told, listening, line, again = sys.argv[1:]
-    for number in (signal.SIGINT, signal.SIGHUP):  # what they mean, the supervisor says
+    options, listening, line, mode = sys.argv[1:]
+    for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor acts on them
         signal.signal(number, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(line)))
     try:
-        asyncio.run(_connected(Start.of(told), socket.socket(fileno=int(listening)), channel, again == "again"))
+        asyncio.run(_connected(Start.of(options), socket.socket(fileno=int(listening)), channel, mode == "again"))
     except StateError as error:
-        channel.say_at_the_end({"event": "failed", "error": str(error)})
+        channel.send_blocking({"event": "failed", "error": str(error)})
         return 3
     return 0
 
 
 async def _connected(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
     await channel.open()
-    voice = Voice(lambda line: channel.tell({"event": "log", "line": line}), asyncio.get_running_loop())
-    logging.getLogger().addHandler(voice)
+    handler = ForwardingHandler(lambda line: channel.send({"event": "log", "line": line}), asyncio.get_running_loop())
+    logging.getLogger().addHandler(handler)
     await work(start, listening, channel, resumes)
 
 

@@ -1,6 +1,6 @@
-"""What workers say to people: one log, in which what all of them say at once is said once.
+"""The workers' log lines, merged into one log: a line that several workers write within seconds is written once.
 
-Law: nothing is held back but the same words of another worker within some seconds.
+Law: nothing is held back but the same line of another worker within `SAME_S`.
 """
 
 import asyncio
@@ -13,41 +13,41 @@ SAME_S = 5.0
 MOST = 1000
 
 
-class Voice(logging.Handler):
-    """A worker's end: hands its log lines to whoever says them, always in the thread of the event loop."""
+class ForwardingHandler(logging.Handler):
+    """A worker's end: forwards its log lines, always in the thread of the event loop."""
 
-    def __init__(self, say: Callable[[str], None], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, forward: Callable[[str], None], loop: asyncio.AbstractEventLoop) -> None:
         """Made in the thread of `loop`."""
         super().__init__(logging.WARNING)
-        self._say, self._loop, self._thread = say, loop, threading.get_ident()
+        self._forward, self._loop, self._thread = forward, loop, threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand a line over, whichever thread it comes from."""
+        """Forward a line, whichever thread it comes from."""
         try:
             line = self.format(record)
             if threading.get_ident() == self._thread:
-                self._say(line)
+                self._forward(line)
             else:
-                self._loop.call_soon_threadsafe(self._say, line)
+                self._loop.call_soon_threadsafe(self._forward, line)
         except Exception:  # noqa: BLE001 (logging's own way with a handler that fails)
             self.handleError(record)
 
 
-class Chorus:
-    """Says lines that several workers may have said. `clock` counts seconds."""
+class LogDeduplicator:
+    """Writes lines that several workers may have logged. `clock` counts seconds."""
 
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._say, self._clock = say, clock
-        self._said: dict[str, tuple[float, set[int]]] = {}
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._recent: dict[str, tuple[float, set[int]]] = {}
 
-    def heard(self, worker: int, line: str) -> None:
-        """A worker says something."""
+    def log(self, worker: int, line: str) -> None:
+        """Write a worker's line, unless another worker's was the same a moment ago."""
         now = self._clock()
-        before = self._said.get(line)
-        if before is not None and now - before[0] < SAME_S and worker not in before[1]:
-            before[1].add(worker)
+        recent = self._recent.get(line)
+        if recent is not None and now - recent[0] < SAME_S and worker not in recent[1]:
+            recent[1].add(worker)
             return
-        if len(self._said) >= MOST:
-            self._said.clear()
-        self._said[line] = now, {worker}
-        self._say(line)
+        if len(self._recent) >= MOST:
+            self._recent.clear()
+        self._recent[line] = now, {worker}
+        self._write(line)

@@ -19,52 +19,52 @@ SILENT_S = 30.0
 """How long a worker may answer nothing at all, before it is killed."""
 
 
-class Worker:
-    """One worker, from its start to its end. `log` says a line of a process."""
+class WorkerHandle:
+    """One worker, from its start to its end. `log` writes a line of a process."""
 
     def __init__(
         self,
         process: asyncio.subprocess.Process,
         channel: Channel,
-        may_go: Callable[[], bool],
+        may_accept: Callable[[], bool],
         log: Callable[[int, str], None],
     ) -> None:
-        self.process, self.channel, self._may_go = process, channel, may_go
+        self.process, self.channel, self._may_accept = process, channel, may_accept
         self._log = partial(log, process.pid)
         self.began = time.monotonic()
         self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.error: str | None = None
         self.silent_since: float | None = None
-        """It owes an answer since about then; None: it gives them."""
+        """When it began to owe an answer, about; None: it answers."""
         self.misplaced: str | None = None
-        """Why backends would not find the key set, as it said when it became ready."""
-        self.pulse: dict[str, Any] = {}
-        """What it said last of itself: its counts, and the admin listener that its policy wants."""
+        """Why backends would not find the key set, as the worker reported when it became ready."""
+        self.heartbeat: dict[str, Any] = {}
+        """Its last report: its counts, and the admin listener that its policy wants."""
 
-    async def heed(self) -> None:
-        """Hear what it says until it has ended."""
-        while (said := await self.channel.heard()) is not None:
-            if said.get("event") == "ready" and not self.ready.done():
-                self.misplaced = said.get("misplaced")
+    async def read_events(self) -> None:
+        """Read the worker's events until it has ended."""
+        while (message := await self.channel.receive()) is not None:
+            if message.get("event") == "ready" and not self.ready.done():
+                self.misplaced = message.get("misplaced")
                 self.ready.set_result(True)
-                if self._may_go():
-                    self.channel.tell({"go": True})
-            elif said.get("event") == "failed":
-                self.error = str(said.get("error"))
-            elif said.get("event") == "log":
-                self._log(str(said.get("line")))
-        self.channel.close()  # a worker that said what nobody understands ends by this
+                if self._may_accept():
+                    self.channel.send({"go": True})
+            elif message.get("event") == "failed":
+                self.error = str(message.get("error"))
+            elif message.get("event") == "log":
+                self._log(str(message.get("line")))
+        self.channel.close()  # a worker that has sent what is no message ends by this
         await self.process.wait()
         if not self.ready.done():
             self.ready.set_result(False)
 
-    async def ask(self, asked: dict[str, Any]) -> dict[str, Any] | None:
-        """Its answer to a question; None: it has none, or ends."""
+    async def request(self, command: dict[str, Any]) -> dict[str, Any] | None:
+        """The worker's answer to a command; None: it gives none, or ends."""
         try:
             async with asyncio.timeout(ANSWER_S):
-                answer = await self.channel.ask(asked)
+                answer = await self.channel.request(command)
         except TimeoutError:
-            if self.answers:
+            if self.is_ready:
                 self.silent_since = self.silent_since or time.monotonic()
             return None
         except ConnectionError:
@@ -72,41 +72,41 @@ class Worker:
         self.silent_since = None
         return answer
 
-    async def feel(self) -> dict[str, Any]:
-        """What it says of itself now; where it does not answer, what it said last."""
-        if self.answers:
-            self.pulse = await self.ask({"command": "pulse"}) or self.pulse
-        return self.pulse
+    async def poll(self) -> dict[str, Any]:
+        """The worker's heartbeat of now; its last one where it does not answer."""
+        if self.is_ready:
+            self.heartbeat = await self.request({"command": "heartbeat"}) or self.heartbeat
+        return self.heartbeat
 
-    def end_when_silent(self) -> None:
-        """Kill it when it has hung for long: requests that it has would wait for ever."""
+    def kill_when_unresponsive(self) -> None:
+        """Kill the worker when it has hung for long: requests that it has would wait for ever."""
         if self.silent_since is not None and time.monotonic() - self.silent_since > SILENT_S:
             self.error = f"it hung for {SILENT_S:g} s, and was killed"
             self.kill()
 
-    def give_up_unless_ready(self, why: str) -> None:
-        """Kill it if it never became ready."""
+    def kill_unless_ready(self, why: str) -> None:
+        """Kill the worker if it never became ready."""
         if not self.ready.done():
             self.error = why
             self.kill()
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the worker's process."""
         with suppress(ProcessLookupError):
             self.process.kill()
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The worker's process id."""
         return self.process.pid
 
     @property
-    def answers(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether it can be asked something: one that is starting would be waited for."""
         return self.ready.done() and self.ready.result()
 
     @property
-    def how(self) -> str:
-        """How it has ended, in words."""
+    def exit_reason(self) -> str:
+        """How the worker has ended, in words."""
         code = self.process.returncode or 0
         return self.error or (f"signal {-code}" if code < 0 else f"exit code {code}")
