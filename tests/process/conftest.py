@@ -9,6 +9,7 @@ import pytest
 
 from certificates import self_signed
 from harness import Backend, Gateway, Home, free_port
+from operators import TOKEN
 from raw import Recorder
 
 
@@ -35,6 +36,13 @@ def start(home: Home) -> Iterator[Callable[..., Gateway]]:
     yield begin
     for gateway in started:
         gateway.stop()
+
+
+@pytest.fixture
+def admin_token(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The operator's token, which gateways find."""
+    monkeypatch.setenv("KEYSWAP_ADMIN_TOKEN", TOKEN)
+    return TOKEN
 
 
 # ---- Of a module whose `home` is its own

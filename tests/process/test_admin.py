@@ -9,13 +9,9 @@ import pytest
 from harness import Client, Gateway, Home, eventually, free_port
 from operators import TOKEN, Operator
 
+pytestmark = pytest.mark.usefixtures("admin_token")
 Start = Callable[..., Gateway]
 KINDS = ["mitmdump", "mitmweb"]
-
-
-@pytest.fixture(autouse=True)
-def _token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KEYSWAP_ADMIN_TOKEN", TOKEN)
 
 
 def head(method: str, target: str, *fields: str, host: str | None = "127.0.0.1") -> bytes:

@@ -14,13 +14,9 @@ from operators import TOKEN, Operator
 from tests.operations.documents import PETS
 from tests.process.test_fail_closed import breaking, broken_entry, patch_steps
 
+pytestmark = pytest.mark.usefixtures("admin_token")
 Start = Callable[..., Gateway]
 DECISIONS = "keyswap_decisions_total"
-
-
-@pytest.fixture(autouse=True)
-def _token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KEYSWAP_ADMIN_TOKEN", TOKEN)
 
 
 @pytest.fixture

@@ -12,15 +12,11 @@ import pytest
 from certificates import self_signed
 from harness import Backend, Client, Gateway, Home, eventually
 from misplaced import KINDS, in_place_of
-from operators import TOKEN, Operator
+from operators import Operator
 
+pytestmark = pytest.mark.usefixtures("admin_token")
 Start = Callable[..., Gateway]
 DOCUMENT = "openapi: 3.1.0\npaths: {/pets: {get: {security: []}}}\n"
-
-
-@pytest.fixture(autouse=True)
-def _token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KEYSWAP_ADMIN_TOKEN", TOKEN)
 
 
 def put_back(path: Path, content: str) -> None:

@@ -15,13 +15,6 @@ from harness import Backend, Client, Gateway, Home, eventually
 from tests.operations.documents import PETS, site
 
 
-@pytest.fixture
-def backend() -> Iterator[Backend]:
-    made = Backend()
-    yield made
-    made.close()
-
-
 def home(tmp_path: Path, backend: Backend, policy: str = "openapi: {spec: api.yaml}\n", api: str = PETS) -> Home:
     (tmp_path / "api.yaml").write_text(api)
     made = Home(tmp_path, backend.url)

@@ -10,13 +10,9 @@ from fetched import fetched, run
 from harness import Backend, Gateway, Home, free_port
 from operators import TOKEN, Operator
 
+pytestmark = pytest.mark.usefixtures("admin_token")
 Start = Callable[..., Gateway]
 SCRIPTS = Path(__file__).parent.parent / "sdk"
-
-
-@pytest.fixture(autouse=True)
-def _token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KEYSWAP_ADMIN_TOKEN", TOKEN)
 
 
 def _python(folder: Path) -> None:
