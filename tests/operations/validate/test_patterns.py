@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 
 from keyswap.operations.validate.budget import StepBudget
-from keyswap.operations.validate.patterns import LIMITS, compiled, engine_schema, found, is_pattern
+from keyswap.operations.validate.patterns import LIMITS, compiled, engine_schema, has_match, is_pattern
 
 SCRIPT = Path(__file__).with_name("patterns.cjs")
 
@@ -66,7 +66,7 @@ def ours(pattern: str) -> str | None:
         return None
     exact, budget = engine_schema(pattern), StepBudget()
     if exact is None:
-        judge: Callable[[str], bool] = partial(found, compiled(pattern), budget=budget)
+        judge: Callable[[str], bool] = partial(has_match, compiled(pattern), budget=budget)
     else:
         judge = jsonschema_rs.Draft202012Validator(exact, pattern_options=LIMITS).is_valid
     return "".join("1" if judge(text) else "0" for text in TEXTS)
@@ -77,11 +77,11 @@ def test_as_node_has_them() -> None:
     """What is a pattern, and which texts have it: 160 patterns, 90 texts."""
     different = []
     for pattern, row in zip([*PATTERNS, *NO_PATTERNS], theirs(), strict=True):
-        found = ours(pattern)
-        if found is None or row is None:
-            different += [] if found == row else [(pattern, "is one" if row is None else "is none")]
+        matches = ours(pattern)
+        if matches is None or row is None:
+            different += [] if matches == row else [(pattern, "is one" if row is None else "is none")]
         else:
-            different += [(pattern, text) for text, a, b in zip(TEXTS, found, row, strict=True) if a != b]
+            different += [(pattern, text) for text, a, b in zip(TEXTS, matches, row, strict=True) if a != b]
     assert set(different) == set(DIFFERENT)
 
 

@@ -72,7 +72,7 @@ def judged(schema: Any, old: bool, value: Any) -> bool:
         ground.fits = engine.fits
         good = node.is_valid(value)
         if not good:
-            wrongs = Explainer(engine, rewriting).wrongs(engine.name(node), value)
+            wrongs = Explainer(engine, rewriting).errors(engine.name(node), value)
             assert wrongs and all(wrong.message for wrong in wrongs)
         return good
 

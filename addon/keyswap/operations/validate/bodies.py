@@ -82,7 +82,7 @@ def media_type(content_type: str) -> str:
 
 def parameters_of(content_type: str) -> dict[str, str]:
     """The parameters of a Content-Type, their names in small letters (RFC 9110 §5.6.6). Raises Unreadable."""
-    found: dict[str, str] = {}
+    parameters: dict[str, str] = {}
     rest = content_type.partition(";")[2]
     at = 0
     while at < len(rest):
@@ -90,12 +90,12 @@ def parameters_of(content_type: str) -> dict[str, str]:
         if match is None or (match["name"] or "").endswith("*"):
             raise Unreadable("the parameters of Content-Type cannot be read")
         name, at = (match["name"] or "").lower(), match.end()
-        if name in found:
+        if name in parameters:
             raise Unreadable(f"Content-Type has more than one {name[:60]}")
         if name:
             quoted = match["quoted"]
-            found[name] = match["token"] if quoted is None else quoted
-    return found
+            parameters[name] = match["token"] if quoted is None else quoted
+    return parameters
 
 
 def _only_utf_8(content_type: str) -> None:
@@ -169,27 +169,27 @@ def _bound_numbers(value: Any) -> None:
     """Refuse a number that is infinite as a double. All values of a depth are looked at together, which is quick."""
     levels = [[value]]
     while level := levels[-1]:
-        numbers = [one for one in level if type(one) is int or type(one) is float]
+        numbers = [item for item in level if type(item) is int or type(item) is float]
         if numbers and not -BEYOND < min(numbers) <= max(numbers) < BEYOND:
-            wrong = next(at for at, one in enumerate(level) if type(one) in _NUMBERS and not -BEYOND < one < BEYOND)
-            raise Unreadable(TOO_LARGE, _place(levels, wrong))
+            wrong = next(at for at, item in enumerate(level) if type(item) in _NUMBERS and not -BEYOND < item < BEYOND)
+            raise Unreadable(TOO_LARGE, _pointer_of(levels, wrong))
         inner: list[Any] = []
-        for one in level:
-            if type(one) is list:
-                inner += one
-            elif type(one) is dict:
-                inner += one.values()
+        for item in level:
+            if type(item) is list:
+                inner += item
+            elif type(item) is dict:
+                inner += item.values()
         levels.append(inner)
 
 
-def _place(levels: list[list[Any]], at: int) -> str:
+def _pointer_of(levels: list[list[Any]], at: int) -> str:
     """The pointer of a value, by its place among those of the last level."""
     path: list[object] = []
     for level in reversed(levels[:-1]):
-        for number, one in enumerate(level):
-            size = len(one) if type(one) is list or type(one) is dict else 0
+        for number, item in enumerate(level):
+            size = len(item) if type(item) is list or type(item) is dict else 0
             if at < size:
-                path.append(at if type(one) is list else list(one)[at])
+                path.append(at if type(item) is list else list(item)[at])
                 at = number
                 break
             at -= size
@@ -224,11 +224,11 @@ def pairs_of(text: bytes, at_most: int) -> list[Pair]:
         raise Unreadable("an incomplete escape stands in it: write % as %25")
     if text.count(b"&") > at_most:
         raise Unreadable(f"it has more than {at_most} fields")
-    found = [piece.partition("=") for piece in _ascii(text).split("&") if piece]
-    if len(found) > at_most:
+    fields = [piece.partition("=") for piece in _ascii(text).split("&") if piece]
+    if len(fields) > at_most:
         raise Unreadable(f"it has more than {at_most} fields")
     try:
-        return [Pair(_decoded(name), _decoded(raw), raw) for name, _, raw in found]
+        return [Pair(_decoded(name), _decoded(raw), raw) for name, _, raw in fields]
     except UnicodeDecodeError as error:
         raise Unreadable("an escape in it is no UTF-8") from error
 
@@ -259,11 +259,11 @@ def read_form(body: bytes, content_type: str = "") -> SentPairs:
 
 def read_multipart(body: bytes, content_type: str) -> SentPairs:
     """A form of several parts: texts as they are, files as texts of their bytes. Raises Unreadable."""
-    said = multipart.CONTENT_TYPE.fullmatch(content_type)
-    if said is None:
+    boundary = multipart.CONTENT_TYPE.fullmatch(content_type)
+    if boundary is None:
         raise Unreadable("Content-Type has not one boundary that every program finds, or has more than it and UTF-8")
     try:
-        parts = list(multipart.parts(body, said["token"] or said["quoted"]))
+        parts = list(multipart.parts(body, boundary["token"] or boundary["quoted"]))
     except multipart.MalformedMultipart as error:
         raise Unreadable(str(error)) from error
     pairs = [Pair(part.name, _text_of(part), None) for part in parts]
@@ -272,10 +272,10 @@ def read_multipart(body: bytes, content_type: str) -> SentPairs:
 
 
 def _text_of(part: multipart.FormPart) -> str:
-    said = parameters_of(part.content_type)
+    parameters = parameters_of(part.content_type)
     if part.is_file:
         return part.content.decode("latin-1")
-    if said.get("charset", "utf-8").lower() not in {"utf-8", "utf8", "us-ascii"}:
+    if parameters.get("charset", "utf-8").lower() not in {"utf-8", "utf8", "us-ascii"}:
         raise Unreadable("only parts in UTF-8 can be judged here")
     try:
         return part.content.decode()

@@ -14,7 +14,7 @@ from openapi_core.util import BOOLEAN_FALSE_VALUES, BOOLEAN_TRUE_VALUES
 
 from keyswap.operations.validate.bodies import BEYOND, Unreadable, read_json
 from keyswap.operations.validate.lenient_names import fold
-from keyswap.operations.validate.patterns import compiled, found
+from keyswap.operations.validate.patterns import compiled, has_match
 from keyswap.operations.validate.schema import Node
 from keyswap.operations.validate.schema_check import IN_PLACE
 
@@ -38,13 +38,13 @@ class Shape:
         self._nodes, self._whole = nodes, whole
         self._made = made if made is not None else {}
         """The shapes that this one leads to; they may lead back to each other."""
-        self._said = [node for node in _flat(nodes, whole) if isinstance(node.schema, dict)]
+        self._object_nodes = [node for node in _flat(nodes, whole) if isinstance(node.schema, dict)]
         kinds: set[str] = set()
         self.names: dict[str, Shape | None] = {}
         """The properties that are named; their shapes are made when they are asked for."""
-        for node in self._said:
-            said = node.schema.get("type", ())
-            kinds.update([said] if isinstance(said, str) else said)
+        for node in self._object_nodes:
+            types = node.schema.get("type", ())
+            kinds.update([types] if isinstance(types, str) else types)
             self.names.update(dict.fromkeys(node.schema.get("properties", ())))
         self.kinds = frozenset(kinds - {"null"})
 
@@ -69,41 +69,41 @@ class Shape:
     def items(self) -> "Shape | None":
         """Of an array's items."""
         words = ("items", "contains", "unevaluatedItems") if self._whole else ("items",)
-        inner = [node.inner(node.schema[word]) for node in self._said for word in words if word in node.schema]
-        inner += [node.inner(one) for node in self._said for one in node.schema.get("prefixItems", ())]
+        inner = [node.inner(node.schema[word]) for node in self._object_nodes for word in words if word in node.schema]
+        inner += [node.inner(schema) for node in self._object_nodes for schema in node.schema.get("prefixItems", ())]
         return self._of(inner) if inner else None
 
     @cached_property
     def additional(self) -> "Shape | None":
         """Of properties that are not named, if anything is said of them."""
         words = ("additionalProperties", "unevaluatedProperties")
-        said = [(node, node.schema.get(word)) for node in self._said for word in words]
-        inner = [node.inner(one) for node, one in said if isinstance(one, dict)]
+        schemas = [(node, node.schema.get(word)) for node in self._object_nodes for word in words]
+        inner = [node.inner(schema) for node, schema in schemas if isinstance(schema, dict)]
         return self._of(inner) if inner else None
 
     @cached_property
     def _patterns(self) -> list[tuple[Any, Node]]:
         return [
-            (compiled(pattern), node.inner(one))
-            for node in self._said
-            for pattern, one in node.schema.get("patternProperties", {}).items()
+            (compiled(pattern), node.inner(schema))
+            for node in self._object_nodes
+            for pattern, schema in node.schema.get("patternProperties", {}).items()
         ]
 
     @property
     def open(self) -> bool:
         """Whether it speaks of properties that it does not name."""
-        closed = any(node.schema.get("additionalProperties") is False for node in self._said)
+        closed = any(node.schema.get("additionalProperties") is False for node in self._object_nodes)
         return not closed and (not self.names or self.additional is not None or bool(self._patterns))
 
     def property(self, name: str) -> "Shape | None":
         """Of a property."""
         if name not in self.names:
             budget = self._nodes[0].budget
-            nodes = [node for pattern, node in self._patterns if found(pattern, name, budget)]
+            nodes = [node for pattern, node in self._patterns if has_match(pattern, name, budget)]
             return self._of(nodes) if nodes else self.additional
         shape = self.names[name]
         if shape is None:
-            holders = [node for node in self._said if name in node.schema.get("properties", ())]
+            holders = [node for node in self._object_nodes if name in node.schema.get("properties", ())]
             shape = self._of([node.inner(node.schema["properties"][name]) for node in holders])
             self.names[name] = shape
         return shape
@@ -115,9 +115,9 @@ class Shape:
         if isinstance(value, list):
             items = self._inside.get(_ITEMS)
             if items is not None and not items.is_clear_of(value):
-                for number, one in enumerate(value):
-                    if type(one) in _CONTAINERS:
-                        yield from _within(items, number, one)
+                for number, item in enumerate(value):
+                    if type(item) in _CONTAINERS:
+                        yield from _within(items, number, item)
         elif isinstance(value, dict):
             if not self._knows(value):
                 folds = ((key, self._folded.get(fold(key))) for key in sorted(value.keys() - self.known))
@@ -127,8 +127,8 @@ class Shape:
                     yield from _within(shape, name, value[name])
             if self._others:
                 others = value.keys() - self.names.keys()
-                one = self.additional if not self._patterns else None
-                if one is None or not one.is_clear_of([value[key] for key in others]):
+                item = self.additional if not self._patterns else None
+                if item is None or not item.is_clear_of([value[key] for key in others]):
                     for key in others:
                         yield from _within(self.property(key), key, value[key])
 
@@ -146,19 +146,22 @@ class Shape:
             return True
         if not self.is_flat or list in kinds:
             return False
-        return self._knows(set[str]().union(*(one for one in values if type(one) is dict)))
+        return self._knows(set[str]().union(*(value for value in values if type(value) is dict)))
 
     @cached_property
     def known(self) -> frozenset[str]:
         """The keys that the schemas name, in whatever way."""
         words = ("required", "dependentRequired", "dependentSchemas")
-        said = {*self.names, *(name for node in self._said for word in words for name in node.schema.get(word, ()))}
-        for node in self._said:
+        keys = {
+            *self.names,
+            *(name for node in self._object_nodes for word in words for name in node.schema.get(word, ())),
+        }
+        for node in self._object_nodes:
             patterns = map(_LITERAL.fullmatch, node.schema.get("patternProperties", ()))
-            said.update(match[1] for match in patterns if match is not None)
+            keys.update(match[1] for match in patterns if match is not None)
             discriminator = node.schema.get("discriminator")
-            said.update([discriminator["propertyName"]] if isinstance(discriminator, dict) else ())
-        return frozenset(said)
+            keys.update([discriminator["propertyName"]] if isinstance(discriminator, dict) else ())
+        return frozenset(keys)
 
     @cached_property
     def _folded(self) -> dict[str, str]:
@@ -200,7 +203,7 @@ class Shape:
             shape = waiting.pop()
             if shape.known:
                 return True
-            fresh = [one for one in shape.unnamed if id(one) not in seen]
+            fresh = [shape for shape in shape.unnamed if id(shape) not in seen]
             seen.update(map(id, fresh))
             waiting += fresh
         return False
@@ -223,11 +226,11 @@ def _flat(nodes: Iterable[Node], whole: bool) -> Iterator[Node]:
         yield node
         schema = node.schema if isinstance(node.schema, dict) else {}
         inner = [node.target(schema[word]) for word in ("$ref", "$dynamicRef") if word in schema]
-        inner += [node.inner(one) for word in IN_PLACE for one in schema.get(word, ())]
+        inner += [node.inner(inner_schema) for word in IN_PLACE for inner_schema in schema.get(word, ())]
         inner += [node.inner(schema[word]) for word in ("then", "else") if word in schema]
         if whole:
             inner += [node.inner(schema["if"])] if "if" in schema else []
-            inner += [node.inner(one) for one in schema.get("dependentSchemas", {}).values()]
+            inner += [node.inner(inner_schema) for inner_schema in schema.get("dependentSchemas", {}).values()]
         waiting += reversed(inner)
 
 
@@ -238,14 +241,14 @@ def read_text(text: str, shape: Shape | None, structured: bool = False) -> Any:
     readings = list(_readings(text, shape.kinds, structured))
     if len(readings) == 1:
         return readings[0]
-    return next((one for one in readings if shape.is_valid(one)), readings[0])
+    return next((reading for reading in readings if shape.is_valid(reading)), readings[0])
 
 
 def read_texts(texts: Sequence[str], shape: Shape | None, structured: bool = False) -> list[Any]:
     """The items of an array."""
     if shape is not None:
         shape.spend(2 * len(texts))
-    return [read_text(one, shape, structured) for one in texts]
+    return [read_text(text, shape, structured) for text in texts]
 
 
 def _readings(text: str, kinds: frozenset[str], structured: bool) -> Iterator[Any]:

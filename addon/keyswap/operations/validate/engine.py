@@ -19,7 +19,7 @@ from jsonschema_rs.canonical.json import to_string
 
 from keyswap.operations.validate.budget import StepBudget
 from keyswap.operations.validate.formats import CHECKERS, EMAILS
-from keyswap.operations.validate.patterns import LIMITS, compiled, found
+from keyswap.operations.validate.patterns import LIMITS, compiled, has_match
 from keyswap.operations.validate.schema import Node
 from keyswap.operations.validate.schema_rewriting import Rewriting, pointed
 
@@ -101,7 +101,7 @@ class Engine:
         """A validator of a schema that is written for the engine. Raises ValueError: it is none."""
         formats: dict[str, Callable[..., bool]] = dict(CHECKERS)
         for name, text in self._rewriting.searches.items():
-            formats[name] = partial(found, compiled(text), budget=self._budget)
+            formats[name] = partial(has_match, compiled(text), budget=self._budget)
         kind = jsonschema_rs.Draft4Validator if self._rewriting.old else jsonschema_rs.Draft202012Validator
         return kind(
             schema,

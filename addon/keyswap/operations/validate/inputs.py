@@ -29,7 +29,7 @@ _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
 
 
 def parameters(
-    request: Request, found: OperationMatch[Operation], judged: Judged, closed: bool
+    request: Request, match: OperationMatch[Operation], judged: Judged, closed: bool
 ) -> tuple[list[Fault], RequestParameters]:
     """The parameters, and what is wrong with them before any schema is asked. `closed`: all of a query are documented.
 
@@ -52,7 +52,7 @@ def parameters(
     elif _has_body(request.headers):
         faults += content_type(request.headers, judged.content)
     return faults, RequestParameters(
-        query, fields, cookies, segments(zip(found.template.names, found.values, strict=True))
+        query, fields, cookies, segments(zip(match.template.names, match.values, strict=True))
     )
 
 
@@ -76,11 +76,11 @@ def displaced(sent: Iterable[str], documented: Names, elsewhere: Names | None, w
 
 def _undocumented_form(request: Request) -> list[Fault]:
     """A form where no body is documented: its fields may be taken for the query's, or for another method."""
-    said = joined(values(request.headers, b"content-type")).lower()  # PHP cuts it at a blank and at a comma too
+    sent_type = joined(values(request.headers, b"content-type")).lower()  # PHP cuts it at a blank and at a comma too
     declared = values(request.headers, b"content-length")
     unsaid = not declared and not values(request.headers, b"transfer-encoding")
     is_empty = declared == [b"0"] or (unsaid and request.method in {"GET", "HEAD", "OPTIONS"})
-    if is_empty or not any(kind in said for kind in (FORM, MULTIPART)):
+    if is_empty or not any(kind in sent_type for kind in (FORM, MULTIPART)):
         return []
     return [Fault("header", "Content-Type", "no form is documented, whose fields backends may take for the query's")]
 
@@ -148,13 +148,13 @@ class Ranked(NamedTuple):
 
 def documented(sent: str, content: Iterable[str]) -> str | None:
     """The documented media type, or the narrowest range, that a media type belongs to (RFC 9110 §12.5.1)."""
-    found = [
+    ranked = [
         Ranked(rank, kind)
         for kind in content
         for rank, fits in enumerate((kind == "*/*", kind.endswith("/*") and sent.startswith(kind[:-1]), kind == sent))
         if fits
     ]
-    return max(found).kind if found else None
+    return max(ranked).kind if ranked else None
 
 
 def _has_body(headers: Headers) -> bool:
@@ -182,6 +182,6 @@ def values(headers: Headers, name: bytes) -> list[bytes]:
     return [value for known, value in headers if known.lower() == name]
 
 
-def joined(found: list[bytes]) -> str:
+def joined(lines: list[bytes]) -> str:
     """Several values of a header as one (RFC 9110 §5.3)."""
-    return b",".join(found).decode("latin-1")
+    return b",".join(lines).decode("latin-1")

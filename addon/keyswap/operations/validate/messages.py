@@ -59,17 +59,17 @@ class Explainer:
         self._until = 0.0
         self._deepest: tuple[object, ...] = ()
 
-    def wrongs(self, name: str, value: Any) -> list[SchemaError]:
+    def errors(self, name: str, value: Any) -> list[SchemaError]:
         """What is wrong with a value that is not as a definition says: at least one thing. Raises Unjudged."""
         self._until, self._deepest = time.thread_time() + SEARCH_S, ()
-        found: list[SchemaError] = []
+        errors: list[SchemaError] = []
         try:
-            for wrong in islice(self._in(name, value, (), frozenset()), MAX_FAULTS):
-                if all((wrong.message, wrong.path) != (one.message, one.path) for one in found):
-                    found.append(wrong)
+            for error in islice(self._in(name, value, (), frozenset()), MAX_FAULTS):
+                if all((error.message, error.path) != (known.message, known.path) for known in errors):
+                    errors.append(error)
         except _Late:
             pass
-        return found or [SchemaError("must be as documented", self._deepest)]
+        return errors or [SchemaError("must be as documented", self._deepest)]
 
     def _fits(self, name: str, value: Any) -> bool:
         if time.thread_time() > self._until:
@@ -89,11 +89,11 @@ class Explainer:
         if schema == NEVER:
             yield SchemaError("is not expected here", path)
             return
-        told = False
-        for wrong in self._each(name, schema, value, path, within | {name}):
-            told = True
-            yield wrong
-        if not told and not schema.keys().isdisjoint(_UNEVALUATED):
+        is_explained = False
+        for error in self._each(name, schema, value, path, within | {name}):
+            is_explained = True
+            yield error
+        if not is_explained and not schema.keys().isdisjoint(_UNEVALUATED):
             word = next(word for word in _UNEVALUATED if word in schema)
             yield SchemaError(_UNEVALUATED[word], path)
 
@@ -102,8 +102,8 @@ class Explainer:
     ) -> Iterator[SchemaError]:
         yield from self._by_itself(name, schema, value, path)
         yield from self._inside(name, schema, value, path)
-        for one in schema.get("allOf", ()):
-            yield from self._in_place(one, value, path, within)
+        for inner_schema in schema.get("allOf", ()):
+            yield from self._in_place(inner_schema, value, path, within)
         for word in ("anyOf", "oneOf"):
             if word in schema:
                 yield from self._alternatives(schema[word], word, value, path, within)
@@ -113,9 +113,9 @@ class Explainer:
             word = "then" if self._fits(name_of(schema["if"]), value) else "else"
             if word in schema:
                 yield from self._in_place(schema[word], value, path, within)
-        for member, one in schema.get("dependentSchemas", {}).items():
+        for member, inner_schema in schema.get("dependentSchemas", {}).items():
             if isinstance(value, dict) and member in value:
-                yield from self._in_place(one, value, path, within)
+                yield from self._in_place(inner_schema, value, path, within)
 
     def _in_place(
         self, schema: Any, value: Any, path: tuple[object, ...], within: frozenset[str]
@@ -145,8 +145,8 @@ class Explainer:
         """Whether a condition of a discriminator does not hold, so that what follows it must."""
         negative = "not" not in condition["not"]
         naming = condition["not"] if negative else condition["not"]["not"]
-        ((member, said),) = naming["properties"].items()
-        chosen = isinstance(value, dict) and any(value.get(member) == one for one in said["enum"])
+        ((member, schema),) = naming["properties"].items()
+        chosen = isinstance(value, dict) and any(value.get(member) == name for name in schema["enum"])
         return chosen is negative
 
     # ---- What a definition says of the value itself
@@ -154,22 +154,22 @@ class Explainer:
     def _by_itself(self, name: str, schema: Any, value: Any, path: tuple[object, ...]) -> Iterator[SchemaError]:
         for word in schema:
             if word in _ALONE and schema[word] is not True and not self._holds(name, word, schema, value):
-                for message in _said(word, schema, value):
+                for message in phrases(word, schema, value):
                     yield SchemaError(message, path)
         if schema.get("additionalProperties") is False and isinstance(value, dict):
-            place = self._first_wrong(name, value)
-            key = list(value)[place] if place is not None else None
+            index = self._first_wrong(name, value)
+            key = list(value)[index] if index is not None else None
             if key is not None and key not in schema.get("properties", {}):
                 yield SchemaError(f"{quoted(key)} is not expected", path)
 
     def _holds(self, name: str, word: str, schema: Any, value: Any) -> bool:
         validator = self._alone.get((name, word))
         if validator is None:
-            said = {word: schema[word]}
+            keywords = {word: schema[word]}
             exclusive = f"exclusiveM{word[1:]}"
             if schema.get(exclusive) is True:  # which OpenAPI 3.0 says of the bound
-                said[exclusive] = True
-            validator = self._alone[name, word] = self._engine.validator(said)
+                keywords[exclusive] = True
+            validator = self._alone[name, word] = self._engine.validator(keywords)
         return bool(validator.is_valid(value))
 
     # ---- What it says of what is inside
@@ -205,19 +205,19 @@ class Explainer:
             *([schema["additionalProperties"]] if isinstance(schema.get("additionalProperties"), dict) else []),
         ]
         keys = list(value)
-        place = self._first_wrong(name, value) if listed else None
-        while place is not None:
-            key = keys[place]
-            one = next((inner for inner in listed if not self._fits(name_of(inner), value[key])), None)
-            if one is not None:
-                yield from self._in(name_of(one), value[key], (*path, key), frozenset())
-            place = self._first_wrong(name, value, place + 1)
+        index = self._first_wrong(name, value) if listed else None
+        while index is not None:
+            key = keys[index]
+            inner_schema = next((inner for inner in listed if not self._fits(name_of(inner), value[key])), None)
+            if inner_schema is not None:
+                yield from self._in(name_of(inner_schema), value[key], (*path, key), frozenset())
+            index = self._first_wrong(name, value, index + 1)
 
     def _items(self, name: str, schema: Any, value: list[Any], path: tuple[object, ...]) -> Iterator[SchemaError]:
-        place = self._first_wrong(name, value)
-        while place is not None:
-            yield from self._in(name_of(schema["items"]), value[place], (*path, place), frozenset())
-            place = self._first_wrong(name, value, place + 1)
+        index = self._first_wrong(name, value)
+        while index is not None:
+            yield from self._in(name_of(schema["items"]), value[index], (*path, index), frozenset())
+            index = self._first_wrong(name, value, index + 1)
 
     def _first_wrong(self, name: str, value: Any, begin: int = 0) -> int | None:
         if time.thread_time() > self._until:
@@ -230,7 +230,7 @@ class Explainer:
                 yield SchemaError(f"{quoted(key)} is no name that is expected", path)
 
     def _contains(self, schema: Any, value: list[Any], path: tuple[object, ...]) -> Iterator[SchemaError]:
-        count = sum(1 for one in value if self._fits(name_of(schema["contains"]), one))
+        count = sum(1 for item in value if self._fits(name_of(schema["contains"]), item))
         least, most = schema.get("minContains", 1), schema.get("maxContains", len(value))
         if count < least:
             yield SchemaError(f"must contain at least {_counted(least, 'item')} of the documented kind", path)
@@ -242,7 +242,7 @@ class Explainer:
     def _alternatives(
         self, members: list[Any], word: str, value: Any, path: tuple[object, ...], within: frozenset[str]
     ) -> Iterator[SchemaError]:
-        names = [name_of(one) for one in members]
+        names = [name_of(reference) for reference in members]
         good = [name for name in names if self._fits(name, value)]
         if len(good) == 1 or (good and word == "anyOf"):
             return
@@ -291,29 +291,31 @@ def quoted(key: str) -> str:
     return repr(key if len(key) <= LONGEST_NAME else key[:LONGEST_NAME] + "…")
 
 
-def _said(word: str, schema: Any, value: Any) -> Iterator[str]:
+def phrases(word: str, schema: Any, value: Any) -> Iterator[str]:
     """What is said of a value that is not as a keyword has it."""
-    said = schema[word]
+    expected = schema[word]
     if word == "type":
-        yield f"must be {_either([_TYPES[one] for one in ([said] if isinstance(said, str) else said)])}"
+        kinds = [expected] if isinstance(expected, str) else expected
+        yield f"must be {_either([_TYPES[kind] for kind in kinds])}"
     elif word == "enum":
-        yield f"must be one of {_listing([_written(one) for one in said])}"
+        yield f"must be one of {_listing([_written(choice) for choice in expected])}"
     elif word == "const":
-        yield f"must be {_written(said)[:_LISTED]}"
+        yield f"must be {_written(expected)[:_LISTED]}"
     elif word in _BOUNDS:
         phrase = _BOUNDS[f"exclusiveM{word[1:]}" if schema.get(f"exclusiveM{word[1:]}") is True else word]
-        yield f"must be {phrase} {_written(said)[:_LISTED]}"
+        yield f"must be {phrase} {_written(expected)[:_LISTED]}"
     elif word == "keyswap:multiple":
-        yield f"must be a multiple of {_written(said)[:_LISTED]}"
+        yield f"must be a multiple of {_written(expected)[:_LISTED]}"
     elif word == "required":
-        yield from (f"{quoted(name)} is required" for name in said if name not in value)
+        yield from (f"{quoted(name)} is required" for name in expected if name not in value)
     elif word == "dependentRequired":
-        for name in said.keys() & value.keys():
-            yield from (f"{quoted(one)} is required with {quoted(name)}" for one in said[name] if one not in value)
+        for name in expected.keys() & value.keys():
+            missing = [needed for needed in expected[name] if needed not in value]
+            yield from (f"{quoted(needed)} is required with {quoted(name)}" for needed in missing)
     elif word == "keyswap:unique":
         yield "must not have an item twice"
     else:
-        yield f"must have at {'most' if word.startswith('max') else 'least'} {_counted(said, _UNITS[word[3:]])}"
+        yield f"must have at {'most' if word.startswith('max') else 'least'} {_counted(expected, _UNITS[word[3:]])}"
 
 
 _BOUNDS = {

@@ -74,19 +74,19 @@ def _part(head: bytes, content: bytes) -> FormPart:
         if field is None or name in fields or name == b"content-transfer-encoding":
             raise MalformedMultipart("a header of a part is encoded, folded, doubled or cannot be read")
         fields[name] = _text(field["value"])
-    said = _DISPOSITION.fullmatch(fields.get(b"content-disposition", ""))
-    if said is None or not said["name"]:
+    disposition = _DISPOSITION.fullmatch(fields.get(b"content-disposition", ""))
+    if disposition is None or not disposition["name"]:
         raise MalformedMultipart('a part is not headed by Content-Disposition: form-data; name="…" [; filename="…"]')
     kind = fields.get(b"content-type", "").strip()
     if (kind and not _TYPE.fullmatch(kind.partition(";")[0].rstrip())) or kind.lower().startswith("multipart/"):
         raise MalformedMultipart("the Content-Type of a part cannot be read")
-    if said["file"] is None and kind.partition(";")[0].strip().lower() == "application/octet-stream":
+    if disposition["file"] is None and kind.partition(";")[0].strip().lower() == "application/octet-stream":
         raise MalformedMultipart(
             "a part is a file to some readers only: its Content-Type is application/octet-stream without a filename"
         )
-    if said["file"] == "" and content:
+    if disposition["file"] == "" and content:
         raise MalformedMultipart("a part has a file without a name, whose content not every reader takes")
-    return FormPart(said["name"], bool(said["file"]), kind, content)
+    return FormPart(disposition["name"], bool(disposition["file"]), kind, content)
 
 
 def _text(value: bytes) -> str:

@@ -112,7 +112,7 @@ class _Judges:
         explainer = Explainer(engine, rewriting)
         self._ground.fits = engine.fits
         self.broken = self._ground.broken
-        self._explained = lambda node, value: explainer.wrongs(engine.name(node), value)
+        self._explained = lambda node, value: explainer.errors(engine.name(node), value)
         self._made.clear()
 
     def create(self, _spec: SchemaPath, schema: SchemaPath, **_: Any) -> _Schema:
@@ -137,24 +137,24 @@ def _operations(data: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
 
 def _of_requests(data: Any) -> Iterator[tuple[Any, ...]]:
     """Where the schemas of parameters and bodies stand."""
-    for place, operation in _operations(data):
+    for path, operation in _operations(data):
         for number, parameter in enumerate(operation["parameters"]):
-            yield from _schemas((*place, "parameters", number), parameter)
-        yield from _schemas((*place, "requestBody"), operation.get("requestBody", {}))
+            yield from _schemas((*path, "parameters", number), parameter)
+        yield from _schemas((*path, "requestBody"), operation.get("requestBody", {}))
 
 
 def _of_responses(data: Any) -> Iterator[tuple[Any, ...]]:
-    for place, operation in _operations(data):
+    for path, operation in _operations(data):
         for status, response in operation["responses"].items():
-            yield from _schemas((*place, "responses", status), response)
+            yield from _schemas((*path, "responses", status), response)
 
 
-def _schemas(place: tuple[Any, ...], said: Any) -> Iterator[tuple[Any, ...]]:
-    if "schema" in said:
-        yield (*place, "schema")
-    for kind, media in said.get("content", {}).items():
+def _schemas(path: tuple[Any, ...], part: Any) -> Iterator[tuple[Any, ...]]:
+    if "schema" in part:
+        yield (*path, "schema")
+    for kind, media in part.get("content", {}).items():
         if "schema" in media:
-            yield (*place, "content", kind, "schema")
+            yield (*path, "content", kind, "schema")
 
 
 class _Styles:
@@ -220,18 +220,18 @@ class _Contents:
         made = self._made.get(schema.parts)
         if made is None:
             node = self._judges.create(spec, schema).node
-            said = encoding.read_value() if encoding is not None else {}
-            made = self._made[schema.parts] = _Content(mimetype, node, said, self._closed, self._sent)
+            encodings = encoding.read_value() if encoding is not None else {}
+            made = self._made[schema.parts] = _Content(mimetype, node, encodings, self._closed, self._sent)
         return made
 
 
 def _styled(shape: Shape, encodings: Mapping[str, Any]) -> Iterator[tuple[str, ParameterStyle]]:
     """The fields of a form whose encoding names a style; others are plain, or JSON (OpenAPI 3.1 §4.8.15.1)."""
-    for name, said in encodings.items():
-        inner = shape.property(name) if isinstance(said, dict) and {"style", "explode"} & set(said) else None
+    for name, encoding in encodings.items():
+        inner = shape.property(name) if isinstance(encoding, dict) and {"style", "explode"} & set(encoding) else None
         if inner is not None:
-            style = said.get("style", "form")
-            yield name, ParameterStyle(name, style, said.get("explode", style == "form"), inner, None)
+            style = encoding.get("style", "form")
+            yield name, ParameterStyle(name, style, encoding.get("explode", style == "form"), inner, None)
 
 
 class _Reading:
@@ -247,11 +247,15 @@ class _Reading:
     def iter_path_errors(self, template: str, method: str, sent: Iterable[Segments]) -> Iterator[Exception]:
         """What is wrong with parameters of a path, each of which comes alone."""
         listed = self.spec / "paths" / template / method / "parameters"  # type: ignore[attr-defined]
-        known = {(one / "name").read_str(): one for one in listed if (one / "in").read_str() == "path"}
-        for one in sent:
-            for name in known.keys() & one.keys():
+        known = {
+            (parameter / "name").read_str(): parameter
+            for parameter in listed
+            if (parameter / "in").read_str() == "path"
+        }
+        for parameter in sent:
+            for name in known.keys() & parameter.keys():
                 try:
-                    self._get_parameter(RequestParameters(path=one), known[name])  # type: ignore[attr-defined]
+                    self._get_parameter(RequestParameters(path=parameter), known[name])  # type: ignore[attr-defined]
                 except ParameterValidationError as error:
                     yield error
 

@@ -97,17 +97,17 @@ class _Made:
         parameters = list(self._parameters(described.item, node))
         body = self._sound.member(node, "requestBody")
         made = {
-            "parameters": [self._parameter(one) for one in parameters],
+            "parameters": [self._parameter(part) for part in parameters],
             "responses": {
-                status: self._content(one, self._answers) for status, one in self._answers.members(node, "responses")
+                status: self._content(part, self._answers) for status, part in self._answers.members(node, "responses")
             },
         }
-        found = self._sound.object(body) if body is not None else None
-        if found is not None:
-            self._sound.member(found, "required", bool)
-            if not found.value.get("content"):
-                self._sound.wrong(found, "bad-body", "it has no `content`", "write its media types")
-            made["requestBody"] = self._content(found, self._sound)
+        request_body = self._sound.object(body) if body is not None else None
+        if request_body is not None:
+            self._sound.member(request_body, "required", bool)
+            if not request_body.value.get("content"):
+                self._sound.wrong(request_body, "bad-body", "it has no `content`", "write its media types")
+            made["requestBody"] = self._content(request_body, self._sound)
         self.judged[described.template, described.method] = self._judged(described, parameters, made)
         return made
 
@@ -122,15 +122,15 @@ class _Made:
         seen: set[tuple[str, str]] = set()
         for level in (node, item):
             listed = self._sound.member(level, "parameters", list)
-            for _, one in self._library.items(listed) if listed is not None else ():
-                found = self._sound.object(one)
-                if found is None:
+            for _, entry in self._library.items(listed) if listed is not None else ():
+                parameter = self._sound.object(entry)
+                if parameter is None:
                     continue
-                key = found.value["name"], str(found.value.get("in"))
+                key = parameter.value["name"], str(parameter.value.get("in"))
                 ignored = key[1] == "header" and key[0].lower() in IGNORED
-                if key not in seen and not ignored and self._is_sound(found):
+                if key not in seen and not ignored and self._is_sound(parameter):
                     seen.add(key)
-                    yield found
+                    yield parameter
 
     def _is_sound(self, node: DocumentNode) -> bool:
         """Whether there is a parameter to be judged here."""
@@ -158,8 +158,8 @@ class _Made:
         parameter: dict[str, Any] = dict(node.value)
         parameter.pop("deprecated", None)
         if "schema" in parameter:
-            found = self._library.follow(DocumentNode(parameter["schema"], node.uri, ""))
-            if not isinstance(found.value, dict) or "default" in found.value:
+            schema = self._library.follow(DocumentNode(parameter["schema"], node.uri, ""))
+            if not isinstance(schema.value, dict) or "default" in schema.value:
                 parameter["schema"] = {"allOf": [parameter["schema"]]}
         return self._absolute(parameter, node.uri)
 
@@ -175,14 +175,16 @@ class _Made:
             for _, encoding in sound.members(media, "encoding"):
                 sound.member(encoding, "style", str)
                 sound.member(encoding, "explode", bool)
-            said = media.value
+            described = media.value
             if len(sound.findings) > before:  # what can be understood of it is judged, where it is not enforced
-                said = {
-                    key: value for key, value in said.items() if key != "encoding" or schemas == len(sound.findings)
+                described = {
+                    key: value
+                    for key, value in described.items()
+                    if key != "encoding" or schemas == len(sound.findings)
                 }
-            if "schema" in said and not isinstance(said["schema"], dict):  # openapi-core asks objects alone
-                said = {**said, "schema": {"allOf": [said["schema"]]}}
-            _add(content, media_type(kind), self._absolute(said, media.uri))
+            if "schema" in described and not isinstance(described["schema"], dict):  # openapi-core asks objects alone
+                described = {**described, "schema": {"allOf": [described["schema"]]}}
+            _add(content, media_type(kind), self._absolute(described, media.uri))
         kept = {key: value for key, value in node.value.items() if key not in {"content", "headers", "links"}}
         return {**kept, "content": content} if "content" in node.value else kept
 
@@ -193,22 +195,22 @@ class _Made:
     # ---- What is known of it
 
     def _judged(self, described: DescribedOperation, parameters: list[DocumentNode], made: dict[str, Any]) -> Judged:
-        named: dict[str, set[str]] = {node: set() for node in _STYLES}
+        named: dict[str, set[str]] = {where: set() for where in _STYLES}
         repeated, members, deep, listed, is_open = set(), set(), set(), set(), False
         for node in parameters:
             name, where = node.value["name"], node.value["in"]
             named[where].add(name.lower() if where == "header" else name)
-            said = DocumentNode(node.value.get("schema"), node.uri, node.pointer + "/schema")
-            kinds, style = types_of(self._library, said), node.value.get("style", "form")
+            schema = DocumentNode(node.value.get("schema"), node.uri, node.pointer + "/schema")
+            kinds, style = types_of(self._library, schema), node.value.get("style", "form")
             exploded = node.value.get("explode", style == "form")
             if where == "query" and "array" in kinds and exploded:
                 repeated.add(name)
             if where == "query" and style == "deepObject":
                 deep.add(name)
             elif where == "query" and "object" in kinds and exploded:
-                found = names_of(self._library, said)
-                members |= found
-                is_open |= not found or is_open_object(self._library, said)
+                properties = names_of(self._library, schema)
+                members |= properties
+                is_open |= not properties or is_open_object(self._library, schema)
             if where == "header" and kinds & {"array", "object"}:
                 listed.add(name.lower())
         body = made.get("requestBody")
@@ -228,19 +230,19 @@ class _Made:
             self._fields(content),
             tuple(content) if body is not None else None,
             body is not None and body.get("required") is True,
-            {status: tuple(one.get("content", ())) for status, one in made["responses"].items()},
+            {status: tuple(response.get("content", ())) for status, response in made["responses"].items()},
         )
 
     def _fields(self, content: dict[str, Any]) -> Names | None:
         forms = [kind for kind in content if kind in {FORM, MULTIPART}]
-        said = [DocumentNode(content[kind].get("schema"), self._library.uri, pointer(kind)) for kind in forms]
-        return Names(name for one in said for name in names_of(self._library, one)) if forms else None
+        schemas = [DocumentNode(content[kind].get("schema"), self._library.uri, pointer(kind)) for kind in forms]
+        return Names(name for schema in schemas for name in names_of(self._library, schema)) if forms else None
 
 
 def _add(content: dict[str, Any], kind: str, media: dict[str, Any]) -> None:
     """A media type of a body; what is written once for each of its parameters is any one of those."""
     if kind in content:
-        members = [one.get("schema", {}) for one in (content[kind], media)]
+        members = [media_type.get("schema", {}) for media_type in (content[kind], media)]
         media = {**content[kind], **media, "schema": {"anyOf": members}}
     content[kind] = media
 
@@ -257,23 +259,23 @@ def _based(value: Any, uri: str) -> Any:
 def types_of(library: Library, node: DocumentNode) -> set[str]:
     """The types that a schema may be of, as far as it says."""
     kinds: set[str] = set()
-    for one in _in_place(library, node):
-        said = one.get("type")
-        kinds.update(kind for kind in TYPES if said == kind or (isinstance(said, list) and kind in said))
+    for schema in _in_place(library, node):
+        declared = schema.get("type")
+        kinds.update(kind for kind in TYPES if declared == kind or (isinstance(declared, list) and kind in declared))
     return kinds
 
 
 def names_of(library: Library, node: DocumentNode) -> set[str]:
     """The properties that a schema names."""
-    said = [one["properties"] for one in _in_place(library, node) if isinstance(one.get("properties"), dict)]
-    return {name for properties in said for name in properties}
+    named = [schema["properties"] for schema in _in_place(library, node) if isinstance(schema.get("properties"), dict)]
+    return {name for properties in named for name in properties}
 
 
 def is_open_object(library: Library, node: DocumentNode) -> bool:
     """Whether a schema says of what other properties may be."""
     return any(
-        one.get("additionalProperties", False) is not False or "patternProperties" in one
-        for one in _in_place(library, node)
+        schema.get("additionalProperties", False) is not False or "patternProperties" in schema
+        for schema in _in_place(library, node)
     )
 
 
@@ -282,14 +284,14 @@ def _in_place(library: Library, node: DocumentNode) -> Iterator[dict[str, Any]]:
     seen: set[tuple[str, str]] = set()
     waiting = [node]
     while waiting:
-        one = waiting.pop()
-        if not isinstance(one.value, dict) or (one.uri, one.pointer) in seen:
+        current = waiting.pop()
+        if not isinstance(current.value, dict) or (current.uri, current.pointer) in seen:
             continue
-        seen.add((one.uri, one.pointer))
-        yield one.value
-        if isinstance(one.value.get("$ref"), str):
-            waiting.append(library.follow(DocumentNode({"$ref": one.value["$ref"]}, one.uri, one.pointer)))
+        seen.add((current.uri, current.pointer))
+        yield current.value
+        if isinstance(current.value.get("$ref"), str):
+            waiting.append(library.follow(DocumentNode({"$ref": current.value["$ref"]}, current.uri, current.pointer)))
         for word in IN_PLACE:
-            if isinstance(one.value.get(word), list):
-                listed = DocumentNode(one.value[word], one.uri, one.pointer + pointer(word))
+            if isinstance(current.value.get(word), list):
+                listed = DocumentNode(current.value[word], current.uri, current.pointer + pointer(word))
                 waiting += [inner for _, inner in library.items(listed)]

@@ -35,13 +35,13 @@ def engine_schema(pattern: str) -> dict[str, Any] | None:
     well, or has not. Raises ValueError: it is no pattern.
     """
     plain, conditions = _taken_apart(ecma.read(pattern))
-    found: list[dict[str, Any]] = []
+    conjuncts: list[dict[str, Any]] = []
     for node, wanted in ((plain, True), *conditions):
         made = ecma.written(node, ecma.LINEAR)
         if not (_is_linear(node) and _is_taken(made)):
             return None
-        found.append({"pattern": made} if wanted else {"not": {"pattern": made}})
-    return found[0] if len(found) == 1 else {"anyOf": [{"not": {"type": "string"}}, {"allOf": found}]}
+        conjuncts.append({"pattern": made} if wanted else {"not": {"pattern": made}})
+    return conjuncts[0] if len(conjuncts) == 1 else {"anyOf": [{"not": {"type": "string"}}, {"allOf": conjuncts}]}
 
 
 def _taken_apart(node: ecma.Node) -> tuple[ecma.Node, list[tuple[ecma.Node, bool]]]:
@@ -68,7 +68,7 @@ def _taken_apart(node: ecma.Node) -> tuple[ecma.Node, list[tuple[ecma.Node, bool
 def name_pattern(pattern: str) -> str:
     """A pattern of members' names, which the engine alone can search for. Raises ValueError."""
     node = ecma.read(pattern)
-    if not any(isinstance(one, ecma.Back) for one in ecma.parts(node)):
+    if not any(isinstance(part, ecma.Back) for part in ecma.parts(node)):
         made = ecma.written(node, ecma.LINEAR)
         if _is_taken(made):
             return made
@@ -76,11 +76,11 @@ def name_pattern(pattern: str) -> str:
 
 
 def _is_linear(node: ecma.Node) -> bool:
-    found = list(ecma.parts(node))
-    if any(isinstance(one, ecma.Lookaround | ecma.Back) for one in found):
+    nodes = list(ecma.parts(node))
+    if any(isinstance(part, ecma.Lookaround | ecma.Back) for part in nodes):
         return False
     steps = ecma.size(node)
-    counted = all(one.most is not None for one in found if isinstance(one, ecma.Repeat))
+    counted = all(part.most is not None for part in nodes if isinstance(part, ecma.Repeat))
     return steps <= LARGE or (steps <= LARGEST and counted and ecma.begins_at_the_start(node))
 
 
@@ -110,7 +110,7 @@ def is_pattern(text: str) -> bool:
     return True
 
 
-def found(pattern: regex.Pattern[str], text: str, budget: StepBudget) -> bool:
+def has_match(pattern: regex.Pattern[str], text: str, budget: StepBudget) -> bool:
     """Whether a text has the pattern somewhere. Raises Unjudged when that takes too long to tell."""
     began = time.thread_time()
     try:

@@ -61,27 +61,27 @@ class Node:
 
     def inner(self, schema: Any) -> "Node":
         """A schema that stands inside of this one."""
-        found = self._inner.get(id(schema))
-        if found is None:
+        node = self._inner.get(id(schema))
+        if node is None:
             resolver = self._resolver
             if not self.ground.old and isinstance(schema, dict) and isinstance(schema.get("$id"), str):
                 resolver = resolver.in_subresource(DRAFT202012.create_resource(schema))
-            found = self._inner[id(schema)] = self.ground.node(schema, resolver)
-        return found
+            node = self._inner[id(schema)] = self.ground.node(schema, resolver)
+        return node
 
     def target(self, ref: str) -> "Node":
         """The schema that a reference in this one leads to; where there is none, one that no value is as."""
-        found = self._targets.get(ref)
-        if found is None:
+        node = self._targets.get(ref)
+        if node is None:
             try:
                 resolved = self._resolver.lookup(ref)
             except Unresolvable:
                 self.ground.broken.append(ref)
-                found = self.ground.node(False, self._resolver)
+                node = self.ground.node(False, self._resolver)
             else:
-                found = self.ground.node(resolved.contents, resolved.resolver)
-            self._targets[ref] = found
-        return found
+                node = self.ground.node(resolved.contents, resolved.resolver)
+            self._targets[ref] = node
+        return node
 
 
 def _understood(schema: Any, old: bool) -> Any:

@@ -80,7 +80,10 @@ _COUNTS = ("maxLength", "minLength", "maxItems", "minItems", "maxProperties", "m
 _EXPECTED: dict[str, tuple[Any, str]] = {
     "$ref": _TEXT,
     "$dynamicRef": _TEXT,
-    "type": (lambda said: _is_type(said) or (isinstance(said, list) and all(map(_is_type, said))), "a type's name"),
+    "type": (
+        lambda declared: _is_type(declared) or (isinstance(declared, list) and all(map(_is_type, declared))),
+        "a type's name",
+    ),
     "enum": (lambda value: isinstance(value, list), "a list of values"),
     "multipleOf": (lambda value: _is_number(value) and value > 0, "a number more than 0"),
     "pattern": (_is_pattern, "a regular expression (ECMA-262)"),
@@ -114,116 +117,118 @@ class Soundness:
         self.warnings: list[Finding] = []
         self._seen: set[tuple[str, str]] = set()
 
-    def wrong(self, place: DocumentNode, code: str, message: str, remedy: str) -> None:
+    def wrong(self, node: DocumentNode, code: str, message: str, remedy: str) -> None:
         """Keep a finding."""
-        name = self._library.names.get(place.uri, place.uri)
-        self.findings.append(Finding(code, message, name, place.pointer, None, remedy))
+        name = self._library.names.get(node.uri, node.uri)
+        self.findings.append(Finding(code, message, name, node.pointer, None, remedy))
 
-    def member(self, place: DocumentNode, name: str, kind: type = dict) -> DocumentNode | None:
+    def member(self, node: DocumentNode, name: str, kind: type = dict) -> DocumentNode | None:
         """A member of an object; None when it is not there, or is something else, which is a finding."""
-        if place.value.get(name) is None:
+        if node.value.get(name) is None:
             return None
-        member = DocumentNode(place.value[name], place.uri, place.pointer + pointer(name))
+        member = DocumentNode(node.value[name], node.uri, node.pointer + pointer(name))
         if isinstance(member.value, kind):
             return member
         word = {dict: "an object", list: "a list", bool: "true or false"}.get(kind, "a text")
         self.wrong(member, "bad-member", f"`{name}` is not {word}", f"write {word}")
         return None
 
-    def members(self, place: DocumentNode, name: str) -> Iterator[tuple[str, DocumentNode]]:
+    def members(self, node: DocumentNode, name: str) -> Iterator[tuple[str, DocumentNode]]:
         """The members of a member, all of which are objects, or references to such."""
-        member = self.member(place, name)
-        for key, one in self._library.items(member) if member is not None else ():
-            found = self.object(one) if not key.startswith("x-") else None
-            if found is not None:
-                yield key, found
+        member = self.member(node, name)
+        for key, entry in self._library.items(member) if member is not None else ():
+            target = self.object(entry) if not key.startswith("x-") else None
+            if target is not None:
+                yield key, target
 
-    def object(self, place: DocumentNode) -> DocumentNode | None:
+    def object(self, node: DocumentNode) -> DocumentNode | None:
         """The object that stands at a place, or is referred to there."""
         try:
-            found = self._library.follow(place)
+            target = self._library.follow(node)
         except DocumentError as error:
             self.findings.append(error.finding)
             return None
-        if isinstance(found.value, dict):
-            return found
-        if found is place:
-            self.wrong(place, "bad-member", "this is no object", "write one")
+        if isinstance(target.value, dict):
+            return target
+        if target is node:
+            self.wrong(node, "bad-member", "this is no object", "write one")
         else:
-            self.wrong(place, "broken-ref", "this $ref leads to no object", "mend its path, or add what it names")
+            self.wrong(node, "broken-ref", "this $ref leads to no object", "mend its path, or add what it names")
         return None
 
     # ---- Schemas
 
-    def schema(self, place: DocumentNode) -> None:
+    def schema(self, node: DocumentNode) -> None:
         """Look at a schema and all that it leads to."""
-        waiting = [place]
+        waiting = [node]
         while waiting:
-            one = waiting.pop()
-            if (one.uri, one.pointer) in self._seen:
+            current = waiting.pop()
+            if (current.uri, current.pointer) in self._seen:
                 continue
-            self._seen.add((one.uri, one.pointer))
-            if self._old and isinstance(one.value, dict) and isinstance(one.value.get("$ref"), str):
-                waiting += self._referred_to(one)  # what stands beside it is ignored
-            elif isinstance(one.value, dict):
-                self._keywords(one)
-                waiting += self._led_to(one)
-            elif not isinstance(one.value, bool):
-                self.wrong(one, "bad-schema", "this is no schema", "write an object, true or false")
+            self._seen.add((current.uri, current.pointer))
+            if self._old and isinstance(current.value, dict) and isinstance(current.value.get("$ref"), str):
+                waiting += self._referred_to(current)  # what stands beside it is ignored
+            elif isinstance(current.value, dict):
+                self._keywords(current)
+                waiting += self._led_to(current)
+            elif not isinstance(current.value, bool):
+                self.wrong(current, "bad-schema", "this is no schema", "write an object, true or false")
 
-    def _nullable(self, place: DocumentNode) -> None:
+    def _nullable(self, node: DocumentNode) -> None:
         """What OpenAPI 3.0 has no effect for, though it is written all the time: each null is refused."""
-        said = place.value
-        if said.get("nullable") is not True:
+        schema = node.value
+        if schema.get("nullable") is not True:
             return
-        if "type" not in said and not said.keys().isdisjoint(IN_PLACE):
+        if "type" not in schema and not schema.keys().isdisjoint(IN_PLACE):
             message = "`nullable` has no effect without `type` (OpenAPI 3.0.3 §4.7.24.2): null is refused"
-        elif isinstance(said.get("enum"), list) and None not in said["enum"]:
+        elif isinstance(schema.get("enum"), list) and None not in schema["enum"]:
             message = "`nullable` has no effect beside an `enum` without null: null is refused"
         else:
             return
-        remedy = "add null to the `enum`" if "enum" in said else "add `type`, or an alternative that is `enum: [null]`"
-        name = self._library.names.get(place.uri, place.uri)
-        self.warnings.append(Finding("null-refused", message, name, place.pointer, None, remedy))
+        remedy = (
+            "add null to the `enum`" if "enum" in schema else "add `type`, or an alternative that is `enum: [null]`"
+        )
+        name = self._library.names.get(node.uri, node.uri)
+        self.warnings.append(Finding("null-refused", message, name, node.pointer, None, remedy))
 
-    def _keywords(self, place: DocumentNode) -> None:
+    def _keywords(self, node: DocumentNode) -> None:
         if self._old:
-            self._nullable(place)
-        for word, value in place.value.items():
+            self._nullable(node)
+        for word, value in node.value.items():
             fits, expected = _EXPECTED.get(word, (None, ""))
             if fits is not None and not fits(value):
-                where = place._replace(pointer=place.pointer + pointer(word))
+                where = node._replace(pointer=node.pointer + pointer(word))
                 code = "bad-pattern" if word == "pattern" else "bad-schema"
                 self.wrong(where, code, f"`{word}` is not {expected}", f"write {expected}")
-        patterns = place.value.get("patternProperties")
+        patterns = node.value.get("patternProperties")
         for pattern in patterns if isinstance(patterns, dict) else ():
             if not _is_name_pattern(pattern):
-                where = place._replace(pointer=place.pointer + pointer("patternProperties", pattern))
+                where = node._replace(pointer=node.pointer + pointer("patternProperties", pattern))
                 message = "this is no regular expression, or one that looks around or back"
                 self.wrong(
                     where, "bad-pattern", message, "write one of ECMA-262 that can be searched for in linear time"
                 )
 
-    def _led_to(self, place: DocumentNode) -> Iterator[DocumentNode]:
+    def _led_to(self, node: DocumentNode) -> Iterator[DocumentNode]:
         """The schemas inside of one, and the one that it refers to."""
         for word in (*_ONE, *_ONE_MORE):
-            if _is_schema(place.value.get(word)):
-                yield DocumentNode(place.value[word], place.uri, place.pointer + pointer(word))
+            if _is_schema(node.value.get(word)):
+                yield DocumentNode(node.value[word], node.uri, node.pointer + pointer(word))
         for word, kind in (*((word, list) for word in _SEVERAL), *((word, dict) for word in _BY_NAME)):
-            if isinstance(place.value.get(word), kind):
-                inner = DocumentNode(place.value[word], place.uri, place.pointer + pointer(word))
-                yield from (one for _, one in self._library.items(inner) if _is_schema(one.value))
-        if isinstance(place.value.get("$ref"), str):
-            yield from self._referred_to(place)
+            if isinstance(node.value.get(word), kind):
+                inner = DocumentNode(node.value[word], node.uri, node.pointer + pointer(word))
+                yield from (schema for _, schema in self._library.items(inner) if _is_schema(schema.value))
+        if isinstance(node.value.get("$ref"), str):
+            yield from self._referred_to(node)
 
-    def _referred_to(self, place: DocumentNode) -> Iterator[DocumentNode]:
+    def _referred_to(self, node: DocumentNode) -> Iterator[DocumentNode]:
         try:
-            found = self._library.follow(DocumentNode({"$ref": place.value["$ref"]}, place.uri, place.pointer))
+            target = self._library.follow(DocumentNode({"$ref": node.value["$ref"]}, node.uri, node.pointer))
         except DocumentError as error:
             self.findings.append(error.finding)
             return
-        if _is_schema(found.value):
-            yield found
-        elif isinstance(found.value, str | int | float | list | None):
+        if _is_schema(target.value):
+            yield target
+        elif isinstance(target.value, str | int | float | list | None):
             # Where there is nothing, references have been checked, but for those that only an `$id` explains.
-            self.wrong(place, "broken-ref", "this $ref leads to no schema", "mend its path, or add what it names")
+            self.wrong(node, "broken-ref", "this $ref leads to no schema", "mend its path, or add what it names")

@@ -76,7 +76,7 @@ class Rewriting:
 
     def _name(self, node: Node, dropped: Names) -> str:
         if dropped:
-            dropped &= self._asked(node)
+            dropped &= self._required_members(node)
         key = node, dropped
         if key not in self._names:
             self._names[key] = str(len(self._names))
@@ -144,23 +144,23 @@ class Rewriting:
         if self._unsent is None:
             return _NONE
         if node not in self._unseen:
-            found = set()
-            for one in _of_the_same(node):
-                members = one.schema.get("properties") if isinstance(one.schema, dict) else None
+            names = set()
+            for schema_node in _of_the_same(node):
+                members = schema_node.schema.get("properties") if isinstance(schema_node.schema, dict) else None
                 for name, schema in members.items() if isinstance(members, dict) else ():
-                    if self._says(one.inner(schema)):
-                        found.add(name)
-            self._unseen[node] = frozenset(found)
+                    if self._says(schema_node.inner(schema)):
+                        names.add(name)
+            self._unseen[node] = frozenset(names)
         return self._unseen[node]
 
-    def _asked(self, node: Node) -> Names:
+    def _required_members(self, node: Node) -> Names:
         """The members that a schema of an object, or one inside of it, requires."""
         if node not in self._required:
-            found: set[str] = set()
-            for one in _of_the_same(node):
-                listed = one.schema.get("required") if isinstance(one.schema, dict) else None
-                found.update(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else None
-            self._required[node] = frozenset(found)
+            names: set[str] = set()
+            for schema_node in _of_the_same(node):
+                listed = schema_node.schema.get("required") if isinstance(schema_node.schema, dict) else None
+                names.update(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else None
+            self._required[node] = frozenset(names)
         return self._required[node]
 
 
@@ -177,15 +177,15 @@ def _of_the_same(node: Node) -> Iterator[Node]:
 def _reached(node: Node, words: tuple[str, ...]) -> Iterator[Node]:
     waiting, seen = [node], {node}
     while waiting:
-        one = waiting.pop()
-        yield one
-        schema = one.schema if isinstance(one.schema, dict) else {}
-        inner = [one.inner(each) for word in words for each in _listed(schema.get(word))]
-        inner += [one.target(schema["$ref"])] if isinstance(schema.get("$ref"), str) else []
-        for each in inner:
-            if each not in seen:
-                seen.add(each)
-                waiting.append(each)
+        current = waiting.pop()
+        yield current
+        schema = current.schema if isinstance(current.schema, dict) else {}
+        inner = [current.inner(neighbour) for word in words for neighbour in _listed(schema.get(word))]
+        inner += [current.target(schema["$ref"])] if isinstance(schema.get("$ref"), str) else []
+        for neighbour in inner:
+            if neighbour not in seen:
+                seen.add(neighbour)
+                waiting.append(neighbour)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -342,16 +342,16 @@ def _discriminated(
     to: Rewriting, word: str, node: Node, members: list[Any], dropped: Names
 ) -> Iterator[dict[str, Any]]:
     """Each alternative where the value names it; all of them where it names none of these."""
-    said = node.schema["discriminator"]
+    discriminator = node.schema["discriminator"]
     references = _labelled(to, node, members, dropped)
     known: list[str] = []
     for schema, reference in zip(members, references, strict=True):
-        names = _chosen_by(said.get("mapping", {}), schema, members)
+        names = _chosen_by(discriminator.get("mapping", {}), schema, members)
         if names:
             known += names
-            yield {"anyOf": [{"not": _naming(said["propertyName"], names)}, reference]}
+            yield {"anyOf": [{"not": _naming(discriminator["propertyName"], names)}, reference]}
     if known:
-        yield {"anyOf": [{"not": {"not": _naming(said["propertyName"], known)}}, {word: references}]}
+        yield {"anyOf": [{"not": {"not": _naming(discriminator["propertyName"], known)}}, {word: references}]}
     else:
         yield {word: references}
 

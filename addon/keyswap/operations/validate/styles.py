@@ -33,10 +33,10 @@ class NotRead(DeserializeError):
 class Segments(dict[str, str]):
     """The parameters of a path, decoded."""
 
-    def __init__(self, found: Iterable[tuple[str, str, str]]) -> None:
-        found = list(found)
-        self._raw = {name: raw for name, raw, _ in found}
-        super().__init__((name, text) for name, _, text in found)
+    def __init__(self, parameters: Iterable[tuple[str, str, str]]) -> None:
+        parameters = list(parameters)
+        self._raw = {name: raw for name, raw, _ in parameters}
+        super().__init__((name, text) for name, _, text in parameters)
 
     def raw(self, name: str) -> str:
         """A parameter as it was sent, escaped."""
@@ -85,7 +85,7 @@ class ParameterStyle:
                 failed.append(error)
         if not read:
             raise failed[0]
-        return next((one for one in read if self._shape.is_valid(one)), read[0])
+        return next((value for value in read if self._shape.is_valid(value)), read[0])
 
     # ---- The text
 
@@ -152,12 +152,12 @@ class ParameterStyle:
         if self._explode and isinstance(location, SentPairs):
             return self._members(location)
         parts, decode = self._divided(location, self._separator, not self._explode)
-        found: dict[str, Any] = {}
+        members: dict[str, Any] = {}
         for key, text in ((decode(key), decode(text)) for key, text in _pairs(parts, self._explode)):
-            if key in found:
+            if key in members:
                 raise NotRead(f"{key[:60]!r} stands twice in it")
-            found[key] = read_text(text, self._shape.property(key))
-        return found
+            members[key] = read_text(text, self._shape.property(key))
+        return members
 
     def _members(self, location: SentPairs) -> dict[str, Any]:
         """The properties of an exploded object, which are parameters themselves."""
@@ -169,30 +169,30 @@ class ParameterStyle:
 
     def _deep(self, location: Any) -> dict[str, Any]:
         """`name[a]=1&name[b][c]=2`."""
-        found: dict[str, Any] = {}
+        members: dict[str, Any] = {}
         declared: frozenset[str] = getattr(location, "declared", frozenset())
         if self._name in location:
             raise NotRead(f"it is to be written as {self._name}[member]")
         for key in location:
             if key.startswith(self._name + "[") and key not in declared:
-                self._put(found, key, location.getlist(key))
-        if not found:
+                self._put(members, key, location.getlist(key))
+        if not members:
             raise KeyError(self._name)
-        return found
+        return members
 
-    def _put(self, found: dict[str, Any], key: str, texts: Sequence[str]) -> None:
+    def _put(self, members: dict[str, Any], key: str, texts: Sequence[str]) -> None:
         names = key[len(self._name) + 1 : -1].split("][")
         if not _DEEP.fullmatch(key, len(self._name)) or len(names) > MAX_NESTING:
             raise NotRead(f"it is to be written as {self._name}[member]")
         shape: Shape | None = self._shape
         for name in names[:-1]:
-            found = found.setdefault(name, {})
+            members = members.setdefault(name, {})
             shape = shape.property(name) if shape is not None else None
-            if not isinstance(found, dict):
+            if not isinstance(members, dict):
                 raise NotRead(f"{name[:60]!r} is written in two ways")
-        if names[-1] in found:
+        if names[-1] in members:
             raise NotRead(f"{names[-1][:60]!r} is written in two ways")
-        found[names[-1]] = read_several(texts, shape.property(names[-1]) if shape is not None else None, names[-1])
+        members[names[-1]] = read_several(texts, shape.property(names[-1]) if shape is not None else None, names[-1])
 
 
 def read_several(texts: Sequence[str], shape: Shape | None, name: str, structured: bool = False) -> Any:
@@ -203,7 +203,7 @@ def read_several(texts: Sequence[str], shape: Shape | None, name: str, structure
         raise NotRead(f"{name[:60]!r} was sent more than once")
     if shape is not None and "array" in shape.kinds:
         readings = [read_texts(texts, shape.items, structured), read_text(texts[0], shape, structured)]
-        return next((one for one in readings if shape.is_valid(one)), readings[0])
+        return next((value for value in readings if shape.is_valid(value)), readings[0])
     return read_text(texts[0], shape, structured)
 
 
@@ -211,26 +211,26 @@ def once(value: Any, shape: Shape | None) -> Any:
     """The same, in which no key is another spelling of one that is documented. Raises NotRead."""
     if shape is not None and isinstance(value, dict | list):
         for path, key, named in shape.mistaken(value):
-            told = f"{key[:60]!r} is the same as {named[:60]!r} to backends that fold case, and is not documented"
-            raise NotRead(told, pointer(*path, key))
+            message = f"{key[:60]!r} is the same as {named[:60]!r} to backends that fold case, and is not documented"
+            raise NotRead(message, pointer(*path, key))
     return value
 
 
 def read_form(form: SentPairs, shape: Shape | None, styles: Mapping[str, ParameterStyle]) -> dict[str, Any]:
     """The fields of a form; `styles` are of those whose encoding names one. Raises NotRead, Unjudged."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name in form:
         if name in styles or name.partition("[")[0] in styles:
             continue
         inner, texts = shape.property(name) if shape is not None else None, form.getlist(name)
         unsaid = inner is None and len(texts) > 1
-        found[name] = texts if unsaid else read_several(texts, inner, name, structured=True)
+        fields[name] = texts if unsaid else read_several(texts, inner, name, structured=True)
     for name, style in styles.items():
         try:
-            found[name] = style.deserialize(form)
+            fields[name] = style.deserialize(form)
         except KeyError:
             continue
-    return found
+    return fields
 
 
 class _Divided(NamedTuple):

@@ -72,30 +72,30 @@ class DocumentValidation:
 
     # ---- Requests
 
-    def parameters(self, request: Request, found: OperationMatch[Operation], judged: Judged) -> Refuse | None:
+    def parameters(self, request: Request, match: OperationMatch[Operation], judged: Judged) -> Refuse | None:
         """Judge path, query, header and cookie parameters, and whether the body's media type is documented."""
-        return self._parameters(request, found, judged) or self._otherwise(found, judged)
+        return self._parameters(request, match, judged) or self._otherwise(match, judged)
 
-    def _parameters(self, request: Request, found: OperationMatch[Operation], judged: Judged) -> Refuse | None:
+    def _parameters(self, request: Request, match: OperationMatch[Operation], judged: Judged) -> Refuse | None:
         try:
-            faults, parameters = inputs.parameters(request, found, judged, self._closed)
+            faults, parameters = inputs.parameters(request, match, judged, self._closed)
         except Unreadable as error:
-            return self._refuse(found.operation, [Fault("query", "", str(error))])
-        asked = ReceivedRequest(judged.method, judged.template, parameters, None, None)
+            return self._refuse(match.operation, [Fault("query", "", str(error))])
+        received = ReceivedRequest(judged.method, judged.template, parameters, None, None)
         self._judges.budget.refill(len(request.target))
         if not faults:
-            faults = self._faults("request", lambda: self._judges.parameters.iter_errors(asked))
-        return self._refuse(found.operation, faults)
+            faults = self._faults("request", lambda: self._judges.parameters.iter_errors(received))
+        return self._refuse(match.operation, faults)
 
-    def _otherwise(self, found: OperationMatch[Operation], judged: Judged) -> Refuse | None:
+    def _otherwise(self, match: OperationMatch[Operation], judged: Judged) -> Refuse | None:
         """Judge what else the path's parameters are to readers who divide a segment elsewhere."""
-        names = found.template.names
-        others = list(islice(found.template.otherwise(found.values), MOST_OTHERWISE + 1))
+        names = match.template.names
+        others = list(islice(match.template.otherwise(match.values), MOST_OTHERWISE + 1))
         if len(others) > MOST_OTHERWISE:
-            return self._refuse(found.operation, [Fault("path", names[others[-1][0]], TOO_MANY)])
+            return self._refuse(match.operation, [Fault("path", names[others[-1][0]], TOO_MANY)])
         read = [inputs.segments([(names[number], value)]) for number, value in others]
         errors = partial(self._judges.parameters.iter_path_errors, judged.template, judged.method, read)
-        return self._refuse(found.operation, self._faults("path", errors)) if read else None
+        return self._refuse(match.operation, self._faults("path", errors)) if read else None
 
     def body(self, need: NeedBody, body: bytes, judged: Judged) -> Refuse | None:
         """Judge a request's body, whole and as it was sent."""
@@ -116,8 +116,8 @@ class DocumentValidation:
         kind = documented(media_type(content_type), judged.content or ())
         if not plain and judged.required and kind is not None and media_type(content_type) == FORM:
             read = ParsedBody(SentPairs())  # no bytes are a form without fields
-        asked = ReceivedRequest(judged.method, judged.template, RequestParameters(), kind, read)
-        return self._refuse(operation, self._faults("body", lambda: self._judges.body.iter_errors(asked)))
+        received = ReceivedRequest(judged.method, judged.template, RequestParameters(), kind, read)
+        return self._refuse(operation, self._faults("body", lambda: self._judges.body.iter_errors(received)))
 
     def _plain(self, headers: Headers, body: bytes) -> bytes:
         encoding, kind = joined(values(headers, b"content-encoding")), joined(values(headers, b"content-type"))
@@ -144,29 +144,31 @@ class DocumentValidation:
             read = _read(plain, content_type)
         except Unreadable as error:
             return [Fault("body", _short(error.at), str(error))]
-        asked = ReceivedRequest(judged.method, judged.template, RequestParameters(), None, None)
+        received = ReceivedRequest(judged.method, judged.template, RequestParameters(), None, None)
         kind = media_type(content_type)
-        said = [
-            judged.responses[one] for one in (str(status), f"{status // 100}XX", "default") if one in judged.responses
+        media_types = [
+            judged.responses[status_key]
+            for status_key in (str(status), f"{status // 100}XX", "default")
+            if status_key in judged.responses
         ]
-        kind = documented(kind, said[0] if said else ()) or kind
-        answered = ReceivedResponse(status, kind, {}, read)
-        return self._faults("body", lambda: self._judges.response.iter_errors(asked, answered))
+        kind = documented(kind, media_types[0] if media_types else ()) or kind
+        received_response = ReceivedResponse(status, kind, {}, read)
+        return self._faults("body", lambda: self._judges.response.iter_errors(received, received_response))
 
     # ---- What openapi-core says
 
     def _faults(self, where: str, errors: Callable[[], Iterator[Exception]]) -> list[Fault]:
-        found: list[Fault] = []
+        faults: list[Fault] = []
         try:
             for error in errors():
-                found += _told(error)
-                if len(found) >= MAX_FAULTS:
+                faults += _faults_of(error)
+                if len(faults) >= MAX_FAULTS:
                     break
         except Unjudged as error:
-            found.append(Fault(where, "", str(error)))
+            faults.append(Fault(where, "", str(error)))
         except RecursionError:  # schemas and values that lead into each other deeper than Python's stack
-            found.append(Fault(where, "", "it is nested too deep to be judged"))
-        return found
+            faults.append(Fault(where, "", "it is nested too deep to be judged"))
+        return faults
 
 
 def _read(plain: bytes, content_type: str) -> ParsedBody | None:
@@ -178,11 +180,11 @@ def _read(plain: bytes, content_type: str) -> ParsedBody | None:
 def _displaced(read: ParsedBody | None, judged: Judged) -> list[Fault]:
     """The fields of a form that backends may take for parameters of the query."""
     fields = read.value if read is not None and isinstance(read.value, SentPairs) else ()
-    found = inputs.displaced(fields, judged.fields or _NO_NAMES, judged.query_names, "body")
-    return [fault._replace(at=_short(pointer(fault.at))) for fault in found]
+    faults = inputs.displaced(fields, judged.fields or _NO_NAMES, judged.query_names, "body")
+    return [fault._replace(at=_short(pointer(fault.at))) for fault in faults]
 
 
-def _told(error: Exception) -> Iterable[Fault]:
+def _faults_of(error: Exception) -> Iterable[Fault]:
     where, at = "body", ""
     if isinstance(error, MissingRequestBody):  # an optional one
         return []
@@ -193,9 +195,9 @@ def _told(error: Exception) -> Iterable[Fault]:
         return [Fault(where, at or _short(cause.at), _short(str(cause)))]
     if isinstance(cause, InvalidSchemaValue):
         return [
-            Fault(where, at or _pointer(wrong), _short(wrong.message))
-            for wrong in cause.schema_errors
-            if isinstance(wrong, SchemaError)
+            Fault(where, at or _pointer(schema_error), _short(schema_error.message))
+            for schema_error in cause.schema_errors
+            if isinstance(schema_error, SchemaError)
         ]
     return [Fault("header" if isinstance(cause, MediaTypeNotFound) else where, at, _message(error, cause))]
 
@@ -208,9 +210,9 @@ def _message(error: Exception, cause: BaseException) -> str:
     return "it is not as documented"
 
 
-def _pointer(wrong: SchemaError) -> str:
+def _pointer(error: SchemaError) -> str:
     """Where it is. A key may be as long as the body: of a long pointer the beginning tells enough."""
-    return _short(pointer(*(str(step)[: LONGEST + 1] for step in wrong.path[:LONGEST])))
+    return _short(pointer(*(str(step)[: LONGEST + 1] for step in error.path[:LONGEST])))
 
 
 def _short(message: str) -> str:
@@ -224,16 +226,16 @@ class Validations:
         self._of = judged
         self.any_response = any(validation.responses != "off" for validation, _ in judged.values())
 
-    def parameters(self, request: Request, found: OperationMatch[Operation]) -> Refuse | None:
+    def parameters(self, request: Request, match: OperationMatch[Operation]) -> Refuse | None:
         """The step before the body."""
-        known = self._of.get(found.operation)
+        known = self._of.get(match.operation)
         if known is None or known[0].requests == "off":
             return None
-        return known[0].parameters(request, found, known[1])
+        return known[0].parameters(request, match, known[1])
 
-    def body_limit(self, request: Request, found: OperationMatch[Operation]) -> int | None:
+    def body_limit(self, request: Request, match: OperationMatch[Operation]) -> int | None:
         """How long a body may be that is to be judged; None: it is not."""
-        known = self._of.get(found.operation)
+        known = self._of.get(match.operation)
         if known is None or known[0].requests == "off" or known[1].content is None:
             return None
         kind = joined(values(request.headers, b"content-type"))
