@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyswap.operations.catalogue import Api, Mount, OperationCatalogue
-from keyswap.operations.openapi.document import read
+from keyswap.operations.openapi.document_reader import read
 from keyswap.operations.openapi.references import Library
 from keyswap.operations.path_law import PathLaw
 from keyswap.operations.router import Index, NoMatch, OperationMatch

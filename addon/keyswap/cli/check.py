@@ -26,7 +26,7 @@ from keyswap.limits.step import Rule
 from keyswap.model import StateError, Upstream
 from keyswap.operations.catalogue import CatalogueEntry, OperationCatalogue
 from keyswap.operations.findings import DocumentError, Finding
-from keyswap.operations.openapi import lint
+from keyswap.operations.openapi import lint, lint_parameters
 from keyswap.operations.openapi.agreement import disagreements
 from keyswap.operations.openapi.fetching import Documents
 from keyswap.operations.openapi.parsing import LineIndex
@@ -181,7 +181,7 @@ def _schemas(policy: Policy, operations: OperationCatalogue) -> Iterable[tuple[F
 def _unpassed(policy: Policy, operations: OperationCatalogue) -> list[Finding]:
     """Documented headers that no backend gets."""
     credentials, strips = Patterns(policy.read_from), Patterns(policy.strip_headers)
-    return lint.unpassed(operations, credentials, strips, {name.lower() for name in policy.keep_headers})
+    return lint_parameters.unpassed(operations, credentials, strips, {name.lower() for name in policy.keep_headers})
 
 
 def _of_policy(error: str, setting: Setting) -> Finding:

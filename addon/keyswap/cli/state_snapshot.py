@@ -16,7 +16,7 @@ from keyswap.state import StateDirectory
 _READ = ("pepper", "keys.db", "signing.json")
 """What is read where it is, and written by nobody who only reads."""
 _KEPT = "document-"
-"""How the copies of documents begin (`keyswap.operations.openapi.fetching`)."""
+"""How the copies of documents begin (`keyswap.operations.openapi.kept_copies`)."""
 _COPIED = ("epoch", "rates", "quotas", "inflight", "changes.db", "changes.db-wal")
 """What is open for writing as soon as it is read: counters and what was heard of WorkOS."""
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from keyswap.operations.findings import DocumentError
-from keyswap.operations.openapi.fetching import Documents, Files, signature
+from keyswap.operations.openapi.fetching import Documents
 from keyswap.operations.openapi.parsing import MAX_BYTES, parse
 from keyswap.operations.openapi.references import Library
 from keyswap.operations.openapi.servers import prefixes
+from keyswap.operations.openapi.watched_files import WatchedFiles, signature
 from keyswap.state import StateDirectory
 from tests.operations.documents import PETS, catalogue, document, site
 
@@ -332,7 +333,7 @@ def test_a_file_that_is_being_written_is_not_taken(tmp_path: Path) -> None:
     """A change is due once, when no watched file has changed since the last look; one in between is found afterwards."""
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_text("1")
-    files = Files()
+    files = WatchedFiles()
     for file in (one, two):
         files.watch(file, signature(file))
     assert not files.due() and files.due(wanted=True) and files.unchanged()
@@ -356,10 +357,10 @@ def test_a_file_that_hangs_hides_no_other(tmp_path: Path, monkeypatch: pytest.Mo
             go_on.wait()
         return signature(file)
 
-    files = Files()
+    files = WatchedFiles()
     for file in (policy, hangs):
         files.watch(file, signature(file))
-    monkeypatch.setattr("keyswap.operations.openapi.fetching.signature", slow)
+    monkeypatch.setattr("keyswap.operations.openapi.watched_files.signature", slow)
     monkeypatch.setattr("keyswap.files.WAIT_S", 0.05)
     before = threading.active_count()
     for _ in range(3):
@@ -378,7 +379,7 @@ def test_a_file_that_hangs_hides_no_other(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_files_are_looked_at_while_others_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reload that nobody waits for any more may go on to watch files while they are looked at."""
-    files = Files()
+    files = WatchedFiles()
     added = iter(range(1000))
 
     def adding(file: Path) -> object:
@@ -386,7 +387,7 @@ def test_files_are_looked_at_while_others_are_added(tmp_path: Path, monkeypatch:
         return signature(file)
 
     files.watch(tmp_path / "one", None)
-    monkeypatch.setattr("keyswap.operations.openapi.fetching.signature", adding)
+    monkeypatch.setattr("keyswap.operations.openapi.watched_files.signature", adding)
     assert not files.due() and files.due(wanted=True) and files.unchanged()
 
 

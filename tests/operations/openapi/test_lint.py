@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.operations.openapi import lint
+from keyswap.operations.openapi import lint, lint_parameters
 from keyswap.operations.openapi.proposals import may_be_public, slug
 from keyswap.request.header_names import Patterns
 from tests.operations.documents import PETS, catalogue, document
@@ -105,7 +105,7 @@ def test_documented_headers_that_no_backend_gets(
         tmp_path,
         api=f"openapi: 3.1.0\npaths:\n  /a: {get}\n  /b: {get}\ncomponents: {{parameters: {{one: {text}}}}}\n",
     )
-    found = lint.unpassed(made, Patterns(["x-api-key"]), Patterns(["x-tenant-*"]), {"kept_one"})
+    found = lint_parameters.unpassed(made, Patterns(["x-api-key"]), Patterns(["x-tenant-*"]), {"kept_one"})
     places = (
         ["/components/parameters/one"] if shared else ["/paths/~1a/get/parameters/0", "/paths/~1b/get/parameters/0"]
     )
@@ -130,7 +130,7 @@ def test_documented_cookies_that_nobody_can_send(tmp_path: Path, name: str, sent
     """A cookie whose name ends or breaks the header that it stands in is documented in vain: a warning."""
     get = f"{{get: {{parameters: [{{name: {name}, in: cookie, required: true, schema: {{type: string}}}}]}}}}"
     made = catalogue(SPEC, tmp_path, api=f"openapi: 3.1.0\npaths:\n  /a: {get}\n")
-    found = lint.unpassed(made, Patterns([]), Patterns([]), ())
+    found = lint_parameters.unpassed(made, Patterns([]), Patterns([]), ())
     assert [one.code for one in found] == ([] if sent else ["cookie-not-sent"])
     assert all("it is required" in one.message for one in found)
 
@@ -139,7 +139,7 @@ def test_documented_headers_that_are_one_for_backends(tmp_path: Path) -> None:
     """Two names that differ by case or separator alone are said, once."""
     several = ", ".join(f"{{name: {name}, {HEADER}}}" for name in ("X-Mark", "x-mark", "X-Marks", "x--mark"))
     made = catalogue(SPEC, tmp_path, api=f"openapi: 3.1.0\npaths:\n  /a: {{get: {{parameters: [{several}]}}}}\n")
-    found = lint.unpassed(made, Patterns([]), Patterns([]), ())
+    found = lint_parameters.unpassed(made, Patterns([]), Patterns([]), ())
     assert [(one.code, one.pointer) for one in found] == [
         ("same-header", f"/paths/~1a/get/parameters/{number}") for number in (1, 3)
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyswap.composition.gate import build
-from keyswap.operations.openapi.fetching import Content
+from keyswap.operations.openapi.http_client import Content
 from keyswap.shell.runtime import runtime
 from keyswap.shell.runtime.last_good import keep, kept
 from keyswap.shell.runtime.runtime import Runtime

@@ -1,8 +1,11 @@
 """OpenAPI documents: where they come from, what they say of each operation, and what is wrong with them.
 
-fetching    from files and URLs         parsing     text → plain data
-references  all that `$ref`s lead to    servers     where the paths begin
-document    what it says of each operation
-lint        what `check` says of it     agreement   whether openapi-core routes as the gateway does
-proposals   what `init` proposes
+fetching         from files and URLs            parsing      text → plain data
+http_client      what a URL answers             kept_copies  the last good ones, on disk
+watched_files    files that are followed        references   all that `$ref`s lead to
+document         what a document says, as values
+document_reader  plain data → those values      parameters   those of one operation
+servers          where the paths begin          lint, lint_parameters  what `check` says of a document
+agreement        whether openapi-core routes as the gateway does
+proposals        what `init` proposes
 """

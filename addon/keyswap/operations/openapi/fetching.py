@@ -8,124 +8,30 @@ request.
 
 import errno
 import hashlib
-import json
 import time
-import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import httpx
 
 from keyswap import files
 from keyswap.operations.findings import DocumentError, Finding
-from keyswap.operations.openapi.document import OpenApiDocument, read
+from keyswap.operations.openapi.document import OpenApiDocument
+from keyswap.operations.openapi.document_reader import read
+from keyswap.operations.openapi.http_client import WAIT_S, Content, DocumentTimeout, DocumentUnavailable, get, origin_of
+from keyswap.operations.openapi.kept_copies import Parts, file_name, packed, unpacked
 from keyswap.operations.openapi.parsing import BUDGET_S, MAX_BYTES
 from keyswap.operations.openapi.references import MAX_TOTAL, Library
+from keyswap.operations.openapi.watched_files import WatchedFiles, looked
 from keyswap.state import StateDirectory
 
-WAIT_S = 10.0
-"""How long one answer of a URL may take."""
 ANSWER_S = WAIT_S + 2.0
 """How long a URL may take all in all, with its name's resolution and redirects."""
 PAUSE_S = 0.5
-MAX_REDIRECTS = 5
 SILENT_S = 30.0
 """For how long an origin that did not answer in time is not waited for again, where a kept copy stands in."""
 _MAX_KEPT = 2 * MAX_TOTAL
-
-Signature = tuple[int, ...] | None
-
-
-class Content(NamedTuple):
-    """What is behind a URI, compressed: it is kept for as long as its document, and seldom read again.
-
-    `etag` is the URL's validator.
-    """
-
-    packed: bytes
-    etag: str | None = None
-
-    @staticmethod
-    def of(raw: bytes, etag: str | None = None) -> "Content":
-        """Some text as it is kept."""
-        return Content(zlib.compress(raw, 1), etag)
-
-    @property
-    def raw(self) -> bytes:
-        """The text."""
-        return zlib.decompress(self.packed)
-
-
-Parts = Mapping[str, Content]
-"""A document's content, and that of its parts, by URI."""
-
-
-class DocumentUnavailable(Exception):
-    """A URL that gave nothing that can be used."""
-
-    def __init__(self, why: str, url: str = "") -> None:
-        super().__init__(f"{url}: {why}" if url else why)
-
-
-class DocumentTimeout(DocumentUnavailable):
-    """It did not answer in time."""
-
-
-class Files:
-    """Files that are watched, so that none is read while it is being written."""
-
-    def __init__(self) -> None:
-        self._taken: dict[Path, Signature] = {}
-        """Each file as it was when it was first read, or last found to be another one that does not change any more."""
-        self._seen: dict[Path, Signature] = {}
-
-    def watch(self, file: Path, now: Signature) -> None:
-        """Watch a file that is about to be read."""
-        self._taken.setdefault(file, now)
-
-    def only(self, named: Collection[Path]) -> None:
-        """Watch no others: what is named nowhere any more may hang for ever."""
-        for file in set(self._taken) - set(named):
-            self._taken.pop(file, None)
-            self._seen.pop(file, None)
-
-    def due(self, wanted: bool = False) -> bool:
-        """Whether it is time to read: `wanted`, or a file is another one; and all are as when this was last asked.
-
-        The answer is given once for each change, whatever comes of it. Raises OSError, with the file's name, where one
-        cannot be looked at and no other has changed.
-        """
-        before = {file: self._seen.get(file, taken) for file, taken in list(self._taken.items())}
-        now, hanging = self._look(before)
-        self._seen = now
-        changed = any(self._taken.get(file) != signature_now for file, signature_now in now.items())
-        if hanging is not None and not changed:
-            raise hanging
-        if any(before[file] != signature_now for file, signature_now in now.items()) or not (wanted or changed):
-            return False
-        self._taken.update(now)
-        return True
-
-    def unchanged(self) -> bool:
-        """Whether what was read since was whole: no file is another one by now, as far as it can be looked at."""
-        taken = dict(self._taken)
-        return self._look(taken)[0] == taken
-
-    def _look(self, before: Mapping[Path, Signature]) -> tuple[dict[Path, Signature], OSError | None]:
-        """The files as they are now. From the first on that does not answer they are as `before`, with the error."""
-        now = dict(before)
-        try:
-            return files.within(files.WAIT_S, lambda: {file: signature(file) for file in before}, self), None
-        except OSError:
-            pass
-        for file in before:
-            try:
-                now[file] = looked(file)
-            except OSError as error:
-                return now, OSError(error.errno, error.strerror, str(file))
-        return now, None
 
 
 class Documents:
@@ -138,7 +44,7 @@ class Documents:
     def __init__(self, state: StateDirectory | None, patience_s: float = 0.0) -> None:
         self.stale: dict[str, str] = {}
         """The documents for which a kept copy stands in, by URL, and why."""
-        self.files = Files()
+        self.files = WatchedFiles()
         self._state, self._patience_s = state, patience_s
         self._read: dict[str, tuple[Parts, OpenApiDocument]] = {}
         """What was read last for each document, accepted or not."""
@@ -203,7 +109,7 @@ class Documents:
             if uri.startswith("file:") or read_last is not document:
                 continue
             if self._state is not None and parts != self._kept(uri):
-                self._state.replace(_kept_name(uri), _packed(uri, parts))
+                self._state.replace(file_name(uri), packed(uri, parts))
             self._good[uri] = parts
 
     def changed(self) -> bool:
@@ -276,13 +182,13 @@ class Documents:
     def _get(self, url: str, known: Content | None, spared: bool) -> Content:
         """What a URL answers. Raises Unavailable. `spared`: nobody waits where its origin was silent a moment ago."""
         try:
-            origin = _origin(httpx.URL(url))
+            origin = origin_of(httpx.URL(url))
         except httpx.InvalidURL as error:
             raise DocumentUnavailable(type(error).__name__, url) from error
         if spared and time.monotonic() < self._silent.get(origin, 0.0):
             raise DocumentUnavailable("it did not answer in time a moment ago", url)
         try:
-            return files.within(ANSWER_S, lambda: _get(url, known), url)
+            return files.within(ANSWER_S, lambda: get(url, known), url)
         except DocumentTimeout:
             self._silent[origin] = time.monotonic() + SILENT_S
             raise
@@ -295,23 +201,9 @@ class Documents:
         if self._state is None:
             return None
         try:
-            return _unpacked(uri, files.contents(self._state.file(_kept_name(uri)), _MAX_KEPT))
+            return unpacked(uri, files.contents(self._state.file(file_name(uri)), _MAX_KEPT))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-
-
-def signature(file: Path) -> Signature:
-    """What changes when a file does: its identity, size and time; None when it is not there."""
-    try:
-        status = file.stat()
-    except (OSError, ValueError):  # ValueError: a name that no file can have
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def looked(file: Path) -> Signature:
-    """A file's signature, if it comes in time. Raises OSError."""
-    return files.within(files.WAIT_S, lambda: signature(file), file)
 
 
 def uri_of(spec: str, folder: Path) -> str:
@@ -333,35 +225,6 @@ def _digest(raw: bytes) -> bytes:
     return hashlib.sha256(raw).digest()
 
 
-# ---- Kept copies: a line that says what follows, then the content of every part
-
-
-def _kept_name(uri: str) -> str:
-    return f"document-{hashlib.sha256(uri.encode()).hexdigest()[:24]}"
-
-
-def _packed(uri: str, parts: Parts) -> bytes:
-    raws = [content.raw for content in parts.values()]
-    listed = [
-        {"url": url, "etag": content.etag, "size": len(raw)}
-        for (url, content), raw in zip(parts.items(), raws, strict=True)
-    ]
-    head = json.dumps({"url": uri, "parts": listed}).encode()
-    return head + b"\n" + b"".join(raws)
-
-
-def _unpacked(uri: str, packed: bytes) -> Parts | None:
-    head, _, raw = packed.partition(b"\n")
-    about = json.loads(head)
-    if about["url"] != uri or len(raw) != sum(part["size"] for part in about["parts"]):
-        return None
-    parts, at = {}, 0
-    for part in about["parts"]:
-        parts[part["url"]] = Content.of(raw[at : at + part["size"]], part["etag"])
-        at += part["size"]
-    return parts
-
-
 def _among(parts: Parts, name: str) -> Callable[[str], Content]:
     """What reads kept copies alone."""
 
@@ -371,9 +234,6 @@ def _among(parts: Parts, name: str) -> Callable[[str], Content]:
         return parts[url]
 
     return get
-
-
-# ---- Files and URLs
 
 
 def _unreadable(name: str, why: str) -> DocumentError:
@@ -390,62 +250,3 @@ def _file(path: Path, name: str) -> bytes:
         if error.errno == errno.EINVAL:
             raise _unreadable(name, error.strerror or "it is no file") from error
         raise _unreadable(name, f"it cannot be read ({error.strerror})") from error
-
-
-def _get(url: str, known: Content | None) -> Content:
-    """What a URL answers; `known` itself if that has not changed. Raises Unavailable."""
-    headers = {"Accept": "application/json, application/yaml, text/yaml, */*;q=0.1", "Accept-Encoding": "identity"}
-    if known is not None and known.etag:
-        headers["If-None-Match"] = known.etag
-    deadline = time.monotonic() + WAIT_S
-    try:
-        with httpx.Client(timeout=WAIT_S) as client:
-            request = client.build_request("GET", url, headers=headers)
-            for _ in range(MAX_REDIRECTS + 1):
-                answer = client.send(request, stream=True)
-                try:
-                    if answer.next_request is None:
-                        return _content(answer, url, known, deadline)
-                    if time.monotonic() > deadline:
-                        raise DocumentTimeout(f"no answer within {WAIT_S:g} s", url)
-                    request = _redirected(request, answer.next_request)
-                finally:
-                    answer.close()
-            raise DocumentUnavailable(f"more than {MAX_REDIRECTS} redirects", url)
-    except httpx.TimeoutException as error:
-        raise DocumentTimeout(type(error).__name__, url) from error
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise DocumentUnavailable(type(error).__name__, url) from error
-
-
-def _redirected(before: httpx.Request, after: httpx.Request) -> httpx.Request:
-    """The request that a redirect asks for: a document is read from its own origin alone."""
-    if _origin(before.url) != _origin(after.url):
-        raise DocumentUnavailable(f"it redirects to another origin, {after.url}: name that one", str(before.url))
-    return after
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int]:
-    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
-
-
-def _content(answer: httpx.Response, url: str, known: Content | None, deadline: float) -> Content:
-    """The content of an answer. Raises Unavailable."""
-    if answer.status_code == 304 and known is not None:
-        return known
-    if answer.status_code != 200:
-        raise DocumentUnavailable(f"it answered {answer.status_code}", url)
-    coding = answer.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in {"", "identity"}:  # against our wish; what it would become may be of any size
-        raise DocumentUnavailable(
-            f"it answered in the encoding {coding[:40]!r}: a document is read as it is alone", url
-        )
-    pieces, size = [], 0
-    for piece in answer.iter_raw():
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_BYTES:
-            raise DocumentUnavailable(f"more than {MAX_BYTES >> 20} MiB", url)
-        if time.monotonic() > deadline:
-            raise DocumentTimeout(f"no whole answer within {WAIT_S:g} s", url)
-    return Content.of(b"".join(pieces), answer.headers.get("etag"))

@@ -111,7 +111,7 @@ class Library:
             anchor = not urldefrag(ref).fragment.startswith("/")  # jsonschema resolves it
             if not (node.uri in self._own_ids or (anchor and uri in self._own_ids)):
                 remedy = "mend its path, or add what it names"
-                raise self._wrong(node, "broken-ref", f"$ref {ref} leads nowhere", remedy)
+                raise self.wrong(node, "broken-ref", f"$ref {ref} leads nowhere", remedy)
 
     def _bounded(self, visit: _Visit) -> None:
         if time.monotonic() > self._deadline:
@@ -138,10 +138,10 @@ class Library:
         uri, fragment = self._target(node, ref)
         if urlsplit(uri)[:2] != urlsplit(self.uri)[:2]:
             remedy = "bundle it into one document, or put its parts side by side"
-            raise self._wrong(node, "foreign-ref", f"$ref {ref} leads to another origin", remedy)
+            raise self.wrong(node, "foreign-ref", f"$ref {ref} leads to another origin", remedy)
         if uri not in self.documents:
             if len(self.names) >= MAX_DOCUMENTS:
-                raise self._wrong(node, "too-many-files", f"more than {MAX_DOCUMENTS} files", "bundle it")
+                raise self.wrong(node, "too-many-files", f"more than {MAX_DOCUMENTS} files", "bundle it")
             folder = self.uri.rpartition("/")[0] + "/"
             self.names[uri] = unquote(uri.removeprefix(folder) if uri.startswith("file:") else uri)
             self._read(uri)
@@ -153,7 +153,7 @@ class Library:
             uri, fragment = urldefrag(urljoin(node.uri, ref))
             urlsplit(uri)
         except ValueError as error:
-            raise self._wrong(node, "bad-ref", f"$ref {ref!r} is no reference ({error})", "write a path") from error
+            raise self.wrong(node, "bad-ref", f"$ref {ref!r} is no reference ({error})", "write a path") from error
         return uri, fragment
 
     def _value(self, uri: str, fragment: str) -> Any:
@@ -185,7 +185,7 @@ class Library:
             if after is None:
                 return node
             node = after
-        raise self._wrong(first, "ref-circle", "a $ref that leads back to itself", "let it end")
+        raise self.wrong(first, "ref-circle", "a $ref that leads back to itself", "let it end")
 
     def items(self, node: DocumentNode) -> Iterator[tuple[str, DocumentNode]]:
         """The members of an object or array, each with its place."""
@@ -194,10 +194,21 @@ class Library:
             yield str(key), DocumentNode(value, node.uri, node.pointer + pointer(key))
 
     def error(self, uri: str, code: str, message: str, where: str | None, remedy: str) -> DocumentError:
-        """An error at a place of one of the documents."""
+        """An error at a pointer of one of the documents."""
         return DocumentError(Finding(code, message, self.names[uri], where, None, remedy))
 
-    def _wrong(self, node: DocumentNode, code: str, message: str, remedy: str) -> DocumentError:
+    def member(self, node: DocumentNode, name: str, kind: type) -> DocumentNode | None:
+        """A member of an object, if it is there. Raises DocumentError when it is something else."""
+        if not isinstance(node.value, dict) or node.value.get(name) is None:
+            return None
+        member = DocumentNode(node.value[name], node.uri, node.pointer + pointer(name))
+        if not isinstance(member.value, kind):
+            word = "object" if kind is dict else "list"
+            raise self.wrong(member, "bad-member", f"`{name}` is no {word}", f"write {'{}' if kind is dict else '[]'}")
+        return member
+
+    def wrong(self, node: DocumentNode, code: str, message: str, remedy: str) -> DocumentError:
+        """An error at a node of one of the documents."""
         return self.error(node.uri, code, message, node.pointer, remedy)
 
 

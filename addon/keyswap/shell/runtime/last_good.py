@@ -12,7 +12,8 @@ from pathlib import Path
 
 from keyswap import files
 from keyswap.model import StateError
-from keyswap.operations.openapi.fetching import Content, Parts
+from keyswap.operations.openapi.http_client import Content
+from keyswap.operations.openapi.kept_copies import Parts
 from keyswap.state import StateDirectory
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from keyswap.limits.headers import fields
 from keyswap.model import Headers, Level, Refuse, StateError, Unread, Upstream
 from keyswap.operations.findings import DocumentError
 from keyswap.operations.openapi.document import OpenApiDocument
-from keyswap.operations.openapi.fetching import Signature, looked
+from keyswap.operations.openapi.watched_files import Signature, looked
 from keyswap.request.headers import Washing
 from keyswap.request.hosts import Hosts
 from keyswap.shell.admin.listener import AdminListener, Keeping, Settings
