@@ -19,9 +19,10 @@ from jsonschema_rs.canonical.json import to_string
 
 from keyswap.operations.validate.budget import StepBudget
 from keyswap.operations.validate.formats import CHECKERS, EMAILS
+from keyswap.operations.validate.keyword_writers import pointed
 from keyswap.operations.validate.patterns import LIMITS, compiled, has_match
 from keyswap.operations.validate.schema import Node
-from keyswap.operations.validate.schema_rewriting import Rewriting, pointed
+from keyswap.operations.validate.schema_rewriting import Rewriting
 
 Validator = jsonschema_rs.Draft4Validator | jsonschema_rs.Draft202012Validator
 

@@ -5,20 +5,19 @@ the outside in, where the fault is. What is said names the place and what is exp
 Faults are few. Looking for them has a time: what is found until then is told, and it is always something.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 from keyswap.operations.validate.engine import Engine
-from keyswap.operations.validate.schema_rewriting import NEVER, Rewriting, name_of
+from keyswap.operations.validate.keyword_writers import NEVER, name_of
+from keyswap.operations.validate.phrases import TYPE_PHRASES, counted, either, listing, phrases, quoted, type_of
+from keyswap.operations.validate.schema_rewriting import Rewriting
 
 SEARCH_S = 0.01
 """For so long of the processor more faults are looked for."""
 MAX_FAULTS = 20
-LONGEST_NAME = 60
-_LISTED = 120
 _ALONE = frozenset(
     {
         *("type", "enum", "const", "maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum", "keyswap:multiple"),
@@ -27,16 +26,12 @@ _ALONE = frozenset(
     }
 )
 """The keywords that ask nothing of what is inside."""
-_TYPES = {
-    "string": "a string",
-    "integer": "an integer",
-    "number": "a number",
-    "boolean": "true or false",
-    "object": "an object",
-    "array": "an array",
-    "null": "null",
+
+
+_UNEVALUATED = {
+    "unevaluatedItems": "has an item that is not expected",
+    "unevaluatedProperties": "has a member that is not expected",
 }
-_UNITS = {"Length": "character", "Items": "item", "Properties": "member"}
 
 
 class SchemaError(Exception):
@@ -233,9 +228,9 @@ class Explainer:
         count = sum(1 for item in value if self._fits(name_of(schema["contains"]), item))
         least, most = schema.get("minContains", 1), schema.get("maxContains", len(value))
         if count < least:
-            yield SchemaError(f"must contain at least {_counted(least, 'item')} of the documented kind", path)
+            yield SchemaError(f"must contain at least {counted(least, 'item')} of the documented kind", path)
         elif count > most:
-            yield SchemaError(f"must contain at most {_counted(most, 'item')} of the documented kind", path)
+            yield SchemaError(f"must contain at most {counted(most, 'item')} of the documented kind", path)
 
     # ---- Alternatives
 
@@ -271,86 +266,8 @@ class Explainer:
     def _one_of(self, names: list[str]) -> str:
         kinds = [self._engine.definitions[name].get("type") for name in names]
         if all(isinstance(kind, str) for kind in kinds) and len(set(kinds)) == len(kinds):
-            return f"must be {_either([_TYPES[kind] for kind in kinds])}"
+            return f"must be {either([TYPE_PHRASES[kind] for kind in kinds])}"
         labels = [self._labels.get(name, "") for name in names]
         if all(labels):
-            return f"must match one of {_listing(labels)}"
+            return f"must match one of {listing(labels)}"
         return f"must match one of {len(names)} alternatives"
-
-
-def type_of(value: Any) -> str:
-    """The type of a value, as schemas name it."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else "boolean"
-    kinds = ((str, "string"), (int, "integer"), (float, "number"), (dict, "object"), (list, "array"))
-    return next((name for kind, name in kinds if isinstance(value, kind)), "")
-
-
-def quoted(key: str) -> str:
-    """A member's name, as a message says it."""
-    return repr(key if len(key) <= LONGEST_NAME else key[:LONGEST_NAME] + "…")
-
-
-def phrases(word: str, schema: Any, value: Any) -> Iterator[str]:
-    """What is said of a value that is not as a keyword has it."""
-    expected = schema[word]
-    if word == "type":
-        kinds = [expected] if isinstance(expected, str) else expected
-        yield f"must be {_either([_TYPES[kind] for kind in kinds])}"
-    elif word == "enum":
-        yield f"must be one of {_listing([_written(choice) for choice in expected])}"
-    elif word == "const":
-        yield f"must be {_written(expected)[:_LISTED]}"
-    elif word in _BOUNDS:
-        phrase = _BOUNDS[f"exclusiveM{word[1:]}" if schema.get(f"exclusiveM{word[1:]}") is True else word]
-        yield f"must be {phrase} {_written(expected)[:_LISTED]}"
-    elif word == "keyswap:multiple":
-        yield f"must be a multiple of {_written(expected)[:_LISTED]}"
-    elif word == "required":
-        yield from (f"{quoted(name)} is required" for name in expected if name not in value)
-    elif word == "dependentRequired":
-        for name in expected.keys() & value.keys():
-            missing = [needed for needed in expected[name] if needed not in value]
-            yield from (f"{quoted(needed)} is required with {quoted(name)}" for needed in missing)
-    elif word == "keyswap:unique":
-        yield "must not have an item twice"
-    else:
-        yield f"must have at {'most' if word.startswith('max') else 'least'} {_counted(expected, _UNITS[word[3:]])}"
-
-
-_BOUNDS = {
-    "maximum": "at most",
-    "minimum": "at least",
-    "exclusiveMaximum": "less than",
-    "exclusiveMinimum": "greater than",
-}
-
-
-_UNEVALUATED = {
-    "unevaluatedItems": "has an item that is not expected",
-    "unevaluatedProperties": "has a member that is not expected",
-}
-
-
-def _counted(count: Any, unit: str) -> str:
-    return f"{count} {unit}{'' if count == 1 else 's'}"
-
-
-def _either(phrases: list[str]) -> str:
-    return " or ".join(phrases) if len(phrases) < 3 else f"{', '.join(phrases[:-1])} or {phrases[-1]}"
-
-
-def _listing(texts: list[str]) -> str:
-    """As many as are short together."""
-    kept: list[str] = []
-    size = 0
-    for text in texts:
-        size += len(text) + 2
-        if kept and size > _LISTED:
-            return f"{', '.join(kept)}, …"
-        kept.append(text)
-    return ", ".join(kept)
-
-
-def _written(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -8,7 +8,7 @@ that it can find are compiled here, when a document is loaded.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from jsonschema_path import SchemaPath
@@ -25,18 +25,15 @@ from openapi_core.validation.request import (
 )
 from openapi_core.validation.request.exceptions import ParameterValidationError
 from openapi_core.validation.response import V30ResponseDataValidator, V31ResponseDataValidator
-from openapi_core.validation.schemas.exceptions import InvalidSchemaValue
 
 from keyswap.operations.findings import pointer
 from keyswap.operations.validate.bodies import SentPairs, Unreadable, read_json, reader_of
 from keyswap.operations.validate.budget import StepBudget
 from keyswap.operations.validate.coerce import Shape
-from keyswap.operations.validate.engine import Engine
 from keyswap.operations.validate.inputs import names
 from keyswap.operations.validate.lenient_names import Names
-from keyswap.operations.validate.messages import Explainer, SchemaError
-from keyswap.operations.validate.schema import Ground, Node
-from keyswap.operations.validate.schema_rewriting import Rewriting
+from keyswap.operations.validate.openapi_core_schemas import CompiledSchemas
+from keyswap.operations.validate.schema import Node
 from keyswap.operations.validate.styles import NotRead, ParameterStyle, Segments, once, read_form
 
 logging.getLogger("openapi_core").setLevel(logging.CRITICAL)  # it warns of what callers send
@@ -83,84 +80,10 @@ class _Finder(APICallPathFinder):
     servers_iterator = SimpleServersIterator()
 
 
-class _Schema(NamedTuple):
-    """A schema as openapi-core asks it."""
-
-    node: Node
-    explained: Callable[[Node, Any], list[SchemaError]]
-
-    def validate(self, value: Any) -> None:
-        """Raises InvalidSchemaValue, Unjudged."""
-        if not self.node.is_valid(value):
-            raise InvalidSchemaValue("", "any", schema_errors=self.explained(self.node, value))
-
-
-class _Judges:
-    """The schemas of a document in one direction, by the place where they stand; `unsent`: as of `Rewriting`."""
-
-    def __init__(self, spec: SchemaPath, data: Any, old: bool, unsent: str | None, budget: StepBudget) -> None:
-        self._data = data
-        self._ground = Ground(old, budget)
-        with spec.resolve() as resolved:
-            self._resolver = resolved.resolver
-        self._made: dict[tuple[Any, ...], _Schema] = {}
-        rewriting = Rewriting(old, unsent if old else None)
-        places = _of_responses(data) if unsent == "writeOnly" else _of_requests(data)
-        self._explained: Callable[[Node, Any], list[SchemaError]] = lambda _node, _value: []
-        nodes = [self._at(parts).node for parts in places]
-        engine = Engine(rewriting, nodes, budget)
-        explainer = Explainer(engine, rewriting)
-        self._ground.fits = engine.fits
-        self.broken = self._ground.broken
-        self._explained = lambda node, value: explainer.errors(engine.name(node), value)
-        self._made.clear()
-
-    def create(self, _spec: SchemaPath, schema: SchemaPath, **_: Any) -> _Schema:
-        """A schema, with all that stands beside its `$ref`, which a resolved path has lost."""
-        return self._at(schema.parts)
-
-    def _at(self, parts: tuple[Any, ...]) -> _Schema:
-        made = self._made.get(parts)
-        if made is None:
-            value = self._data
-            for part in parts:
-                value = value[part]
-            made = self._made[parts] = _Schema(self._ground.node(value, self._resolver), self._explained)
-        return made
-
-
-def _operations(data: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    for template, item in data["paths"].items():
-        for method, operation in item.items():
-            yield ("paths", template, method), operation
-
-
-def _of_requests(data: Any) -> Iterator[tuple[Any, ...]]:
-    """Where the schemas of parameters and bodies stand."""
-    for path, operation in _operations(data):
-        for number, parameter in enumerate(operation["parameters"]):
-            yield from _schemas((*path, "parameters", number), parameter)
-        yield from _schemas((*path, "requestBody"), operation.get("requestBody", {}))
-
-
-def _of_responses(data: Any) -> Iterator[tuple[Any, ...]]:
-    for path, operation in _operations(data):
-        for status, response in operation["responses"].items():
-            yield from _schemas((*path, "responses", status), response)
-
-
-def _schemas(path: tuple[Any, ...], part: Any) -> Iterator[tuple[Any, ...]]:
-    if "schema" in part:
-        yield (*path, "schema")
-    for kind, media in part.get("content", {}).items():
-        if "schema" in media:
-            yield (*path, "content", kind, "schema")
-
-
 class _Styles:
     """The readers of parameters, made once."""
 
-    def __init__(self, judges: _Judges) -> None:
+    def __init__(self, judges: CompiledSchemas) -> None:
         self._judges = judges
         self._made: dict[tuple[Any, ...], ParameterStyle] = {}
 
@@ -209,7 +132,7 @@ class _Content:
 class _Contents:
     """The readers of contents, made once."""
 
-    def __init__(self, judges: _Judges, closed: bool, sent: bool) -> None:
+    def __init__(self, judges: CompiledSchemas, closed: bool, sent: bool) -> None:
         self._judges, self._closed, self._sent = judges, closed, sent
         self._made: dict[tuple[Any, ...], _Content] = {}
 
@@ -282,7 +205,7 @@ def judges(
     spec = SchemaPath.from_dict(data, base_uri=uri, handlers=dict.fromkeys(("file", "http", "https"), known))
     budget = StepBudget()
 
-    def made(schemas: _Judges, sent: bool, *kinds: Any) -> list[Any]:
+    def made(schemas: CompiledSchemas, sent: bool, *kinds: Any) -> list[Any]:
         factories = {
             "path_finder_cls": _Finder,
             "schema_validators_factory": schemas,
@@ -294,12 +217,12 @@ def judges(
     parameters = body = response = None
     broken: list[str] = []
     if requests:
-        schemas = _Judges(spec, data, old, "readOnly" if old else None, budget)
+        schemas = CompiledSchemas(spec, data, old, "readOnly" if old else None, budget)
         broken = schemas.broken
         parameters, body = made(schemas, True, *(_REQUESTS_30 if old else _REQUESTS_31))
     if responses:
         kind = V30ResponseDataValidator if old else V31ResponseDataValidator
-        (response,) = made(_Judges(spec, data, old, "writeOnly", budget), False, kind)
+        (response,) = made(CompiledSchemas(spec, data, old, "writeOnly", budget), False, kind)
     return Judges(broken, budget, parameters, body, response)
 
 
