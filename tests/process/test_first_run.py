@@ -11,8 +11,9 @@ from harness import ROOT
 PYTHON = """#!/bin/sh
 # Stands for Python: makes what `venv` makes, and writes down what pip is asked for.
 case "$*" in
-  *"-m venv .venv") mkdir -p .venv/bin .venv/packages && cp "$0" .venv/bin/python ;;
+  *"-m venv .venv") mkdir -p .venv/bin .venv/packages && cp "$0" .venv/bin/python && cp "$0" .venv/bin/python3 ;;
   *get_path*) echo .venv/packages ;;
+  *"-m pip install"*scripts/requirements.lock) touch .venv/bin/pytest; echo "${*##* }" >> asked ;;
   *"-m pip install"*) echo "${*##* }" >> asked; echo Collecting one==1; [ ! -e broken ] || { echo no network >&2; exit 1; } ;;
 esac
 """
@@ -25,14 +26,18 @@ def clone(tmp_path: Path) -> Path:
     (tmp_path / "scripts" / "deploy").mkdir(parents=True)
     for name in ("scripts/environment", "scripts/keyswap", "scripts/demo", "scripts/soak", RUNTIME, DEVELOPMENT):
         shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "python").write_text(PYTHON)
-    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").write_text(PYTHON)
+    (tmp_path / "bin" / "python3").chmod(0o755)
     return tmp_path
 
 
 def run(clone: Path, script: str, *words: str) -> subprocess.CompletedProcess[str]:
     """What a script did."""
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(clone), "KEYSWAP_PYTHON": str(clone / "python")}
+    environment = {
+        "PATH": f"{clone}/.venv/bin:{clone}/bin:/usr/bin:/bin",
+        "HOME": str(clone),
+    }
     return subprocess.run(
         [clone / "scripts" / script, *words], cwd=clone, env=environment, capture_output=True, text=True, timeout=60
     )
@@ -69,6 +74,24 @@ def test_a_changed_lock_makes_the_environment_anew(clone: Path) -> None:
             file.write("\n# another\n")
     assert run(clone, "keyswap").returncode == 0
     assert asked(clone) == [RUNTIME, RUNTIME] and not (clone / ".venv" / "old").exists()
+
+
+def test_an_environment_with_the_tests_packages_is_made_anew_with_them(clone: Path) -> None:
+    """Running keyswap after a change of the locks takes from nobody what the tests need."""
+    run(clone, "soak")
+    with (clone / RUNTIME).open("a") as runtime, (clone / DEVELOPMENT).open("a") as development:
+        runtime.write("\n# another\n")
+        development.write("\n# another\n")
+    assert run(clone, "keyswap").returncode == 0
+    assert asked(clone) == [RUNTIME, DEVELOPMENT] * 2
+
+
+def test_the_environment_is_not_made_with_its_own_python(clone: Path) -> None:
+    """With `.venv/bin` first on PATH another Python makes `.venv` anew: its own is removed before."""
+    run(clone, "keyswap")
+    (clone / ".venv" / "stamp").write_text("of another lock")
+    made = run(clone, "keyswap")
+    assert f"making .venv with {clone}/bin/python3\n" in made.stderr
 
 
 def test_what_could_not_be_installed_is_tried_again(clone: Path) -> None:
