@@ -4,9 +4,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import click
 import pytest
@@ -14,13 +16,36 @@ from click.testing import CliRunner
 
 from harness import ROOT, SCRIPTS, Client, Home, eventually
 from keyswap.cli import cli
+from keyswap.gate import STEPS
 from keyswap.model import Code
+from keyswap.policy import parse
 from keyswap.refusals import status_of
 from keyswap.shell.metrics.definitions import FAMILIES
 from served import Application
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+POLICIES, OPERATING, CODE = (ROOT / name / "README.md" for name in ("policies", "scripts/deploy", "addon"))
+PAGES = [ROOT / "README.md", POLICIES, OPERATING, ROOT / "scripts/README.md", CODE]
+TEXT = {page: page.read_text() for page in PAGES}
+EVERYTHING = "\n".join(TEXT.values())
+
+
+def blocks(language: str, text: str = EVERYTHING) -> list[str]:
+    """The blocks of code in a language, in order, those that stand in lists too."""
+    return [dedent(found) for found in re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)]
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading of the second level."""
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def commands(group: click.Group, path: str = "keyswap") -> Iterator[tuple[str, click.Command]]:
@@ -35,44 +60,87 @@ def commands(group: click.Group, path: str = "keyswap") -> Iterator[tuple[str, c
 
 
 @pytest.mark.parametrize(("path", "command"), list(commands(cli)), ids=lambda one: one if isinstance(one, str) else "")
-def test_every_command_and_option_is_in_the_readme(path: str, command: click.Command) -> None:
-    """A command or option that is added without a word in the README fails here."""
-    assert re.search(rf"`{path}\b", README), path
+def test_every_command_and_option_is_on_a_page(path: str, command: click.Command) -> None:
+    """A command that is added without a word in the README fails here, and an option that no page has."""
+    assert re.search(rf"`{path}\b", README) and re.search(rf"`{path}\b", TEXT[OPERATING]), path
     for option in command.params:
         if isinstance(option, click.Option):
             names = [*option.opts, *option.secondary_opts]
-            assert any(re.search(rf"{name}\b", README) for name in names), (path, names)
+            assert any(re.search(rf"{name}\b", TEXT[OPERATING]) for name in names), (path, names)
 
 
 def test_every_refusal_code_is_in_the_readme() -> None:
     """Each code stands in the table with its status, and no other code does."""
-    table = dict(re.findall(r"\| (?:\d{3}) \| `([a-z-]+)` ()", README))
-    rows = {code: int(status) for status, code in re.findall(r"\| (\d{3}) \| `([a-z-]+)` \|", README)}
-    assert rows == {code.value: status_of(code) for code in Code} and set(table) == set(rows)
+    rows = re.findall(r"^\| (\d{3}) \| `([a-z-]+)` \|", section(README, "Refusals"), re.MULTILINE)
+    assert {code: int(status) for status, code in rows} == {code.value: status_of(code) for code in Code}
+    assert len(rows) == len(Code)
 
 
-def test_every_metric_is_in_the_readme() -> None:
+def test_every_step_is_in_the_readme() -> None:
+    """The steps stand in the table in the order in which they are taken, between `wire` and `upstream`."""
+    table = section(README, "How a request is judged")
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == ["wire", *STEPS, "upstream"]
+
+
+def test_every_metric_is_on_a_page() -> None:
     """Each metric stands in the table with its labels, and no other metric does."""
-    rows = re.findall(r"\| `(keyswap_\w+)` \| (?:`([\w, ]+)`)? ?\|", README)
+    rows = re.findall(r"\| `(keyswap_\w+)` \| (?:`([\w, ]+)`)? ?\|", TEXT[OPERATING])
     assert dict(rows) == {name: ", ".join(family.labels) for name, family in FAMILIES.items()}
 
 
-def test_every_mitmproxy_option_of_ours_is_in_the_readme() -> None:
+def test_every_field_of_a_policy_is_on_a_page() -> None:
+    """Each field of the policy and of its sections stands in the tables of `policies/README.md`."""
+    schema = json.loads((ROOT / "policies/policy.schema.json").read_text())
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", section(TEXT[POLICIES], "Each field")))))
+    fields = {name for part in (schema, *schema["$defs"].values()) for name in part.get("properties", {})}
+    assert fields - named == set()
+
+
+def test_every_example_of_a_policy_is_one() -> None:
+    """What stands on a page as YAML is taken as a policy, with no more than an issuer and an upstream before it."""
+    least = "version: 1\nissuer: http://127.0.0.1:8080\nupstream: http://127.0.0.1:9000\n"
+    examples = [block for block in blocks("yaml") if not block.startswith("openapi: 3")]
+    for block in examples:
+        parse((least + block).encode(), "example.yaml")
+    assert len(examples) >= 4
+
+
+def test_every_mitmproxy_option_of_ours_is_on_a_page() -> None:
     """The options that the addon declares are documented."""
-    declared = re.findall(r'add_option\("(\w+)"', (ROOT / "addon/keyswap/shell/proxy/addon.py").read_text())
-    assert len(declared) == 2 and all(f"--set {name}=" in README for name in declared)
+    files = (ROOT / "addon/keyswap/shell/proxy").glob("*.py")
+    declared = [name for file in files for name in re.findall(r'add_option\("(\w+)"', file.read_text())]
+    assert len(declared) == 2 and all(f"--set {name}=" in EVERYTHING for name in declared)
 
 
-def test_every_file_named_in_the_readme_exists() -> None:
-    """Links and paths in the README lead somewhere."""
-    named = set(re.findall(r"\]\(([a-z][\w./-]+)\)", README)) | set(
-        re.findall(r"`((?:addon|tests|policies)/[\w./]+)`", README)
-    )
-    assert named and all((ROOT / name).exists() for name in named), named
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Links lead to files that there are and to headings that these have; paths of the repository exist."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", TEXT[page]):
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+    for name in re.findall(r"`((?:addon|tests|policies|scripts)/[\w./]+)`", TEXT[page]):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"`((?:[a-z0-9_]+/)*[a-z0-9_]+\.py)`", TEXT[page]):
+        assert any((base / name).exists() for base in (ROOT, ROOT / "addon/keyswap")), name
+
+
+def test_every_room_is_on_the_page_of_the_code() -> None:
+    """`addon/README.md` names each package of the first and, in the shell, the second level."""
+    packages = {file.parent for file in (ROOT / "addon/keyswap").glob("*/__init__.py")}
+    packages |= {file.parent for file in (ROOT / "addon/keyswap/shell").glob("*/__init__.py")}
+    names = {str(package.relative_to(ROOT / "addon/keyswap")) for package in packages} - {"shell"}
+    assert names <= set(re.findall(r"`([\w/]+)/`", section(TEXT[CODE], "Rooms")))
+
+
+def test_the_readme_is_short() -> None:
+    """Whoever meets keyswap for the first time reads 200 lines at most."""
+    assert len(README.splitlines()) <= 200
 
 
 class Session:
-    """A person who types what the README says, on ports that are free."""
+    """A person who types what the pages say, on ports that are free."""
 
     def __init__(self, home: Home, backend: Application) -> None:
         self._home, self._backend = home, backend
@@ -134,18 +202,20 @@ class Session:
             process.wait(15)
 
 
-def test_every_command_in_the_readme_runs(tmp_path: Path) -> None:
-    """The README's shell blocks, typed in order in one session, do what they say, before a real FastAPI application."""
+def test_every_command_on_every_page_runs(tmp_path: Path) -> None:
+    """The pages' shell blocks, typed in order in one session, do what they say, before a real FastAPI application."""
     backend = Application("plain")
     home = Home(tmp_path, backend.url)
     session = Session(home, backend)
     try:
         eventually("the application answers", backend.document)
-        for block in BLOCKS:
+        (home.folder / "keys.csv").write_text(*blocks("csv"))
+        (home.folder / "decisions.jsonl").touch()
+        for block in blocks("sh"):
             for line in block.strip().splitlines():
-                if line.startswith("./scripts/demo "):
-                    if "--once" in line:
-                        session.type(line)
+                if line.startswith("./scripts/demo ") and "--once" not in line:
+                    continue
+                if line.startswith("jq ") and shutil.which("jq") is None:
                     continue
                 if "$KEY" in line or "$ID" in line:
                     words = ("keys", "create", "--org", "org_acme", "--permission", "pets:read")
@@ -156,7 +226,7 @@ def test_every_command_in_the_readme_runs(tmp_path: Path) -> None:
     finally:
         session.stop()
         backend.stop()
-    assert session.answered >= 1 and len(BLOCKS) >= 4
+    assert session.answered >= 1 and len(blocks("sh")) >= 8
 
 
 def test_every_module_says_its_law() -> None:
@@ -182,8 +252,8 @@ def test_the_entry_file_stays_small() -> None:
 
 
 def test_the_document_for_what_fastapi_leaves_out(tmp_path: Path) -> None:
-    """The README's lines for WebSockets are a document whose operation is judged as any other."""
-    (text,) = re.findall(r"```yaml\n(openapi: 3\.1\.0\n.*?)```", README, re.DOTALL)
+    """The lines for WebSockets are a document whose operation is judged as any other."""
+    (text,) = [block for block in blocks("yaml") if block.startswith("openapi: 3.1.0")]
     (tmp_path / "sockets.yaml").write_text(text)
     first = "openapi: 3.1.0\ninfo: {title: a, version: '1'}\npaths: {/items: {get: {responses: {}}}}\n"
     (tmp_path / "api.yaml").write_text(first)
