@@ -173,7 +173,7 @@ class Sight:
 def identity(path: str | Path) -> tuple[int, int] | None:
     """Which file it is; None: none that can be seen."""
     try:
-        found = os.stat(path)  # noqa: PTH116, half the price of Path.stat
+        status = os.stat(path)  # noqa: PTH116, half the price of Path.stat
     except OSError:
         return None
-    return found.st_ino, found.st_dev
+    return status.st_ino, status.st_dev

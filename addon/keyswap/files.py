@@ -47,9 +47,9 @@ def _contents(path: Path, most: int) -> bytes:
         with open(path, "rb", opener=lambda name, _flags: os.open(name, flags)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError(errno.EINVAL, "it is no regular file")
-            if os.fstat(file.fileno()).st_size > most or len(found := file.read(most + 1)) > most:
+            if os.fstat(file.fileno()).st_size > most or len(content := file.read(most + 1)) > most:
                 raise OSError(errno.EFBIG, f"it is larger than {_size(most)}")
-            return found
+            return content
     except ValueError as error:
         raise OSError(errno.EINVAL, f"it is no name of a file ({error})") from error
 
@@ -74,13 +74,13 @@ class _Run[T]:
                 raise OSError(errno.EBUSY, f"the system has not answered {MOST_HUNG} earlier readers")
         self._act, self._of, self._ended = act, of, ended
         self._error: BaseException | None = None
-        self._found: T
+        self._value: T
         self._done = self._given_up = False
         threading.Thread(target=self._run, daemon=True, name="keyswap reading").start()
 
     def _run(self) -> None:
         try:
-            self._found = self._act()
+            self._value = self._act()
         except BaseException as error:  # noqa: BLE001 (whoever waits gets it)
             self._error = error
         with self._lock:
@@ -98,7 +98,7 @@ class _Run[T]:
                 raise TimeoutError(errno.ETIMEDOUT, f"it did not come within {wait_s:g} s")
         if self._error is not None:
             raise self._error
-        return self._found
+        return self._value
 
 
 def within[T](wait_s: float, act: Callable[[], T], of: Hashable) -> T:

@@ -151,8 +151,8 @@ class Gate:
         """The signature comes last; who presented nothing gets none."""
         if admit.principal is ANONYMOUS or admit.claims is None:
             return replace(admit, claims=None)
-        passed = admit.principal.passed
-        token = self.mint(admit.claims, now) if passed is None else passed.value
+        session_token = admit.principal.session_token
+        token = self.mint(admit.claims, now) if session_token is None else session_token.value
         if isinstance(token, Refuse):
             return _turned_back(admit, token)
         return Admit(admit.principal, admit.claims, token, admit.operation, admit.shadow, admit.counted, admit.noted)
@@ -205,7 +205,7 @@ class Gate:
             return Refuse(Code.INVALID_CREDENTIAL, reason, presented=credential.kind)
         found = await verifier(credential, request, now)
         if isinstance(found, Refuse) and credential.kind == "session":
-            ended = credential.ambient and found.code is Code.INVALID_CREDENTIAL and self.is_public(request)
+            ended = credential.from_cookie and found.code is Code.INVALID_CREDENTIAL and self.is_public(request)
             return ANONYMOUS if ended else replace(found, presented="session")
         return found
 

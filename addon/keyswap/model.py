@@ -78,7 +78,7 @@ class Credential:
 
     kind: str
     value: str = field(repr=False)
-    ambient: bool = field(default=False, compare=False)
+    from_cookie: bool = field(default=False, compare=False)
     """A browser sends it along whatever is asked for: a cookie."""
 
 
@@ -109,9 +109,9 @@ class Principal(NamedTuple):
     """What was presented: key, or the token of a user, a client (an OAuth application) or an agent."""
     since: int | None = None
     """Epoch second at which a session's token was issued; None: a key."""
-    copied: str | None = None
+    session_claims: str | None = None
     """A JSON object: the claims of a session's token that a token made for it repeats; None: none was presented."""
-    passed: Secret | None = None
+    session_token: Secret | None = None
     """The session's token, where the policy wants it to reach the backend as it is."""
     leeway_s: int = 0
     """The last seconds before `not_after`, in which a session's token has ended by our clock and is still good."""
@@ -140,7 +140,7 @@ class Claims(NamedTuple):
     api_key_id: str | None
     not_after: int | None
     """Epoch second that no token made from these claims outlives; None: only the token's own life bounds it."""
-    copied: str | None = None
+    session_claims: str | None = None
     """A JSON object: what the token of a session said, which is said again."""
     agent: str | None = None
     """The registration of the agent whose key was presented."""

@@ -48,19 +48,19 @@ class NotOurs(StateError):
 
 def owner_of(path: Path) -> str | None:
     """Whose a directory is that this user may not use, as far as can be seen; None: it is this user's, or not there."""
-    for one in (path, *path.absolute().parents):
+    for folder in (path, *path.absolute().parents):
         try:
-            found = one.stat().st_uid
+            uid = folder.stat().st_uid
         except PermissionError:
             continue
         except OSError:
             return None
-        if found == os.geteuid() or (one != path and found == 0):
+        if uid == os.geteuid() or (folder != path and uid == 0):
             return None
         try:
-            return pwd.getpwuid(found).pw_name
+            return pwd.getpwuid(uid).pw_name
         except KeyError:
-            return f"#{found}"
+            return f"#{uid}"
     return None
 
 
@@ -74,12 +74,12 @@ class StateDirectory:
         """Make the directory if it is missing and its rights right. Raises StateError when that can't be done."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            found = self.path.stat()
-            if found.st_uid != os.geteuid():
-                raise NotOurs(self.path, owner_of(self.path) or f"#{found.st_uid}")
-            if found.st_mode & stat.S_ISVTX:
+            status = self.path.stat()
+            if status.st_uid != os.geteuid():
+                raise NotOurs(self.path, owner_of(self.path) or f"#{status.st_uid}")
+            if status.st_mode & stat.S_ISVTX:
                 raise PermissionError("everybody may make files in it")
-            mode = stat.S_IMODE(found.st_mode)
+            mode = stat.S_IMODE(status.st_mode)
             if mode != 0o700 and not self._may_close():
                 raise StateError(
                     f"state directory {self.path} holds other files and is open to others (mode {mode:o}): keyswap "
@@ -108,7 +108,7 @@ class StateDirectory:
         """Whether keyswap made it, or nothing is in it."""
         if self.path.name == _HOME or self.is_made():
             return True
-        return all(one.name == "lost+found" for one in self.path.iterdir())
+        return all(entry.name == "lost+found" for entry in self.path.iterdir())
 
     def is_made(self) -> bool:
         """Whether a gateway or a key has made it, as far as this user may see."""
@@ -120,9 +120,9 @@ class StateDirectory:
     def seen(self) -> "StateDirectory":
         """The directory, unchanged and as it is. Raises StateError when it is not there or may not be read."""
         try:
-            found = self.path.stat()
-            known = stat.S_ISDIR(found.st_mode) and os.access(self.path, os.R_OK | os.X_OK)
-            if not known and stat.S_ISDIR(found.st_mode):
+            status = self.path.stat()
+            known = stat.S_ISDIR(status.st_mode) and os.access(self.path, os.R_OK | os.X_OK)
+            if not known and stat.S_ISDIR(status.st_mode):
                 raise PermissionError("this user may not look into it")
         except PermissionError as error:
             raise NotOurs(self.path, owner_of(self.path) or "root") from error

@@ -7,9 +7,9 @@ from base64 import urlsafe_b64encode
 import pytest
 
 from keyswap.model import Code, Credential, Headers, Refuse
-from keyswap.request.credentials import Absence, Cookie, CredentialReader, Place
+from keyswap.request.credentials import Absence, CredentialCookie, CredentialHeader, CredentialReader
 
-READ = CredentialReader([Place("Authorization", "Bearer"), Place("X-Api-Key")])
+READ = CredentialReader([CredentialHeader("Authorization", "Bearer"), CredentialHeader("X-Api-Key")])
 
 
 def jose(header: object) -> str:
@@ -53,7 +53,7 @@ def test_two_credentials_are_refused(headers: Headers) -> None:
     assert isinstance(refused, Refuse) and refused.code is Code.MULTIPLE_CREDENTIALS and "k1" not in refused.reason
 
 
-ABSENT = Absence([Place("authorization", "Bearer"), Place("x-api-key")], ["ksw", "acme"])
+ABSENT = Absence([CredentialHeader("authorization", "Bearer"), CredentialHeader("x-api-key")], ["ksw", "acme"])
 KEY = b"ksw_live_" + b"a" * 36
 
 
@@ -127,7 +127,9 @@ def test_a_credential_does_not_show_itself() -> None:
     assert "k1" not in repr(READ(((b"X-Api-Key", b"k1"),)))
 
 
-BROWSER = CredentialReader([Place("Authorization", "Bearer"), Cookie("session")], ["https://app.example.com"])
+BROWSER = CredentialReader(
+    [CredentialHeader("Authorization", "Bearer"), CredentialCookie("session")], ["https://app.example.com"]
+)
 TOKEN = jose({"alg": "RS256"})
 HOST = (b"Host", b"api.example.com")
 
@@ -222,6 +224,6 @@ def test_another_sites_page_cannot_use_a_cookie(method: str, sent: list[tuple[by
 )
 def test_a_page_is_our_own_by_host_and_scheme(site: bytes, origins: list[bytes], counts: bool) -> None:
     """One Origin, of the host that is asked; a page that came in plain is none of an encrypted site."""
-    read = CredentialReader([Cookie("session")])
+    read = CredentialReader([CredentialCookie("session")])
     headers = ((b"Host", b"api.example.com"), (b"Cookie", b"session=x"), *((b"Origin", one) for one in origins))
     assert isinstance(read(headers, "POST", site), Credential) is counts

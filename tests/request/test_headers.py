@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from keyswap.model import Headers
 from keyswap.request.addresses import plain
 from keyswap.request.header_names import FRAMING, ONE_SPELLING
-from keyswap.request.headers import Washing
+from keyswap.request.headers import HeaderPolicy
 
-WASH = Washing(["authorization", "x-api-key"], ["x-user-*", "x-org-id"], [])
+WASH = HeaderPolicy(["authorization", "x-api-key"], ["x-user-*", "x-org-id"], [])
 HANDSHAKE: Headers = (
     (b"Host", b"h"),
     (b"Connection", b"keep-alive, Upgrade"),
@@ -22,7 +22,7 @@ HANDSHAKE: Headers = (
 )
 
 
-def names(fields: Headers, method: str = "GET", wash: Washing = WASH) -> list[bytes]:
+def names(fields: Headers, method: str = "GET", wash: HeaderPolicy = WASH) -> list[bytes]:
     kept = [name.lower() for name, _ in wash(fields, "10.0.0.1", method).kept]
     kept.remove(b"traceparent")  # a trace begins here
     return kept
@@ -69,7 +69,7 @@ def test_only_letters_digits_and_hyphens_pass() -> None:
     """Names with other characters are dropped, unless the policy keeps them; others pass as they are."""
     plain = [b"x-legacy", b"dnt", b"sec-ch-ua", b"x1", b"x--twice"]
     assert names(tuple((name, b"") for name in (*ODD, *plain))) == plain
-    keeping = Washing(["x-api-key"], [], [], keep=["x_legacy", "x.legacy"])
+    keeping = HeaderPolicy(["x-api-key"], [], [], keep=["x_legacy", "x.legacy"])
     assert names(tuple((name, b"") for name in ODD), wash=keeping) == [b"x_legacy", b"x.legacy"]
 
 
@@ -107,7 +107,7 @@ READINGS: dict[str, Callable[[bytes], bytes]] = {
 )
 def test_no_backend_reads_what_was_stripped(sent: list[bytes]) -> None:
     """Of any names, none that is left is one of the gate's in any backend's reading, and none doubles a judged one."""
-    wash = Washing(["x-api-key"], ["x-user-*", "remote-user"], [])
+    wash = HeaderPolicy(["x-api-key"], ["x-user-*", "remote-user"], [])
     left = set(names(tuple((name, b"chunked") for name in sent), wash=wash)) - FRAMING
     for reading in READINGS.values():
         read = {name: reading(name) for name in left}
@@ -163,7 +163,7 @@ def test_close_is_remembered() -> None:
 )
 def test_the_client_is_the_rightmost_foreign_address(forwarded: str | None, client: str) -> None:
     """Behind trusted proxies the client is the right-most address outside them; what is no address ends the search."""
-    wash = Washing([], [], ["10.0.0.0/8"])
+    wash = HeaderPolicy([], [], ["10.0.0.0/8"])
     fields = () if forwarded is None else ((b"X-Forwarded-For", forwarded.encode()),)
     assert wash(fields, "10.0.0.1").client == client
     assert wash(fields, "192.0.2.1").client == "192.0.2.1"
@@ -183,7 +183,7 @@ def test_a_proxy_that_is_not_trusted_is_named_once(
     caplog: pytest.LogCaptureFixture, trusted: list[str], peer: str, header: bytes, says: str
 ) -> None:
     """Who says for whom it asks, and is not believed, is one warning a policy, with what to write; nothing of its value."""
-    wash = Washing([], [], trusted)
+    wash = HeaderPolicy([], [], trusted)
     for _ in range(3):
         assert wash(((header, b"for=6.6.6.6"), (b"X-Request-Id", b"x")), peer).client == plain(peer)
         wash(((b"X-Forwarded-For", b"6.6.6.6"),), "10.0.0.6")
@@ -193,7 +193,7 @@ def test_a_proxy_that_is_not_trusted_is_named_once(
 
 def test_no_proxy_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     """A trusted proxy, and callers without such headers, are nothing to say."""
-    wash = Washing([], [], ["10.0.0.0/8"])
+    wash = HeaderPolicy([], [], ["10.0.0.0/8"])
     wash(((b"X-Forwarded-For", b"6.6.6.6"), (b"Forwarded", b"for=6.6.6.6")), "10.0.0.1")
     wash(((b"Connection", b"close"), (b"X-Forwarded-Proto", b"https")), "192.0.2.1")
     assert caplog.records == []
@@ -213,7 +213,7 @@ def test_no_proxy_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_a_trusted_proxy_says_which_host_was_asked_for(forwarded: list[bytes], host: bytes) -> None:
     """One valid X-Forwarded-Host of a trusted proxy is what the caller asked for; nobody else's is, nor one of two."""
-    wash = Washing([], [], ["10.0.0.0/8"])
+    wash = HeaderPolicy([], [], ["10.0.0.0/8"])
     fields = ((b"Host", b"own"), *((b"X-Forwarded-Host", value) for value in forwarded))
     assert wash(fields, "10.0.0.1").host == host
     assert wash(fields, "192.0.2.1").host == b"own"
@@ -221,7 +221,7 @@ def test_a_trusted_proxy_says_which_host_was_asked_for(forwarded: list[bytes], h
 
 def test_the_memory_of_names_is_bounded() -> None:
     """Callers choose header names: remembering how each is handled has a bound, and the handling does not change."""
-    wash = Washing(["x-api-key"], [], [])
+    wash = HeaderPolicy(["x-api-key"], [], [])
     for number in range(10_000):
         assert names(((b"x-%d" % number, b""),), wash=wash) == [b"x-%d" % number]
     assert names(((b"X_API_KEY", b""),), wash=wash) == []
@@ -231,7 +231,7 @@ def test_the_memory_of_names_is_bounded() -> None:
 PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def traced(*fields: tuple[bytes, bytes], wash: Washing = WASH) -> tuple[str, list[tuple[bytes, bytes]]]:
+def traced(*fields: tuple[bytes, bytes], wash: HeaderPolicy = WASH) -> tuple[str, list[tuple[bytes, bytes]]]:
     washed = wash(fields, "10.0.0.1")
     return washed.trace_id, [field for field in washed.kept if field[0].lower() in {b"traceparent", b"tracestate"}]
 
@@ -275,7 +275,7 @@ def test_any_other_trace_is_begun_anew(came: list[tuple[bytes, bytes]]) -> None:
 
 def test_a_policy_may_trust_no_trace() -> None:
     """Where strip_headers names them, every trace begins at the gateway."""
-    wash = Washing([], ["traceparent", "tracestate"], [])
+    wash = HeaderPolicy([], ["traceparent", "tracestate"], [])
     trace_id, fields = traced((b"Traceparent", PARENT), (b"Tracestate", b"a=1"), wash=wash)
     assert len(fields) == 1 and trace_id != PARENT[3:35].decode()
     assert traced((b"traceparent", PARENT), (b"Connection", b"tracestate"))[1] != [(b"traceparent", PARENT)]
@@ -283,7 +283,7 @@ def test_a_policy_may_trust_no_trace() -> None:
 
 def test_a_sessions_cookie_goes_no_further() -> None:
     """Cookies that may hold a session's token are taken out, however they are spelled; the others stay as they are."""
-    washing = Washing([], [], [], ["session"])
+    washing = HeaderPolicy([], [], [], ["session"])
 
     def kept(*fields: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         return washing(fields, "192.0.2.1").kept[: len(fields)]
@@ -295,9 +295,9 @@ def test_a_sessions_cookie_goes_no_further() -> None:
     assert cookies(b"a=1; session=x; b=2") == [b"a=1; b=2"]
     assert cookies(b"session=x") == cookies(b"session =x;session=") == cookies(b"session") == []
     assert cookies(b"session[]=x; session[a]=y; s%65ssion=z") == [], "other spellings, as PHP reads them"
-    dotted = Washing([], [], [], ["my.session"])
+    dotted = HeaderPolicy([], [], [], ["my.session"])
     crumbs = (b"my.session", b"my_session", b"my session", b"my%2Esession", b"mysession")
     kept_of = [dotted(((b"Cookie", name + b"=x"),), "192.0.2.1").kept for name in crumbs]
     assert [any(name == b"Cookie" for name, _ in kept) for kept in kept_of] == [False, False, False, False, True]
     assert cookies(b"Session=x; sessions=y") == [b"Session=x; sessions=y"]
-    assert (b"Cookie", b"session=x") in Washing([], [], [])(((b"Cookie", b"session=x"),), "192.0.2.1").kept
+    assert (b"Cookie", b"session=x") in HeaderPolicy([], [], [])(((b"Cookie", b"session=x"),), "192.0.2.1").kept

@@ -57,7 +57,7 @@ def refused(found: Principal | Refuse, why: str) -> None:
 def test_a_user(door: Door) -> None:
     """A user's session is its user, with what the token says of them."""
     found = principal(door.one(token(user(act={"sub": "ann@example.com"}))))
-    assert found._replace(copied=None) == Principal(
+    assert found._replace(session_claims=None) == Principal(
         org_id="org_1",
         user_id="user_1",
         permissions=("pets:read", "pets:write"),
@@ -197,7 +197,7 @@ def test_custom_claims_arrive_unchanged(door: Door) -> None:
     }
     said = user(nbf=NOW) | custom
     found = principal(door.one(signed(as_json(header()), as_json(said))))
-    assert json.loads(found.copied or "") == without(said, "iss", "jti", "iat", "exp")
+    assert json.loads(found.session_claims or "") == without(said, "iss", "jti", "iat", "exp")
 
 
 def test_equal_claims_are_copied_equally(door: Door) -> None:
@@ -206,7 +206,7 @@ def test_equal_claims_are_copied_equally(door: Door) -> None:
     texts = set()
     for seed in range(5):
         random.Random(seed).shuffle(said)
-        texts.add(principal(door.one(token(dict(said)))).copied)
+        texts.add(principal(door.one(token(dict(said)))).session_claims)
     assert len(texts) == 1
 
 
@@ -214,9 +214,9 @@ def test_the_token_is_kept_only_where_it_is_passed_on(authkit: Endpoint, connect
     """`as_is` keeps it, as a secret that nothing shows; else it is nowhere in what is remembered."""
     text = token(user())
     found = principal(Door(authkit, connect, passes=True).one(text))
-    assert found.passed == Secret(text) and text not in repr(found)
+    assert found.session_token == Secret(text) and text not in repr(found)
     door = Door(authkit, connect)
-    assert principal(door.one(text)).passed is None
+    assert principal(door.one(text)).session_token is None
     remembered = [slot for known in door.verifier._known.items() for slot in (known[0], *known[1].principal)]
     assert not [one for one in remembered if isinstance(one, str) and text[-40:] in one]
 

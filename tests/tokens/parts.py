@@ -11,7 +11,7 @@ from joserfc.jwk import KeySet as JoserfcKeySet
 
 from keyswap.model import Claims
 from keyswap.state import Epochs, StateDirectory
-from keyswap.tokens.jwks import Document, KeySet
+from keyswap.tokens.jwks import KeySet, PublishedDocument
 from keyswap.tokens.keyring import Keyring
 from keyswap.tokens.mint import MintCache, Minter
 
@@ -64,7 +64,7 @@ class Machine:
         assert isinstance(found, dict)
         return found
 
-    def served(self, now: float) -> Document:
+    def served(self, now: float) -> PublishedDocument:
         """The key set's document, as a gateway serves it, which reads what it was told of before."""
         if self.keyring.behind:
             self.keyring.follow()

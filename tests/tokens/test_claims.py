@@ -71,7 +71,7 @@ several = st.lists(texts, max_size=3).map(tuple)
 principals = st.builds(
     Principal,
     kind=st.just("key"),
-    copied=st.none(),
+    session_claims=st.none(),
     org_id=st.none() | texts,
     user_id=st.none() | texts,
     key_id=texts,
@@ -106,7 +106,7 @@ def of_session(**claims: object) -> Principal:
     """A signed-in user whose token said these claims."""
     source = {"sub": "user_1", "sid": "session_1", "org_id": "org_1", "auth_time": NOW - 60, **claims}
     return Principal(
-        "org_1", "user_1", None, ("pets:read",), session_id="session_1", kind="user", copied=json.dumps(source)
+        "org_1", "user_1", None, ("pets:read",), session_id="session_1", kind="user", session_claims=json.dumps(source)
     )
 
 
@@ -128,7 +128,7 @@ def test_a_sessions_claims_are_said_again() -> None:
 
 def test_an_applications_own_token() -> None:
     """A machine-to-machine client is its own subject, and says that it is no user."""
-    client = Principal("org_1", None, None, agent="client_1", kind="client", copied='{"sub":"client_1"}')
+    client = Principal("org_1", None, None, agent="client_1", kind="client", session_claims='{"sub":"client_1"}')
     found = said(client)
     assert (found["sub"], found["sub_type"], found["permissions"]) == ("client_1", "client", [])
     assert claims_of(client, AUTHKIT).sub == "client_1"
@@ -141,7 +141,9 @@ def test_a_session_in_the_shape_of_rfc9068() -> None:
     assert "permissions" not in found
 
 
-@pytest.mark.parametrize("name", [name for name in Claims._fields if name not in {"not_after", "leeway_s", "copied"}])
+@pytest.mark.parametrize(
+    "name", [name for name in Claims._fields if name not in {"not_after", "leeway_s", "session_claims"}]
+)
 def test_every_claim_is_said(name: str) -> None:
     """A change of any claim changes what the token says."""
     base = Claims("rfc9068", "i", "s", "t", "a", "o", ("r",), ("p",), "d", "c", "k", None)

@@ -94,7 +94,7 @@ anything = st.builds(
     *[st.sampled_from(["authkit", "rfc9068"]), texts, texts, st.none() | texts, st.none() | texts, st.none() | texts],
     *[st.lists(texts, max_size=2).map(tuple), st.lists(texts, max_size=2).map(tuple)],
     *[st.none() | texts, st.none() | texts, st.none() | texts, st.none() | st.integers(NOW + 1, NOW + 3)],
-    copied=st.none() | st.sampled_from(['{"custom": 1}', '{"custom": 2}']),
+    session_claims=st.none() | st.sampled_from(['{"custom": 1}', '{"custom": 2}']),
 )
 
 
@@ -161,10 +161,10 @@ def test_a_credential_that_has_ended(shared: Machine) -> None:
 
 
 @pytest.mark.parametrize("behind_s", [0.0, 0.005, 1.0, 2.0, 5.0])
-@pytest.mark.parametrize("copied", [None, json.dumps({"nbf": NOW, "sub": "user_1"})])
-def test_a_backend_whose_clock_is_behind(shared: Machine, behind_s: float, copied: str | None) -> None:
+@pytest.mark.parametrize("session_claims", [None, json.dumps({"nbf": NOW, "sub": "user_1"})])
+def test_a_backend_whose_clock_is_behind(shared: Machine, behind_s: float, session_claims: str | None) -> None:
     """A token is good at once for a backend whose clock is up to five seconds behind, also where a session's began."""
-    read = body(mint(shared.minter(), NOW + 0.001, claims(copied=copied)))
+    read = body(mint(shared.minter(), NOW + 0.001, claims(session_claims=session_claims)))
     assert max(read["iat"], read.get("nbf", 0)) <= NOW + 0.001 - behind_s and read["exp"] == NOW + 120
 
 

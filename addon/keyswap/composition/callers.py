@@ -53,10 +53,10 @@ class WorkOSEnvironment:
     """One WorkOS environment, as a policy names it."""
 
     def __init__(self, policy: Policy, secret: str, share: int) -> None:
-        said = policy.workos
-        rate = said.max_rate.number / said.max_rate.period_s / share
-        self.client = WorkOS(said.base_url, secret, policy.api_keys.timeout, said.api_key_env, OwnBudget(rate))
-        self.name = name_of(said.base_url, secret, said.client_id)
+        settings = policy.workos
+        rate = settings.max_rate.number / settings.max_rate.period_s / share
+        self.client = WorkOS(settings.base_url, secret, policy.api_keys.timeout, settings.api_key_env, OwnBudget(rate))
+        self.name = name_of(settings.base_url, secret, settings.client_id)
         self.keys: WorkosKeys | None = None
         self.poller: Poller | None = None
         self.unused = 0
@@ -117,22 +117,34 @@ class RemoteIdentity:
 
     def environment(self, policy: Policy, secret: str) -> WorkOSEnvironment:
         """The WorkOS environment of a policy."""
-        said = policy.api_keys
-        ages = (said.cache_ttl, said.refresh_ahead, said.negative_ttl, said.stale_if_error, said.timeout)
+        api_keys = policy.api_keys
+        ages = (
+            api_keys.cache_ttl,
+            api_keys.refresh_ahead,
+            api_keys.negative_ttl,
+            api_keys.stale_if_error,
+            api_keys.timeout,
+        )
         name = policy.workos.model_dump_json(), ages, secret
         with self._naming:
             if name not in self._environments:
                 self._environments[name] = WorkOSEnvironment(policy, secret, self._share)
-            found = self._environments[name]
-            found.unused = 0
-            return found
+            environment = self._environments[name]
+            environment.unused = 0
+            return environment
 
     def keys(self, policy: Policy, secret: str, watch: Watch) -> WorkosKeys:
         """The key source `workos`."""
         environment = self.environment(policy, secret)
         if environment.keys is None:
-            said = policy.api_keys
-            ages = Ages(said.cache_ttl, said.refresh_ahead, said.negative_ttl, said.stale_if_error, said.timeout)
+            api_keys = policy.api_keys
+            ages = Ages(
+                api_keys.cache_ttl,
+                api_keys.refresh_ahead,
+                api_keys.negative_ttl,
+                api_keys.stale_if_error,
+                api_keys.timeout,
+            )
             environment.keys = WorkosKeys(environment.client, watch, ages, self.changes.take_in, self._is_revoked)
             self.changes.subscribe(environment.keys.forget)
         return environment.keys
@@ -143,13 +155,20 @@ class RemoteIdentity:
     @property
     def lookups(self) -> Collection[Lookups]:
         """The look-ups at WorkOS."""
-        return [one.keys.lookups for one in list(self._environments.values()) if one.keys is not None]
+        return [
+            environment.keys.lookups
+            for environment in list(self._environments.values())
+            if environment.keys is not None
+        ]
 
     @property
     def calls(self) -> tuple[int, int]:
         """Requests to WorkOS, and those of them that were of no use."""
-        clients: list[_Calls | WorkOS] = [self._given_up, *(one.client for one in list(self._environments.values()))]
-        return sum(one.calls for one in clients), sum(one.failures for one in clients)
+        clients: list[_Calls | WorkOS] = [
+            self._given_up,
+            *(client.client for client in list(self._environments.values())),
+        ]
+        return sum(client.calls for client in clients), sum(client.failures for client in clients)
 
     def tend(self, authenticators: "Authenticators", now: float) -> None:
         """What is to be done twice a second beside the requests; `authenticators` are those of the policy in force."""
@@ -164,13 +183,13 @@ class RemoteIdentity:
     async def _tend(self, authenticators: "Authenticators", now: float) -> None:
         try:
             await self.key_sets.tend(now)
-            for name, one in list(self._environments.items()):
-                used = one is authenticators.environment
-                one.unused = 0 if used else one.unused + 1
+            for name, environment in list(self._environments.items()):
+                used = environment is authenticators.environment
+                environment.unused = 0 if used else environment.unused + 1
                 if used and authenticators.polls:
-                    one.poll(self._state, self.changes)
+                    environment.poll(self._state, self.changes)
                 else:
-                    await one.poll_no_more()
+                    await environment.poll_no_more()
                 await self._give_up(name, UNUSED_TICKS)
         except Exception:
             logger.exception("WorkOS or a key set could not be tended; it will be tried again")
@@ -222,21 +241,23 @@ class Authenticators:
         """Why no credential can be verified now; None: some can."""
         return self.local.watch.check(now)
 
-    def not_ready(self, now: float) -> dict[str, str]:
+    def readiness_problems(self, now: float) -> dict[str, str]:
         """Why callers would be refused who deserve better, in words for everybody.
 
         Known keys live through an outage: that alone is no reason.
         """
-        found: dict[str, str] = {}
+        problems: dict[str, str] = {}
         down = self.environment is not None and self.environment.client.down
         if self.remote is not None and down and not self.remote.status(now)["cached"]:
-            found["keys"] = "WorkOS gives no answer that can be used, and no key is known yet"
+            problems["keys"] = "WorkOS gives no answer that can be used, and no key is known yet"
         if self.sessions is not None and self.remote_identity is not None:
             if self.remote_identity.changes.fault is not None:
-                found["events"] = "the database of changes cannot be used"
-            if any(one["age_s"] is None and one["error"] for one in self.remote_identity.key_sets.status(now)):
-                found["sessions"] = "a key set of an issuer cannot be had"
-        return found
+                problems["events"] = "the database of changes cannot be used"
+            if any(
+                key_set["age_s"] is None and key_set["error"] for key_set in self.remote_identity.key_sets.status(now)
+            ):
+                problems["sessions"] = "a key set of an issuer cannot be had"
+        return problems
 
     @property
     def generation(self) -> object:
@@ -249,21 +270,23 @@ class Authenticators:
         """The principal of a key named by its id, for explanations."""
         if self.remote is None:
             return self.local.by_id(key_id, now, client)
-        found = self.remote.by_id(key_id, now, client)
-        if found is None:
+        principal = self.remote.by_id(key_id, now, client)
+        if principal is None:
             why = (
                 "no key of this id was used here lately: WorkOS knows keys by their values alone; give it on `--key -`"
             )
             return Refuse(Code.INVALID_CREDENTIAL, why, key_id)
-        return found
+        return principal
 
     def still(self, principal: Principal, now: float, client: str, since: float) -> Refuse | None:
         """Why who was verified at `since` is no longer good; None: it is, or nobody can tell."""
         if principal.key_id is None:
             return self.sessions.still(principal, now) if self.sessions is not None else None
         find = self.local.by_id if self.remote is None else self.remote.by_id
-        found = find(principal.key_id, now, client)
-        return self._owner_ended(principal, since) if found is None else found if isinstance(found, Refuse) else None
+        current = find(principal.key_id, now, client)
+        return (
+            self._owner_ended(principal, since) if current is None else current if isinstance(current, Refuse) else None
+        )
 
     def _owner_ended(self, principal: Principal, since: float) -> Refuse | None:
         """What events said of whose key it is, that is itself not remembered any more."""
@@ -274,17 +297,17 @@ class Authenticators:
 
     def status(self, now: float) -> dict[str, Any]:
         """What `keyswap status` says of keys and sessions."""
-        told: dict[str, Any] = {"keys": (self.remote or self.local).status(now)}
+        status: dict[str, Any] = {"keys": (self.remote or self.local).status(now)}
         if self.remote_identity is not None and (self.sessions is not None or self.environment is not None):
             poller = self.environment.poller if self.environment is not None else None
-            told["events"] = {
+            status["events"] = {
                 "changes": self.changes.status(),
                 "polling": poller.status(now) if poller is not None else None,
                 "webhook": self.webhook_secret is not None,
             }
         if self.sessions is not None and self.remote_identity is not None:
-            told["sessions"] = list(self.remote_identity.key_sets.status(now))
-        return told
+            status["sessions"] = list(self.remote_identity.key_sets.status(now))
+        return status
 
 
 def authenticators(
@@ -322,12 +345,12 @@ def authenticators(
 
 def _hears_of_sessions(policy: Policy) -> bool:
     """Whether events are to be polled for the sake of sessions alone, which goes without WorkOS' secret key as well."""
-    said = policy.workos
-    if not policy.sessions or "workos" not in policy.model_fields_set or said.events != "poll":
+    workos = policy.workos
+    if not policy.sessions or "workos" not in policy.model_fields_set or workos.events != "poll":
         return False
-    if said.api_key_env in os.environ or "events" in said.model_fields_set:
+    if workos.api_key_env in os.environ or "events" in workos.model_fields_set:
         return True
-    logger.warning("%s is not set: sessions that are revoked live on until their tokens end", said.api_key_env)
+    logger.warning("%s is not set: sessions that are revoked live on until their tokens end", workos.api_key_env)
     return False
 
 
@@ -360,5 +383,5 @@ def _issuer(rule: SessionRule, policy: Policy) -> Issuer:
 
 def _client_ids(named: str | None, urls: Collection[str]) -> tuple[str, ...]:
     """The environment's own client id: as the policy names it, else as WorkOS' own URLs hold it."""
-    found = (_CLIENT_IN_URL.search(url) for url in urls)
-    return (named,) if named is not None else tuple(sorted({one[1] for one in found if one is not None}))
+    matches = (_CLIENT_IN_URL.search(url) for url in urls)
+    return (named,) if named is not None else tuple(sorted({match[1] for match in matches if match is not None}))

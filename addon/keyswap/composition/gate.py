@@ -29,7 +29,7 @@ from keyswap.operations.validate.openapi_core_document import Judged, Schemas
 from keyswap.operations.validate.validation import DocumentValidation, Validations
 from keyswap.policy import OperationRule, Policy, line_at, parse_upstream
 from keyswap.request.cors import Cors
-from keyswap.request.credentials import Absence, Cookie, CredentialReader, Place
+from keyswap.request.credentials import Absence, CredentialCookie, CredentialHeader, CredentialReader
 from keyswap.tokens.claims import TokenShape, claims_of
 from keyswap.tokens.jwks import KeySet
 from keyswap.tokens.keyring import LEAD_S, Keyring
@@ -116,31 +116,31 @@ def located(finding: Finding, file: Path) -> Finding:
 
 
 def _rule(number: int, rule: OperationRule) -> OverrideRule:
-    said = rule.model_fields_set
+    declared = rule.model_fields_set
     override = Override(
         require=conjunction(rule.require) if rule.require is not None else None,
         public=rule.public,
         resource=(rule.resource.type, rule.resource.id) if rule.resource else None,
-        cost=rule.cost if "cost" in said else None,
+        cost=rule.cost if "cost" in declared else None,
         mode=rule.mode,
-        encoded_slash=rule.encoded_slash == "allow" if "encoded_slash" in said else None,
-        multi_segment=tuple(rule.multi_segment) if "multi_segment" in said else None,
+        encoded_slash=rule.encoded_slash == "allow" if "encoded_slash" in declared else None,
+        multi_segment=tuple(rule.multi_segment) if "multi_segment" in declared else None,
     )
     if isinstance(rule.match, str):
         return OverrideRule(number, override, match=rule.match)
     return OverrideRule(number, override, **rule.match.model_dump())
 
 
-class _Said(NamedTuple):
+class _OpenedPath(NamedTuple):
     """What a policy without a document says of a path."""
 
     encoded_slash: bool
     matrix: tuple[int, ...] = ()
 
 
-def _openings(policy: Policy) -> Index[PathOptions]:
+def _path_options(policy: Policy) -> Index[PathOptions]:
     return Index(
-        (Template.parse(rule.match, rule.multi_segment), _Said(rule.encoded_slash == "allow"))
+        (Template.parse(rule.match, rule.multi_segment), _OpenedPath(rule.encoded_slash == "allow"))
         for rule in policy.operations
         if isinstance(rule.match, str)
     )
@@ -161,21 +161,23 @@ def build(
     operations = catalogue(policy, resources.documents, file.parent, default)
     errors = [*(operations.errors if operations is not None else ()), *findings(policy, operations)]
     if errors:
-        told = errors[0] if errors[0].file else located(errors[0], file)._replace(pointer=None)  # its line says enough
-        raise DocumentError(told, len(errors) - 1)
+        finding = (
+            errors[0] if errors[0].file else located(errors[0], file)._replace(pointer=None)
+        )  # its line says enough
+        raise DocumentError(finding, len(errors) - 1)
     resources.keyring.ensure(policy.tokens.algorithm, int(now), lead_s=0 if first else LEAD_S)
     keys = resources.sqlite(policy.api_keys.prefix)
     minter = Minter(resources.keyring, policy.tokens.algorithm, int(policy.tokens.ttl), resources.tokens)
     checks = validations(policy, operations)
     store = resources.limit_store(policy.limit_store, policy.limit_store_timeout) if policy.limits else None
     limits = Limits(rules(policy), store, policy.limit_store_down, resources.health(policy.limit_store))
-    cookies = any(place.cookie is not None for rule in policy.sessions for place in rule.read_from)
+    cookies = any(source.cookie is not None for rule in policy.sessions for source in rule.read_from)
     cors = Cors(policy.cors.preflight, policy.cors.origins, cookies)
     who = authenticators(policy, file, keys, resources.pepper, resources.remote_identity, _guessing(limits, operations))
     anything = OperationMatch(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
     gate = Gate(
         path=path_law(policy, operations),
-        credential=CredentialReader(_places(policy), policy.cors.origins),
+        credential=CredentialReader(_credential_sources(policy), policy.cors.origins),
         verifiers=who.verifiers,
         operation=operations if operations is not None else lambda _method, _target: anything,
         claims=_claims(policy, operations),
@@ -188,7 +190,7 @@ def build(
         guesses=limits.guess,
         preflights=limits.preflight,
         preflight=cors.preflight,
-        missing=Absence(_places(policy), {"ksw", policy.api_keys.prefix}),
+        missing=Absence(_credential_sources(policy), {"ksw", policy.api_keys.prefix}),
     )
     key_set = KeySet(resources.keyring, policy.issuer)
     documents = resources.documents
@@ -199,21 +201,21 @@ def build(
 def path_law(policy: Policy, operations: OperationCatalogue | None) -> PathLaw:
     """What refuses paths with more than one reading, and those that may be taken for an operation judged otherwise."""
     if operations is None:
-        return PathLaw(_openings(policy))
+        return PathLaw(_path_options(policy))
     upstreams = dict.fromkeys(entry.operation.upstream for entry in operations.entries)
     behind = [operations.behind(upstream) for upstream in upstreams]
     return PathLaw(operations.index, Rivals(behind, differing(policy, operations), operations.index))
 
 
-def _places(policy: Policy) -> Iterator[Place | Cookie]:
+def _credential_sources(policy: Policy) -> Iterator[CredentialHeader | CredentialCookie]:
     """Where a credential may sit."""
-    for place in policy.api_keys.read_from:
-        yield Place(place.header, place.scheme)
-    for one in (one for rule in policy.sessions for one in rule.read_from):
-        if one.header is not None:
-            yield Place(one.header, one.scheme)
-        if one.cookie is not None:
-            yield Cookie(one.cookie)
+    for header in policy.api_keys.read_from:
+        yield CredentialHeader(header.header, header.scheme)
+    for source in (source for rule in policy.sessions for source in rule.read_from):
+        if source.header is not None:
+            yield CredentialHeader(source.header, source.scheme)
+        if source.cookie is not None:
+            yield CredentialCookie(source.cookie)
 
 
 def _guessing(limits: Limits, operations: OperationCatalogue | None) -> Guessing | None:
@@ -222,8 +224,8 @@ def _guessing(limits: Limits, operations: OperationCatalogue | None) -> Guessing
         return None
 
     async def guessed(request: Request, now: float) -> Refuse | None:
-        found = operations(request.method, request.target) if operations is not None else None
-        operation = NOWHERE if found is None or isinstance(found, Refuse) else found.operation
+        match = operations(request.method, request.target) if operations is not None else None
+        operation = NOWHERE if match is None or isinstance(match, Refuse) else match.operation
         counted = await limits.guess(ANONYMOUS, request, operation, now, True)
         return counted if isinstance(counted, Refuse) else None
 
@@ -234,13 +236,15 @@ def validations(policy: Policy, operations: OperationCatalogue | None) -> Valida
     """The schemas by which requests and responses are judged, of those documents whose policy wants that."""
     judged: dict[Operation, tuple[DocumentValidation, Judged]] = {}
     for number, api in enumerate(policy.apis):
-        said = api.validate_
-        if operations is None or (said.requests == "off" and said.responses == "off"):
+        settings = api.validate_
+        if operations is None or (settings.requests == "off" and settings.responses == "off"):
             continue
         document = operations.apis[number].document
-        schemas = Schemas(document, said.requests == "enforce")
-        closed = said.undocumented_parameters == "refuse"
-        validation = DocumentValidation(document, schemas.data, said.requests, said.responses, said.max_body, closed)
+        schemas = Schemas(document, settings.requests == "enforce")
+        closed = settings.undocumented_parameters == "refuse"
+        validation = DocumentValidation(
+            document, schemas.data, settings.requests, settings.responses, settings.max_body, closed
+        )
         for entry in operations.entries:
             if entry.api == number:
                 described = entry.described

@@ -34,13 +34,13 @@ def differing(policy: Policy, operations: OperationCatalogue) -> Differ:
     entries = {entry.operation: entry for entry in operations.entries}
 
     def of(operation: Operation) -> _Judged:
-        found = judged.get(operation)
-        if found is None:
-            found = judged[operation] = _judged(policy, limits, operations, entries[operation])
-        return found
+        known = judged.get(operation)
+        if known is None:
+            known = judged[operation] = _judged(policy, limits, operations, entries[operation])
+        return known
 
-    def differ(one: Operation, other: Operation) -> bool:
-        first, second = of(one), of(other)
+    def differ(this: Operation, other: Operation) -> bool:
+        first, second = of(this), of(other)
         return first.whole != second.whole or (second.path != "" and first.path != second.path)
 
     return differ
@@ -65,8 +65,10 @@ def _judged(policy: Policy, limits: list[Rule], operations: OperationCatalogue, 
 
 def _least(require: Iterable[Iterable[str]]) -> Hashable:
     """The alternatives of a requirement without those that hold another one."""
-    found = set(map(frozenset, require))
-    return frozenset(one for one in found if not any(other < one for other in found))
+    alternatives = set(map(frozenset, require))
+    return frozenset(
+        alternative for alternative in alternatives if not any(other < alternative for other in alternatives)
+    )
 
 
 def _concerned(rule: Rule, operation: Operation) -> Hashable:
@@ -78,20 +80,20 @@ def _concerned(rule: Rule, operation: Operation) -> Hashable:
 
 def _sent(policy: Policy, document: OpenApiDocument, entry: CatalogueEntry) -> tuple[Hashable, str]:
     """What may be sent besides the path's parameters, and what these may be."""
-    said = policy.apis[entry.api].validate_
-    if said.requests == "off":
+    settings = policy.apis[entry.api].validate_
+    if settings.requests == "off":
         return "off", ""
     library, described = document.library, entry.described
     parameters: dict[tuple[str, str], DocumentNode] = {}
     for level in (described.item, described.node):  # an operation's own in place of its path's
         listed = DocumentNode(level.value.get("parameters") or [], level.uri, level.pointer)
-        for _, one in library.items(listed):
-            written = library.follow(one).value
-            parameters[str(written.get("name")), str(written.get("in"))] = one
-    path = [_leading(one, entry.api) for (_, where), one in parameters.items() if where == "path"]
-    rest = [_leading(one, entry.api) for (_, where), one in parameters.items() if where != "path"]
+        for _, parameter in library.items(listed):
+            written = library.follow(parameter).value
+            parameters[str(written.get("name")), str(written.get("in"))] = parameter
+    path = [_leading(parameter, entry.api) for (_, where), parameter in parameters.items() if where == "path"]
+    rest = [_leading(parameter, entry.api) for (_, where), parameter in parameters.items() if where != "path"]
     body = described.node._replace(value=described.node.value.get("requestBody"))
-    how = said.model_dump_json(exclude={"responses"}), document.version  # no request is refused for its response
+    how = settings.model_dump_json(exclude={"responses"}), document.version  # no request is refused for its response
     return (how, _text([rest, _leading(body, entry.api)])), _text(path) if path else ""
 
 
@@ -103,16 +105,16 @@ def _leading(node: DocumentNode, api: int) -> Any:
 
     def of(value: Any) -> Any:
         if isinstance(value, list):
-            return [of(one) for one in value]
+            return [of(inner) for inner in value]
         if not isinstance(value, dict):
             return value
         return {
-            key: (api, urljoin(node.uri, one)) if key in _LEADS and isinstance(one, str) else of(one)
-            for key, one in value.items()
+            key: (api, urljoin(node.uri, inner)) if key in _LEADS and isinstance(inner, str) else of(inner)
+            for key, inner in value.items()
         }
 
     return of(node.value)
 
 
-def _text(said: Any) -> str:
-    return json.dumps(said, sort_keys=True, default=str)
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

@@ -20,7 +20,7 @@ _MODES = ("off", "shadow", "enforce")
 
 def rules(policy: Policy) -> list[Rule]:
     """The limits of a policy, each with the numbers of every plan and organization that it has others for."""
-    return [_rule(policy, said) for said in policy.limits]
+    return [_rule(policy, rule) for rule in policy.limits]
 
 
 def findings(policy: Policy, operations: OperationCatalogue | None) -> Iterator[Finding]:
@@ -29,18 +29,18 @@ def findings(policy: Policy, operations: OperationCatalogue | None) -> Iterator[
         return
     known = ", ".join(dict.fromkeys(api.document.name for api in operations.apis))
     for number, rule in enumerate(rules(policy)):
-        said = policy.limits[number]
+        declared = policy.limits[number]
         concerned = [
             entry.operation
             for entry in operations.entries
             if rule.matches(entry.operation, entry.operation.method)
             or (entry.operation.method == "GET" and rule.matches(entry.operation, "HEAD"))
         ]
-        if said.match is not None and not concerned and not _by_method(said):
-            message = f"limit {said.name} concerns no operation of {known}"
+        if declared.match is not None and not concerned and not _by_method(declared):
+            message = f"limit {declared.name} concerns no operation of {known}"
             remedy = "write its match as `keyswap check` lists the operation, or remove it"
             yield Finding("limit-unmatched", message, "", pointer("limits", number, "match"), None, remedy)
-        costs = [operation.cost for operation in concerned if said.when == "admitted"]
+        costs = [operation.cost for operation in concerned if declared.when == "admitted"]
         yield from _too_small(policy, number, rule, max(costs, default=0))
 
 
@@ -48,32 +48,32 @@ def _too_small(policy: Policy, number: int, rule: Rule, cost: int) -> Iterator[F
     """Limits that hold less than one operation pours."""
     name = rule.limit.name
     at = pointer("limits", number, "burst" if policy.limits[number].burst else rule.limit.kind)
-    places = [(at, rule.limit)]
+    sizes = [(at, rule.limit)]
     for plan, overrides in policy.plans.items():
         if name in overrides:
             limit = _limit(name, effective(policy.limits[number], overrides[name]))
-            places.append((pointer("plans", plan, name), limit))
-    for place, limit in places:
+            sizes.append((pointer("plans", plan, name), limit))
+    for location, limit in sizes:
         if limit.kind is not Kind.CONCURRENCY and limit.capacity < cost:
             message = f"limit {name} holds {limit.capacity}, and an operation that it concerns costs {cost}"
-            yield Finding("limit-too-small", message, "", place, None, "raise it, or lower the operation's `cost`")
+            yield Finding("limit-too-small", message, "", location, None, "raise it, or lower the operation's `cost`")
 
 
-def _rule(policy: Policy, said: LimitRule) -> Rule:
-    base = _limit(said.name, said)
+def _rule(policy: Policy, declared: LimitRule) -> Rule:
+    base = _limit(declared.name, declared)
     plans = {
-        plan: _limit(said.name, effective(said, overrides[said.name]))
+        plan: _limit(declared.name, effective(declared, overrides[declared.name]))
         for plan, overrides in policy.plans.items()
-        if said.name in overrides
+        if declared.name in overrides
     }
     return Rule(
         base,
-        tuple(said.by),
-        _matches(said),
-        said.when,
-        min(said.mode, policy.mode.limits, key=_MODES.index),
-        plans if "key" in said.by else {},
-        {org: plans[of.plan] for org, of in policy.orgs.items() if of.plan in plans} if "org" in said.by else {},
+        tuple(declared.by),
+        _matches(declared),
+        declared.when,
+        min(declared.mode, policy.mode.limits, key=_MODES.index),
+        plans if "key" in declared.by else {},
+        {org: plans[of.plan] for org, of in policy.orgs.items() if of.plan in plans} if "org" in declared.by else {},
     )
 
 
@@ -86,12 +86,12 @@ def _limit(name: str, numbers: Numbers) -> Limit:
     return Limit(name, Kind.CONCURRENCY, numbers.concurrency or 1)
 
 
-def _by_method(said: LimitRule) -> bool:
-    return isinstance(said.match, ByRequest) and not (said.match.operation or said.match.tag)
+def _by_method(declared: LimitRule) -> bool:
+    return isinstance(declared.match, ByRequest) and not (declared.match.operation or declared.match.tag)
 
 
-def _matches(said: LimitRule) -> Matches:
-    match = said.match
+def _matches(declared: LimitRule) -> Matches:
+    match = declared.match
     if match is None:
         return lambda _operation, _method: True
     if isinstance(match, str):

@@ -8,14 +8,14 @@ from typing import Any
 from keyswap.explain.remedies import remedy
 from keyswap.model import Admit, Decision, NeedBody, Principal, Refuse, Reply, Step
 from keyswap.refusals import status_of
-from keyswap.tokens.claims import told
+from keyswap.tokens.claims import explained_claims
 
 
 def explanation(decision: Decision, steps: list[Step]) -> dict[str, Any]:
     """A decision and its steps."""
     admitted = decision if isinstance(decision, Admit) else None
     refused = decision if isinstance(decision, Refuse) else None
-    claims = told(admitted.claims) if admitted and admitted.claims else {}
+    claims = explained_claims(admitted.claims) if admitted and admitted.claims else {}
     principal = None if isinstance(decision, NeedBody | Reply) else decision.principal
     return {
         "decision": "admit" if admitted else "refuse",

@@ -135,7 +135,7 @@ class Org(Section):
 
 Plans = dict[Name, dict[Name, Numbers]]
 Orgs = dict[Annotated[str, Field(min_length=1, max_length=128)], Org]
-Place = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 
 
 def effective(base: Numbers, override: Numbers) -> Numbers:
@@ -147,34 +147,34 @@ def effective(base: Numbers, override: Numbers) -> Numbers:
 
 def contradictions(
     limits: Sequence[LimitRule], plans: Mapping[str, Mapping[str, Numbers]], orgs: Mapping[str, Org], documents: bool
-) -> Iterator[tuple[Place, str]]:
+) -> Iterator[tuple[FieldPath, str]]:
     """What several fields say together and can't mean: the place and what to do."""
     names: dict[str, LimitRule] = {}
     for number, limit in enumerate(limits):
-        place: Place = ("limits", number)
+        path: FieldPath = ("limits", number)
         if limit.name in names:
-            yield (*place, "name"), f"there is a limit `{limit.name}` already: give this one a name of its own"
+            yield (*path, "name"), f"there is a limit `{limit.name}` already: give this one a name of its own"
         names.setdefault(limit.name, limit)
         if len(limit.kinds) != 1:
-            said = " and ".join(limit.kinds) or "none of them"
-            yield place, f"a limit has exactly one of `rate`, `concurrency` and `quota`; this one has {said}"
-        yield from (((*place, *rest), text) for rest, text in _numbers(limit))
-        yield from (((*place, *rest), text) for rest, text in _scope(limit, documents))
+            kinds = " and ".join(limit.kinds) or "none of them"
+            yield path, f"a limit has exactly one of `rate`, `concurrency` and `quota`; this one has {kinds}"
+        yield from (((*path, *rest), text) for rest, text in _numbers(limit))
+        yield from (((*path, *rest), text) for rest, text in _scope(limit, documents))
     for plan, overrides in plans.items():
         for name, override in overrides.items():
-            place = ("plans", plan, name)
+            path = ("plans", plan, name)
             if name not in names:
                 known = ", ".join(names) or "none"
-                yield place, f"there is no limit `{name}` to override: the limits are {known}"
+                yield path, f"there is no limit `{name}` to override: the limits are {known}"
             else:
-                yield from (((*place, *rest), text) for rest, text in _override(names[name], override))
-    for org, said_of in orgs.items():
-        if said_of.plan not in plans:
+                yield from (((*path, *rest), text) for rest, text in _override(names[name], override))
+    for org, settings in orgs.items():
+        if settings.plan not in plans:
             known = ", ".join(plans) or "none"
-            yield ("orgs", org, "plan"), f"there is no plan `{said_of.plan}`: the plans are {known}"
+            yield ("orgs", org, "plan"), f"there is no plan `{settings.plan}`: the plans are {known}"
 
 
-def _numbers(numbers: Numbers) -> Iterator[tuple[Place, str]]:
+def _numbers(numbers: Numbers) -> Iterator[tuple[FieldPath, str]]:
     if numbers.burst is not None and numbers.rate is None:
         yield ("burst",), "a burst is a rate's: add `rate`, or remove it"
     if numbers.rate is not None:
@@ -186,7 +186,7 @@ def _numbers(numbers: Numbers) -> Iterator[tuple[Place, str]]:
             )
 
 
-def _scope(limit: LimitRule, documents: bool) -> Iterator[tuple[Place, str]]:
+def _scope(limit: LimitRule, documents: bool) -> Iterator[tuple[FieldPath, str]]:
     if len(set(limit.by)) < len(limit.by):
         yield ("by",), "a dimension stands twice: remove one"
     if limit.when == "invalid-credential" and limit.concurrency is not None:
@@ -199,12 +199,12 @@ def _scope(limit: LimitRule, documents: bool) -> Iterator[tuple[Place, str]]:
             yield ("match",), "operations are a document's: name that one in `openapi`, or match a method alone"
 
 
-def _override(limit: LimitRule, override: Numbers) -> Iterator[tuple[Place, str]]:
+def _override(limit: LimitRule, override: Numbers) -> Iterator[tuple[FieldPath, str]]:
     if not {"key", "org"} & set(limit.by):
         yield (), f"`{limit.name}` counts by {', '.join(limit.by)}: a plan overrides limits by key or by org"
     kinds = effective(limit, override).kinds
     if kinds != limit.kinds and len(limit.kinds) == 1:
-        said = " and ".join(kinds) or "nothing"
-        yield (), f"`{limit.name}` is a {limit.kinds[0]}, and a plan changes its numbers alone; this one says {said}"
+        named = " and ".join(kinds) or "nothing"
+        yield (), f"`{limit.name}` is a {limit.kinds[0]}, and a plan changes its numbers alone; this one says {named}"
     elif limit.kinds == kinds:
         yield from _numbers(effective(limit, override))

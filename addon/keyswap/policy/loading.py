@@ -74,7 +74,7 @@ def parse(raw: bytes, name: str) -> Policy:
         problem = error.problem if isinstance(error, MarkedYAMLError) else str(error).partition("\n")[0]
         line = mark.line + 1 if mark else 1
         column = f" (column {mark.column + 1})" if mark else ""
-        hint = next((hint for said, hint in _YAML_HINTS.items() if said in str(problem)), "")
+        hint = next((hint for symptom, hint in _YAML_HINTS.items() if symptom in str(problem)), "")
         raise PolicyError(f"{name}:{line}: this is no YAML: {problem}{column}{hint}") from error
     if not isinstance(data, Mapping):
         raise PolicyError(f"{name}:1: a policy is a mapping that begins with `version: 1`; this file is something else")
@@ -82,46 +82,48 @@ def parse(raw: bytes, name: str) -> Policy:
         policy = Policy.model_validate(data)
     except ValidationError as error:
         raise PolicyError(*describe(error, data, name)) from error
-    found = list(policy.contradictions())
-    if found:
-        raise PolicyError(*[_line(name, data, place, text) for place, text in found])
+    problems = list(policy.contradictions())
+    if problems:
+        raise PolicyError(*[_line(name, data, path, text) for path, text in problems])
     return policy
 
 
 def describe(error: ValidationError, data: object, name: str) -> list[str]:
     """Each problem with file, line, field and remedy."""
-    found = error.errors(include_url=False)
-    for one in found:
-        one["loc"] = _fields(one["loc"])
-    first, *others = found
+    problems = error.errors(include_url=False)
+    for problem in problems:
+        problem["loc"] = _fields(problem["loc"])
+    first, *others = problems
     # A value that fits no member of a union is told once a member: the deepest of them says the most.
     same = [other for other in others if other["loc"][:1] == first["loc"][:1]]
-    shown = max((first, *same), key=lambda one: len(one["loc"])) if first["type"] != "extra_forbidden" else first
-    places = [one["loc"] for one in found]
+    shown = (
+        max((first, *same), key=lambda problem: len(problem["loc"])) if first["type"] != "extra_forbidden" else first
+    )
+    paths = [problem["loc"] for problem in problems]
     rest = [
-        one
-        for number, one in enumerate(found)
-        if one["loc"] not in (shown["loc"], *places[:number])
-        and not any(len(place) > len(one["loc"]) and place[: len(one["loc"])] == one["loc"] for place in places)
+        problem
+        for number, problem in enumerate(problems)
+        if problem["loc"] not in (shown["loc"], *paths[:number])
+        and not any(len(path) > len(problem["loc"]) and path[: len(problem["loc"])] == problem["loc"] for path in paths)
     ]
-    return [_line(name, data, one["loc"], remedy(one)) for one in (shown, *rest)]
+    return [_line(name, data, problem["loc"], remedy(problem)) for problem in (shown, *rest)]
 
 
-def _line(name: str, data: object, place: tuple[int | str, ...], text: str) -> str:
-    field = ".".join(str(part) for part in place) or "(the whole policy)"
-    return f"{name}:{line_of(data, place)}: {field}: {text}"
+def _line(name: str, data: object, path: tuple[int | str, ...], text: str) -> str:
+    field = ".".join(str(part) for part in path) or "(the whole policy)"
+    return f"{name}:{line_of(data, path)}: {field}: {text}"
 
 
-def _fields(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+def _fields(path: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """A place without the names of a union's members, which no author has written."""
     members = {"OpenApi", "ByTag", "ByOperationId", "ByRequest"}
-    return tuple(part for part in place if isinstance(part, int) or not (part in members or re.search(r"[\[(]", part)))
+    return tuple(part for part in path if isinstance(part, int) or not (part in members or re.search(r"[\[(]", part)))
 
 
-def line_of(data: object, place: tuple[int | str, ...]) -> int:
+def line_of(data: object, path: tuple[int | str, ...]) -> int:
     """The line, from 1, on which a field stands; of a missing field, the line of its section."""
     line = 1
-    for part in place:
+    for part in path:
         try:
             mark = data.lc.key(part) if isinstance(data, Mapping) else data.lc.item(part)  # type: ignore[attr-defined]
             line, data = mark[0] + 1, data[part]  # type: ignore[index]
@@ -189,18 +191,18 @@ _YAML_HINTS = {
 }
 
 
-def _section_of(place: tuple[int | str, ...]) -> str | None:
+def _section_of(path: tuple[int | str, ...]) -> str | None:
     """The one section of a policy that has the field which stands at its top."""
-    if len(place) != 1:
+    if len(path) != 1:
         return None
-    inner = [name for name in fields_at(()) if fields_at((name,)) != fields_at(()) and place[0] in fields_at((name,))]
+    inner = [name for name in fields_at(()) if fields_at((name,)) != fields_at(()) and path[0] in fields_at((name,))]
     return "openapi" if "openapi" in inner else inner[0] if len(inner) == 1 else None
 
 
-def fields_at(place: tuple[int | str, ...]) -> list[str]:
-    """The names of the fields of the section at `place`."""
+def fields_at(path: tuple[int | str, ...]) -> list[str]:
+    """The names of the fields of the section at `path`."""
     section: Any = Policy
-    for part in place:
+    for part in path:
         fields = {field.alias or name: field for name, field in section.model_fields.items()}
         if isinstance(part, str) and part in fields:
             section = fields[part].annotation

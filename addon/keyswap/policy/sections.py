@@ -27,7 +27,7 @@ from keyswap.policy.fields import (
     Variable,
     Wait,
 )
-from keyswap.policy.limits import LimitRule, Orgs, Place, Plans, StoreUrl, contradictions
+from keyswap.policy.limits import FieldPath, LimitRule, Orgs, Plans, StoreUrl, contradictions
 from keyswap.policy.operations import OpenApi, OperationRule, distinct
 from keyswap.request.header_names import ONE_SPELLING, STRIPPED, Patterns, canonical
 
@@ -65,14 +65,14 @@ class Mode(Section):
 def _origin(text: str) -> str:
     if text == "*":
         return text
-    found = _ORIGIN.fullmatch(text)
-    if found is None:
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
         raise PydanticCustomError(
             "origin", "an origin is scheme://host[:port] in small letters, without a path, or `*` for every one"
         )
-    if (found[1], found[2]) in {("http", "80"), ("https", "443")}:
+    if (match[1], match[2]) in {("http", "80"), ("https", "443")}:
         raise PydanticCustomError(
-            "origin", "browsers leave out the port {port} of {scheme}", {"port": found[2], "scheme": found[1]}
+            "origin", "browsers leave out the port {port} of {scheme}", {"port": match[2], "scheme": match[1]}
         )
     return text
 
@@ -206,9 +206,9 @@ class Policy(Section):
                 )
         of_sessions(self.sessions, self.issuer, self.workos.client_id)
         self._keeps_none_that_is_stripped()
-        said: dict[str, str] = {}
+        undocumented: dict[str, str] = {}
         for api in self.apis:
-            if said.setdefault(api.prefix, api.undocumented) != api.undocumented:
+            if undocumented.setdefault(api.prefix, api.undocumented) != api.undocumented:
                 raise PydanticCustomError(
                     "undocumented", "documents of one prefix have one `undocumented`: make them the same"
                 )
@@ -227,10 +227,12 @@ class Policy(Section):
     @property
     def read_from(self) -> list[str]:
         """The headers in which a credential may be, which go no further."""
-        found = [one.header for one in self.api_keys.read_from]
-        return found + [one.header for rule in self.sessions for one in rule.read_from if one.header is not None]
+        headers = [source.header for source in self.api_keys.read_from]
+        return headers + [
+            source.header for rule in self.sessions for source in rule.read_from if source.header is not None
+        ]
 
-    def contradictions(self) -> Iterator[tuple[Place, str]]:
+    def contradictions(self) -> Iterator[tuple[FieldPath, str]]:
         """What several fields say together and can't mean: each with its place, and what to do."""
         return contradictions(self.limits, self.plans, self.orgs, bool(self.apis))
 

@@ -35,13 +35,13 @@ def parsed(address: str) -> Address | None:
 
 def network(cidr: str) -> Network:
     """The network that a policy or a key names. Raises ValueError."""
-    found = ip_network(cidr)
-    if isinstance(found, IPv6Network) and found.subnet_of(_WRAPPED):
-        return IPv4Network((int(found.network_address) & 0xFFFF_FFFF, found.prefixlen - 96))
-    return found
+    declared = ip_network(cidr)
+    if isinstance(declared, IPv6Network) and declared.subnet_of(_WRAPPED):
+        return IPv4Network((int(declared.network_address) & 0xFFFF_FFFF, declared.prefixlen - 96))
+    return declared
 
 
 def is_among(address: str, networks: Iterable[Network]) -> bool:
     """Whether an address lies in one of these."""
-    found = parsed(address)
-    return found is not None and any(found in one for one in networks)
+    parsed_address = parsed(address)
+    return parsed_address is not None and any(parsed_address in net for net in networks)

@@ -19,14 +19,14 @@ from urllib.parse import unquote_to_bytes
 from keyswap.model import Code, Credential, Headers, Refuse
 
 
-class Place(NamedTuple):
+class CredentialHeader(NamedTuple):
     """A header that may hold a credential, bare (`scheme` None) or behind an authentication scheme (RFC 9110 §11.4)."""
 
     header: str
     scheme: str | None = None
 
 
-class Cookie(NamedTuple):
+class CredentialCookie(NamedTuple):
     """A cookie that may hold a session's token."""
 
     name: str
@@ -40,16 +40,16 @@ MAX_PART = 1024
 class CredentialReader:
     """Finds the credential of a request. `origins` are those whose pages may send cookies, besides the API's own."""
 
-    def __init__(self, places: Iterable[Place | Cookie], origins: Collection[str] = ()) -> None:
+    def __init__(self, sources: Iterable[CredentialHeader | CredentialCookie], origins: Collection[str] = ()) -> None:
         schemes: dict[bytes, set[bytes | None]] = {}
         cookies: set[bytes] = set()
-        for place in places:
-            if isinstance(place, Cookie):
-                cookies.add(place.name.encode())
+        for source in sources:
+            if isinstance(source, CredentialCookie):
+                cookies.add(source.name.encode())
                 continue
-            scheme = place.scheme.lower().encode() if place.scheme else None
-            schemes.setdefault(place.header.lower().encode(), set()).add(scheme)
-        self._schemes = {header: frozenset(found) for header, found in schemes.items()}
+            scheme = source.scheme.lower().encode() if source.scheme else None
+            schemes.setdefault(source.header.lower().encode(), set()).add(scheme)
+        self._schemes = {header: frozenset(names) for header, names in schemes.items()}
         self._cookies = frozenset(cookies)
         self._origins = frozenset(origin.encode() for origin in origins if origin != "*")
 
@@ -68,12 +68,12 @@ class CredentialReader:
             if name in seen:
                 return Refuse(Code.MULTIPLE_CREDENTIALS, f"{name.decode('latin-1')} was sent more than once")
             seen.append(name)
-            found = presented(content, schemes[name])
-            if found is None:
+            credential = presented(content, schemes[name])
+            if credential is None:
                 continue
-            if value is not None and value != found:
+            if value is not None and value != credential:
                 return Refuse(Code.MULTIPLE_CREDENTIALS, "two different credentials were sent")
-            value = found
+            value = credential
         if self._cookies:
             return self._with_cookies(headers, method, site, value)
         return None if value is None else classify(value)
@@ -81,12 +81,12 @@ class CredentialReader:
     def _with_cookies(
         self, headers: Headers, method: str, site: bytes, value: bytes | None
     ) -> Credential | Refuse | None:
-        found = [crumb for name, content in headers if name.lower() == b"cookie" for crumb in self._among(content)]
-        if not found:
+        crumbs = [crumb for name, content in headers if name.lower() == b"cookie" for crumb in self._among(content)]
+        if not crumbs:
             return None if value is None else classify(value)
-        if len(found) > 1:
+        if len(crumbs) > 1:
             return Refuse(Code.MULTIPLE_CREDENTIALS, "a session's cookie was sent more than once")
-        if value is not None and value != found[0]:
+        if value is not None and value != crumbs[0]:
             return Refuse(Code.MULTIPLE_CREDENTIALS, "two different credentials were sent, one of them as a cookie")
         if value is None and self._is_foreign(headers, method, site):
             return Refuse(
@@ -95,7 +95,7 @@ class CredentialReader:
                 "or of one in cors.origins",
                 presented="cookie",
             )
-        return Credential("session", found[0].decode("latin-1"), ambient=value is None)
+        return Credential("session", crumbs[0].decode("latin-1"), from_cookie=value is None)
 
     def _among(self, content: bytes) -> Iterable[bytes]:
         """The values of our cookies in a Cookie header (RFC 6265 §4.2.1), unquoted; an empty one is none."""
@@ -109,13 +109,13 @@ class CredentialReader:
 
     def _is_foreign(self, headers: Headers, method: str, site: bytes) -> bool:
         """Whether a browser made this request, which may change something, for another site's page."""
-        said = {name.lower(): value for name, value in headers}
-        if method in _SAFE and b"upgrade" not in said:
+        fields = {name.lower(): value for name, value in headers}
+        if method in _SAFE and b"upgrade" not in fields:
             return False
         origins = [value for name, value in headers if name.lower() == b"origin"]
         if not origins:
-            return said.get(b"sec-fetch-site", b"none") not in {b"none", b"same-origin"}
-        host = said.get(b"host", said.get(b":authority", b""))
+            return fields.get(b"sec-fetch-site", b"none") not in {b"none", b"same-origin"}
+        host = fields.get(b"host", fields.get(b":authority", b""))
         return len(origins) > 1 or not (origins[0] in self._origins or _is_own(origins[0], site or b"://" + host))
 
 
@@ -125,8 +125,8 @@ def _is_own(origin: bytes, site: bytes) -> bool:
     The other way round it is: who ends TLS before us may not say so.
     """
     scheme, _, host = _without_port(origin).partition(b"://")
-    ours, _, asked = _without_port(site).partition(b"://")
-    return host == asked and (scheme == b"https" or ours != b"https")
+    ours, _, requested = _without_port(site).partition(b"://")
+    return host == requested and (scheme == b"https" or ours != b"https")
 
 
 def _without_port(origin: bytes) -> bytes:
@@ -139,7 +139,7 @@ _NAMED = re.compile(rb"[a-z0-9_-]{1,40}")
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9-]{0,15}")
 _USUAL = re.compile(rb"(?:x-)?(?:api|auth|access)[-_]?(?:key|token)|apikey|token|key")
 """How other APIs call the header or query parameter in which they take a key."""
-_TOLD, _PAIRS = 4, 100
+_MAX_HINTS, _PAIRS = 4, 100
 """How much is told of what is in a wrong place, and how many parameters are looked at: a microsecond each."""
 
 
@@ -149,10 +149,10 @@ class Absence:
     Nothing that was sent is repeated but a scheme and the names of headers and parameters.
     """
 
-    def __init__(self, places: Iterable[Place | Cookie], prefixes: Collection[str]) -> None:
+    def __init__(self, sources: Iterable[CredentialHeader | CredentialCookie], prefixes: Collection[str]) -> None:
         """`prefixes` are those of keys of ours."""
-        self._places = list(dict.fromkeys(places))
-        shown = [_shown(one) for one in self._places]
+        self._sources = list(dict.fromkeys(sources))
+        shown = [_shown(source) for source in self._sources]
         self._detail = f"This request needs a credential: send {' or '.join(dict.fromkeys(shown))}."
         begins = "|".join(map(re.escape, prefixes)).encode()
         self._ours = re.compile(rb"(?:%s)_(?:live|test)_[0-9A-Za-z]{4}" % begins, re.IGNORECASE)
@@ -160,20 +160,22 @@ class Absence:
     def __call__(self, headers: Headers, target: bytes) -> Refuse:
         """The refusal of a request with these headers and this target."""
         there = chain(self._in_headers(headers), self._in_query(target.partition(b"?")[2]))
-        reason = "; ".join(("no credential in any of the places that the policy names", *islice(there, _TOLD)))
+        reason = "; ".join(("no credential in any of the places that the policy names", *islice(there, _MAX_HINTS)))
         return Refuse(Code.MISSING_CREDENTIAL, reason, detail=self._detail)
 
     def _in_headers(self, headers: Headers) -> Iterable[str]:
-        wanted = {one.header.lower().encode(): one for one in self._places if isinstance(one, Place)}
+        wanted = {
+            header.header.lower().encode(): header for header in self._sources if isinstance(header, CredentialHeader)
+        }
         for name, content in headers:
             name = name.lower()
-            place = wanted.get(name)
-            if place is not None and content.strip():
+            source = wanted.get(name)
+            if source is not None and content.strip():
                 scheme, blank, _ = content.strip().partition(b" ")
                 known = bool(blank) and _SCHEME.fullmatch(scheme) and not self._ours.search(scheme)
                 what = f"with the scheme `{scheme.decode()}`" if known else "without a scheme"
-                yield f"there is a header {name.decode('latin-1')} {what}; the policy takes {_shown(place)}"
-            elif place is None and _NAMED.fullmatch(name) and not self._ours.search(name):
+                yield f"there is a header {name.decode('latin-1')} {what}; the policy takes {_shown(source)}"
+            elif source is None and _NAMED.fullmatch(name) and not self._ours.search(name):
                 if self._ours.search(content):
                     yield f"the header {name.decode()} holds what looks like a key of ours"
                 elif _USUAL.fullmatch(name):
@@ -191,12 +193,12 @@ class Absence:
                 yield f"there is a query parameter {name.decode()}"
 
 
-def _shown(place: Place | Cookie) -> str:
+def _shown(source: CredentialHeader | CredentialCookie) -> str:
     """A place as callers write it."""
-    if isinstance(place, Cookie):
-        return f"the cookie `{place.name}`"
-    name = "-".join(part.capitalize() for part in place.header.split("-"))
-    return f"`{name}: {place.scheme + ' ' if place.scheme else ''}<key>`"
+    if isinstance(source, CredentialCookie):
+        return f"the cookie `{source.name}`"
+    name = "-".join(part.capitalize() for part in source.header.split("-"))
+    return f"`{name}: {source.scheme + ' ' if source.scheme else ''}<key>`"
 
 
 def presented(content: bytes, schemes: frozenset[bytes | None]) -> bytes | None:

@@ -25,7 +25,7 @@ class _Act(IntEnum):
     KEEP, DROP, NOTE, FRAME, TRACE, COOKIE = range(6)
 
 
-class Washed(NamedTuple):
+class SanitizedHeaders(NamedTuple):
     """A request's headers as the backend may see them, and what was read from those that it may not."""
 
     kept: list[tuple[bytes, bytes]]
@@ -46,14 +46,14 @@ _NOTED = {
     *(b"connection", b"upgrade", b"x-request-id", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
     b"forwarded",
 }
-_SAYS_WHO = (b"x-forwarded-for", b"forwarded")
+_CLIENT_HEADERS = (b"x-forwarded-for", b"forwarded")
 """In these a proxy says for whom it asks."""
 _CHUNKED = (b"Transfer-Encoding", b"chunked")  # in whatever case it came: `wellformed` admits no other coding
 _NAMES, _NAME = 1024, 64
 """How many spellings of header names are remembered, and of how many bytes: callers choose them, admitted or not."""
 
 
-class Washing:
+class HeaderPolicy:
     """Made once from the policy, asked for each request."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Washing:
         self._acts: dict[bytes, _Act] = {}
         self._warned = False
 
-    def __call__(self, fields: Headers, peer: str, method: str = "GET") -> Washed:
+    def __call__(self, fields: Headers, peer: str, method: str = "GET") -> SanitizedHeaders:
         """Wash header fields that came from `peer` (its address as text)."""
         acts = self._acts
         kept: list[tuple[bytes, bytes]] = []
@@ -105,8 +105,8 @@ class Washing:
                     kept.append(field if len(name) == 14 else _CHUNKED)
         trace_id, traced = trace_context.continued(traced)
         kept += traced
-        washed = Washed(kept, host, addresses.plain(peer), None, None, False, framed, trace_id)
-        return self._finish(washed, noted, method) if noted or self._trusted else washed
+        sanitized = SanitizedHeaders(kept, host, addresses.plain(peer), None, None, False, framed, trace_id)
+        return self._finish(sanitized, noted, method) if noted or self._trusted else sanitized
 
     def _other_cookies(self, name: bytes, value: bytes) -> Headers:
         """A Cookie header without credentials (RFC 6265 §4.2.1)."""
@@ -139,28 +139,28 @@ class Washing:
             return True
         return not is_plain(name) and lower not in self._keep
 
-    def _finish(self, washed: Washed, noted: dict[bytes, list[bytes]], method: str) -> Washed:
-        kept, peer = washed.kept, washed.client
+    def _finish(self, sanitized: SanitizedHeaders, noted: dict[bytes, list[bytes]], method: str) -> SanitizedHeaders:
+        kept, peer = sanitized.kept, sanitized.client
         options = {option.strip().lower() for option in b",".join(noted.get(b"connection", [])).split(b",")} - {b""}
         named = options - FRAMING
         upgrades = is_handshake(method, kept, noted.get(b"upgrade", []), options)
         if named & trace_context.NAMES:
             trace_id, begun = trace_context.begun()
             kept = [*(field for field in kept if field[0].lower() not in trace_context.NAMES), *begun]
-            washed, named = washed._replace(trace_id=trace_id), named - trace_context.NAMES
+            sanitized, named = sanitized._replace(trace_id=trace_id), named - trace_context.NAMES
         if named:
             kept = [field for field in kept if field[0].lower() not in named]
         if upgrades:
             kept = [*kept, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        washed = washed._replace(kept=kept, closes=b"close" in options)
+        sanitized = sanitized._replace(kept=kept, closes=b"close" in options)
         if not self._trusts(peer):
             if not self._warned:
                 self._warn(peer, noted)
-            return washed
+            return sanitized
         hosts = noted.get(b"x-forwarded-host", [])
         request_ids, protos = noted.get(b"x-request-id", []), noted.get(b"x-forwarded-proto", [])
-        return washed._replace(
-            host=hosts[0] if len(hosts) == 1 and HOST.fullmatch(hosts[0]) else washed.host,
+        return sanitized._replace(
+            host=hosts[0] if len(hosts) == 1 and HOST.fullmatch(hosts[0]) else sanitized.host,
             client=self._client(noted.get(b"x-forwarded-for", []), peer),
             proto=protos[0].decode() if protos in ([b"http"], [b"https"]) else None,
             request_id=request_ids[0] if len(request_ids) == 1 and self._is_request_id(request_ids[0]) else None,
@@ -168,15 +168,15 @@ class Washing:
 
     def _warn(self, peer: str, noted: dict[bytes, list[bytes]]) -> None:
         """Say once that a proxy is not believed, if it is one: whoever is not trusted may write what it likes."""
-        said = next((name for name in _SAYS_WHO if name in noted), None)
-        if said is None:
+        header = next((name for name in _CLIENT_HEADERS if name in noted), None)
+        if header is None:
             return
         self._warned = True
-        also = "" if said == b"x-forwarded-for" else ", and let it send X-Forwarded-For, which alone is read"
+        also = "" if header == b"x-forwarded-for" else ", and let it send X-Forwarded-For, which alone is read"
         logger.warning(
             "%s sends %s and is no trusted proxy: that is ignored, and limits by ip, the keys' allowed addresses and "
             "the log go by %s itself. If it is a proxy of yours, write `trusted_proxies: [%s/%d]` into the policy%s",
-            *(peer, said.decode().title(), peer, peer, 128 if ":" in peer else 32, also),
+            *(peer, header.decode().title(), peer, peer, 128 if ":" in peer else 32, also),
         )
 
     def _is_request_id(self, value: bytes) -> bool:

@@ -36,23 +36,23 @@ class Hosts:
 
     def __init__(self, served: Iterable[str]) -> None:
         """`served` as the policy has them. Raises ValueError."""
-        self._served = frozenset(named(one) for one in served)
+        self._served = frozenset(named(host) for host in served)
         self._known: dict[tuple[bytes, str], bool] = {}
 
-    def __call__(self, asked: bytes, scheme: str) -> bool:
+    def __call__(self, authority: bytes, scheme: str) -> bool:
         """Whether a request for this authority, by http or https, is for this gateway."""
         if not self._served:
             return True
-        key = asked, scheme
+        key = authority, scheme
         if key not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[key] = self._serves(asked, scheme)
+            self._known[key] = self._serves(authority, scheme)
         return self._known[key]
 
-    def _serves(self, asked: bytes, scheme: str) -> bool:
+    def _serves(self, authority: bytes, scheme: str) -> bool:
         try:
-            name, port = named(asked.decode("latin-1"))
+            name, port = named(authority.decode("latin-1"))
         except ValueError:
             return False
         port = port or {"http": 80, "https": 443}[scheme]

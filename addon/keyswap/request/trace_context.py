@@ -22,10 +22,10 @@ _PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a
 def continued(came: Fields) -> tuple[str, Fields]:
     """The trace id of what came under NAMES, and the fields that go on."""
     parents = [value for name, value in came if len(name) == 11]
-    found = _PARENT.fullmatch(parents[0]) if len(parents) == 1 else None
-    if found is None or (found[2] is not None and parents[0].startswith(b"00")):
+    traceparent = _PARENT.fullmatch(parents[0]) if len(parents) == 1 else None
+    if traceparent is None or (traceparent[2] is not None and parents[0].startswith(b"00")):
         return begun()
-    return found[1].decode(), came
+    return traceparent[1].decode(), came
 
 
 def begun() -> tuple[str, Fields]:

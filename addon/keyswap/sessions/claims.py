@@ -26,28 +26,28 @@ _OURS = frozenset({"iss", "aud", "jti", "iat", "exp"})
 def checked(claims: Mapping[str, Any]) -> dict[str, Any]:
     """The claims without those that are null, each of its type. Raises NotAToken."""
     known = {*_REQUIRED, *_NAMES, *_TEXTS, *_LISTS, *_TIMES, "act", "aud"} - {"auth_time"}
-    found = {name: value for name, value in claims.items() if value is not None or name not in known}
+    present = {name: value for name, value in claims.items() if value is not None or name not in known}
     for name in (*_REQUIRED, *_NAMES):
-        _require(_is_name(found[name]) if name in found else name not in _REQUIRED, name, "a printable text")
+        _require(_is_name(present[name]) if name in present else name not in _REQUIRED, name, "a printable text")
     for name in _TEXTS:
-        _require(name not in found or _is_text(found[name]), name, "a printable text")
+        _require(name not in present or _is_text(present[name]), name, "a printable text")
     for name in _LISTS:
-        _require(name not in found or _are_texts(found[name]), name, "a list of texts")
+        _require(name not in present or _are_texts(present[name]), name, "a list of texts")
     for name in _TIMES:
-        _require(_is_time(found[name]) if name in found else name not in {"exp", "iat"}, name, "a time")
-    _require("act" not in found or _is_actor(found["act"]), "act", "an object with a sub")
-    _require("aud" not in found or _is_audience(found["aud"]), "aud", "a text or a list of texts")
-    _require(found["iat"] < found["exp"], "exp", "later than iat")
-    return found
+        _require(_is_time(present[name]) if name in present else name not in {"exp", "iat"}, name, "a time")
+    _require("act" not in present or _is_actor(present["act"]), "act", "an object with a sub")
+    _require("aud" not in present or _is_audience(present["aud"]), "aud", "a text or a list of texts")
+    _require(present["iat"] < present["exp"], "exp", "later than iat")
+    return present
 
 
 def audiences_of(claims: Mapping[str, Any]) -> tuple[str, ...]:
     """Whom a token is for (RFC 7519 §4.1.3)."""
-    said = claims.get("aud", ())
-    return (said,) if isinstance(said, str) else tuple(said)
+    audiences = claims.get("aud", ())
+    return (audiences,) if isinstance(audiences, str) else tuple(audiences)
 
 
-def copied(claims: Mapping[str, Any]) -> str:
+def session_claims(claims: Mapping[str, Any]) -> str:
     """What a token that is minted for this one repeats, as canonical JSON."""
     kept = {name: value for name, value in claims.items() if name not in _OURS}
     return json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -68,7 +68,7 @@ def _is_text(value: object) -> bool:
 
 
 def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def _is_time(value: object) -> bool:

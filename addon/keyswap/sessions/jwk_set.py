@@ -28,10 +28,10 @@ def keys_of(raw: bytes) -> Keys:
         raise NotAToken(f"the key set has no list `keys` of at most {MAX_KEYS}")
     jwks = [jwk for jwk in listed if isinstance(jwk, dict) and _is_kid(jwk.get("kid"))]
     often = Counter(jwk["kid"] for jwk in jwks)
-    found = {jwk["kid"]: key for jwk in jwks if often[jwk["kid"]] == 1 and (key := _key(jwk)) is not None}
-    if not found:
+    keys = {jwk["kid"]: key for jwk in jwks if often[jwk["kid"]] == 1 and (key := _key(jwk)) is not None}
+    if not keys:
         raise NotAToken(f"none of the key set's {len(listed)} keys can be used (RSA for {ALGORITHM}, with a kid)")
-    return found
+    return keys
 
 
 def numbers(keys: Keys) -> Mapping[str, tuple[int, int]]:

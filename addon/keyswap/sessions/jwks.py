@@ -37,7 +37,7 @@ MAX_BYTES = 256 * 1024
 MAX_REDIRECTS = 3
 
 
-class Unavailable(Exception):
+class KeySetUnavailable(Exception):
     """An endpoint gave no key set that can be used."""
 
 
@@ -57,9 +57,9 @@ class Jwks:
 
     async def key(self, kid: str, now: float) -> rsa.RSAPublicKey | Refuse:
         """The key with this id, after a look at the endpoint if there is none: WorkOS may have a new one."""
-        found = self.keys.get(kid)
-        if found is not None:
-            return found
+        key = self.keys.get(kid)
+        if key is not None:
+            return key
         if self._flight is None and _passed(self._unknown_at if self.version else self._asked_at, now, UNKNOWN_S):
             self._unknown_at = now if self.version else self._unknown_at
             self._ask(now)
@@ -98,7 +98,7 @@ class Jwks:
         try:
             async with asyncio.timeout(ANSWER_S):
                 keys = keys_of(await _fetched(self.url))
-        except (Unavailable, NotAToken) as error:
+        except (KeySetUnavailable, NotAToken) as error:
             self._failed(str(error), now)
         except TimeoutError:
             self._failed(f"no whole answer within {ANSWER_S:g} s", now)
@@ -137,10 +137,10 @@ class KeySets:
     def of(self, url: str) -> Jwks:
         """The key set at a URL. A policy is built on another thread than its key sets are tended."""
         with self._looking:
-            found = self._known.get(url)
-            if found is None:
-                self._known[url] = found = Jwks(url)
-            return found
+            jwks = self._known.get(url)
+            if jwks is None:
+                self._known[url] = jwks = Jwks(url)
+            return jwks
 
     async def tend(self, now: float) -> None:
         """Ask again for what is due; nothing is waited for. To be called about twice a second."""
@@ -158,8 +158,8 @@ class KeySets:
 
     def _all(self) -> Sequence[Jwks]:
         with self._looking:
-            found = list(self._known.values())
-        return sorted(found, key=lambda jwks: jwks.url)
+            key_sets = list(self._known.values())
+        return sorted(key_sets, key=lambda jwks: jwks.url)
 
 
 def _passed(since: float, now: float, wait_s: float) -> bool:
@@ -199,22 +199,22 @@ async def _fetched(url: str) -> bytes:
                 request = _redirected(request, answer.next_request)
             finally:
                 await answer.aclose()
-    raise Unavailable(f"more than {MAX_REDIRECTS} redirects")
+    raise KeySetUnavailable(f"more than {MAX_REDIRECTS} redirects")
 
 
 def _redirected(before: httpx.Request, after: httpx.Request) -> httpx.Request:
     """The request that a redirect asks for: keys come from the origin that the policy names, and no other."""
     if (before.url.scheme, before.url.netloc) != (after.url.scheme, after.url.netloc):
-        raise Unavailable(f"it redirects to another origin, {after.url}: name that one")
+        raise KeySetUnavailable(f"it redirects to another origin, {after.url}: name that one")
     return after
 
 
 async def _content(answer: httpx.Response) -> bytes:
     if answer.status_code != 200:
-        raise Unavailable(f"it answered {answer.status_code}")
+        raise KeySetUnavailable(f"it answered {answer.status_code}")
     content = b""
     async for piece in answer.aiter_raw():  # raw: what was packed against our wish may be of any size
         content += piece
         if len(content) > MAX_BYTES:
-            raise Unavailable(f"more than {MAX_BYTES >> 10} KiB")
+            raise KeySetUnavailable(f"more than {MAX_BYTES >> 10} KiB")
     return content

@@ -63,10 +63,10 @@ def decoded(part: bytes, name: str) -> bytes:
     """Canonical base64url without padding (RFC 7515 §2). Raises NotAToken."""
     if not _ALPHABET.fullmatch(part) or len(part) % 4 == 1:
         raise NotAToken(f"the {name} is not base64url")
-    found = urlsafe_b64decode(part + b"=" * (-len(part) % 4))
-    if urlsafe_b64encode(found).rstrip(b"=") != part:
+    content = urlsafe_b64decode(part + b"=" * (-len(part) % 4))
+    if urlsafe_b64encode(content).rstrip(b"=") != part:
         raise NotAToken(f"the {name} is not canonical base64url")
-    return found
+    return content
 
 
 def json_object(raw: bytes, name: str) -> dict[str, Any]:
@@ -74,17 +74,17 @@ def json_object(raw: bytes, name: str) -> dict[str, Any]:
     try:
         text = raw.decode("utf-8")
         _check_depth(text)
-        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
         # Half a surrogate pair can be escaped in JSON, and written nowhere.
-        json.dumps(found, ensure_ascii=False).encode("utf-8")
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError as error:
         raise NotAToken(f"the {name} is not UTF-8") from error
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, _Unclear) else "it does not parse"
         raise NotAToken(f"the {name} is no JSON: {why}") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise NotAToken(f"the {name} is no JSON object")
-    return found
+    return value
 
 
 def shown(text: str) -> str:
@@ -104,17 +104,17 @@ def _check_depth(text: str) -> None:
     if brackets <= MAX_DEPTH:
         return
     depth = 0
-    for found in _BRACKET.finditer(text):
-        depth += 1 if found[1] in "[{" else -1
+    for bracket in _BRACKET.finditer(text):
+        depth += 1 if bracket[1] in "[{" else -1
         if depth > MAX_DEPTH:
             raise _Unclear(f"it is nested deeper than {MAX_DEPTH}")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise _Unclear("a name is given twice in an object")
-    return found
+    return members
 
 
 def _no_number(_constant: str) -> NoReturn:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyswap.model import Principal
-from keyswap.sessions.claims import audiences_of, copied
+from keyswap.sessions.claims import audiences_of, session_claims
 from keyswap.sessions.jws import NotAToken
 
 _AGENTS = ("agent", "ai_agent")
@@ -93,13 +93,13 @@ def no_session(claims: Mapping[str, Any], client_ids: Collection[str]) -> str | 
 
 def check_audience(entry: Issuer, claims: Mapping[str, Any]) -> None:
     """Whom the token is for: a client's has to say so; a user's or an agent's has no need to. Raises NotAToken."""
-    said = audiences_of(claims)
-    if said or entry.kind == "connect":
-        _require(any(one in entry.audiences for one in said), "the token is for somebody else (aud)")
+    audiences = audiences_of(claims)
+    if audiences or entry.kind == "connect":
+        _require(any(audience in entry.audiences for audience in audiences), "the token is for somebody else (aud)")
 
 
 def principal_of(entry: Issuer, claims: Mapping[str, Any], ends_at: float) -> Principal:
-    """The principal that a verified token stands for until `ends_at`; `passed` is left out."""
+    """The principal that a verified token stands for until `ends_at`; `session_token` is left out."""
     user, agent, actor = _WHO[entry.kind](claims)
     return Principal(
         org_id=claims.get("org_id"),
@@ -112,7 +112,7 @@ def principal_of(entry: Issuer, claims: Mapping[str, Any], ends_at: float) -> Pr
         not_after=math.floor(ends_at),
         kind=_CALLED[entry.kind],
         since=int(claims["iat"]),
-        copied=copied(claims),
+        session_claims=session_claims(claims),
         leeway_s=math.ceil(entry.leeway_s),
     )
 

@@ -76,11 +76,11 @@ class SessionVerifier:
         digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
         known = self._known.get(digest)
         if known is None or known.version != known.jwks.version:
-            found = await self._verified(text, now)
-            if isinstance(found, Refuse):
-                return found
-            self._remember(digest, found)
-            known = found
+            verified = await self._verified(text, now)
+            if isinstance(verified, Refuse):
+                return verified
+            self._remember(digest, verified)
+            known = verified
         if not known.starts_at <= now < known.ends_at:
             self._known.pop(digest, None)
             return _untimely(known.starts_at, now)
@@ -132,7 +132,7 @@ class SessionVerifier:
         principal = principal_of(entry, claims, ends_at)
         if entry.passes:
             # No token of ours is made for it: what it was admitted for goes on for as long as it is admitted.
-            principal = principal._replace(passed=Secret(text), not_after=math.ceil(ends_at))
+            principal = principal._replace(session_token=Secret(text), not_after=math.ceil(ends_at))
         return _Known(principal, jwks, starts_at, ends_at)
 
     def _entry(self, claims: Mapping[str, Any]) -> tuple[Issuer, Jwks]:
@@ -158,13 +158,13 @@ class SessionVerifier:
 
 
 def _by_issuer(issuers: Iterable[Issuer], keysets: KeySets) -> Mapping[str, Mapping[str, tuple[Issuer, Jwks]]]:
-    found: dict[str, dict[str, tuple[Issuer, Jwks]]] = {}
+    entries: dict[str, dict[str, tuple[Issuer, Jwks]]] = {}
     for entry in issuers:
         for iss in entry.issuers:
-            if entry.kind in found.setdefault(iss, {}):
+            if entry.kind in entries.setdefault(iss, {}):
                 raise StateError(f"sessions: two entries of kind {entry.kind} list the issuer {iss}: make them one")
-            found[iss][entry.kind] = (entry, keysets.of(entry.jwks_url))
-    return found
+            entries[iss][entry.kind] = (entry, keysets.of(entry.jwks_url))
+    return entries
 
 
 def _is_signed(token: Token, key: Any) -> bool:

@@ -41,7 +41,7 @@ def claims_of(principal: Principal, shape: TokenShape) -> Claims:
         principal.actor,
         principal.key_id,
         principal.not_after,
-        principal.copied,
+        principal.session_claims,
         principal.agent if principal.kind == "key" else None,
         principal.leeway_s,
     )
@@ -49,9 +49,9 @@ def claims_of(principal: Principal, shape: TokenShape) -> Claims:
 
 def payload(claims: Claims, iat: int, exp: int, jti: str) -> dict[str, object]:
     """A token's payload (RFC 7519 §4.1). `iat` and `exp` are epoch seconds."""
-    if claims.copied is not None:
-        return _again(claims, iat, exp, jti)
-    said: dict[str, object | None] = {
+    if claims.session_claims is not None:
+        return _session_payload(claims, iat, exp, jti)
+    content: dict[str, object | None] = {
         "iss": claims.iss,
         "sub": claims.sub,
         "sub_type": claims.sub_type,
@@ -70,35 +70,35 @@ def payload(claims: Claims, iat: int, exp: int, jti: str) -> dict[str, object]:
     }
     if claims.profile == "rfc9068":
         # RFC 9068 §2.2: client_id is required; §2.2.3: what a caller may do is its scope (RFC 8693 §4.2).
-        said |= {
+        content |= {
             "client_id": claims.api_key_id or claims.sub,
             "scope": " ".join(claims.permissions) or None,
             "permissions": None,
         }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in content.items() if value is not None}
 
 
-def _again(claims: Claims, iat: int, exp: int, jti: str) -> dict[str, object]:
+def _session_payload(claims: Claims, iat: int, exp: int, jti: str) -> dict[str, object]:
     """The payload for a session: everything that its token said, but for what is ours to say (CONTRACT §4)."""
-    source: dict[str, object] = json.loads(claims.copied or "{}")
-    said = {**source, "iss": claims.iss, "jti": jti, "iat": iat, "exp": exp, "permissions": list(claims.permissions)}
-    begins = said.get("nbf")
+    source: dict[str, object] = json.loads(claims.session_claims or "{}")
+    content = {**source, "iss": claims.iss, "jti": jti, "iat": iat, "exp": exp, "permissions": list(claims.permissions)}
+    begins = content.get("nbf")
     if isinstance(begins, int | float) and begins > iat:
-        del said["nbf"]  # judged with our leeway: a backend with less would refuse what was admitted
+        del content["nbf"]  # judged with our leeway: a backend with less would refuse what was admitted
     if claims.aud is not None:
-        said["aud"] = claims.aud
+        content["aud"] = claims.aud
     if claims.sub_type is not None:
-        said.setdefault("sub_type", claims.sub_type)
+        content.setdefault("sub_type", claims.sub_type)
     if claims.profile == "rfc9068":
-        said.setdefault("client_id", claims.sub)
-        said["scope"] = " ".join(claims.permissions)
-        del said["permissions"]
+        content.setdefault("client_id", claims.sub)
+        content["scope"] = " ".join(claims.permissions)
+        del content["permissions"]
         if not claims.permissions:
-            del said["scope"]
-    return said
+            del content["scope"]
+    return content
 
 
-def told(claims: Claims) -> dict[str, object]:
+def explained_claims(claims: Claims) -> dict[str, object]:
     """What is shown of claims to whoever asks for an explanation."""
-    source: dict[str, object] = json.loads(claims.copied) if claims.copied is not None else {}
-    return {**source, **claims._replace(copied=None)._asdict()}
+    source: dict[str, object] = json.loads(claims.session_claims) if claims.session_claims is not None else {}
+    return {**source, **claims._replace(session_claims=None)._asdict()}

@@ -16,7 +16,7 @@ MAX_AGE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class PublishedDocument:
     """A document as it is served. `etag` is strong, with its quotes (RFC 9110 §8.8.3)."""
 
     body: bytes
@@ -25,10 +25,10 @@ class Document:
     content_type: str = "application/json"
 
 
-def document(content: object) -> Document:
+def document(content: object) -> PublishedDocument:
     """A JSON document."""
     body = json.dumps(content).encode()
-    return Document(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    return PublishedDocument(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 class KeySet:
@@ -39,12 +39,12 @@ class KeySet:
         self._issuer = issuer
         self._jwks = self._configuration = document({})
 
-    def jwks(self, now: float) -> Document:
+    def jwks(self, now: float) -> PublishedDocument:
         """The key set (RFC 7517 §5): every key whose tokens are to be accepted, now or soon."""
         self._refresh(now)
         return self._jwks
 
-    def configuration(self, now: float) -> Document:
+    def configuration(self, now: float) -> PublishedDocument:
         """The issuer and where its key set is (OpenID Connect Discovery 1.0 §3; there is no way to sign in)."""
         self._refresh(now)
         return self._configuration

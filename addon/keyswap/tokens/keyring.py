@@ -40,7 +40,7 @@ class Keyring:
         self._parsed: dict[str, LoadedKey] = {}
         self._loading = threading.Lock()
         self._read_at: tuple[int, object] | None = None
-        self._told_at: tuple[int, object] | None = None
+        self._reported_at: tuple[int, object] | None = None
         self._looked_at = -1
         self.load()
 
@@ -69,19 +69,19 @@ class Keyring:
             if mark != self._read_at:
                 self.load()
         except StateError as error:
-            if mark != self._told_at:
+            if mark != self._reported_at:
                 logger.error("the signing keys in hand stay in use: %s", error)
-            self._told_at = mark
+            self._reported_at = mark
         self._looked_at = mark[0]
 
     def _mark(self) -> tuple[int, object]:
         """What differs once the file was written: its epoch; its identity, for a writer that died before the epoch."""
         epoch, file = self._epochs.read(SIGNING), self._state.file(_FILE)
         try:
-            found = files.within(files.WAIT_S, file.stat, file)
+            status = files.within(files.WAIT_S, file.stat, file)
         except OSError:
             return epoch, None
-        return epoch, (found.st_ino, found.st_size, found.st_mtime_ns)
+        return epoch, (status.st_ino, status.st_size, status.st_mtime_ns)
 
     def current(self, now: float) -> Sequence[SigningKey]:
         """The keys that are not gone, as the file has them now; the oldest first. Raises StateError."""
@@ -96,9 +96,12 @@ class Keyring:
         ring = self.ring
         active = [loaded for loaded in ring if loaded.key.state(now) == "active"]
         if active:
-            return max(active, key=lambda one: (one.key.alg == alg, one.key.signs_from, one.key.kid))
+            return max(
+                active,
+                key=lambda loaded_key: (loaded_key.key.alg == alg, loaded_key.key.signs_from, loaded_key.key.kid),
+            )
         waiting = [loaded for loaded in ring if loaded.key.state(now) == "next"]
-        return min(waiting, key=lambda one: (one.key.signs_from, one.key.kid), default=None)
+        return min(waiting, key=lambda loaded_key: (loaded_key.key.signs_from, loaded_key.key.kid), default=None)
 
     def published(self, now: float) -> Sequence[LoadedKey]:
         """The keys whose tokens are to be accepted, now or soon."""

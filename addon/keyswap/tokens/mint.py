@@ -83,10 +83,10 @@ class Minter:
         """A token for these claims at `now` (epoch seconds)."""
         if self._changed(now):
             self._choose(now)
-        found = self.cache.minted.get((claims, self._kid, self._ttl_s))
-        if found is not None and found.minted_at <= now <= found.fresh_until:
+        minted = self.cache.minted.get((claims, self._kid, self._ttl_s))
+        if minted is not None and minted.minted_at <= now <= minted.fresh_until:
             self.cache.reused += 1
-            return found.token
+            return minted.token
         return self._mint(claims, int(now))
 
     def _choose(self, now: float) -> None:
@@ -99,8 +99,8 @@ class Minter:
             return Refuse(Code.STORE_UNAVAILABLE, "no signing key is active", claims.api_key_id)
         exp = now + self._ttl_s
         if claims.not_after is not None:
-            said = claims.not_after - claims.leeway_s
-            exp = min(exp, said if said > now else claims.not_after)
+            ends_at = claims.not_after - claims.leeway_s
+            exp = min(exp, ends_at if ends_at > now else claims.not_after)
         if exp <= now:
             return Refuse(Code.INVALID_CREDENTIAL, "the credential has ended", claims.api_key_id)
         headers = {"kid": signer.key.kid, "typ": "at+jwt" if claims.profile == "rfc9068" else "JWT"}

@@ -13,7 +13,7 @@ from keyswap.model import UNCOUNTED, Code, Counted, NeedBody, Principal, Refuse
 from keyswap.policy import Policy
 from keyswap.refusals import Answer
 from keyswap.request import addresses
-from keyswap.request.headers import Washed
+from keyswap.request.headers import SanitizedHeaders
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.proxy.response_check import Look
 
@@ -56,7 +56,7 @@ class Pending(NamedTuple):
     """A request whose head was admitted, and what is to be done when its body is."""
 
     need: NeedBody
-    washed: Washed
+    washed: SanitizedHeaders
     loaded: Any
     began: float
 

@@ -234,7 +234,7 @@ def _principal(principal: Principal) -> _Part:
 
 
 def _claims(claims: Claims) -> str:
-    said = claims._replace(copied=None)._asdict()  # what a session's token says of its user is not kept
+    said = claims._replace(session_claims=None)._asdict()  # what a session's token says of its user is not kept
     more = {name: value for name, value in said.items() if value is not None}
     return _bounded("claims", more, {**more, "permissions": None, "roles": None})
 

@@ -88,7 +88,7 @@ def _build() -> tuple[str, str, str]:
     return __version__, platform.python_version(), substrate
 
 
-def not_ready(built: Built, stopping: bool, now: float) -> dict[str, str]:
+def readiness_problems(built: Built, stopping: bool, now: float) -> dict[str, str]:
     """Why requests would be refused that deserve better, by what is amiss; nothing: it is ready.
 
     The words are for everybody: what exactly is wrong, `keyswap status` and the log say.
@@ -100,7 +100,7 @@ def not_ready(built: Built, stopping: bool, now: float) -> dict[str, str]:
         found["keys"] = "the key database cannot be used"
     if built.keyring.signer(built.policy.tokens.algorithm, now) is None:
         found["signing"] = "no signing key is active"
-    found |= built.authenticators.not_ready(now)
+    found |= built.authenticators.readiness_problems(now)
     enforced = any(rule.mode == "enforce" for rule in built.limits.rules)
     store = built.limits.store
     if enforced and store is not None and built.policy.limit_store_down == "refuse" and not store.status()["healthy"]:

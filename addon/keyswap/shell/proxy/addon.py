@@ -28,7 +28,7 @@ from mitmproxy.tls import ClientHelloData, TlsData
 from keyswap.composition.gate import Built
 from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
 from keyswap.refusals import Answer, answer, status_of
-from keyswap.request.headers import Washed
+from keyswap.request.headers import SanitizedHeaders
 from keyswap.shell.connections.bounds import Pending, Rules, Ticket, refusal
 from keyswap.shell.connections.client import Watched, Watchpoint
 from keyswap.shell.connections.guard import Guard, raise_file_limit
@@ -248,7 +248,9 @@ class KeyswapAddon:
             _give_back(decision)
             raise
 
-    def _hear(self, flow: HTTPFlow, loaded: ActivePolicy, washed: Washed, presented: Headers, line: Line) -> None:
+    def _hear(
+        self, flow: HTTPFlow, loaded: ActivePolicy, washed: SanitizedHeaders, presented: Headers, line: Line
+    ) -> None:
         """Take a webhook, or refuse it by its head."""
         declared = flow_writer.declared_length(flow.request.headers) if washed.framed else 0
         watched = self._guard.of(flow.client_conn) if self._guard is not None else None
@@ -286,7 +288,7 @@ class KeyswapAddon:
         self._forget(flow)
 
     def _write_decision(
-        self, flow: HTTPFlow, loaded: ActivePolicy, washed: Washed, request: Request, line: Line
+        self, flow: HTTPFlow, loaded: ActivePolicy, washed: SanitizedHeaders, request: Request, line: Line
     ) -> None:
         decision = line.decision
         if self._shown:
@@ -324,7 +326,9 @@ class KeyswapAddon:
             flow.request.stream = watched.metered(ticket, loaded.bounds.max_body)
         return None
 
-    def _refuse(self, flow: HTTPFlow, loaded: ActivePolicy, washed: Washed, request: Request, line: Line) -> None:
+    def _refuse(
+        self, flow: HTTPFlow, loaded: ActivePolicy, washed: SanitizedHeaders, request: Request, line: Line
+    ) -> None:
         refused = line.decision
         assert isinstance(refused, Refuse)
         self._write(line._replace(status=status_of(refused.code)))

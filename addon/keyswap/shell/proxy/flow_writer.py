@@ -17,11 +17,13 @@ from keyswap.model import Admit, Code, Decision, Principal, Refuse, Reply
 from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.header_names import canonical
-from keyswap.request.headers import Washed
+from keyswap.request.headers import SanitizedHeaders
 from keyswap.shell.mitm import upstream_pool
 
 
-def admit(flow: HTTPFlow, decision: Admit, washed: Washed, request_id: str, keep_host: bool, whole_up_to: int) -> None:
+def admit(
+    flow: HTTPFlow, decision: Admit, washed: SanitizedHeaders, request_id: str, keep_host: bool, whole_up_to: int
+) -> None:
     """Put the token in place of the credential, and the backend in place of the dead upstream."""
     request, upstream = flow.request, decision.upstream
     proto = scheme_of(flow, washed)
@@ -67,12 +69,12 @@ def is_chunked_behind(request: Request) -> bool:
     return undeclared and not upstream_pool.ended_with_head(request)
 
 
-def scheme_of(flow: HTTPFlow, washed: Washed) -> str:
+def scheme_of(flow: HTTPFlow, washed: SanitizedHeaders) -> str:
     """How the caller asks: http or https, as a trusted proxy says, else as this connection is."""
     return washed.proto or ("https" if flow.client_conn.tls else "http")
 
 
-def _whom(principal: Principal, washed: Washed) -> object:
+def _whom(principal: Principal, washed: SanitizedHeaders) -> object:
     """Whom a connection to the backend may serve with another request: the same principal.
 
     Who is nobody may be anybody behind the same proxy: those are told apart by their addresses and their cookies.

@@ -26,7 +26,7 @@ from keyswap.model import Headers, Level, Refuse, StateError, Unread, Upstream
 from keyswap.operations.findings import DocumentError
 from keyswap.operations.openapi.document import OpenApiDocument
 from keyswap.operations.openapi.watched_files import Signature, looked
-from keyswap.request.headers import Washing
+from keyswap.request.headers import HeaderPolicy
 from keyswap.request.hosts import Hosts
 from keyswap.shell.admin.listener import AdminListener, Keeping, Settings
 from keyswap.shell.connections.bounds import Bounds
@@ -65,7 +65,7 @@ class ActivePolicy:
     """A policy in force, and all that was made from it."""
 
     built: Built
-    washing: Washing
+    washing: HeaderPolicy
     log: DecisionLog
     encoding: Encoding
     keep_host: bool
@@ -92,12 +92,12 @@ class ActivePolicy:
         return (*self.limit_fields(levels), *self.built.cors.exposed(asked))
 
 
-def _washing(policy: policies.Policy) -> Washing:
+def _washing(policy: policies.Policy) -> HeaderPolicy:
     sessions = [place for rule in policy.sessions for place in rule.read_from]
     headers = [place.header for place in policy.api_keys.read_from]
     headers += [place.header for place in sessions if place.header is not None]
     cookies = [place.cookie for place in sessions if place.cookie is not None]
-    return Washing(
+    return HeaderPolicy(
         headers, policy.strip_headers, policy.trusted_proxies, cookies, policy.keep_headers, Masking.of(policy)
     )
 
@@ -466,7 +466,7 @@ class Runtime:
 
     async def readiness(self) -> Mapping[str, str]:
         """Why it is not ready, by what is amiss; nothing: it is."""
-        found = collect.not_ready(self.active.built, self.stopping, time.time())
+        found = collect.readiness_problems(self.active.built, self.stopping, time.time())
         if self.reload_error is not None:
             found["policy"] = "the last reload was refused, the policy before it is in force: `keyswap status` says why"
         return found

@@ -13,7 +13,7 @@ from keyswap.composition.gate import Built
 from keyswap.model import Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
 from keyswap.request.hosts import is_loopback
-from keyswap.tokens.jwks import Document
+from keyswap.tokens.jwks import PublishedDocument
 from keyswap.workos.webhook import PATH as WEBHOOK
 
 JWKS = b"/.well-known/jwks.json"
@@ -55,7 +55,7 @@ def respond(built: Built, method: str, path: bytes, headers: Headers, request_id
         return answer(Refuse(Code.METHOD_NOT_ALLOWED, "read with GET or HEAD", allow=("GET", "HEAD")), request_id)
     if path == HEALTH:
         return health(built, request_id, now)
-    documents: Mapping[bytes, Callable[[], Document]] = {
+    documents: Mapping[bytes, Callable[[], PublishedDocument]] = {
         JWKS: lambda: built.key_set.jwks(now),
         CONFIGURATION: lambda: built.key_set.configuration(now),
     }
@@ -75,7 +75,7 @@ def as_json(body: bytes, request_id: str) -> Answer:
     return _answer(200, body, b"application/json", b"no-store", request_id)
 
 
-def document(found: Document, headers: Headers, request_id: str) -> Answer:
+def document(found: PublishedDocument, headers: Headers, request_id: str) -> Answer:
     """A document with its caching headers; 304 to a caller that has it already (RFC 9110 §13.1.2)."""
     etag, cache = found.etag.encode(), b"public, max-age=%d" % found.max_age_s
     asked = b",".join(value for name, value in headers if name.lower() == b"if-none-match")
