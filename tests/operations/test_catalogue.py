@@ -352,7 +352,7 @@ def test_several_documents_have_prefixes_upstreams_and_audiences(tmp_path: Path)
         assert refused(made, "GET", target).code is Code.NO_SUCH_OPERATION
 
 
-def test_what_stops_the_load(tmp_path: Path) -> None:
+def test_unmatched_overrides_and_templates_of_one_shape_stop_the_load(tmp_path: Path) -> None:
     """Overrides that match nothing, templates of one shape, bad templates and upstreams that share tokens are errors."""
     rules = "operations: [{match: GET /pet, require: [a]}, {match: {tag: Pets}}, {match: GET /pets}]\n"
     one, two = errors_of(SPEC + rules, tmp_path, api=PETS)

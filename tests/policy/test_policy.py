@@ -161,7 +161,7 @@ def test_a_file_that_is_not_there_is_told_how_to_name_one(tmp_path: Path) -> Non
         policy.load(tmp_path / "nowhere.yaml")
 
 
-def test_not_utf8_is_an_error(tmp_path: Path) -> None:
+def test_a_policy_that_is_no_utf8_is_an_error_and_no_crash(tmp_path: Path) -> None:
     """Bytes that are no text are an error, not a crash."""
     file = tmp_path / "p.yaml"
     file.write_bytes(b"version: \xff")
@@ -169,7 +169,7 @@ def test_not_utf8_is_an_error(tmp_path: Path) -> None:
         policy.load(file)
 
 
-def test_off_is_a_word() -> None:
+def test_off_is_the_word_that_yaml_12_has() -> None:
     """`off` is the word it is, as in YAML 1.2, not false."""
     assert parse((LEAST + "log: {decisions: off}\n").encode(), "p").log.decisions == "off"
 

@@ -138,7 +138,7 @@ def test_only_a_whole_handshake_upgrades() -> None:
         assert b"upgrade" not in names(tuple((n, value if n == b"Upgrade" else v) for n, v in HANDSHAKE))
 
 
-def test_close_is_remembered() -> None:
+def test_the_wish_to_close_the_connection_outlives_its_header() -> None:
     """The caller's wish that the connection be closed outlives the header."""
     assert WASH(((b"Connection", b"Close"),), "10.0.0.1").closes
     assert not WASH(((b"Connection", b"keep-alive"),), "10.0.0.1").closes

@@ -23,7 +23,9 @@ def endpoints() -> Iterator[tuple[Endpoint, Endpoint]]:
 
 
 @pytest.mark.parametrize("row", ATTACKS, ids=names(ATTACKS))
-def test_refused(row: Attack, endpoints: tuple[Endpoint, Endpoint]) -> None:
+def test_each_attack_is_refused_while_its_good_twin_is_accepted(
+    row: Attack, endpoints: tuple[Endpoint, Endpoint]
+) -> None:
     """A token that is not what it should be is refused, while its good twin is accepted, before and after."""
     door = Door(*endpoints)
     bad, good = row.bad(NOW), row.good(NOW)
@@ -40,7 +42,7 @@ def test_refused(row: Attack, endpoints: tuple[Endpoint, Endpoint]) -> None:
 
 
 @pytest.mark.parametrize("make", GOOD.values(), ids=list(GOOD))
-def test_accepted(make: Make, endpoints: tuple[Endpoint, Endpoint]) -> None:
+def test_what_workos_may_well_send_is_accepted(make: Make, endpoints: tuple[Endpoint, Endpoint]) -> None:
     """What WorkOS may well send is accepted, and another library agrees that its signature is good."""
     text = make(NOW)
     found = Door(*endpoints).one(text)
@@ -48,6 +50,6 @@ def test_accepted(make: Make, endpoints: tuple[Endpoint, Endpoint]) -> None:
     assert joserfc_jwt.decode(text, JOSERFC, algorithms=["RS256"]).claims["sub"] in {"user_1", "client_app_1"}
 
 
-def test_the_table_is_whole() -> None:
+def test_the_table_of_attacks_has_its_size_and_no_row_twice() -> None:
     """It has its size, and no row stands in it twice."""
     assert len(ATTACKS) == len(set(names(ATTACKS))) >= 200

@@ -76,7 +76,7 @@ def test_a_key_that_cannot_be_used(change: dict[str, Any]) -> None:
         keys_of(as_json({"keys": [jwk("a") | change]}))
 
 
-def test_keys_of_other_kinds() -> None:
+def test_weak_keys_and_keys_of_other_algorithms_are_left_out() -> None:
     """Weak keys, and keys of other algorithms, are left out, whatever they say of themselves."""
     weak = jwk("a") | {"n": b64(rsa.generate_private_key(65537, 1024).public_key().public_numbers().n.to_bytes(128))}
     even = jwk("a") | {"n": jwk("a")["n"][:-1] + "A"}
@@ -86,7 +86,7 @@ def test_keys_of_other_kinds() -> None:
     assert list(keys_of(as_json({"keys": [*said, jwk("b")]}))) == ["b"]
 
 
-def test_one_id_is_one_key() -> None:
+def test_of_two_keys_with_one_id_neither_is_used() -> None:
     """Of two keys with one id neither is used, even if they are equal, or one of them could not be used anyway."""
     for twin in (jwk("b") | {"kid": "a"}, jwk("a"), {"kty": "EC", "kid": "a"}):
         assert list(keys_of(as_json({"keys": [jwk("a"), twin, jwk("c")]}))) == ["c"]
@@ -115,7 +115,7 @@ def test_what_is_not_asked_for() -> None:
     ],
     ids=str,
 )
-def test_no_key_set(body: bytes) -> None:
+def test_what_is_no_key_set_is_said_to_be_none(body: bytes) -> None:
     """What is no key set, or an empty one, is said to be that."""
     with pytest.raises(NotAToken):
         keys_of(body)
@@ -134,7 +134,7 @@ def test_the_first_caller_waits_once(authkit: Endpoint, door: Door) -> None:
     assert authkit.hits == 1
 
 
-def test_a_rotation(authkit: Endpoint, door: Door) -> None:
+def test_a_new_key_is_believed_at_its_first_token_and_the_old_until_withdrawn(authkit: Endpoint, door: Door) -> None:
     """A new key is believed at its first token, the old one until it is withdrawn and the set was asked for again."""
     old, new = token(user(sub="old")), token(user(sub="new"), "d")
 
@@ -155,7 +155,7 @@ def test_a_rotation(authkit: Endpoint, door: Door) -> None:
     run(story())
 
 
-def test_published_before_use(authkit: Endpoint, door: Door) -> None:
+def test_rotations_that_are_published_ahead_refuse_no_request(authkit: Endpoint, door: Door) -> None:
     """Over ten rotations with a caller each tenth of a second, no request is refused and no set asked for in vain."""
 
     async def story() -> None:
@@ -191,7 +191,7 @@ def test_made_up_ids_hammer_nobody(authkit: Endpoint, door: Door) -> None:
     assert authkit.hits <= 2 + 10 / UNKNOWN_S
 
 
-def test_a_key_published_late(authkit: Endpoint, door: Door) -> None:
+def test_a_key_published_late_is_believed_once_somebody_asks_again(authkit: Endpoint, door: Door) -> None:
     """A key that is used before it is published is believed as soon as it is, if somebody asks again."""
     text = token(user(), "d")
 
@@ -253,7 +253,7 @@ TROUBLE = [_down, _html, _empty, _unusable, _huge, _elsewhere, _other_scheme, _r
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
-def test_keys_are_kept(
+def test_keys_are_kept_while_the_endpoint_gives_nothing_usable(
     trouble: Callable[[Endpoint], None], authkit: Endpoint, door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While the endpoint gives nothing that can be used its keys stay, it is asked again, and that is said once."""
@@ -284,7 +284,9 @@ def test_keys_are_kept(
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
-def test_never_had(trouble: Callable[[Endpoint], None], authkit: Endpoint, door: Door) -> None:
+def test_a_key_set_that_was_never_had_is_503_for_its_issuer_alone(
+    trouble: Callable[[Endpoint], None], authkit: Endpoint, door: Door
+) -> None:
     """A key set that was never had is 503, for that issuer alone, until it is had."""
 
     async def story() -> None:
@@ -302,7 +304,7 @@ def test_never_had(trouble: Callable[[Endpoint], None], authkit: Endpoint, door:
     run(story())
 
 
-def test_another_origin(authkit: Endpoint, connect: Endpoint, door: Door) -> None:
+def test_keys_come_from_the_origin_of_the_policy_alone(authkit: Endpoint, connect: Endpoint, door: Door) -> None:
     """Keys come from the origin that the policy names: one to which that leads is not even asked."""
     good = authkit.body
     authkit.status, authkit.headers = 302, {"Location": connect.url}
@@ -317,7 +319,7 @@ def test_another_origin(authkit: Endpoint, connect: Endpoint, door: Door) -> Non
     run(story())
 
 
-def test_nobody_listens(authkit: Endpoint, connect: Endpoint, door: Door) -> None:
+def test_an_endpoint_that_refuses_connections_gives_nothing(authkit: Endpoint, connect: Endpoint, door: Door) -> None:
     """An endpoint that refuses connections is one that gives nothing; a token that is no good anyway is not 503."""
     authkit.close()
 
@@ -331,7 +333,9 @@ def test_nobody_listens(authkit: Endpoint, connect: Endpoint, door: Door) -> Non
     assert connect.hits == 0
 
 
-def test_tls(connect: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_set_is_believed_from_a_trusted_server_alone(
+    connect: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A key set is believed from a server whose certificate is, and from no other."""
     certificate = self_signed(tmp_path, "issuer")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -349,7 +353,7 @@ def test_tls(connect: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         authkit.close()
 
 
-def test_a_slow_endpoint(
+def test_a_slow_endpoint_holds_callers_no_longer_than_it_should(
     authkit: Endpoint, door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Callers wait for it no longer than they should, known keys not at all, and it is given up in the end."""
@@ -413,7 +417,7 @@ def test_a_caller_who_goes_away(authkit: Endpoint, door: Door) -> None:
     assert authkit.hits == 1
 
 
-def test_retries_back_off(authkit: Endpoint) -> None:
+def test_an_endpoint_that_is_down_is_asked_ever_more_rarely(authkit: Endpoint) -> None:
     """While an endpoint is down it is asked ever more rarely, but never less than each minute; then as before."""
     _down(authkit)
     keysets = KeySets()
@@ -463,7 +467,7 @@ def test_one_for_a_url_while_it_is_held(authkit: Endpoint, connect: Endpoint) ->
     assert [one["url"] for one in keysets.status(NOW)] == [authkit.url]
 
 
-def test_closed(authkit: Endpoint) -> None:
+def test_what_is_under_way_ends_with_the_gateway(authkit: Endpoint) -> None:
     """What is under way ends with the gateway."""
     keysets = KeySets()
     jwks = keysets.of(authkit.url)

@@ -21,7 +21,7 @@ ANY_JSON = st.recursive(
 )
 
 
-def test_what_is_read() -> None:
+def test_a_token_reads_as_key_id_claims_and_signed_bytes() -> None:
     """A token reads as its key's id, its claims, and what its signature is over."""
     text = token(user())
     found = read(text)
@@ -32,7 +32,7 @@ def test_what_is_read() -> None:
 @given(st.binary(max_size=300) | st.binary(max_size=100).map(lambda raw: b".".join([raw] * 3)))
 @example(b"..")
 @example(b"e30.e30.e30")
-def test_random_bytes(raw: bytes) -> None:
+def test_random_bytes_are_refused_and_raise_nothing_else(raw: bytes) -> None:
     """Random bytes, as they come in a header, are refused and raise nothing else."""
     with pytest.raises(NotAToken):
         read(raw.decode("latin-1"))
@@ -40,21 +40,21 @@ def test_random_bytes(raw: bytes) -> None:
 
 @given(st.text(max_size=200))
 @example("\ud800.\udfff.x")
-def test_random_texts(text: str) -> None:
+def test_random_texts_are_refused_and_raise_nothing_else(text: str) -> None:
     """So are random texts."""
     with pytest.raises(NotAToken):
         read(text)
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200), st.binary(max_size=20))
-def test_random_parts(head: bytes, body: bytes, signature: bytes) -> None:
+def test_random_base64url_parts_are_refused_and_raise_nothing_else(head: bytes, body: bytes, signature: bytes) -> None:
     """So are random parts, each in base64url."""
     with pytest.raises(NotAToken):
         read(f"{b64(head)}.{b64(body)}.{b64(signature)}")
 
 
 @given(ANY_JSON, ANY_JSON)
-def test_random_json(head: object, body: object) -> None:
+def test_random_json_reads_or_is_refused_as_a_token(head: object, body: object) -> None:
     """Random JSON as header, payload or a claim reads, or is refused as a token."""
     for first, second in ((head, body), (header(), body), (head, user()), (header(x=head), user(x=body))):
         try:
@@ -68,7 +68,9 @@ NAMES = [*user(), "nbf", "aud", "act", "client_id", "scope", "sub_type", "sub_pr
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), ANY_JSON, max_size=3))
-def test_random_claims(authkit_once: Endpoint, claims: dict[str, object]) -> None:
+def test_random_claims_are_a_principal_or_a_refusal_that_can_be_logged(
+    authkit_once: Endpoint, claims: dict[str, object]
+) -> None:
     """Random values of known claims under a good signature are a principal, or a refusal that can be logged."""
     found = Door(authkit_once, authkit_once).one(signed(as_json(header()), as_json(user() | claims)))
     if isinstance(found, Refuse):
@@ -122,7 +124,7 @@ def test_brackets_in_texts_are_no_nesting(value: object) -> None:
     ],
     ids=range(10),
 )
-def test_no_text_takes_long(body: bytes) -> None:
+def test_reading_takes_time_that_is_linear_in_the_length(body: bytes) -> None:
     """Reading takes time that is linear in the length: a few milliseconds for the worst that fits."""
     text = f"{b64(as_json(header()))}.{b64(body)}.AAAA"
     assert len(text) <= MAX_BYTES
@@ -135,7 +137,7 @@ def test_no_text_takes_long(body: bytes) -> None:
     assert min(took_s) < 0.02
 
 
-def test_what_is_shown_of_it() -> None:
+def test_what_is_shown_of_a_token_is_cut_and_quoted() -> None:
     """What a caller chose is cut and quoted, whatever it is."""
     for text in ("a", "\n\x1b[31m", "é" * 1000, "'\"`", "\ud800", "x" * 100_000):
         assert shown(text).isascii() and shown(text).isprintable() and len(shown(text)) <= 83

@@ -54,7 +54,7 @@ def refused(found: Principal | Refuse, why: str) -> None:
 # ---- Who it is
 
 
-def test_a_user(door: Door) -> None:
+def test_a_session_of_a_user_is_that_user(door: Door) -> None:
     """A user's session is its user, with what the token says of them."""
     found = principal(door.one(token(user(act={"sub": "ann@example.com"}))))
     assert found._replace(session_claims=None) == Principal(
@@ -71,7 +71,7 @@ def test_a_user(door: Door) -> None:
     )
 
 
-def test_a_client_of_a_user(door: Door) -> None:
+def test_the_token_of_a_client_is_its_users(door: Door) -> None:
     """A client's token is its user's, who calls through that client."""
     found = principal(door.one(token(client(), "c")))
     assert (found.kind, found.user_id, found.agent, found.session_id) == (
@@ -83,7 +83,7 @@ def test_a_client_of_a_user(door: Door) -> None:
     assert found.permissions == ("openid", "pets:read") and found.actor is None
 
 
-def test_a_machine(door: Door) -> None:
+def test_a_client_of_its_own_has_no_user_and_no_session(door: Door) -> None:
     """A client of its own has no user and no session."""
     found = principal(door.one(token(machine(), "c")))
     assert (found.kind, found.user_id, found.agent, found.session_id) == ("client", None, "client_app_1", None)
@@ -100,7 +100,9 @@ def test_a_machine(door: Door) -> None:
         (agent(auth_time=NOW), ("agent_1", "user_1")),
     ],
 )
-def test_an_agent(claims: dict[str, Any], who: tuple[str, str | None], authkit: Endpoint, connect: Endpoint) -> None:
+def test_the_token_of_an_agent_is_the_agent_for_its_user(
+    claims: dict[str, Any], who: tuple[str, str | None], authkit: Endpoint, connect: Endpoint
+) -> None:
     """An agent's token is the agent, for the user in whose place it acts; a policy has to ask for agents."""
     found = principal(Door(authkit, connect, agents(authkit)).one(token(claims)))
     assert (found.agent, found.user_id, found.actor, found.kind) == (*who, None, "agent")
@@ -121,7 +123,9 @@ def test_an_agent(claims: dict[str, Any], who: tuple[str, str | None], authkit: 
         agent(nonce="n"),
     ],
 )
-def test_no_agent(claims: dict[str, Any], authkit: Endpoint, connect: Endpoint) -> None:
+def test_what_lacks_a_mark_of_an_agent_is_neither_agent_nor_user(
+    claims: dict[str, Any], authkit: Endpoint, connect: Endpoint
+) -> None:
     """What is not an agent by every mark is neither an agent nor a user, with an entry for agents too."""
     door = Door(authkit, connect, agents(authkit))
     principal(door.one(token(agent())))
@@ -144,7 +148,9 @@ def test_a_policy_for_agents_alone(authkit: Endpoint) -> None:
         ({"roles": None, "role": ""}, ()),
     ],
 )
-def test_roles(given: dict[str, Any], expected: tuple[str, ...], door: Door) -> None:
+def test_the_roles_of_a_user_are_those_of_the_token(
+    given: dict[str, Any], expected: tuple[str, ...], door: Door
+) -> None:
     """A user's roles are the token's, or its one role."""
     assert principal(door.one(token(user(**given)))).roles == expected
 
@@ -159,7 +165,9 @@ def test_roles(given: dict[str, Any], expected: tuple[str, ...], door: Door) -> 
         ("scope", {"permissions": ["a"], "scope": ""}, ()),
     ],
 )
-def test_permissions(said: str, given: dict[str, Any], expected: tuple[str, ...], authkit: Endpoint) -> None:
+def test_permissions_come_from_the_claim_that_the_policy_names(
+    said: str, given: dict[str, Any], expected: tuple[str, ...], authkit: Endpoint
+) -> None:
     """They come from the claim that the policy names, and from no other."""
     verifier = SessionVerifier(
         [Issuer("authkit", (AUTHKIT,), authkit.url, permissions_from=said)], OWN, KeySets(), Ended()
@@ -294,7 +302,9 @@ def test_the_leeway_is_the_entrys(authkit: Endpoint, connect: Endpoint) -> None:
         ("key", "session_1", NOW, False),
     ],
 )
-def test_what_has_ended(kind: str, named: str, at: float, ends: bool, authkit: Endpoint, door: Door) -> None:
+def test_what_was_ended_is_refused_at_the_next_call(
+    kind: str, named: str, at: float, ends: bool, authkit: Endpoint, door: Door
+) -> None:
     """A session, or the user or organization it is of, that was ended since is refused at the next call."""
     text = token(user())
 
@@ -390,7 +400,7 @@ def test_a_withdrawn_key_takes_its_tokens_along(authkit: Endpoint, door: Door) -
     run(story())
 
 
-def test_little_is_remembered(authkit: Endpoint, connect: Endpoint) -> None:
+def test_the_oldest_token_is_forgotten_first_and_refused_ones_at_once(authkit: Endpoint, connect: Endpoint) -> None:
     """The oldest token goes first, and one that is refused is not remembered at all."""
     verifier = SessionVerifier(entries(authkit, connect), OWN, KeySets(), Ended(), size=10)
 

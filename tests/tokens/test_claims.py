@@ -23,7 +23,7 @@ def said(principal: Principal, shape: TokenShape = AUTHKIT) -> dict[str, object]
     return payload(claims_of(principal, shape), NOW, NOW + 120, "j")
 
 
-def test_a_users_key() -> None:
+def test_the_key_of_a_user_gives_exactly_its_claims() -> None:
     """A user's key gives exactly the claims that it has; absent ones are left out."""
     assert said(USER) == {
         "iss": ISSUER,
@@ -50,14 +50,14 @@ def test_an_organizations_own_key() -> None:
     }
 
 
-def test_everything_at_once() -> None:
+def test_audience_session_and_actor_are_said_where_known() -> None:
     """Audience, session and actor are said where they are known; the actor as RFC 8693 §4.1 nests it."""
     principal = Principal("org_1", "user_1", "key_1", session_id="session_1", actor="admin@example.com")
     found = said(principal, TokenShape("authkit", ISSUER, "api"))
     assert (found["aud"], found["sid"], found["act"]) == ("api", "session_1", {"sub": "admin@example.com"})
 
 
-def test_rfc9068() -> None:
+def test_the_profile_rfc9068_has_client_id_aud_and_scope() -> None:
     """The profile rfc9068 has client_id and aud, and scope in place of permissions."""
     found = said(USER, RFC9068)
     assert (found["client_id"], found["aud"], found["scope"]) == ("key_1", "api", "pets:read pets:write")
@@ -84,7 +84,7 @@ principals = st.builds(
 
 
 @given(principals, st.sampled_from([AUTHKIT, RFC9068]))
-def test_laws(principal: Principal, shape: TokenShape) -> None:
+def test_no_token_has_auth_time_or_an_empty_claim(principal: Principal, shape: TokenShape) -> None:
     """No token has auth_time or an empty claim; exactly those without a user say sub_type; the times are as given."""
     found = said(principal, shape)
     assert "auth_time" not in found and None not in found.values()
@@ -144,7 +144,7 @@ def test_a_session_in_the_shape_of_rfc9068() -> None:
 @pytest.mark.parametrize(
     "name", [name for name in Claims._fields if name not in {"not_after", "leeway_s", "session_claims"}]
 )
-def test_every_claim_is_said(name: str) -> None:
+def test_a_change_of_any_claim_changes_the_token(name: str) -> None:
     """A change of any claim changes what the token says."""
     base = Claims("rfc9068", "i", "s", "t", "a", "o", ("r",), ("p",), "d", "c", "k", None)
     other: Any = "authkit" if name == "profile" else ("x",) if name in {"roles", "permissions"} else "x"

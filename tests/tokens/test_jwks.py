@@ -13,7 +13,7 @@ from tests.tokens.parts import ALGS, ISSUER, NOW, Machine, kids
 from tests.tokens.test_signers import PRIVATE
 
 
-def test_public_members_only(machine: Machine) -> None:
+def test_the_key_set_holds_public_members_only(machine: Machine) -> None:
     """The key set names every key with its algorithm and use, and holds no private member or PEM."""
     for alg in ALGS:
         machine.keyring.ensure(alg, NOW)
@@ -64,7 +64,7 @@ def test_the_key_set_is_built_when_keys_change(machine: Machine) -> None:
     assert machine.key_set.jwks(NOW) is machine.key_set.jwks(NOW + 1)
 
 
-def test_the_configuration(machine: Machine) -> None:
+def test_the_configuration_names_issuer_and_key_set(machine: Machine) -> None:
     """It names the issuer exactly as tokens do, and where the key set is."""
     machine.keyring.ensure("ES256", NOW)
     found = json.loads(KeySet(machine.keyring, f"{ISSUER}/").configuration(NOW).body)
@@ -72,12 +72,12 @@ def test_the_configuration(machine: Machine) -> None:
     assert found["id_token_signing_alg_values_supported"] == ["ES256"]
 
 
-def test_no_keys(machine: Machine) -> None:
+def test_a_ring_without_keys_is_an_empty_key_set(machine: Machine) -> None:
     """A ring without keys is an empty key set."""
     assert machine.jwks(NOW) == {"keys": []}
 
 
-def test_dropped_at_once(machine: Machine) -> None:
+def test_a_dropped_key_leaves_the_key_set_at_the_next_request(machine: Machine) -> None:
     """A key that was dropped is out of the key set at the next request for it, at the same second."""
     machine.keyring.ensure("EdDSA", NOW)
     machine.jwks(NOW)

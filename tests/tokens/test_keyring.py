@@ -137,7 +137,7 @@ def test_one_rotation_at_a_time(machine: Machine) -> None:
     machine.cli.rotate("EdDSA", NOW + LEAD_S)
 
 
-def test_rotate_now_drops_all(machine: Machine) -> None:
+def test_after_rotate_now_only_the_new_key_signs_and_is_published(machine: Machine) -> None:
     """At once only the new key signs and is published, whatever was there: also other algorithms and a next key."""
     machine.keyring.ensure("EdDSA", NOW)
     machine.keyring.ensure("ES256", NOW)
@@ -161,7 +161,7 @@ def test_another_algorithm_waits_for_its_lead(machine: Machine) -> None:
     assert header(mint(machine.minter("ES256"), NOW + LEAD_S))["alg"] == "ES256", "going back needs no wait"
 
 
-def test_ensure_is_idempotent(machine: Machine) -> None:
+def test_ensure_asked_again_makes_and_writes_nothing(machine: Machine) -> None:
     """Asked again, also while a key is next, nothing is made or written."""
     machine.keyring.ensure("EdDSA", NOW)
     machine.keyring.ensure("ES256", NOW, LEAD_S)
@@ -172,7 +172,7 @@ def test_ensure_is_idempotent(machine: Machine) -> None:
     assert (machine.file.read_bytes(), machine.file.stat().st_mtime_ns) == before
 
 
-def test_an_unknown_algorithm(machine: Machine) -> None:
+def test_no_key_is_made_of_an_algorithm_that_is_not_offered(machine: Machine) -> None:
     """No key is made of an algorithm that isn't offered, none and HS256 among them."""
     for alg in ("none", "HS256", "RS512", ""):
         for make in (machine.keyring.ensure, machine.keyring.rotate, machine.keyring.rotate_now):
@@ -181,7 +181,7 @@ def test_an_unknown_algorithm(machine: Machine) -> None:
     assert not machine.file.exists()
 
 
-def test_rights(machine: Machine) -> None:
+def test_files_that_hold_or_guard_keys_are_the_owners_alone(machine: Machine) -> None:
     """Whatever holds or guards keys is the owner's alone."""
     machine.keyring.ensure("EdDSA", NOW)
     machine.keyring.rotate("EdDSA", NOW)
@@ -310,7 +310,7 @@ def test_an_import_where_keys_sign_already(machine: Machine, second: Machine) ->
     assert signer(second.keyring, NOW + 101) == ours, "asked again, nothing begins earlier"
 
 
-def test_an_import_at_once(machine: Machine, second: Machine) -> None:
+def test_imported_keys_without_a_lead_sign_at_once(machine: Machine, second: Machine) -> None:
     """Without a lead theirs sign at once."""
     machine.keyring.ensure("EdDSA", NOW)
     second.keyring.ensure("EdDSA", NOW)

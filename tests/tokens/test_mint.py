@@ -136,7 +136,7 @@ def test_every_token_has_its_own_id(shared: Machine) -> None:
     assert len(set(found)) == 100
 
 
-def test_the_cache_is_bounded(shared: Machine) -> None:
+def test_a_full_cache_forgets_the_oldest_token(shared: Machine) -> None:
     """A full cache forgets the oldest token, and a token minted anew counts as new."""
     cache = MintCache(size=3)
     minter = shared.minter(cache=cache)
@@ -176,7 +176,7 @@ def test_a_leeway_is_used_last(shared: Machine) -> None:
     assert minter(said, NOW + 40) == Refuse(Code.INVALID_CREDENTIAL, "the credential has ended", "key_1")
 
 
-def test_no_key_no_token(machine: Machine) -> None:
+def test_without_a_signing_key_everything_is_refused(machine: Machine) -> None:
     """Without any signing key everything is refused, until there is one."""
     minter = machine.minter()
     assert minter(claims(), NOW) == Refuse(Code.STORE_UNAVAILABLE, "no signing key is active", "key_1")
@@ -246,7 +246,7 @@ def test_a_writer_that_died_before_the_bump(machine: Machine, monkeypatch: pytes
     assert header(mint(minter, NOW))["kid"] == fresh.kid
 
 
-def test_a_repr_holds_no_key(shared: Machine) -> None:
+def test_no_repr_of_minter_or_keyring_shows_a_key(shared: Machine) -> None:
     """Neither a minter nor a keyring shows a PEM."""
     minter = shared.minter()
     mint(minter, NOW)

@@ -22,7 +22,7 @@ PRIVATE = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
 
 @pytest.mark.parametrize("alg", ALGS)
-def test_a_new_key_loads(alg: str) -> None:
+def test_a_new_key_is_loaded_again_as_the_same_key(alg: str) -> None:
     """A key that was made is loaded again as the same key, under the thumbprint that another library computes."""
     key, loaded = new_key(alg, NOW, NOW)
     again = load_key(key)

@@ -245,7 +245,7 @@ def test_overlapping_templates_are_listed_up_to_a_bound(tmp_path: Path) -> None:
     assert len(listed) == 1001 and "more than 1000 pairs of templates overlap" in listed[-1]
 
 
-def test_other_warnings(tmp_path: Path) -> None:
+def test_trace_repeated_ids_and_unused_scopes_are_warnings_with_their_places(tmp_path: Path) -> None:
     """TRACE, ids used twice and scopes that nothing requires are told with their places."""
     text = """
 openapi: 3.1.0

@@ -80,14 +80,14 @@ def as_json(value: Any) -> bytes:
 
 @given(value=values)
 @settings(deadline=None)
-def test_json(api: Api, value: Any) -> None:
+def test_any_json_value_is_judged(api: Api, value: Any) -> None:
     """Any JSON value is judged."""
     api.judge("POST", "/a", JSON, body=as_json(value))
 
 
 @given(body=st.binary(max_size=60) | st.text(alphabet='[]{}",:\\u0019dD8e+-.truefalsn ', max_size=60).map(str.encode))
 @settings(deadline=None)
-def test_bytes(api: Api, body: bytes) -> None:
+def test_any_bytes_are_judged_as_json_form_and_multipart(api: Api, body: bytes) -> None:
     """Any bytes are judged as JSON, as a form and as one of several parts."""
     api.judge("POST", "/a", JSON, body=body)
     api.judge("POST", "/a", FORM, body=body)
@@ -100,7 +100,7 @@ def test_bytes(api: Api, body: bytes) -> None:
     )
 )
 @settings(deadline=None)
-def test_queries(api: Api, pairs: list[tuple[str, str, str]]) -> None:
+def test_any_query_is_judged_whatever_the_styles(api: Api, pairs: list[tuple[str, str, str]]) -> None:
     """Any query is judged, whatever its parameters' styles, and so is the same as a form and as several parts."""
     query = "&".join(f"{quote(name + inside)}={quote(text, errors='surrogatepass')}" for name, inside, text in pairs)
     api.judge("POST", f"/a?{query}")
@@ -112,7 +112,7 @@ def test_queries(api: Api, pairs: list[tuple[str, str, str]]) -> None:
 
 @given(content_type=st.binary(max_size=40), header=st.binary(max_size=40), cookie=st.binary(max_size=20))
 @settings(deadline=None)
-def test_headers(api: Api, content_type: bytes, header: bytes, cookie: bytes) -> None:
+def test_any_bytes_are_judged_as_values_of_headers(api: Api, content_type: bytes, header: bytes, cookie: bytes) -> None:
     """Any bytes are judged as the values of headers."""
     for kind in (b"application/json;", b"multipart/form-data; boundary=", b""):
         api.judge(

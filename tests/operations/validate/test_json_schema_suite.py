@@ -199,7 +199,7 @@ def judged(schema: Any, old: bool, value: Any) -> bool | None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("draft", "old"), [("draft2020-12", False), ("draft4", True)])
-def test_the_suite(draft: str, old: bool) -> None:
+def test_each_required_test_of_the_suite_ends_as_it_says(draft: str, old: bool) -> None:
     """Each of its required tests ends as it says, but for those of a kept list, and each of these does not."""
     (folder,) = fetched("json-schema-suite", _suite).glob("jsonschema-*/json/tests")
     kept = [line.strip() for cases in DIFFERENT[draft].values() for line in cases.strip().split("\n")]

@@ -57,7 +57,7 @@ def test_a_name_that_a_backend_reads_as_a_judged_one_is_refused(api: Api, name: 
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_names_pass(api: Api, name: str) -> None:
+def test_names_that_no_backend_takes_for_a_judged_one_pass(api: Api, name: str) -> None:
     """What no backend takes for a judged name is the backend's own business, as long as the policy allows it."""
     for pairs in (f"{name}=5", f"amount=5&{name}=5"):
         assert api.messages("POST", f"/a?{pairs}") == []
@@ -170,7 +170,7 @@ def test_a_key_of_another_case_is_a_fault(account: Api, body: str, at: str) -> N
 
 
 @pytest.mark.parametrize("body", ['{"amount":5,"other":1,"Other":2}', '{"map":{"A":{},"a":{}}}', '{"any":{"one":1,"three":2}}', '{"amounts":1,"AmountX":2,"x-A":1,"x-a":2}', '[{"Amount":1}]'])  # fmt: skip
-def test_other_keys_pass(account: Api, body: str) -> None:
+def test_keys_that_nothing_names_are_written_as_they_like(account: Api, body: str) -> None:
     """Keys that nothing names may be written as they like."""
     assert not any("/" in at for _, at in account.faults("POST", "/a", JSON, body=body.encode()))
 

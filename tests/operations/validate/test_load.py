@@ -43,7 +43,7 @@ BODY = "/paths/~1a/post/requestBody"
         ({"$ref": "#/components/schemas/X/n"}, ""), ({"format": 5}, "/format"),
     ],
 )  # fmt: skip
-def test_schemas(schema: Any, pointer: str) -> None:
+def test_a_schema_that_no_value_can_be_judged_by_is_a_finding(schema: Any, pointer: str) -> None:
     """A schema that no value could be judged by is a finding, also where the document has an `$id` somewhere."""
     found = looked_at(document(written(of_schema(schema), n=5)))[0]
     assert [(one.file, one.pointer) for one in found] == [("api.yaml", SCHEMA + pointer)] and found[0].remedy

@@ -73,7 +73,7 @@ def ours(pattern: str) -> str | None:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed: scripts/test installs it where it can")
-def test_as_node_has_them() -> None:
+def test_patterns_match_the_texts_that_they_match_in_node() -> None:
     """What is a pattern, and which texts have it: 160 patterns, 90 texts."""
     different = []
     for pattern, row in zip([*PATTERNS, *NO_PATTERNS], theirs(), strict=True):
@@ -94,7 +94,7 @@ def test_both_engines_of_ours_find_the_same() -> None:
 
 
 @pytest.mark.parametrize("pattern", NO_PATTERNS)
-def test_what_is_none(pattern: str) -> None:
+def test_what_neither_grammar_has_is_no_pattern(pattern: str) -> None:
     """What ECMA-262 has in neither grammar is no pattern."""
     with pytest.raises(ValueError, match=r"."):
         engine_schema(pattern)

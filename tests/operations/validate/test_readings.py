@@ -36,7 +36,9 @@ OBJECT = "schema: {type: object, properties: {a: {type: integer}, b: {type: arra
         ("name: n.*, schema: {type: integer}", ["n.*=1", "nxx=x"], ["n.*=x"]),
     ],
 )  # fmt: skip
-def test_styles_of_a_query(tmp_path: Path, parameter: str, good: list[str], bad: list[str]) -> None:
+def test_arrays_and_objects_of_a_query_are_read_by_their_style(
+    tmp_path: Path, parameter: str, good: list[str], bad: list[str]
+) -> None:
     """Arrays and objects are read by style and `explode`; a member or name that is judged is sent once."""
     api = of_query(tmp_path, parameter)
     assert [query for query in good if api.judge("GET", f"/a?{query}")] == []
@@ -64,7 +66,9 @@ def test_an_exploded_object_beside_others(tmp_path: Path) -> None:
         ("matrix", True, [";id=1;id=2"], [";id=1;id=x", ";id=1;ix=2"]),
     ],
 )
-def test_styles_of_a_path(tmp_path: Path, style: str, explode: bool, good: list[str], bad: list[str]) -> None:
+def test_parameters_of_a_path_are_read_by_their_style(
+    tmp_path: Path, style: str, explode: bool, good: list[str], bad: list[str]
+) -> None:
     """The styles of RFC 6570 are read as they are written."""
     api = of_path(tmp_path, f"style: {style}, explode: {str(explode).lower()}, {ITEMS}")
     assert [path for path in good if api.judge("GET", f"/a/{path}")] == []
@@ -90,7 +94,7 @@ def test_objects_of_a_path_and_lists_of_a_header(tmp_path: Path) -> None:
         ("[integer, boolean]", ["1", "true"], ["x", "1.5"]),
     ],
 )  # fmt: skip
-def test_numbers_are_jsons(tmp_path: Path, kind: str, good: list[str], bad: list[str]) -> None:
+def test_a_number_is_what_the_grammar_of_json_has(tmp_path: Path, kind: str, good: list[str], bad: list[str]) -> None:
     """A number is what JSON's grammar has, and nothing that only Python reads as one."""
     api = of_query(tmp_path, f"name: n, schema: {{type: {kind}}}")
     assert [text for text in good if api.judge("GET", f"/a?n={text}")] == []
@@ -192,7 +196,7 @@ def test_the_headers_of_parts_are_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("charset", ["utf-7", "utf-16", "iso-8859-1", "utf-8; charset=utf-16", '"UTF-16"', "utf-8, x"])
-def test_only_utf_8_is_judged(tmp_path: Path, charset: str) -> None:
+def test_json_that_says_to_be_in_another_charset_is_refused(tmp_path: Path, charset: str) -> None:
     """JSON that says to be in another charset would be read as something else behind us."""
     api = of_body(tmp_path, "{type: object}")
     assert api.faults("POST", "/a", (b"Content-Type", f"application/json; charset={charset}".encode()), body=b"{}")

@@ -116,7 +116,7 @@ def is_alike(schema: Any, negated: bool = False) -> bool:
 
 @given(schema=schemas(old=True).filter(is_alike), value=values)
 @settings(deadline=None, max_examples=400)
-def test_as_openapi_30_has_it(schema: Any, value: Any) -> None:
+def test_requests_are_judged_as_openapi_30_has_them(schema: Any, value: Any) -> None:
     """OpenAPI 3.0, of requests."""
     assert judged(schema, True, value) == OAS30WriteValidator(schema).is_valid(value)
 
@@ -183,6 +183,6 @@ def test_what_is_not_sent_is_not_required_and_refused(name: str, value: Any) -> 
         ({"type": "integer"}, True, False),
     ],
 )  # fmt: skip
-def test_values(schema: Any, value: Any, expected: bool) -> None:
+def test_numbers_are_exact_and_equality_is_that_of_json(schema: Any, value: Any, expected: bool) -> None:
     """Numbers are exact, equality is JSON's, patterns are ECMA's."""
     assert judged(schema, False, value) is expected

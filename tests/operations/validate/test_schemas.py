@@ -99,7 +99,9 @@ def test_nothing_counts_beside_a_reference_of_openapi_30(tmp_path: Path, schema:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("version", ["3.0.3", "3.1.0"])
-def test_formats(tmp_path: Path, version: str, name: str, good: list[Any], bad: list[Any]) -> None:
+def test_formats_are_those_of_their_standards_in_both_versions(
+    tmp_path: Path, version: str, name: str, good: list[Any], bad: list[Any]
+) -> None:
     """Formats are those of RFC 3339 §5.6, JSON Schema Validation §7.3 and OpenAPI's registry, in both versions."""
     api = of_body(tmp_path, f"{{format: {name}}}", f"openapi: {version}")
     assert [one for one in good if api.judge("POST", "/a", JSON, body=json.dumps(one).encode())] == []

@@ -48,7 +48,9 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Api:
         ("/pets/%35", (), []),
     ],
 )  # fmt: skip
-def test_parameters(api: Api, target: str, headers: Any, faults: list[tuple[str, str]]) -> None:
+def test_parameters_are_judged_by_their_schemas_and_sent_once(
+    api: Api, target: str, headers: Any, faults: list[tuple[str, str]]
+) -> None:
     """Path, query, header and cookie parameters are judged by their schemas; what is judged is sent once, in one spelling."""
     assert api.faults("GET", target, *headers) == faults
 
@@ -75,13 +77,15 @@ def test_parameters(api: Api, target: str, headers: Any, faults: list[tuple[str,
         (b'{"name": "' + b"[" * 100 + b'"}', [("body", "/name")]),
     ],
 )  # fmt: skip
-def test_json_bodies(api: Api, body: bytes, faults: list[tuple[str, str]]) -> None:
+def test_json_bodies_are_judged_with_pointers_and_bounded_in_nesting(
+    api: Api, body: bytes, faults: list[tuple[str, str]]
+) -> None:
     """JSON is judged with pointers, has one reading, and is bounded in nesting."""
     found = api.faults("POST", "/pets", JSON, body=body)
     assert sorted(found) == faults
 
 
-def test_media_types(api: Api) -> None:
+def test_a_body_of_an_undocumented_media_type_is_a_fault(api: Api) -> None:
     """A body of another media type than those documented is a fault; one that is not judged is let through unread."""
     assert api.faults("POST", "/pets", (b"Content-Type", b"text/plain"), body=b"x") == [("header", "Content-Type")]
     assert api.faults("POST", "/pets", body=b'{"name": "x"}') == [("header", "Content-Type")]
@@ -98,7 +102,7 @@ def test_media_types(api: Api) -> None:
     assert api.validations.body_limit(raw, api.found("GET", "/pets")) is None
 
 
-def test_forms(api: Api) -> None:
+def test_fields_of_forms_and_multipart_are_read_by_their_schemas(api: Api) -> None:
     """Fields of forms and multipart bodies are read by their schemas, files are passed."""
     assert api.faults("POST", "/login", FORM, body=b"name=x&age=5&tags=a&tags=b") == []
     assert api.faults("POST", "/login", FORM, body=b"name=x&age=y") == [("body", "/age")]
@@ -145,7 +149,7 @@ def test_messages_are_for_people_and_short(api: Api) -> None:
     }
 
 
-def test_shadow_and_off(tmp_path: Path) -> None:
+def test_shadow_tells_and_admits_and_off_judges_nothing(tmp_path: Path) -> None:
     """In shadow mode the refusal is told and not enforced; off judges nothing and asks for no body."""
     text = json.dumps(made().openapi())
     shadow = Api(tmp_path, text, "requests: shadow").judge("GET", "/pets?limit=x")
@@ -188,7 +192,7 @@ components:
         assert (api.validations.response(operation, status, (JSON,), body) == []) == good, (status, body)
 
 
-def test_styles_and_objects(tmp_path: Path) -> None:
+def test_arrays_objects_and_json_parameters_are_read_as_openapi_says(tmp_path: Path) -> None:
     """Arrays, objects, label and matrix styles and JSON parameters are read as OpenAPI says."""
     text = """
 openapi: 3.0.3
