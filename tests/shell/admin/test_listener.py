@@ -16,7 +16,7 @@ from keyswap.refusals import Answer
 from keyswap.shell.admin import http
 from keyswap.shell.admin.listener import AdminListener, Settings
 from keyswap.shell.admin.responses import as_json
-from keyswap.shell.admin.routes import PROBES, Asked, Gateway, Keeping, Route
+from keyswap.shell.admin.routes import PROBES, AdminRequest, Gateway, KeyStoreRef, Route
 
 TOKEN = "t" * 40
 LEAST = "version: 1\nissuer: https://x\nupstream: http://127.0.0.1:9000\n"
@@ -32,27 +32,29 @@ class Quiet:
         return {}
 
     @property
-    def keeping(self) -> Keeping:
-        return Keeping(Path("/nowhere"), "ksw")
+    def key_store(self) -> KeyStoreRef:
+        return KeyStoreRef(Path("/nowhere"), "ksw")
 
     async def jwks(self) -> Mapping[str, object]:
         raise StateError("no worker answers")
 
 
-async def _echo(_gateway: Gateway, asked: Asked) -> Answer:
-    return as_json({"named": dict(asked.named), "size": len(asked.body), "query": asked.head.query}, asked.request_id)
+async def _echo(_gateway: Gateway, request: AdminRequest) -> Answer:
+    return as_json(
+        {"named": dict(request.named), "size": len(request.body), "query": request.query}, request.request_id
+    )
 
 
-async def _crash(_gateway: Gateway, asked: Asked) -> Answer:
-    raise RuntimeError(f"secret {asked.body!r}")
+async def _crash(_gateway: Gateway, request: AdminRequest) -> Answer:
+    raise RuntimeError(f"secret {request.body!r}")
 
 
-async def _hang(_gateway: Gateway, asked: Asked) -> Answer:
+async def _hang(_gateway: Gateway, request: AdminRequest) -> Answer:
     await asyncio.Event().wait()
     raise AssertionError
 
 
-async def _large(_gateway: Gateway, asked: Asked) -> Answer:
+async def _large(_gateway: Gateway, request: AdminRequest) -> Answer:
     return Answer(200, ((b"Content-Length", b"50000000"),), b"x" * 50_000_000)
 
 
@@ -109,7 +111,7 @@ def test_a_route_is_one_line_of_a_table() -> None:
     async def act(port: int) -> None:
         told = await say(port, head("POST", "/things/a%2fb/parts/%20?x=1", "Content-Length: 3"), b"abc")
         assert told.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert b'{"named": {"id": "a%2fb", "part": "%20"}, "size": 3, "query": "x=1"}' in told
+        assert b'{"named": {"id": "a/b", "part": " "}, "size": 3, "query": "x=1"}' in told
         for path in ("/things//parts/b", "/things/a/parts/", "/things/a/parts/b/", "/things/a/b/parts/c", "//things"):
             assert b" 404 Not Found\r\n" in await say(port, head("POST", path))
         other = await say(port, head("PUT", "/things"))

@@ -1,78 +1,47 @@
-"""HTTP for the admin listener, on tornado's server.
+"""The HTTP server under the admin listener: tornado's, with bounds.
 
 Law: one request a connection, of a bounded head, body and time, and a bounded number of connections of which the oldest
-makes room; a head that is refused is answered before its body comes. Nothing that a caller sends is logged, no answer
-says what program this is, and whatever goes wrong while answering is a 503.
+makes room. An answer that is given before the whole body has come can be read all the same. Nothing that a caller sends
+is logged.
 """
 
 import asyncio
 import logging
-import os
 import re
-from collections.abc import Awaitable, Callable
-from http import HTTPStatus
-from typing import Any, NamedTuple, cast
+from collections.abc import Awaitable
+from typing import Any, cast
 
-from tornado.http1connection import HTTP1ServerConnection
+from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
     HTTPMessageDelegate,
     HTTPServerConnectionDelegate,
+    HTTPServerRequest,
     RequestStartLine,
     ResponseStartLine,
 )
 from tornado.iostream import IOStream
-
-from keyswap.http_date import dated
-from keyswap.model import StateError
-from keyswap.refusals import Answer, Problem
-from keyswap.shell.admin.responses import refusal
-
-logger = logging.getLogger(__name__)
+from tornado.web import Application
 
 MAX_HEAD, MAX_BODY = 16 << 10, 1 << 20
 HEAD_S, BODY_S, ANSWER_S, LIFE_S = 5.0, 10.0, 10.0, 30.0
 """For a head, a body, an answer, and all of them with the reading of the answer."""
 MOST_CONNECTIONS = 64
 _DISCARDED = 1 << 40
-"""So much of a body that is not wanted would be read, for BODY_S: who sends it is to see the answer."""
-
-PROBLEMS = {
-    "invalid-request": Problem(400, "Invalid request", "The request is malformed."),
-    "body-too-large": Problem(413, "Body too large", f"A body has at most {MAX_BODY} bytes here."),
-    "gateway-unavailable": Problem(503, "Gateway unavailable", "This cannot be answered now. Its log says why."),
-}
-
-
-class Head(NamedTuple):
-    """What is known of a request before its body."""
-
-    method: str
-    path: str
-    query: str
-    headers: HTTPHeaders
-
-    @property
-    def plain_method(self) -> str:
-        """The method by which a route is found."""
-        return "GET" if self.method == "HEAD" else self.method
-
-
-Judge = Callable[[Head, str], Answer | None]
-Respond = Callable[[Head, str, bytes], Awaitable[Answer]]
+"""So much of a body that is not wanted would be read, for BODY_S: its sender is to see the answer."""
 
 
 class Server(HTTPServer):
-    """Serves what `judge` lets through with what `respond` answers."""
+    """Serves an application within the bounds."""
 
-    def initialize(self, judge: Judge, respond: Respond) -> None:  # type: ignore[override]
+    def initialize(self, application: Application) -> None:  # type: ignore[override]
         """Take the place of the constructor, as tornado has it."""
-        logging.getLogger("tornado.general").addFilter(_says_nothing_of_callers)
+        logging.getLogger("tornado.general").addFilter(_quotes_no_caller)
         self._open: dict[IOStream, asyncio.TimerHandle] = {}
         super().initialize(
-            _Exchanges(judge, respond),
+            _Exchanges(application),
             no_keep_alive=True,
             max_header_size=MAX_HEAD,
             max_body_size=_DISCARDED,
@@ -99,100 +68,77 @@ class Server(HTTPServer):
         super().on_close(server_conn)
 
 
-def _says_nothing_of_callers(record: logging.LogRecord) -> bool:
+def _quotes_no_caller(record: logging.LogRecord) -> bool:
     """What tornado logs of malformed requests quotes them."""
     return record.module != "http1connection"
 
 
 class _Exchanges(HTTPServerConnectionDelegate):
-    def __init__(self, judge: Judge, respond: Respond) -> None:
-        self._judge, self._respond = judge, respond
+    def __init__(self, application: Application) -> None:
+        self._application = application
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:  # noqa: ARG002
-        return Exchange(request_conn, self._judge, self._respond)
+        return _Exchange(self._application, _LingeringConnection(cast("HTTP1Connection", request_conn)))
 
 
-class Exchange(HTTPMessageDelegate):
-    """One request, and its answer."""
+class _LingeringConnection(HTTPConnection):
+    """A connection that is not closed before the body has been read: it would be reset, and the answer lost."""
 
-    def __init__(self, connection: HTTPConnection, judge: Judge, respond: Respond) -> None:
-        self._connection, self._judge, self._respond = connection, judge, respond
-        self._request_id = os.urandom(12).hex()
-        self._head: Head | None = None
-        self._body = bytearray()
-        self._answered = False
-        self._task: asyncio.Task[None] | None = None
-
-    def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
-        """Judge the head."""
-        line = cast("RequestStartLine", start_line)
-        path, _, query = line.path.partition("?")
-        self._head = head = Head(line.method, path, query, headers)
-        length = _declared(headers)
-        if length is None:
-            refused: Answer | None = self._problem("invalid-request")
-        else:
-            refused = self._judge(head, self._request_id)
-            if refused is None and length > MAX_BODY:
-                refused = self._problem("body-too-large")
-        if refused is not None:
-            self._write(refused)
-            if length is None or "Expect" in headers:
-                self._connection.finish()  # no body is waited for
-
-    def data_received(self, chunk: bytes) -> None:
-        """Keep a piece of the body, unless it is not wanted."""
-        if self._answered:
-            return
-        self._body += chunk
-        if len(self._body) > MAX_BODY:
-            self._body.clear()
-            self._write(self._problem("body-too-large"))
+    def __init__(self, connection: HTTP1Connection) -> None:
+        self._connection = connection
+        self.set_close_callback = connection.set_close_callback
+        self.write_headers, self.write = connection.write_headers, connection.write  # type: ignore[method-assign]
+        self.lingers, self.answered = True, False
 
     def finish(self) -> None:
-        """The request is whole."""
-        if self._answered:
+        self.answered = True
+        if not self.lingers:
             self._connection.finish()
-        else:
-            self._task = asyncio.get_running_loop().create_task(self._answer(), name="keyswap admin")
+
+    def body_ended(self) -> None:
+        self.lingers = False
+        if self.answered:
+            self._connection.finish()
+
+
+class _Exchange(HTTPMessageDelegate):
+    """One request: the application sees its head, then its body."""
+
+    def __init__(self, application: Application, connection: _LingeringConnection) -> None:
+        self._application, self._connection = application, connection
+        self._request: HTTPMessageDelegate | None = None
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        method, target, version = cast("RequestStartLine", start_line)
+        path, _, query = target.partition("?")
+        # tornado would answer a Host that it finds wrong, and a query of too many fields, by itself: it reads neither.
+        request = HTTPServerRequest(method, path, version, headers, host="-", connection=self._connection)
+        request.query = query
+        if declared_length(headers) is None or "Expect" in headers:
+            self._connection.lingers = False
+        self._request = self._application.find_handler(request)
+        return self._request.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        return self._request.data_received(chunk) if self._request is not None else None
+
+    def finish(self) -> None:
+        self._connection.body_ended()
+        if self._request is not None and not self._connection.answered:
+            self._request.finish()
 
     def on_connection_close(self) -> None:
-        """The caller has left, or was too slow."""
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _answer(self) -> None:
-        assert self._head is not None
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                answer = await self._respond(self._head, self._request_id, bytes(self._body))
-        except Exception as error:  # noqa: BLE001 (the listener's own catch-all)
-            what = error if isinstance(error, StateError) else type(error).__name__
-            logger.error("the admin listener could not answer %s: %s", self._request_id, what)
-            answer = self._problem("gateway-unavailable")
-        self._write(answer)
-        self._connection.finish()
-
-    def _problem(self, code: str) -> Answer:
-        assert self._head is not None
-        return refusal(self._head.path, code, PROBLEMS[code], self._request_id)
-
-    def _write(self, answer: Answer) -> None:
-        assert self._head is not None
-        self._answered = True
-        headers = HTTPHeaders()
-        for name, value in (*dated(answer.headers), (b"X-Content-Type-Options", b"nosniff"), (b"Connection", b"close")):
-            headers.add(name.decode("latin-1"), value.decode("latin-1"))
-        line = ResponseStartLine("HTTP/1.1", answer.status, HTTPStatus(answer.status).phrase)
-        body = answer.body if self._head.method != "HEAD" else None
-        self._connection.write_headers(line, headers, body)
+        if self._request is not None:
+            self._request.on_connection_close()
 
 
-def _declared(headers: HTTPHeaders) -> int | None:
+def declared_length(headers: HTTPHeaders) -> int | None:
     """How long the body will be at least; None: its framing has no or more than one reading."""
     lengths, codings = headers.get_list("Content-Length"), headers.get_list("Transfer-Encoding")
     if codings:
-        return 0 if [one.lower() for one in codings] == ["chunked"] and not lengths else None
+        return 0 if [coding.lower() for coding in codings] == ["chunked"] and not lengths else None
     if not lengths:
         return 0
     return int(lengths[0]) if len(lengths) == 1 and re.fullmatch(r"[0-9]{1,12}", lengths[0]) else None

@@ -9,156 +9,152 @@ There is no table of organizations or users here: any id is that of one who may 
 from collections.abc import Mapping
 
 from keyswap import audit
-from keyswap.keys import validate
 from keyswap.keys.format import checksum_holds
 from keyswap.keys.key import Key
-from keyswap.keys.local.permissions import (
-    MAX_DESCRIPTION,
-    MAX_NAME,
-    ORGANIZATION,
-    Permission,
-    Permissions,
-    Taken,
-    slug,
-    text,
-)
+from keyswap.keys.local.permissions import Permission, Permissions, Taken
 from keyswap.keys.local.reader import UnknownKey
 from keyswap.keys.local.writer import Ended, Ledger, Unusable
 from keyswap.keys.paging import Asked as PageAsked
 from keyswap.keys.serialize import as_workos, iso, said
 from keyswap.refusals import Answer
-from keyswap.shell.admin.executor import Conflict, Missing, listed, opened, working
-from keyswap.shell.admin.requests import OURS, Fields, asked_page, fields, identifier, name
-from keyswap.shell.admin.responses import as_json, kept, nothing
-from keyswap.shell.admin.routes import Asked, Gateway, Keeping, Route
+from keyswap.shell.admin.errors import Conflict, NotFound
+from keyswap.shell.admin.executor import listed, opened, working
+from keyswap.shell.admin.requests import (
+    Expiry,
+    NewKey,
+    NewPermission,
+    NewUserKey,
+    Validation,
+    identifier,
+    page_asked_for,
+    read,
+)
+from keyswap.shell.admin.responses import as_json, cacheable, nothing
+from keyswap.shell.admin.routes import AdminRequest, Gateway, KeyStoreRef, Route
 
 DELETED = "deleted over the admin listener"
 
 
-def _list_of_organization(keeping: Keeping, asked: Asked, _now: float) -> Answer:
-    page, _ = asked_page(asked.head.query)
-    return _list(keeping, asked, page, _named(asked, "organization_id", "Organization"), None)
+def _list_of_organization(store: KeyStoreRef, request: AdminRequest, _now: float) -> Answer:
+    page, _ = page_asked_for(request.query)
+    return _list(store, request, page, _named(request, "organization_id", "Organization"), None)
 
 
-def _list_of_user(keeping: Keeping, asked: Asked, _now: float) -> Answer:
-    page, also = asked_page(asked.head.query, "organization_id")
-    return _list(keeping, asked, page, also.get("organization_id") or None, _named(asked, "user_id", "User"))
+def _list_of_user(store: KeyStoreRef, request: AdminRequest, _now: float) -> Answer:
+    page, also = page_asked_for(request.query, "organization_id")
+    return _list(store, request, page, also.get("organization_id") or None, _named(request, "user_id", "User"))
 
 
-def _list(keeping: Keeping, asked: Asked, page: PageAsked, org_id: str | None, user_id: str | None) -> Answer:
-    with opened(keeping, Ledger) as ledger:
-        found = ledger.page(page, org_id, user_id)
-        used = ledger.last_used(key.id for key in found.data)
-    return listed(found, lambda key: as_workos(key, used.get(key.id)), asked.request_id)
+def _list(
+    store: KeyStoreRef, request: AdminRequest, page: PageAsked, org_id: str | None, user_id: str | None
+) -> Answer:
+    with opened(store, Ledger) as ledger:
+        keys = ledger.page(page, org_id, user_id)
+        used = ledger.last_used(key.id for key in keys.data)
+    return listed(keys, lambda key: as_workos(key, used.get(key.id)), request.request_id)
 
 
-def _create_for_organization(keeping: Keeping, asked: Asked, now: float) -> Answer:
-    org_id = _named(asked, "organization_id", "Organization")
-    return _create(keeping, asked, fields(asked.body), now, org_id, None)
+def _create_for_organization(store: KeyStoreRef, request: AdminRequest, now: float) -> Answer:
+    org_id = _named(request, "organization_id", "Organization")
+    return _create(store, request, read(NewKey, request.body, now), now, org_id, None)
 
 
-def _create_for_user(keeping: Keeping, asked: Asked, now: float) -> Answer:
-    user_id, given = _named(asked, "user_id", "User"), fields(asked.body)
-    return _create(keeping, asked, given, now, given.text("organization_id", name), user_id)
+def _create_for_user(store: KeyStoreRef, request: AdminRequest, now: float) -> Answer:
+    user_id, new = _named(request, "user_id", "User"), read(NewUserKey, request.body, now)
+    return _create(store, request, new, now, new.organization_id, user_id)
 
 
-def _create(keeping: Keeping, asked: Asked, given: Fields, now: float, org_id: str, user_id: str | None) -> Answer:
-    called, slugs = given.text("name", name), given.slugs("permissions")
-    ends = given.time("expires_at", lambda at: validate.future(at, now))
-    given.without(OURS)
-    given.judged()
-    with opened(keeping, Ledger) as ledger:
+def _create(
+    store: KeyStoreRef, request: AdminRequest, new: NewKey, now: float, org_id: str, user_id: str | None
+) -> Answer:
+    with opened(store, Ledger) as ledger:
         key, value = ledger.create(
-            now=now, org_id=org_id, user_id=user_id, name=called, permissions=slugs, expires_at=ends
+            now=now,
+            org_id=org_id,
+            user_id=user_id,
+            name=new.name,
+            permissions=new.permissions,
+            expires_at=new.expires_at,
         )
-    audit.changed(keeping.state, audit.ADMIN, "key.created", key.id, **said(key))
-    return as_json({**as_workos(key, None), "value": value}, asked.request_id, 201)
+    audit.changed(store.state, audit.ADMIN, "key.created", key.id, **said(key))
+    return as_json({**as_workos(key, None), "value": value}, request.request_id, 201)
 
 
-def _validate(keeping: Keeping, asked: Asked, now: float) -> Answer:
-    given = fields(asked.body)
-    value = given.text("value", str)
-    given.judged()
-    found: Mapping[str, object] | None = None
-    with opened(keeping, Ledger) as ledger:
-        key = ledger.find(value) if checksum_holds(value, keeping.prefix) else None
+def _validate(store: KeyStoreRef, request: AdminRequest, now: float) -> Answer:
+    value = read(Validation, request.body, now).value
+    valid: Mapping[str, object] | None = None
+    with opened(store, Ledger) as ledger:
+        key = ledger.find(value) if checksum_holds(value, store.prefix) else None
         # WorkOS' shape cannot say `allow_ip`: whoever asks would let the key in from everywhere.
         if key is not None and not key.allow_ip and ledger.state(key, now) == "active":
-            found = as_workos(key, ledger.last_used([key.id]).get(key.id))
-    return as_json({"api_key": found}, asked.request_id)
+            valid = as_workos(key, ledger.last_used([key.id]).get(key.id))
+    return as_json({"api_key": valid}, request.request_id)
 
 
-def _delete(keeping: Keeping, asked: Asked, now: float) -> Answer:
-    with opened(keeping, Ledger) as ledger:
-        key = ledger.revoke(_there(ledger, asked).id, DELETED, now)
-    audit.changed(keeping.state, audit.ADMIN, "key.revoked", key.id, reason=DELETED)
-    return nothing(asked.request_id)
+def _delete(store: KeyStoreRef, request: AdminRequest, now: float) -> Answer:
+    with opened(store, Ledger) as ledger:
+        key = ledger.revoke(_there(ledger, request).id, DELETED, now)
+    audit.changed(store.state, audit.ADMIN, "key.revoked", key.id, reason=DELETED)
+    return nothing(request.request_id)
 
 
-def _expire(keeping: Keeping, asked: Asked, now: float) -> Answer:
-    given = fields(asked.body)
-    ends = given.time("expires_at", lambda at: at) if given.has("expires_at") else now
-    given.without(OURS)
-    given.judged()
-    with opened(keeping, Ledger) as ledger:
+def _expire(store: KeyStoreRef, request: AdminRequest, now: float) -> Answer:
+    expiry = read(Expiry, request.body, now)
+    ends = expiry.expires_at if "expires_at" in expiry.model_fields_set else now
+    with opened(store, Ledger) as ledger:
         try:
-            key = ledger.expire(_there(ledger, asked).id, ends, now)
+            key = ledger.expire(_there(ledger, request).id, ends, now)
         except Ended:
             raise Conflict("api_key_already_expired", "This API key has expired already.") from None
         except Unusable:  # deleted since it was looked up
             raise UnknownKey("") from None
         used = ledger.last_used([key.id]).get(key.id)
-    audit.changed(keeping.state, audit.ADMIN, "key.updated", key.id, expires_at=key.expires_at)
-    return as_json(as_workos(key, used), asked.request_id)
+    audit.changed(store.state, audit.ADMIN, "key.updated", key.id, expires_at=key.expires_at)
+    return as_json(as_workos(key, used), request.request_id)
 
 
-def _there(ledger: Ledger, asked: Asked) -> Key:
+def _there(ledger: Ledger, request: AdminRequest) -> Key:
     """The key that a path names, if it is not deleted."""
-    key = ledger.get(identifier(asked.named["id"]) or "")
+    key = ledger.get(identifier(request.named["id"]) or "")
     if key.revoked_at is not None:
         raise UnknownKey("")
     return key
 
 
-def _named(asked: Asked, part: str, kind: str) -> str:
-    found = identifier(asked.named[part])
-    if found is None:
-        raise Missing(f"{kind} not found.")
-    return found
+def _named(request: AdminRequest, part: str, kind: str) -> str:
+    object_id = identifier(request.named[part])
+    if object_id is None:
+        raise NotFound(f"{kind} not found.")
+    return object_id
 
 
-def _permissions(keeping: Keeping, asked: Asked, _now: float) -> Answer:
-    page, _ = asked_page(asked.head.query)
-    with opened(keeping, Permissions) as known:
-        return listed(known.permissions(page), _permission, asked.request_id)
+def _permissions(store: KeyStoreRef, request: AdminRequest, _now: float) -> Answer:
+    page, _ = page_asked_for(request.query)
+    with opened(store, Permissions) as known:
+        return listed(known.permissions(page), _permission, request.request_id)
 
 
-def _create_permission(keeping: Keeping, asked: Asked, now: float) -> Answer:
-    given = fields(asked.body)
-    wanted = given.text("slug", slug), given.text("name", lambda value: text(value, MAX_NAME))
-    description = given.optional("description", lambda value: text(value, MAX_DESCRIPTION), null=True)
-    kind = given.optional("resource_type_slug", slug) or ORGANIZATION
-    given.judged()
-    with opened(keeping, Permissions) as known:
+def _create_permission(store: KeyStoreRef, request: AdminRequest, now: float) -> Answer:
+    new = read(NewPermission, request.body, now)
+    with opened(store, Permissions) as known:
         try:
-            made = known.create(*wanted, description, kind, now)
+            made = known.create(new.slug, new.name, new.description, new.resource_type_slug, now)
         except Taken as error:
             raise Conflict("permission_slug_conflict", f"{error}.".capitalize()) from None
-    audit.changed(keeping.state, audit.ADMIN, "permission.created", made.slug)
-    return as_json(_permission(made), asked.request_id, 201)
+    audit.changed(store.state, audit.ADMIN, "permission.created", made.slug)
+    return as_json(_permission(made), request.request_id, 201)
 
 
-def _permission(one: Permission) -> dict[str, object]:
+def _permission(permission: Permission) -> dict[str, object]:
     """WorkOS' AuthorizationPermission object."""
-    times = {"created_at": iso(one.created_at), "updated_at": iso(one.updated_at)}
-    return {"object": "permission", **one._asdict(), "system": False, **times}
+    times = {"created_at": iso(permission.created_at), "updated_at": iso(permission.updated_at)}
+    return {"object": "permission", **permission._asdict(), "system": False, **times}
 
 
-async def _jwks(gateway: Gateway, asked: Asked) -> Answer:
+async def _jwks(gateway: Gateway, request: AdminRequest) -> Answer:
     """The same for every client: there is one set of signing keys."""
-    found = await gateway.jwks()
-    known = asked.head.headers.get_list("If-None-Match")
-    return kept(found["body"].encode(), found["etag"], found["max_age_s"], known, asked.request_id)
+    keys = await gateway.jwks()
+    return cacheable(keys["body"].encode(), keys["etag"], keys["max_age_s"], request.request_id)
 
 
 _ORGANIZATION = "/organizations/{organization_id}/api_keys"

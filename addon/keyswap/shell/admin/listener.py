@@ -15,11 +15,12 @@ from pathlib import Path
 
 from keyswap.model import StateError
 from keyswap.policy import Policy, line_at, parse_listen
+from keyswap.shell.admin.app import AdminApp
 from keyswap.shell.admin.http import Server
 from keyswap.shell.admin.keys_api import ROUTES as KEYS
-from keyswap.shell.admin.routes import PROBES, Desk, Gateway, Keeping, Route
+from keyswap.shell.admin.routes import PROBES, Gateway, KeyStoreRef, Route
 
-__all__ = ["AdminListener", "Gateway", "Keeping", "Settings"]
+__all__ = ["AdminListener", "Gateway", "KeyStoreRef", "Settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +95,7 @@ class AdminListener:
                 # No error: mitmproxy would end a start that logs one, and another process may well hold it.
                 logger.warning("the admin listener waits for %s, and goes on trying: %s", wanted.address, why)
             return
-        desk = Desk(self._gateway, self._routes, wanted.host, wanted.token)
-        server = Server(desk.judge, desk.respond)
+        server = Server(AdminApp(self._gateway, self._routes, wanted.host, wanted.token))
         server.add_sockets(sockets)
         self._held = wanted, server
         if self._waits_for is not None:

@@ -1,7 +1,7 @@
 """The shapes of the admin listener's answers: ours, and WorkOS' under WorkOS' paths.
 
 Law: the shape of an error follows from how its path begins and from nothing else, so that it tells nobody which routes
-there are. What may be kept by others says so; nothing else may.
+there are. An answer that caches may keep says so; no other may be kept.
 """
 
 import json
@@ -18,15 +18,21 @@ WORKOS = ("/api_keys/", "/authorization/", "/organizations/", "/sso/", "/user_ma
 def refusal(
     path: str,
     code: str,
-    told: Problem,
+    problem_type: Problem,
     request_id: str,
     more: Headers = (),
     also: Mapping[str, object] = MappingProxyType({}),
 ) -> Answer:
     """An error under a path; `also` are members of a problem document beside the usual ones."""
     if not path.startswith(WORKOS):
-        return problem(code, told, request_id, more, also)
-    return error(told.status, told.detail, request_id, code.replace("-", "_"), more=(*told.headers, *more))
+        return problem(code, problem_type, request_id, more, also)
+    return error(
+        problem_type.status,
+        problem_type.detail,
+        request_id,
+        code.replace("-", "_"),
+        more=(*problem_type.headers, *more),
+    )
 
 
 def error(
@@ -51,7 +57,6 @@ def body(content: bytes, content_type: str, request_id: str, status: int = 200, 
     """An answer with a body that nobody may keep."""
     fields = (
         (b"Content-Type", content_type.encode()),
-        (b"Content-Length", b"%d" % len(content)),
         (b"Cache-Control", b"no-store"),
         (b"X-Request-Id", request_id.encode()),
         *more,
@@ -64,15 +69,12 @@ def nothing(request_id: str) -> Answer:
     return Answer(204, ((b"Cache-Control", b"no-store"), (b"X-Request-Id", request_id.encode())), b"")
 
 
-def kept(content: bytes, etag: str, max_age_s: int, known: Sequence[str], request_id: str) -> Answer:
-    """A JSON document that may be kept; 304 to who has it. `known`: their If-None-Match fields (RFC 9110 §13.1.2)."""
-    fields: Headers = (
+def cacheable(content: bytes, etag: str, max_age_s: int, request_id: str) -> Answer:
+    """A JSON document that anybody may keep for so long."""
+    fields = (
+        (b"Content-Type", b"application/json"),
         (b"ETag", etag.encode()),
         (b"Cache-Control", b"public, max-age=%d" % max_age_s),
         (b"X-Request-Id", request_id.encode()),
     )
-    tags = {tag.strip().removeprefix("W/") for tag in ",".join(known).split(",")}
-    if etag in tags or "*" in tags:
-        return Answer(304, fields, b"")
-    whole = ((b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(content)))
-    return Answer(200, (*whole, *fields), content)
+    return Answer(200, fields, content)

@@ -55,7 +55,7 @@ async def _heartbeat(runtime: Runtime, _asked: dict[str, Any]) -> dict[str, Any]
     admin = runtime.active.built.policy.admin
     host, port = parse_listen(admin.listen) if admin is not None else ("", 0)
     wanted = {"host": host, "port": port, "token_env": admin.token_env} if admin is not None else None
-    return {"counts": await runtime.snapshot(), "admin": wanted, "prefix": runtime.keeping.prefix}
+    return {"counts": await runtime.snapshot(), "admin": wanted, "prefix": runtime.key_store.prefix}
 
 
 async def _jwks(runtime: Runtime, _asked: dict[str, Any]) -> dict[str, Any]:

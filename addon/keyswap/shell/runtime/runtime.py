@@ -28,7 +28,7 @@ from keyswap.operations.openapi.document import OpenApiDocument
 from keyswap.operations.openapi.watched_files import Signature, looked
 from keyswap.request.headers import HeaderPolicy
 from keyswap.request.hosts import Hosts
-from keyswap.shell.admin.listener import AdminListener, Keeping, Settings
+from keyswap.shell.admin.listener import AdminListener, KeyStoreRef, Settings
 from keyswap.shell.connections.bounds import Bounds
 from keyswap.shell.control.control_socket import Answer, ControlSocket
 from keyswap.shell.decisions.encode import Encoding
@@ -472,9 +472,9 @@ class Runtime:
         return found
 
     @property
-    def keeping(self) -> Keeping:
+    def key_store(self) -> KeyStoreRef:
         """What the admin listener manages."""
-        return Keeping(self.resources.state.path, self.active.built.policy.api_keys.prefix)
+        return KeyStoreRef(self.resources.state.path, self.active.built.policy.api_keys.prefix)
 
     async def jwks(self) -> Mapping[str, object]:
         """The signing keys' set, for the admin listener."""

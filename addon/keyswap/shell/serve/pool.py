@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keyswap.model import StateError
-from keyswap.shell.admin.listener import AdminListener, Keeping, Settings
+from keyswap.shell.admin.listener import AdminListener, KeyStoreRef, Settings
 from keyswap.shell.admin.routes import serves
 from keyswap.shell.metrics.definitions import Snapshot, merged
 from keyswap.shell.metrics.prometheus import exposition
@@ -101,9 +101,9 @@ class WorkerPool:
         return {name: why for reasons in serving or problems for name, why in reasons.items()}
 
     @property
-    def keeping(self) -> Keeping:
+    def key_store(self) -> KeyStoreRef:
         """State directory and key prefix; the prefix is known once a worker has reported."""
-        return Keeping(self._state, self._prefix)
+        return KeyStoreRef(self._state, self._prefix)
 
     async def jwks(self) -> Mapping[str, Any]:
         """The signing keys' set, from any worker."""
