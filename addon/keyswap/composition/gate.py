@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from keyswap.composition.callers import Authenticators, Guessing, authenticators
+from keyswap.composition.authenticators import Authenticators, Guessing, authenticators
 from keyswap.composition.likeness import differing
 from keyswap.composition.limits import findings, rules
 from keyswap.composition.resources import Resources
@@ -154,28 +154,54 @@ def build(
     At the first build of a process a signing key of a new algorithm signs at once; later it is published first. `file`
     is the policy's own: errors name it, and the files that it names are relative to its folder.
     """
-    default = upstream or (parse_upstream(policy.upstream) if policy.upstream else None)
-    if default is None and not (policy.apis and all(api.upstream for api in policy.apis)):
-        raise StateError("no upstream: set `upstream:` in the policy, or give --upstream URL or --mode reverse:URL")
-    default = default or parse_upstream(str(policy.apis[0].upstream))
-    operations = catalogue(policy, resources.documents, file.parent, default)
-    errors = [*(operations.errors if operations is not None else ()), *findings(policy, operations)]
-    if errors:
-        finding = (
-            errors[0] if errors[0].file else located(errors[0], file)._replace(pointer=None)
-        )  # its line says enough
-        raise DocumentError(finding, len(errors) - 1)
+    default = _default_upstream(policy, upstream)
+    operations = _faultless(policy, catalogue(policy, resources.documents, file.parent, default), file)
     resources.keyring.ensure(policy.tokens.algorithm, int(now), lead_s=0 if first else LEAD_S)
     keys = resources.sqlite(policy.api_keys.prefix)
-    minter = Minter(resources.keyring, policy.tokens.algorithm, int(policy.tokens.ttl), resources.tokens)
     checks = validations(policy, operations)
     store = resources.limit_store(policy.limit_store, policy.limit_store_timeout) if policy.limits else None
     limits = Limits(rules(policy), store, policy.limit_store_down, resources.health(policy.limit_store))
     cookies = any(source.cookie is not None for rule in policy.sessions for source in rule.read_from)
     cors = Cors(policy.cors.preflight, policy.cors.origins, cookies)
-    who = authenticators(policy, file, keys, resources.pepper, resources.remote_identity, _guessing(limits, operations))
+    guessing = _guessing(limits, operations)
+    who = authenticators(policy, file, keys, resources.pepper, resources.remote_identity, guessing)
+    minter = Minter(resources.keyring, policy.tokens.algorithm, int(policy.tokens.ttl), resources.tokens)
+    gate = _gate(policy, operations, default, who, checks, minter, limits, cors)
+    key_set = KeySet(resources.keyring, policy.issuer)
+    documents = resources.documents
+    documents.accepted(api.document for api in (operations.apis if operations is not None else ()))
+    return Built(policy, gate, who, key_set, resources.keyring, cors, operations, default, documents, checks, limits)
+
+
+def _default_upstream(policy: Policy, upstream: Upstream | None) -> Upstream:
+    """Where requests go that no document sends elsewhere. Raises StateError when nothing says it."""
+    default = upstream or (parse_upstream(policy.upstream) if policy.upstream else None)
+    if default is None and not (policy.apis and all(api.upstream for api in policy.apis)):
+        raise StateError("no upstream: set `upstream:` in the policy, or give --upstream URL or --mode reverse:URL")
+    return default or parse_upstream(str(policy.apis[0].upstream))
+
+
+def _faultless(policy: Policy, operations: OperationCatalogue | None, file: Path) -> OperationCatalogue | None:
+    """The operations, if neither they nor the limits have an error. Raises DocumentError."""
+    errors = [*(operations.errors if operations is not None else ()), *findings(policy, operations)]
+    if errors:
+        finding = errors[0] if errors[0].file else located(errors[0], file)._replace(pointer=None)  # its line is enough
+        raise DocumentError(finding, len(errors) - 1)
+    return operations
+
+
+def _gate(
+    policy: Policy,
+    operations: OperationCatalogue | None,
+    default: Upstream,
+    who: Authenticators,
+    checks: Validations,
+    minter: Minter,
+    limits: Limits,
+    cors: Cors,
+) -> Gate:
     anything = OperationMatch(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
-    gate = Gate(
+    return Gate(
         path=path_law(policy, operations),
         credential=CredentialReader(_credential_sources(policy), policy.cors.origins),
         verifiers=who.verifiers,
@@ -192,10 +218,6 @@ def build(
         preflight=cors.preflight,
         missing=Absence(_credential_sources(policy), {"ksw", policy.api_keys.prefix}),
     )
-    key_set = KeySet(resources.keyring, policy.issuer)
-    documents = resources.documents
-    documents.accepted(api.document for api in (operations.apis if operations is not None else ()))
-    return Built(policy, gate, who, key_set, resources.keyring, cors, operations, default, documents, checks, limits)
 
 
 def path_law(policy: Policy, operations: OperationCatalogue | None) -> PathLaw:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from keyswap.composition.callers import RemoteIdentity
+from keyswap.composition.remote_identity import RemoteIdentity
 from keyswap.keys.local.disk_reserve import Room
 from keyswap.keys.local.source import SqliteKeys
 from keyswap.keys.pepper import Pepper
@@ -85,7 +85,7 @@ class Resources:
     def tend(self, built: "Built", now: float) -> None:
         """What is to be done twice a second beside the requests, for each store by itself; `built` is in force."""
         policy = built.policy
-        self.remote_identity.tend(built.authenticators, now)
+        self.remote_identity.tend(built.authenticators.environment, built.authenticators.polls, now)
         for url, store in list(self._stores.items()):
             task = self._tending.get(url)
             if task is None or task.done():

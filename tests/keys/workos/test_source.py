@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from fault_proxy import FAULTS, FaultProxy
-from keyswap.composition.callers import Authenticators, RemoteIdentity
+from keyswap.composition.authenticators import Authenticators
+from keyswap.composition.remote_identity import RemoteIdentity
 from keyswap.keys.local.source import SqliteKeys
 from keyswap.keys.source import Found
 from keyswap.keys.verify import KeyVerifier
