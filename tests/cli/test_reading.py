@@ -1,6 +1,7 @@
 """Commands beside no gateway: what only reads makes nothing, and who makes a key hears what nothing knows of it."""
 
 import json
+import re
 import shlex
 import socket
 import sys
@@ -224,6 +225,21 @@ def test_remedies_can_be_pasted(state: Path, run: Run) -> None:
     ]  # fmt: skip
     assert CliRunner().invoke(cli, words[1:]).exit_code == 0
     assert len(json.loads(run("keys list --json").stdout)["data"]) == 1
+
+
+def test_from_a_clone_what_is_proposed_names_its_script(
+    state: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever calls `./scripts/keyswap` can paste what `explain` and `init` propose: nothing else is on PATH there."""
+    monkeypatch.setenv("KEYSWAP_CALLED", "./scripts/keyswap")
+    remedy = json.loads(run("explain GET /items --json", code=1).stdout)["remedy"]
+    assert "`./scripts/keyswap keys create" in remedy and "`keyswap " not in remedy
+    (tmp_path / "new.openapi.yaml").write_text(DOCUMENT)
+    words = ["init", "--spec", str(tmp_path / "new.openapi.yaml"), "--upstream", "http://127.0.0.1:9"]
+    made = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / "new.yaml")], catch_exceptions=False)
+    (check, serve) = re.findall(r"^(?:now|then): (.*)$", made.stdout, re.MULTILINE)
+    assert check == f"./scripts/keyswap check --policy {tmp_path / 'new.yaml'}"
+    assert serve == f"./scripts/keyswap serve --policy {tmp_path / 'new.yaml'}"
 
 
 def test_the_plan_is_explained(run: Run) -> None:

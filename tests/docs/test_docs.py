@@ -126,6 +126,14 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert any((base / name).exists() for base in (ROOT, ROOT / "addon/keyswap")), name
 
 
+def test_every_module_on_the_page_of_the_code_exists() -> None:
+    """What is named there as `room/module` is a file or folder of the tree."""
+    named = set(re.findall(r"`((?:[a-z0-9_]+/)+[a-z0-9_]*)`", TEXT[CODE])) - {"build/"}
+    bases = (ROOT, ROOT / "addon/keyswap")
+    missing = [name for name in named if not any((base / f).exists() for base in bases for f in (name, f"{name}.py"))]
+    assert len(named) > 20 and missing == []
+
+
 def test_every_room_is_on_the_page_of_the_code() -> None:
     """`addon/README.md` names each package of the first and, in the shell, the second level."""
     packages = {file.parent for file in (ROOT / "addon/keyswap").glob("*/__init__.py")}

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from keyswap import policy as policies
-from keyswap.cli.output import Setting, common
+from keyswap.cli.output import Setting, common, program
 from keyswap.composition.gate import catalogue
 from keyswap.model import Operation, StateError
 from keyswap.operations.catalogue import OperationCatalogue
@@ -62,7 +62,8 @@ def init(
     setting.print(
         {"policy": str(file)},
         f"wrote {file}",
-        f"now: keyswap serve --policy {file}" + ("" if upstream else " --upstream URL"),
+        f"now: {program()} check --policy {file}",
+        f"then: {program()} serve --policy {file}" + ("" if upstream else " --upstream URL"),
     )
 
 

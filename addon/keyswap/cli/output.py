@@ -6,6 +6,7 @@ is listed can move a terminal's cursor or forge a line.
 
 import json
 import math
+import os
 import re
 import shlex
 import shutil
@@ -28,6 +29,8 @@ from keyswap.state import default_policy, default_state
 
 def program() -> str:
     """How whoever runs this calls it: a command that can be pasted begins so."""
+    if script := os.environ.get("KEYSWAP_CALLED"):  # scripts/keyswap, which stands for Python's command line
+        return shlex.quote(script)
     name = Path(sys.argv[0]).name
     return "keyswap" if name == "__main__.py" or shutil.which(name) else shlex.quote(sys.argv[0])
 
