@@ -99,7 +99,7 @@ def callers(folder: Path, count: int) -> None:
         for each in asks:
             moment += 10**6
             began = time.perf_counter()
-            poured = ran(store.pour(each, 1e9))
+            poured = ran(store.acquire(each, 1e9))
             if turn:
                 times.append(time.perf_counter() - began)
             assert poured.fits
@@ -147,7 +147,7 @@ def _made(folder: Path, count: int) -> tuple[float, float, float]:
     for number in range(count):
         ask = (LimitRequest(slow, f"per-key\x1fkey\x1fkey_01J0000000000000{number:010d}", 1),)
         switches, began = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()
-        ran(store.pour(ask, 1e9))
+        ran(store.acquire(ask, 1e9))
         took = time.perf_counter() - began
         times.append(took)
         if resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw == switches:
@@ -208,7 +208,7 @@ async def round_trips(port: int, count: int) -> None:
         asks = ASKS[:number]
 
         async def pour() -> Any:
-            return await store.pour(asks, time.time())  # noqa: B023
+            return await store.acquire(asks, time.time())  # noqa: B023
 
         async def bare() -> Any:
             return await store._ask(GET)  # noqa: SLF001 (the same client, without a script)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keyswap.limits.limit import Kind, Limit, LimitRequest, LimitStore, Place
+from keyswap.limits.limit import Kind, Limit, LimitRequest, LimitStore, Reservation
 from tests.limits.parts import Clock, Driver, asking, back, named, places, quota, rate
 
 KINDS: Mapping[str, Callable[[int], Limit]] = {"rate": rate, "quota": quota, "concurrency": places}
@@ -53,11 +53,11 @@ class Model:
     def __init__(self) -> None:
         self.subjects = [named(limit) for limit in POOL]
         self.counts = [0] * len(POOL)
-        self.flying: list[tuple[Place, list[int]]] = []
+        self.flying: list[tuple[Reservation, list[int]]] = []
 
-    def pour(self, driver: Driver, pour: Pour) -> None:
+    def acquire(self, driver: Driver, pour: Pour) -> None:
         asks = [LimitRequest(POOL[at], self.subjects[at], pour.cost, enforced) for at, enforced in pour.asks]
-        poured = driver.pour(*asks, dry=pour.dry)
+        poured = driver.acquire(*asks, dry=pour.dry)
         after = [self.counts[at] + (1 if POOL[at].kind is Kind.CONCURRENCY else pour.cost) for at, _ in pour.asks]
         fit = [number <= POOL[at].capacity for number, (at, _) in zip(after, pour.asks, strict=True)]
         assert poured.fits == all(one or not enforced for one, (_, enforced) in zip(fit, pour.asks, strict=True))
@@ -68,15 +68,15 @@ class Model:
             if one and poured.fits and not pour.dry:
                 self.counts[at] = number
                 taken += [at] * (POOL[at].kind is Kind.CONCURRENCY)
-        assert (poured.place is not None) == bool(taken)
-        if poured.place:
-            self.flying.append((poured.place, taken))
+        assert (poured.reservation is not None) == bool(taken)
+        if poured.reservation:
+            self.flying.append((poured.reservation, taken))
 
     def end(self, driver: Driver, which: int) -> None:
         if not self.flying:
             return
         place, taken = self.flying[which % len(self.flying)]
-        place.give_back()
+        place.release()
         driver.tend()
         for at in taken:
             self.counts[at] -= 1
@@ -119,23 +119,23 @@ class LimitStoreContract:
         model = Model()
         for step in steps:
             if isinstance(step, Pour):
-                model.pour(driver, step)
+                model.acquire(driver, step)
             elif isinstance(step, int):
                 model.end(driver, step)
             else:
                 model.reset(driver, step)
             model.check(driver)
         for place, _ in model.flying:
-            place.give_back()
+            place.release()
         driver.tend()
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_a_fresh_one_admits_its_capacity(self, driver: Driver, kind: str) -> None:
+    def test_a_fresh_limit_admits_its_capacity(self, driver: Driver, kind: str) -> None:
         """A fresh limit admits exactly its capacity at one instant."""
         assert driver.fill(asking(KINDS[kind](7))) == 7
 
     @pytest.mark.parametrize("kind", ["rate", "quota"])
-    def test_cost(self, driver: Driver, kind: str) -> None:
+    def test_an_ask_takes_as_much_as_its_cost(self, driver: Driver, kind: str) -> None:
         """A cost is as many ones; what is left below it is left for smaller ones."""
         limit = KINDS[kind](7)
         dear = asking(limit, 3)
@@ -146,7 +146,9 @@ class LimitStoreContract:
     @pytest.mark.parametrize("first", [True, False])
     @pytest.mark.parametrize("other", KINDS)
     @pytest.mark.parametrize("full", KINDS)
-    def test_one_exhausted_touches_no_other(self, driver: Driver, full: str, other: str, first: bool) -> None:
+    def test_an_exhausted_limit_leaves_the_others_as_they_were(
+        self, driver: Driver, full: str, other: str, first: bool
+    ) -> None:
         """A request that one limit refuses changes nothing: no state of another, nor its own."""
         exhausted, free = asking(KINDS[full](2)), asking(KINDS[other](9))
         driver.fill(exhausted)
@@ -154,17 +156,17 @@ class LimitStoreContract:
         before = driver.states(exhausted, free)
         asks = (exhausted, free) if first else (free, exhausted)
         for _ in range(20):
-            poured = driver.pour(*asks)
+            poured = driver.acquire(*asks)
             assert not poured.fits
-            assert poured.place is None
+            assert poured.reservation is None
             assert [level.retry_after_s > 0 for level in poured.levels] == [ask is exhausted for ask in asks]
         assert driver.states(exhausted, free) == before
         assert driver.fill(free) == 8
 
-    def test_places_come_back(self, driver: Driver) -> None:
+    def test_released_places_can_be_taken_again(self, driver: Driver) -> None:
         """A place that is given back is free, once, and in the end nothing is in flight."""
         ask = asking(places(3))
-        held = [driver.pour(ask) for _ in range(3)]
+        held = [driver.acquire(ask) for _ in range(3)]
         assert not driver.fits(ask)
         for _ in range(3):
             back(held[0])
@@ -177,32 +179,32 @@ class LimitStoreContract:
         assert level
         assert level.level == 1, "the one that filled it"
 
-    def test_a_place_of_several_limits(self, driver: Driver) -> None:
+    def test_one_reservation_holds_places_of_several_limits(self, driver: Driver) -> None:
         """One request's places are given back together."""
         one, two = asking(places(2)), asking(places(3))
-        poured = driver.pour(one, asking(rate(5)), two)
+        poured = driver.acquire(one, asking(rate(5)), two)
         assert driver.states(one, two) == {one.subject: 1, two.subject: 1}
         back(poured)
         driver.tend()
         assert driver.states(one, two) == {}
 
-    def test_looking_changes_nothing(self, driver: Driver) -> None:
+    def test_a_dry_run_changes_nothing(self, driver: Driver) -> None:
         """A dry pour says what would happen, holds nothing and leaves every state as it was."""
         asks = [asking(rate(2)), asking(quota(2)), asking(places(2))]
         for poured_before in range(3):
             before = driver.states(*asks)
             for _ in range(4):
-                dry = driver.pour(*asks, dry=True)
+                dry = driver.acquire(*asks, dry=True)
                 assert dry.fits == (poured_before < 2)
-                assert dry.place is None
+                assert dry.reservation is None
             assert driver.states(*asks) == before
             assert driver.fits(*asks) == dry.fits
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_shadow(self, driver: Driver, kind: str) -> None:
+    def test_a_shadowed_limit_is_counted_and_refuses_nothing(self, driver: Driver, kind: str) -> None:
         """A limit that only looks on refuses nobody, is poured when it fits, and says when it would have refused."""
         shadow, enforced = asking(KINDS[kind](2), enforced=False), asking(rate(4))
-        answers = [driver.pour(shadow, enforced) for _ in range(5)]
+        answers = [driver.acquire(shadow, enforced) for _ in range(5)]
         assert [poured.fits for poured in answers] == [True] * 4 + [False]
         assert [poured.levels[0].level for poured in answers] == [1, 2, 2, 2, 2]
         assert [poured.levels[0].retry_after_s > 0 for poured in answers] == [False, False, True, True, True]
@@ -214,19 +216,19 @@ class LimitStoreContract:
         assert not driver.fits(shadow, enforced)
         assert driver.states(shadow) == {}
 
-    def test_at_once(self, driver: Driver, runner: asyncio.Runner) -> None:
+    def test_requests_at_once_take_no_more_than_there_is(self, driver: Driver, runner: asyncio.Runner) -> None:
         """Sixty-four requests at once: exactly as many are admitted as there is room for."""
         asks = (asking(rate(20)), asking(places(40)), asking(quota(30)))
 
         async def storm() -> list[bool]:
-            poured = await asyncio.gather(*[driver.store.pour(asks, driver.now) for _ in range(64)])
+            poured = await asyncio.gather(*[driver.store.acquire(asks, driver.now) for _ in range(64)])
             return [one.fits for one in poured]
 
         assert sum(runner.run(storm())) == 20
         assert list(driver.states(asks[1]).values()) == [20]
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_any_name(self, driver: Driver, kind: str) -> None:
+    def test_any_text_can_name_a_subject(self, driver: Driver, kind: str) -> None:
         """Names of any length and script count apart, also those that differ in their last character alone."""
         limit: Limit = KINDS[kind](1)
         base = named(limit)
@@ -255,7 +257,7 @@ class LimitStoreContract:
         assert driver.fits(month)
         assert driver.fits(hour)
 
-    def test_it_says_how_it_is(self, driver: Driver) -> None:
+    def test_a_store_reports_its_status(self, driver: Driver) -> None:
         """A store that answers says that it is well, and has its memory written when asked."""
         driver.tend()
         driver.store.flush()

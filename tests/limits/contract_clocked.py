@@ -47,7 +47,7 @@ class ClockedStoreContract:
 
     @SETTINGS
     @given(NUMBERS, st.lists(st.tuples(st.integers(0, 10**10), st.integers(0, 4)), max_size=30))
-    def test_it_is_the_meter(
+    def test_a_rate_is_the_leaky_bucket_as_a_meter(
         self, driver: Driver, clock: Clock, numbers: tuple[int, int, int], moments: list[tuple[int, int]]
     ) -> None:
         """It decides as an exact leaky bucket does that drains by one unit of cost every whole interval."""
@@ -56,7 +56,7 @@ class ClockedStoreContract:
         for later, cost in moments:
             clock.ns += later
             level = max(Fraction(0), level - Fraction(later, interval))
-            poured = driver.pour(ask._replace(cost=cost))
+            poured = driver.acquire(ask._replace(cost=cost))
             assert poured.fits == (level + cost <= limit.capacity)
             level += cost * poured.fits
             assert poured.levels[0].remaining == int(limit.capacity - level)
@@ -70,7 +70,7 @@ class ClockedStoreContract:
         driver.fits(ask._replace(cost=2))
         clock.go(0.0123)
         driver.fill(ask)
-        wait = round(driver.pour(ask).levels[0].retry_after_s * NS)
+        wait = round(driver.acquire(ask).levels[0].retry_after_s * NS)
         clock.ns += wait - 1
         assert not driver.fits(ask)
         clock.ns += 1
@@ -78,20 +78,22 @@ class ClockedStoreContract:
 
     @pytest.mark.parametrize("back_s", [0.5, 3, 10_000, 900_000])
     @pytest.mark.parametrize("enforced", [True, False])
-    def test_a_step_back(self, driver: Driver, clock: Clock, back_s: float, enforced: bool) -> None:
+    def test_a_clock_that_steps_back_grants_nothing_and_locks_nobody_out(
+        self, driver: Driver, clock: Clock, back_s: float, enforced: bool
+    ) -> None:
         """A step back grants nothing; who is refused then waits no longer than a full bucket takes to drain."""
         ask = asking(rate(4, 1, 1), enforced=enforced)
         for _ in range(4):
             driver.fits(ask)
         clock.ns -= round(back_s * NS)
-        assert driver.pour(ask).levels[0].retry_after_s == pytest.approx(1 if back_s else 0)
+        assert driver.acquire(ask).levels[0].retry_after_s == pytest.approx(1 if back_s else 0)
         clock.ns += 1 * NS
-        assert driver.pour(ask).levels[0].retry_after_s == 0
-        assert driver.pour(ask).levels[0].retry_after_s > 0
+        assert driver.acquire(ask).levels[0].retry_after_s == 0
+        assert driver.acquire(ask).levels[0].retry_after_s > 0
         clock.ns += 4 * NS
-        assert [driver.pour(ask).levels[0].retry_after_s == 0 for _ in range(5)] == [True] * 4 + [False]
+        assert [driver.acquire(ask).levels[0].retry_after_s == 0 for _ in range(5)] == [True] * 4 + [False]
 
-    def test_a_jump_ahead(self, driver: Driver, clock: Clock) -> None:
+    def test_a_clock_that_jumps_ahead_empties_a_bucket_and_no_more(self, driver: Driver, clock: Clock) -> None:
         """A jump ahead empties a bucket and no more; what was refused is gone from the list."""
         ask = asking(rate(4, 1, 1))
         assert driver.fill(ask) == 4
@@ -101,15 +103,15 @@ class ClockedStoreContract:
         assert driver.fill(ask) == 4
 
     @pytest.mark.parametrize("enforced", [True, False])
-    def test_fewer_numbers(self, driver: Driver, clock: Clock, enforced: bool) -> None:
+    def test_a_smaller_limit_holds_at_once(self, driver: Driver, clock: Clock, enforced: bool) -> None:
         """A bucket of a limit that has become smaller counts as full, and drains from then on as the new numbers say."""
         large = asking(rate(1000, 1, 1), enforced=enforced)
         small = large._replace(limit=rate(2, 1, 1))
         driver.fits(large._replace(cost=900))
-        poured = driver.pour(small)
+        poured = driver.acquire(small)
         assert (poured.levels[0].level, poured.levels[0].retry_after_s) == (2, 1)
         clock.go(1)
-        assert driver.pour(small).levels[0].retry_after_s == 0
+        assert driver.acquire(small).levels[0].retry_after_s == 0
 
     @pytest.mark.parametrize(
         ("window", "ends"), [("hour", NOW + 3600), ("day", NOW + 57600), ("month", NOW + 1_440_000)]
@@ -118,7 +120,7 @@ class ClockedStoreContract:
         """A quota is there again when its window ends, which is when it says; not a moment before."""
         ask = asking(quota(3, window))
         assert driver.fill(ask) == 3
-        level = driver.pour(ask).levels[0]
+        level = driver.acquire(ask).levels[0]
         assert level.retry_after_s == level.full_in_s == ends - NOW
         clock.now = ends - 0.000_001
         assert not driver.fits(ask)
@@ -141,13 +143,13 @@ class ClockedStoreContract:
         ask = asking(quota(9), 8)
         assert driver.fits(ask)
         smaller = ask._replace(limit=quota(5))
-        assert not driver.runner.run(driver.store.pour((smaller._replace(cost=1),), driver.now)).fits
-        assert driver.runner.run(driver.store.pour((smaller._replace(cost=0),), driver.now)).fits
+        assert not driver.runner.run(driver.store.acquire((smaller._replace(cost=1),), driver.now)).fits
+        assert driver.runner.run(driver.store.acquire((smaller._replace(cost=0),), driver.now)).fits
 
     def test_long_streams_keep_their_places(self, driver: Driver, clock: Clock) -> None:
         """A request that lasts for days holds its place until it ends."""
         ask = asking(places(1))
-        poured = driver.pour(ask)
+        poured = driver.acquire(ask)
         for _ in range(5):
             clock.go(86400)
             driver.tend()
@@ -158,7 +160,7 @@ class ClockedStoreContract:
     def test_long_streams_are_listed(self, driver: Driver, clock: Clock) -> None:
         """A request that lasts for a day is listed for as long as it does."""
         ask = asking(places(1))
-        poured = driver.pour(ask)
+        poured = driver.acquire(ask)
         clock.go(86400)
         driver.tend()
         assert driver.states(ask) == {ask.subject: 1}

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING
 
-from keyswap.limits.limit import LimitRequest, Poured, Unavailable
-from keyswap.limits.local.in_flight import Places
+from keyswap.limits.limit import Acquired, LimitRequest, LimitStoreUnavailable
+from keyswap.limits.local.in_flight import InFlight
 from keyswap.limits.local.lock import MachineLock
 from tests.limits.parts import asking, back, closed, named, opened, places, quota, rate, ready
 
@@ -57,15 +57,15 @@ def _begin(path: Path, tally: mmap.mmap, row: int, seed: int) -> int:
 def _pour(path: Path, heard: "memoryview[int]", chance: random.Random) -> None:
     runner = asyncio.Runner()
     driver = opened(path, runner)
-    flying: list[Poured] = []
+    flying: list[Acquired] = []
     every = asking(places(PLACES), subject=named(places(1), "all"))
     for turn in itertools.count():
         number = min(chance.randrange(SUBJECTS), chance.randrange(SUBJECTS), chance.randrange(SUBJECTS))
         ask = asking(rate(BURST), subject=named(rate(1), f"subject{number}"))
-        with suppress(Unavailable):
-            poured = driver.pour(ask, every) if turn % 3 else driver.pour(ask)
+        with suppress(LimitStoreUnavailable):
+            poured = driver.acquire(ask, every) if turn % 3 else driver.acquire(ask)
             heard[number] += poured.fits
-            if poured.place:
+            if poured.reservation:
                 flying.append(poured)
         if flying and (len(flying) > 8 or chance.random() < 0.3):
             back(flying.pop(chance.randrange(len(flying))))
@@ -82,7 +82,7 @@ def stopping(path: Path) -> None:
 
 def holding(path: Path, count: str) -> None:
     """Hold so many places until the process is killed."""
-    own = Places(path)
+    own = InFlight(path)
     ready()
     for _ in range(int(count)):
         own.take(b"\x01" * 8)
@@ -103,7 +103,7 @@ def filling(path: Path) -> None:
             try:
                 assert driver.fits(*asks)
                 poured += 1
-            except Unavailable:
+            except LimitStoreUnavailable:
                 refused += 1
                 assert asks[0].subject not in driver.states(asks[0])
                 if refused > 20:
@@ -177,6 +177,6 @@ def _die(folder: Path, asks: list[LimitRequest], line: int, late: bool) -> None:
         driver = opened(folder, runner)
     sys.settrace(trace)
     driver = driver or opened(folder, runner)
-    back(driver.pour(*asks))
+    back(driver.acquire(*asks))
     sys.settrace(None)
     os._exit(0)

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from keyswap.limits.limit import SEPARATOR, Kind, Limit, LimitRequest, LimitStore, Poured
+from keyswap.limits.limit import SEPARATOR, Acquired, Kind, Limit, LimitRequest, LimitStore
 from keyswap.limits.local.slot import NS
 from keyswap.limits.local.store import LocalLimits
 from keyswap.model import Level
@@ -73,9 +73,9 @@ class Driver:
     def now(self) -> float:
         return self.clock.now if self.clock else time.time()
 
-    def pour(self, *asks: LimitRequest, dry: bool = False) -> Poured:
+    def acquire(self, *asks: LimitRequest, dry: bool = False) -> Acquired:
         asks = self._same.setdefault(asks, asks)  # as the step does, which makes a caller's asks once
-        poured = self.runner.run(self.store.pour(asks, self.now, dry))
+        poured = self.runner.run(self.store.acquire(asks, self.now, dry))
         assert len(poured.levels) == len(asks)
         for ask, level in zip(asks, poured.levels, strict=True):
             assert (level.limit, level.kind, level.capacity) == (ask.limit.name, ask.limit.kind, ask.limit.capacity)
@@ -86,7 +86,7 @@ class Driver:
         return poured
 
     def fits(self, *asks: LimitRequest) -> bool:
-        return self.pour(*asks).fits
+        return self.acquire(*asks).fits
 
     def fill(self, ask: LimitRequest) -> int:
         """Pour until it is refused; how often it was not."""
@@ -124,10 +124,10 @@ def closed(driver: Driver) -> None:
     driver.runner.run(driver.store.close())
 
 
-def back(poured: Poured) -> None:
+def back(poured: Acquired) -> None:
     """The request has ended."""
-    assert poured.place is not None
-    poured.place.give_back()
+    assert poured.reservation is not None
+    poured.reservation.release()
 
 
 # ---- Other processes: functions of this module, each called with the state directory and words

@@ -23,7 +23,7 @@ class Meter:
         self.capacity, self.per_unit = capacity, per_unit
         self.level, self.at = Fraction(0), START
 
-    def pour(self, now: int, cost: int) -> bool:
+    def acquire(self, now: int, cost: int) -> bool:
         self.level = max(Fraction(0), self.level - (now - self.at) * self.per_unit)
         self.at = now
         if self.level + cost > self.capacity:
@@ -40,7 +40,7 @@ def test_it_is_the_leaky_bucket_as_a_meter(numbers: tuple[int, int], moments: li
     for later, cost in moments:
         now += later
         after = bucket.pour(state, now, interval, capacity * interval, cost)
-        assert (after is not None) == meter.pour(now, cost)
+        assert (after is not None) == meter.acquire(now, cost)
         state = state if after is None else after
         assert Fraction(bucket.bounded(state, now, capacity * interval) - now, interval) == meter.level
         assert bucket.remaining(state, now, interval, capacity * interval) == int(capacity - meter.level)
@@ -72,7 +72,7 @@ def test_never_more_than_burst_and_rate(numbers: tuple[int, int], moments: list[
 
 
 @given(NUMBERS, st.integers(-(10**12), 10**12), st.integers(0, 100))
-def test_level_and_room(numbers: tuple[int, int], offset: int, cost: int) -> None:
+def test_level_and_room_add_up_to_the_capacity(numbers: tuple[int, int], offset: int, cost: int) -> None:
     """Whatever the state, room is between nothing and all of the capacity, and it is what fits."""
     interval, capacity = numbers
     span = interval * capacity
@@ -82,7 +82,7 @@ def test_level_and_room(numbers: tuple[int, int], offset: int, cost: int) -> Non
 
 
 @given(NUMBERS, st.integers(-(10**12), 10**12), st.integers(0, 50))
-def test_the_wait_is_true(numbers: tuple[int, int], offset: int, cost: int) -> None:
+def test_cost_fits_after_the_wait_and_not_before(numbers: tuple[int, int], offset: int, cost: int) -> None:
     """After the wait it fits; one unit of time before it does not, and without a wait it fits at once.
 
     A state that is fuller than full counts as full from the moment it was seen.
@@ -99,7 +99,9 @@ def test_the_wait_is_true(numbers: tuple[int, int], offset: int, cost: int) -> N
 
 
 @given(NUMBERS, st.lists(st.integers(0, 5), max_size=6), st.randoms(use_true_random=False), st.integers(0, 10**7))
-def test_order_of_equal_timestamps(numbers: tuple[int, int], costs: list[int], random: object, before: int) -> None:
+def test_the_order_within_a_moment_does_not_matter(
+    numbers: tuple[int, int], costs: list[int], random: object, before: int
+) -> None:
     """What is poured at one instant leaves the same state in any order, and ones are admitted equally often."""
     interval, capacity = numbers
     span = interval * capacity
@@ -132,7 +134,7 @@ def test_a_fresh_bucket_admits_its_burst(numbers: tuple[int, int], now: int) -> 
 
 
 @given(NUMBERS, st.integers(0, 10**12), st.integers(1, 50))
-def test_a_clock_that_steps_back(numbers: tuple[int, int], behind: int, cost: int) -> None:
+def test_a_clock_that_steps_back_grants_nothing(numbers: tuple[int, int], behind: int, cost: int) -> None:
     """A step back never makes room, and a full bucket seen then is empty again one span later at the latest."""
     interval, capacity = numbers
     span = interval * capacity
@@ -142,7 +144,7 @@ def test_a_clock_that_steps_back(numbers: tuple[int, int], behind: int, cost: in
     assert bucket.remaining(seen, START - min(behind, START) + span, interval, span) == capacity
 
 
-def test_cost_nothing() -> None:
+def test_a_cost_of_nothing_changes_nothing() -> None:
     """What costs nothing fits a full bucket, and leaves it as full."""
     assert bucket.pour(START + 10, START, 1, 10, 0) == START + 10
     assert bucket.wait(START + 10, START, 1, 10, 0) == 0

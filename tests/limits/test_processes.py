@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.limits.limit import LimitRequest, Unavailable
+from keyswap.limits.limit import LimitRequest, LimitStoreUnavailable
 from keyswap.limits.local.slot import NS
 from tests.limits import killing
 from tests.limits.parts import (
@@ -56,7 +56,7 @@ def race(path: Path, seconds: float, *limits: str) -> list[tuple[int, int, int, 
 
 @pytest.mark.timing
 @pytest.mark.parametrize("kind", ["rate:5000:1:86400", "quota:5000:1:1"])
-def test_one_bucket(tmp_path: Path, driver: Driver, kind: str) -> None:
+def test_processes_admit_what_one_bucket_holds_exactly(tmp_path: Path, driver: Driver, kind: str) -> None:
     """Four processes and one bucket: what is admitted is what it holds, exactly, and everybody had a share."""
     runs = race(tmp_path, 1.5, f"{kind}:{SUBJECT}")
     assert sum(tried for _, tried, _, _ in runs) > 5000
@@ -66,7 +66,7 @@ def test_one_bucket(tmp_path: Path, driver: Driver, kind: str) -> None:
 
 @pytest.mark.timing
 @pytest.mark.parametrize(("burst", "number"), [(1, 1000), (1, 10_000), (20, 3000)])
-def test_a_bucket_that_drains(tmp_path: Path, driver: Driver, burst: int, number: int) -> None:
+def test_processes_admit_no_more_than_burst_and_rate(tmp_path: Path, driver: Driver, burst: int, number: int) -> None:
     """Four processes and a bucket that drains while they pour: never more than burst + rate × time."""
     runs = race(tmp_path, 1, f"rate:{burst}:{number}:1:{SUBJECT}")
     window = max(end for _, _, _, end in runs) - min(start for _, _, start, _ in runs)
@@ -77,7 +77,7 @@ def test_a_bucket_that_drains(tmp_path: Path, driver: Driver, burst: int, number
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_two_limits(tmp_path: Path, driver: Driver, order: int) -> None:
+def test_processes_never_take_one_limit_without_the_other(tmp_path: Path, driver: Driver, order: int) -> None:
     """Two limits, one of them exhausted: the other holds what was admitted and not one more."""
     runs = race(tmp_path, 0.7, *[f"rate:700:1:86400:{SUBJECT}", f"quota:90000:1:1:{SUBJECT}"][::order])
     assert sum(admitted for admitted, _, _, _ in runs) == 700
@@ -86,7 +86,7 @@ def test_two_limits(tmp_path: Path, driver: Driver, order: int) -> None:
     assert level.level == 700
 
 
-def test_places(tmp_path: Path, driver: Driver) -> None:
+def test_processes_hold_no_more_places_than_there_are(tmp_path: Path, driver: Driver) -> None:
     """Four processes never hold more than there are places; when they are gone, however, none is held."""
     ask = asking(places(100, "concurrency"), subject=named(places(1, "concurrency"), SUBJECT))
     processes = [spawn("pouring", tmp_path, 0.5, f"concurrency:100:1:1:{SUBJECT}") for _ in range(4)]
@@ -105,7 +105,7 @@ def test_places(tmp_path: Path, driver: Driver) -> None:
 
 
 @pytest.mark.slow
-def test_two_hundred_kills(tmp_path: Path, driver: Driver) -> None:
+def test_two_hundred_killed_processes_grant_nothing(tmp_path: Path, driver: Driver) -> None:
     """Processes are killed in the middle of pours, 200 times: the others wait for nobody longer than 100 ms, no limit
     admits more than it should, what was admitted was counted, and in the end nothing is in flight.
     """
@@ -160,18 +160,18 @@ def tally(path: Path, driver: Driver) -> None:
 
 
 @pytest.mark.timing
-def test_a_stopped_holder(tmp_path: Path, driver: Driver) -> None:
+def test_a_stopped_holder_of_the_lock_holds_no_process_up(tmp_path: Path, driver: Driver) -> None:
     """A process that is stopped while it holds the lock: others are told so within the wait, and go on after it."""
     ask, flying, wait_s = asking(plenty()), asking(places(9)), 0.1
     driver.store.wait(wait_s)
     holder = spawn("killing.stopping", tmp_path)
     for _ in range(3):
-        held = driver.pour(flying)
+        held = driver.acquire(flying)
         begin(holder)
         os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
         for allowed_s in (wait_s + 0.2, *[0.05] * 20):  # nobody queues behind it
             start = time.perf_counter()
-            with pytest.raises(Unavailable):
+            with pytest.raises(LimitStoreUnavailable):
                 driver.fits(ask)
             assert time.perf_counter() - start < allowed_s
         back(held)
@@ -185,7 +185,7 @@ def test_a_stopped_holder(tmp_path: Path, driver: Driver) -> None:
 def recovers(driver: Driver) -> bool:
     end = time.perf_counter() + 1
     while time.perf_counter() < end:
-        with suppress(Unavailable):
+        with suppress(LimitStoreUnavailable):
             return driver.fits(asking(plenty()))
         time.sleep(0.01)
     return False

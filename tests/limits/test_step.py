@@ -13,7 +13,7 @@ import pytest
 from keyswap.composition.gate import Built, build
 from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
-from keyswap.limits.limit import LimitRequest, Poured, Unavailable
+from keyswap.limits.limit import Acquired, LimitRequest, LimitStoreUnavailable
 from keyswap.limits.local.store import LocalLimits
 from keyswap.limits.step import Limits, parts_of, place
 from keyswap.model import Admit, Code, Decision, Principal, Refuse, Request
@@ -285,11 +285,11 @@ class Absent:
     def __init__(self) -> None:
         self.answers = False
 
-    async def pour(self, asks: tuple[LimitRequest, ...], now: float, dry: bool = False) -> Poured:
+    async def acquire(self, asks: tuple[LimitRequest, ...], now: float, dry: bool = False) -> Acquired:
         await asyncio.sleep(0)
         if not self.answers:
-            raise Unavailable("nobody is there")
-        return Poured(True, ())
+            raise LimitStoreUnavailable("nobody is there")
+        return Acquired(True, ())
 
 
 @pytest.mark.parametrize(("down", "told"), [("refuse", Code.STORE_UNAVAILABLE), ("allow", None)])

@@ -64,6 +64,6 @@ def test_the_last_moment_belongs_to_the_window(window: str, hour: int) -> None:
         ("month", "2100-02-28T12:00", "2100-03-01T00:00"),
     ],
 )
-def test_ends(window: str, at: str, ends: str) -> None:
+def test_a_window_ends_at_its_calendars_hour(window: str, at: str, ends: str) -> None:
     """Month ends, leap days, years: a window ends where the calendar says."""
     assert end_hour(window, seconds(at)) * HOUR_S == seconds(ends)

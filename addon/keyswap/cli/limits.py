@@ -12,7 +12,7 @@ import click
 from keyswap import audit
 from keyswap.cli.gateway import without_gateway
 from keyswap.cli.output import Setting, common, span
-from keyswap.limits.limit import Unavailable
+from keyswap.limits.limit import LimitStoreUnavailable
 from keyswap.model import StateError
 from keyswap.shell.control import control_socket
 
@@ -72,7 +72,7 @@ def _asked(
         try:
             answer: dict[str, Any] = await getattr(counted, function)(built, asked, time.time())
             return answer
-        except Unavailable as error:
+        except LimitStoreUnavailable as error:
             raise StateError(f"the limit store can't be asked: {error}") from error
         finally:
             await resources.release()

@@ -1,8 +1,8 @@
-"""What callers are told of limits, as header fields.
+"""Header fields that tell callers how full their limits are.
 
 Law: the fields of the IETF draft (draft-ietf-httpapi-ratelimit-headers-10) name every limit that the request touched
 in RateLimit-Policy and the tightest one in RateLimit; the older X-RateLimit ones know the tightest alone, and count
-seconds from now. Whole seconds, rounded up: who waits so long does not come too early.
+seconds from now. Whole seconds, rounded up: a caller that waits so long is not too early.
 """
 
 from functools import lru_cache
@@ -13,7 +13,7 @@ from keyswap.model import Headers, Level
 NAMES = frozenset(
     (b"ratelimit", b"ratelimit-policy", b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")
 )
-"""What a backend may not say where the gateway does."""
+"""Fields that a backend's response loses where the gateway writes its own."""
 
 
 def tightest(levels: tuple[Level, ...]) -> Level:
@@ -21,7 +21,8 @@ def tightest(levels: tuple[Level, ...]) -> Level:
     if len(levels) == 1:
         return levels[0]
     return min(
-        levels, key=lambda one: (one.kind == "concurrency" and not one.retry_after_s, one.remaining, -one.full_in_s)
+        levels,
+        key=lambda level: (level.kind == "concurrency" and not level.retry_after_s, level.remaining, -level.full_in_s),
     )
 
 
@@ -30,23 +31,23 @@ def fields(levels: tuple[Level, ...], style: str) -> Headers:
     if not levels or style == "off":
         return ()
     level = tightest(levels)
-    reset = ceil(max(level.full_in_s, level.retry_after_s))  # of what is in flight nobody knows when it ends
-    found: Headers = ()
+    reset = ceil(max(level.full_in_s, level.retry_after_s))  # the end of what is in flight is not known
+    headers: Headers = ()
     if style != "x":
-        policy = b", ".join([_policy(one.limit, one.kind, one.capacity, one.window_s) for one in levels])
+        policy = b", ".join([_policy(each.limit, each.kind, each.capacity, each.window_s) for each in levels])
         state = b'"%s";r=%d' % (level.limit.encode(), level.remaining)
-        found = (
+        headers = (
             (b"RateLimit-Policy", policy),
             (b"RateLimit", state if level.kind == "concurrency" else state + b";t=%d" % reset),
         )
     if style != "ietf":
-        found = (
-            *found,
+        headers = (
+            *headers,
             (b"X-RateLimit-Limit", b"%d" % level.capacity),
             (b"X-RateLimit-Remaining", b"%d" % level.remaining),
             (b"X-RateLimit-Reset", b"%d" % reset),
         )
-    return found
+    return headers
 
 
 @lru_cache(4096)

@@ -1,6 +1,6 @@
-"""How a limit store is doing.
+"""The health of a limit store: whether it answers, and how its calls went.
 
-Law: it is kept for a store, not for a policy: what it has counted goes on over reloads.
+Law: health belongs to a store, not to a policy: its counts go on over reloads.
 """
 
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ CALL_S = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2
 
 @dataclass(slots=True)
 class Health:
-    """Whether a store answers, as it was told last, and how its calls went; several gates share it over reloads."""
+    """Whether a store answers, as it was logged last, and how its calls went; gates share it over reloads."""
 
     unwell: bool = False
     failed_at: float = 0.0
-    """When it did not answer last."""
-    poured: int = 0
+    """When it last failed to answer."""
+    acquired: int = 0
     full: int = 0
-    """How often it said that a limit is full."""
+    """Calls in which a limit was full."""
     failed: int = 0
     took: Histogram = field(default_factory=lambda: Histogram(CALL_S))
     """How long each call took, in seconds, those that failed too."""

@@ -1,4 +1,4 @@
-"""What a limit is once its policy has been read, and what it says of a request.
+"""Limits as values, the port of limit stores, and what a store answers.
 
 Law: frozen values with units in their names; what has to be parsed has been.
 """
@@ -69,26 +69,26 @@ class LimitRequest(NamedTuple):
     """False: it is counted, and refuses nobody."""
 
 
-class Unavailable(Exception):
-    """The store cannot be asked now; the message says why."""
+class LimitStoreUnavailable(Exception):
+    """The store does not answer now; the message says why."""
 
 
-class Place(Protocol):
-    """What a request in flight holds."""
+class Reservation(Protocol):
+    """The places that a request in flight holds."""
 
-    def give_back(self) -> None:
-        """The request has ended. Doing it again changes nothing."""
+    def release(self) -> None:
+        """Give them back: the request has ended. A second call changes nothing."""
 
 
-class Poured(NamedTuple):
-    """What a store answers: all of the enforced asks were poured (`fits`), or none of the asks was.
+class Acquired(NamedTuple):
+    """A store's answer: all of the enforced asks were acquired (`fits`), or none of the asks was.
 
-    `levels` are those of the asks, in their order, after pouring; an ask that did not fit has a `retry_after_s`.
+    `levels` are those of the asks, in their order, afterwards; an ask that did not fit has a `retry_after_s`.
     """
 
     fits: bool
     levels: tuple[Level, ...]
-    place: Place | None = None
+    reservation: Reservation | None = None
 
 
 CUT = "\x1e"
@@ -113,10 +113,10 @@ class Stored(NamedTuple):
 
 
 class LimitStore(Protocol):
-    """Where limits are counted. Everything raises Unavailable when the store can't be asked in time."""
+    """Where limits are counted. Everything raises LimitStoreUnavailable when the store can't be asked in time."""
 
-    async def pour(self, asks: tuple[LimitRequest, ...], now: float, dry: bool = False) -> Poured:
-        """Pour all asks or none, at `now` (epoch seconds); `dry`: say what would happen, and change nothing."""
+    async def acquire(self, asks: tuple[LimitRequest, ...], now: float, dry: bool = False) -> Acquired:
+        """Acquire all asks or none, at `now` (epoch seconds); `dry`: say what would happen, and change nothing."""
 
     async def held(self, now: float) -> list[Stored]:
         """Every bucket that is not empty."""
@@ -125,40 +125,39 @@ class LimitStore(Protocol):
         """The level of a bucket of this limit with this state."""
 
     async def empty(self, buckets: list[Stored], now: float) -> int:
-        """Empty these; how many were not empty. Requests in flight keep their places."""
+        """Empty these buckets; how many were not empty. Requests in flight keep their places."""
 
     def wait(self, wait_s: float) -> None:
-        """Let a request wait so long for it from now on."""
+        """Set how long a request waits for the store from now on."""
 
     async def tend(self, now: float) -> None:
-        """What is to be done twice a second, beside the requests."""
+        """Maintain the store: called twice a second, beside the requests."""
 
     def flush(self) -> None:
         """Write what is kept in memory; may run on any thread."""
 
     def status(self) -> dict[str, object]:
-        """What `keyswap status` says of it."""
+        """The store's part of `keyswap status`."""
 
     async def close(self) -> None:
-        """Give it back."""
+        """Close the store."""
 
 
 MOST_KNOWN = 4096
-"""Callers of whom a store remembers what it has made of their asks: some 3 MB."""
+"""Callers whose prepared asks a store remembers: some 3 MB."""
 
 
 def remember[T](
-    known: OrderedDict[int, tuple[tuple[LimitRequest, ...], T]], asks: tuple[LimitRequest, ...], made: T
+    known: OrderedDict[int, tuple[tuple[LimitRequest, ...], T]], asks: tuple[LimitRequest, ...], prepared: T
 ) -> T:
-    """Keep what was made of a caller's asks, by their identity: they live for as long as they stand here.
+    """Remember a caller's prepared asks, by their identity: they live for as long as they stand here.
 
-    A caller who asks again does so with the same value. Others are forgotten one by one: all at once would take
-    milliseconds.
+    A caller's next request has the same value. Others are forgotten one by one: all at once would take milliseconds.
     """
     if len(known) >= MOST_KNOWN:
         known.popitem(last=False)
-    known[id(asks)] = asks, made
-    return made
+    known[id(asks)] = asks, prepared
+    return prepared
 
 
 def rate_level(limit: Limit, left: int, full_in_s: float, wait_s: float) -> Level:

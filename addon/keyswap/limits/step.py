@@ -1,4 +1,4 @@
-"""The limit step: which limits a request touches, whom each counts, and what is said when one is full.
+"""The limit step: which limits a request touches, whom each counts, and the refusal when one is full.
 
 Law: a dimension that the caller lacks is replaced by the next one it has, never skipped, and never by one bucket for
 all. All enforced limits of a request are poured, or none. A store that can't be asked refuses, unless the policy says
@@ -14,7 +14,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 
 from keyswap.limits.health import Health
-from keyswap.limits.limit import SEPARATOR, Kind, Limit, LimitRequest, LimitStore, Poured, Unavailable, new
+from keyswap.limits.limit import SEPARATOR, Acquired, Kind, Limit, LimitRequest, LimitStore, LimitStoreUnavailable, new
 from keyswap.model import UNCOUNTED, Code, Counted, Level, Operation, Principal, Refuse, Request, nothing
 from keyswap.request import addresses
 
@@ -33,7 +33,7 @@ CODES = {
     Kind.CONCURRENCY: Code.TOO_MANY_IN_FLIGHT,
     Kind.QUOTA: Code.QUOTA_EXHAUSTED,
 }
-_OF: Mapping[str, Callable[[Principal], str | None]] = {
+_VALUES: Mapping[str, Callable[[Principal], str | None]] = {
     "session": lambda principal: principal.session_id,
     "agent": lambda principal: principal.agent,
     "key": lambda principal: principal.key_id,
@@ -42,7 +42,7 @@ _OF: Mapping[str, Callable[[Principal], str | None]] = {
 }
 MAX_REMEMBERED = 10_000
 WELL_AGAIN_S = 1.0
-"""For how long a store that did not answer has to answer everybody, before that is told."""
+"""Seconds without a failure before the store is logged as healthy again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,23 +68,23 @@ class Rule:
         return self.limit
 
     def subject(self, principal: Principal, operation: Operation, client: str) -> str:
-        """The limit's name and whom it counts."""
+        """The limit's name and the caller that it counts."""
         parts = [self.limit.name]
         for dimension in self.by:
             if dimension != "operation":
-                parts += _whom(dimension, principal, client)
-        if "operation" in self.by:  # the longest comes last: where a name is cut, callers are still known
+                parts += _counted_by(dimension, principal, client)
+        if "operation" in self.by:  # the longest comes last: where a name is cut, callers still differ
             parts += ("operation", operation.name if operation.path else "undocumented")
         return SEPARATOR.join(parts)
 
 
-def _whom(dimension: str, principal: Principal, client: str) -> tuple[str, str]:
+def _counted_by(dimension: str, principal: Principal, client: str) -> tuple[str, str]:
     for name in _CHAINS[dimension]:
         if name == "ip":
             break
-        found = _OF[name](principal)
-        if found is not None:
-            return name, found
+        value = _VALUES[name](principal)
+        if value is not None:
+            return name, value
     return "ip", place(client)
 
 
@@ -106,7 +106,7 @@ def parts_of(subject: str) -> tuple[str, dict[str, str]]:
 
 
 class Limits:
-    """The step `limits` of a gate, and the judgement of guesses and of browsers' questions."""
+    """The step `limits` of a gate, and the counting of guesses and of browsers' preflights."""
 
     def __init__(
         self,
@@ -128,9 +128,9 @@ class Limits:
     async def __call__(
         self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
     ) -> Counted | Refuse:
-        """Count a request that everything before has let through; `dry`: only say what would happen."""
-        who = principal.key_id or principal.session_id or principal.agent
-        known = self._asks.get((who, request.client, operation, request.method))
+        """Count a request that passed every step before; `dry`: only say what would happen."""
+        caller = principal.key_id or principal.session_id or principal.agent
+        known = self._asks.get((caller, request.client, operation, request.method))
         if known is not None and known[0] is principal:  # as `asks`
             asks = known[1]
         else:
@@ -139,10 +139,10 @@ class Limits:
             return UNCOUNTED
         began = self._clock()
         try:  # as `_ask`, without another coroutine on the path of every request
-            poured = await self.store.pour(asks, now, dry)
-        except Unavailable as error:
+            acquired = await self.store.acquire(asks, now, dry)
+        except LimitStoreUnavailable as error:
             return self._without(error, asks, began, now)
-        return self._answered(asks, poured, began, now)
+        return self._answered(asks, acquired, began, now)
 
     async def guess(
         self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
@@ -154,55 +154,59 @@ class Limits:
     async def preflight(
         self, principal: Principal, request: Request, operation: Operation, now: float, dry: bool
     ) -> Counted | Refuse:
-        """Count a browser's question, for whoever asks: it takes nothing of what an operation has for all callers."""
+        """Count a browser's preflight: it takes nothing of a limit that all callers of an operation share."""
         rules = self.applying("admitted", operation, request.method)
         rules = tuple([rule for rule in rules if rule.by != ("operation",)])
         return await self._ask(_asks(rules, principal, request.client, operation, 1), now, dry) if rules else UNCOUNTED
 
     def asks(self, principal: Principal, client: str, method: str, operation: Operation) -> tuple[LimitRequest, ...]:
-        """What is asked of the store for a request, made once for a caller as it is now."""
+        """The asks of a request, made once for a caller as it is now."""
         key = principal.key_id or principal.session_id or principal.agent, client, operation, method
         known = self._asks.get(key)
         if known is not None and known[0] is principal:
             return known[1]
         if len(self._asks) >= MAX_REMEMBERED:
             self._asks.clear()
-        made = _asks(self.applying("admitted", operation, method), principal, client, operation, operation.cost)
-        self._asks[key] = principal, made
-        return made
+        asks = _asks(self.applying("admitted", operation, method), principal, client, operation, operation.cost)
+        self._asks[key] = principal, asks
+        return asks
 
     def applying(self, when: str, operation: Operation, method: str) -> tuple[Rule, ...]:
-        """The limits that concern an operation, looked for once."""
+        """The limits that concern an operation, searched once."""
         key = when, operation, method
-        found = self._of.get(key)
-        if found is None:
+        rules = self._of.get(key)
+        if rules is None:
             if len(self._of) >= MAX_REMEMBERED:
                 self._of.clear()
-            found = tuple(rule for rule in self.rules if rule.when == when and rule.matches(operation, method))
-            self._of[key] = found
-        return found
+            rules = tuple(rule for rule in self.rules if rule.when == when and rule.matches(operation, method))
+            self._of[key] = rules
+        return rules
 
     async def _ask(self, asks: tuple[LimitRequest, ...], now: float, dry: bool) -> Counted | Refuse:
         assert self.store is not None
         began = self._clock()
         try:
-            return self._answered(asks, await self.store.pour(asks, now, dry), began, now)
-        except Unavailable as error:
+            return self._answered(asks, await self.store.acquire(asks, now, dry), began, now)
+        except LimitStoreUnavailable as error:
             return self._without(error, asks, began, now)
 
-    def _answered(self, asks: tuple[LimitRequest, ...], poured: Poured, began: float, now: float) -> Counted | Refuse:
+    def _answered(
+        self, asks: tuple[LimitRequest, ...], acquired: Acquired, began: float, now: float
+    ) -> Counted | Refuse:
         health = self._health
         health.took.add(self._clock() - began)
-        if poured.fits:
-            health.poured += 1
+        if acquired.fits:
+            health.acquired += 1
         else:
             health.full += 1
         if health.unwell and not 0 <= now - health.failed_at < WELL_AGAIN_S:
             health.unwell = False
             logger.warning("the limit store answers again: limits are counted")
-        return _counted(asks, poured)
+        return _counted(asks, acquired)
 
-    def _without(self, why: Unavailable, asks: tuple[LimitRequest, ...], began: float, now: float) -> Counted | Refuse:
+    def _without(
+        self, why: LimitStoreUnavailable, asks: tuple[LimitRequest, ...], began: float, now: float
+    ) -> Counted | Refuse:
         self._health.took.add(self._clock() - began)
         self._health.failed += 1
         refuses = self._down == "refuse" and any(ask.enforced for ask in asks)
@@ -229,9 +233,9 @@ def _asks(
     )
 
 
-def _counted(asks: tuple[LimitRequest, ...], poured: Poured) -> Counted | Refuse:
-    fits, levels, place = poured
-    give_back = nothing if place is None else place.give_back
+def _counted(asks: tuple[LimitRequest, ...], acquired: Acquired) -> Counted | Refuse:
+    fits, levels, reservation = acquired
+    give_back = nothing if reservation is None else reservation.release
     for ask in asks:
         if not ask.enforced:
             break
@@ -240,18 +244,18 @@ def _counted(asks: tuple[LimitRequest, ...], poured: Poured) -> Counted | Refuse
             return new(Counted, (levels, (), give_back, ()))
     shown = tuple([level for ask, level in zip(asks, levels, strict=True) if ask.enforced])
     if fits:
-        noted = [
+        shadowed = [
             refusal(level, ask.subject, ()) for ask, level in zip(asks, levels, strict=True) if level.retry_after_s
         ]
-        return Counted(shown, tuple(noted), give_back, tuple([one for one in levels if one not in shown]))
+        return Counted(shown, tuple(shadowed), give_back, tuple([level for level in levels if level not in shown]))
     full = max(shown, key=lambda level: level.retry_after_s)
     subject = next(ask.subject for ask in asks if ask.limit.name == full.limit)
     return refusal(full, subject, shown)
 
 
 def refusal(full: Level, subject: str, levels: tuple[Level, ...]) -> Refuse:
-    """What is said when a limit is full."""
-    whom = ", ".join(f"{name} {value}" for name, value in parts_of(subject)[1].items())
+    """The refusal of a request that found a limit full."""
+    caller = ", ".join(f"{name} {value}" for name, value in parts_of(subject)[1].items())
     again = f", room again in {full.retry_after_s:.3f} s" if full.kind != Kind.CONCURRENCY else ""
-    reason = f"limit {full.limit} of {whom} is full: {full.level} of {full.capacity}{again}"
+    reason = f"limit {full.limit} of {caller} is full: {full.level} of {full.capacity}{again}"
     return Refuse(CODES[Kind(full.kind)], reason, limit=full.limit, retry_after_s=full.retry_after_s, levels=levels)

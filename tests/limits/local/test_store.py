@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.limits.limit import LimitStore, Unavailable
+from keyswap.limits.limit import LimitStore, LimitStoreUnavailable
 from keyswap.limits.local.slot import NS
 from keyswap.limits.local.store import LocalLimits
 from keyswap.limits.local.table import PAGE, SLOTS, Table
@@ -86,34 +86,34 @@ def test_many_new_names_at_once(two: tuple[Driver, Driver], clock: Clock, lifeti
     """Requests of six limits that all count somebody new: each is counted where it belongs, though others move."""
     for turn in range(300):
         asks = [asking(rate(2, 1, lifetime_s)) for _ in range(4)] + [asking(quota(2)), asking(places(2))]
-        poured = two[turn % 2].pour(*asks)
+        poured = two[turn % 2].acquire(*asks)
         assert [level.level for level in poured.levels] == [1] * 6
-        again = two[(turn + 1) % 2].pour(*asks, dry=True)
+        again = two[(turn + 1) % 2].acquire(*asks, dry=True)
         assert [level.level for level in again.levels] == [2] * 6
         back(poured)
         clock.go(0.5)
 
 
-def test_callers_known_are_counted_where_they_are(two: tuple[Driver, Driver], clock: Clock) -> None:
+def test_known_callers_are_counted_where_their_entries_are_now(two: tuple[Driver, Driver], clock: Clock) -> None:
     """Callers who are known to both stores are counted exactly while others' new names move them, or take the places of
     those that have run empty."""
     lasting = [asking(rate(10**6, 1, 10**6)) for _ in range(60)]
     passing = [asking(rate(5, 1, 1)) for _ in range(60)]
     for turn in range(1, 12):
         for ask in lasting:
-            assert two[turn % 2].pour(ask).levels[0].level == 2 * turn - 1
-            assert two[(turn + 1) % 2].pour(ask).levels[0].level == 2 * turn
+            assert two[turn % 2].acquire(ask).levels[0].level == 2 * turn - 1
+            assert two[(turn + 1) % 2].acquire(ask).levels[0].level == 2 * turn
         for driver in two:
             assert all(driver.fits(ask) for ask in passing)
         clock.go(10)
         others = [asking(rate(9, 1, 1 if turn % 2 else 10**6), 3) for _ in range(150)]
         assert all(two[turn % 2].fits(ask) for ask in others)
-        assert [two[0].pour(ask).levels[0].level for ask in passing] == [1] * 60
-        assert [two[1].pour(ask, dry=True).levels[0].level for ask in others] == [6] * 150
+        assert [two[0].acquire(ask).levels[0].level for ask in passing] == [1] * 60
+        assert [two[1].acquire(ask, dry=True).levels[0].level for ask in others] == [6] * 150
         clock.go(10)
 
 
-def test_what_a_killed_process_left_behind(two: tuple[Driver, Driver], tmp_path: Path, clock: Clock) -> None:
+def test_a_killed_split_leaves_entries_where_they_are_found(two: tuple[Driver, Driver], tmp_path: Path, clock: Clock) -> None:
     """Who is killed in the middle of a split leaves entries where they were: nobody who knew them there counts in them."""
     asks = [asking(rate(10**6)) for _ in range(SLOTS)]
     assert all(driver.fits(ask) for ask in asks for driver in two)
@@ -123,19 +123,23 @@ def test_what_a_killed_process_left_behind(two: tuple[Driver, Driver], tmp_path:
         file.seek(PAGE)
         file.write(before[PAGE : 2 * PAGE])
     third = opened(tmp_path, two[0].runner, clock)
-    assert [driver.pour(ask).levels[0].level for ask in asks for driver in (two[0], third)] == [3, 4] * SLOTS
+    assert [driver.acquire(ask).levels[0].level for ask in asks for driver in (two[0], third)] == [3, 4] * SLOTS
     closed(third)
 
 
-def test_more_callers_than_are_remembered(two: tuple[Driver, Driver], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_callers_than_are_remembered_are_counted_exactly(
+    two: tuple[Driver, Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Callers who have been forgotten since are counted like any other."""
     monkeypatch.setattr("keyswap.limits.limit.MOST_KNOWN", 10)
     asks = [asking(limit) for limit in (rate(9), quota(9), places(9)) for _ in range(10)]
     for turn in range(1, 5):
-        assert [two[0].pour(ask).levels[0].level for ask in asks] == [turn] * 30
+        assert [two[0].acquire(ask).levels[0].level for ask in asks] == [turn] * 30
 
 
-def test_a_third_is_seen(two: tuple[Driver, Driver], tmp_path: Path, clock: Clock) -> None:
+def test_the_places_of_a_process_that_begins_later_are_counted(
+    two: tuple[Driver, Driver], tmp_path: Path, clock: Clock
+) -> None:
     """A store that is opened later is counted at once, and when it is closed its places are free."""
     ask = asking(places(3))
     assert two[0].fits(ask)
@@ -146,10 +150,10 @@ def test_a_third_is_seen(two: tuple[Driver, Driver], tmp_path: Path, clock: Cloc
     assert two[1].fill(ask) == 2
 
 
-def test_places_given_back_after_closing(two: tuple[Driver, Driver], tmp_path: Path) -> None:
+def test_releasing_places_after_closing_changes_nothing(two: tuple[Driver, Driver], tmp_path: Path) -> None:
     """A request that ends after its store was closed (a reload) ends in peace, and touches nobody else's file."""
     ask = asking(places(5))
-    poured = two[0].pour(ask)
+    poured = two[0].acquire(ask)
     closed(two[0])
     with ExitStack() as stack:
         others = [stack.enter_context(open(tmp_path / "unrelated", "ab")) for _ in range(8)]  # the numbers of its files
@@ -158,7 +162,7 @@ def test_places_given_back_after_closing(two: tuple[Driver, Driver], tmp_path: P
     assert two[1].fill(ask) == 5
 
 
-def test_reopening(tmp_path: Path, runner: asyncio.Runner, clock: Clock) -> None:
+def test_counters_outlive_their_processes(tmp_path: Path, runner: asyncio.Runner, clock: Clock) -> None:
     """Rates and quotas outlive the process; what was in flight does not."""
     asks = [asking(rate(9), 4), asking(quota(9), 4), asking(places(9))]
     first = opened(tmp_path, runner, clock)
@@ -171,7 +175,7 @@ def test_reopening(tmp_path: Path, runner: asyncio.Runner, clock: Clock) -> None
     closed(second)
 
 
-def test_another_boot(tmp_path: Path, runner: asyncio.Runner, clock: Clock) -> None:
+def test_rates_begin_anew_after_a_boot_and_quotas_do_not(tmp_path: Path, runner: asyncio.Runner, clock: Clock) -> None:
     """What counts from another start of the machine is forgotten; what counts from the calendar is not."""
     rates, quotas = asking(rate(9)), asking(quota(9))
     first = opened(tmp_path, runner, clock)
@@ -191,7 +195,7 @@ def test_another_boot(tmp_path: Path, runner: asyncio.Runner, clock: Clock) -> N
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("size", [0, 1, 8, 63, 100, 104, 4095, 4096, 4097, 8191, 8200])
-def test_cut_short(tmp_path: Path, runner: asyncio.Runner, name: str, size: int) -> None:
+def test_a_file_cut_short_stops_the_start(tmp_path: Path, runner: asyncio.Runner, name: str, size: int) -> None:
     """A file that was cut short stops the start, and is named; or it held nothing beyond and all is well."""
     first = opened(tmp_path, runner)
     for number in range(200):
@@ -205,7 +209,7 @@ def test_cut_short(tmp_path: Path, runner: asyncio.Runner, name: str, size: int)
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("size", [1, 100, 4096, 8192])
-def test_something_else(tmp_path: Path, name: str, size: int) -> None:
+def test_a_file_of_something_else_stops_the_start(tmp_path: Path, name: str, size: int) -> None:
     """A file that is none of ours stops the start, is named, and left as it was."""
     (tmp_path / name).write_bytes(b"some else's file" * (size // 16 + 1))
     content = (tmp_path / name).read_bytes()
@@ -215,7 +219,7 @@ def test_something_else(tmp_path: Path, name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("name", [*FILES, "limits.lock", "inflight.0"])
-def test_what_cannot_be_opened(tmp_path: Path, name: str) -> None:
+def test_a_file_that_cannot_be_opened_stops_the_start(tmp_path: Path, name: str) -> None:
     """A folder where a file should be stops the start, and is named; nothing stays open."""
     (tmp_path / name).mkdir()
     before = len(os.listdir("/dev/fd"))
@@ -224,20 +228,20 @@ def test_what_cannot_be_opened(tmp_path: Path, name: str) -> None:
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_the_owners_alone(two: tuple[Driver, Driver], tmp_path: Path) -> None:
+def test_files_are_their_owners_alone(two: tuple[Driver, Driver], tmp_path: Path) -> None:
     """Every file is the owner's alone."""
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     assert set(FILES) < {path.name for path in tmp_path.iterdir()}
 
 
-def test_the_lock_is_not_waited_for(two: tuple[Driver, Driver], tmp_path: Path) -> None:
+def test_a_held_lock_is_not_waited_for_beyond_its_time(two: tuple[Driver, Driver], tmp_path: Path) -> None:
     """While somebody else sits on the lock nothing is poured; as soon as it is free everything goes on."""
     ask, flying = asking(rate(2)), asking(places(1))
-    held = two[0].pour(flying)
+    held = two[0].acquire(flying)
     with open(tmp_path / "limits.lock", "rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for _ in range(3):
-            with pytest.raises(Unavailable, match="lock"):
+            with pytest.raises(LimitStoreUnavailable, match="lock"):
                 two[0].fits(ask)
         back(held)
         two[0].tend()
@@ -249,7 +253,7 @@ def test_the_lock_is_not_waited_for(two: tuple[Driver, Driver], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files_that_are_gone(two: tuple[Driver, Driver], tmp_path: Path, name: str) -> None:
+def test_files_that_are_gone_refuse_everything(two: tuple[Driver, Driver], tmp_path: Path, name: str) -> None:
     """Somebody who removes or replaces a file is told so."""
     (tmp_path / name).rename(tmp_path / "elsewhere")
     two[0].tend()
@@ -260,7 +264,7 @@ def test_files_that_are_gone(two: tuple[Driver, Driver], tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("name", [*FILES, "inflight.0", "inflight.1"])
-def test_files_that_were_cut_short_while_open(two: tuple[Driver, Driver], tmp_path: Path, name: str) -> None:
+def test_files_cut_short_while_open_refuse_everything(two: tuple[Driver, Driver], tmp_path: Path, name: str) -> None:
     """Who finds its counters cut short counts no more, and what was counted does not begin anew."""
     asks = [asking(limit) for limit in (rate(9), quota(9), places(9))]
     assert two[0].fits(*asks)
@@ -268,7 +272,7 @@ def test_files_that_were_cut_short_while_open(two: tuple[Driver, Driver], tmp_pa
     os.truncate(tmp_path / name, 0)
     two[0].tend()
     assert two[0].store.status()["healthy"] is False
-    with pytest.raises(Unavailable):
+    with pytest.raises(LimitStoreUnavailable):
         two[0].fits(*asks)
     os.truncate(tmp_path / name, size)  # or what is mapped here would end this process
 
@@ -296,7 +300,9 @@ def test_a_full_disk_takes_the_place_of_empty_buckets(two: tuple[Driver, Driver]
 
 
 @pytest.mark.parametrize("now", [1e11, 1e12, 7_300_000_000.0, -1.0, -1e11], ids=str)
-def test_a_wrong_calendar(two: tuple[Driver, Driver], clock: Clock, now: float) -> None:
+def test_a_clock_outside_the_calendar_is_counted_all_the_same(
+    two: tuple[Driver, Driver], clock: Clock, now: float
+) -> None:
     """A clock in the year 5138 or before 1970 is no error, and no quota begins anew by it with each request."""
     clock.now = now
     for window in ("hour", "day", "month"):
@@ -310,7 +316,7 @@ def test_waiting_for_the_lock_grants_nothing(tmp_path: Path, two: tuple[Driver, 
     ask, admitted = asking(rate(1, 1, 1)), list[int]()
 
     def pour(store: LimitStore) -> None:
-        if straight(store.pour((ask,), clock.now)).fits:
+        if straight(store.acquire((ask,), clock.now)).fits:
             admitted.append(clock.ns)
 
     def waiting() -> int:
@@ -318,7 +324,7 @@ def test_waiting_for_the_lock_grants_nothing(tmp_path: Path, two: tuple[Driver, 
         clock.go(0.1)
         try:
             pour(two[0].store)
-        except Unavailable:  # the lock was there before the clock was read, so no time was lost
+        except LimitStoreUnavailable:  # the lock was there before the clock was read, so no time was lost
             return clock.ns
         return seen
 

@@ -92,7 +92,7 @@ class TwoTables(RuleBasedStateMachine):
             table.close()
 
 
-def test_it_is_a_dictionary(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_table_is_a_dictionary(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever is made, changed, dies or is made anew, by either of two tables on one file: both know what lives."""
     TwoTables.folder = lambda _: tmp_path_factory.mktemp("table")  # type: ignore[assignment,misc]
     machine = TwoTables.TestCase
@@ -100,7 +100,7 @@ def test_it_is_a_dictionary(tmp_path_factory: pytest.TempPathFactory) -> None:
     machine("runTest").runTest()
 
 
-def test_many(table: Table) -> None:
+def test_many_names_are_found_again(table: Table) -> None:
     """Twenty thousand names through hundreds of splits: none is lost, and each costs at most 200 bytes."""
     for number in range(1, 20_001):
         put(table, f"name {number}", number)
@@ -112,7 +112,7 @@ def test_many(table: Table) -> None:
     assert table.pages * PAGE <= 200 * 20_000
 
 
-def test_the_dead_make_room(table: Table) -> None:
+def test_dead_entries_make_room(table: Table) -> None:
     """Names that come and go for ever need no more room than those that live at once."""
     for number in range(1, 30_001):
         put(table, f"name {number}", number, dead=number - 100)
@@ -120,7 +120,7 @@ def test_the_dead_make_room(table: Table) -> None:
     assert listed(table, 30_000 - 100) == {f"name {number}": number for number in range(29_901, 30_001)}
 
 
-def test_what_is_taken_is_not_reused(table: Table) -> None:
+def test_a_slot_that_is_taken_is_not_reused(table: Table) -> None:
     """An entry that is dead, and has just been found or made for the same request, is left to it."""
     taken: set[int] = set()
     for number in range(SLOTS):
@@ -132,7 +132,7 @@ def test_what_is_taken_is_not_reused(table: Table) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, NAME - 1, NAME, NAME + 1, 1000])
-def test_names(table: Table, length: int) -> None:
+def test_names_are_kept_as_long_as_there_is_room(table: Table, length: int) -> None:
     """A name that fits is listed whole, a longer one up to a mark; each counts for itself."""
     put(table, "n" * length, 5)
     put(table, "n" * length + "+", 6)
@@ -151,7 +151,7 @@ def test_a_name_cut_in_a_character(table: Table) -> None:
     assert [name[:39] for name in listed(table)] == ["ä" * 39]
 
 
-def test_another_era(tmp_path: Path) -> None:
+def test_another_era_begins_anew(tmp_path: Path) -> None:
     """A table of another era begins empty, on every page; of the same one it is as it was."""
     for era, expected in ((7, 0), (7, 500), (8, 0), (8, 500)):
         table = Table(tmp_path / "table", era)
@@ -174,7 +174,7 @@ def test_words_of_the_store_survive_splits(table: Table) -> None:
 @pytest.mark.parametrize(
     ("word", "value"), [(0, -1), (0, 1 << 62), (0, 3), (1, 0), (1, -1), (1, 1 << 62), (2, -1), (2, 1 << 62)]
 )
-def test_a_damaged_page(tmp_path: Path, word: int, value: int) -> None:
+def test_a_damaged_page_is_an_error(tmp_path: Path, word: int, value: int) -> None:
     """A page whose parent (an earlier one), depth (one or more) or pattern (below 2^depth) is none: the start stops."""
     table = Table(tmp_path / "table")
     for number in range(1, 300):
@@ -188,13 +188,13 @@ def test_a_damaged_page(tmp_path: Path, word: int, value: int) -> None:
         Table(tmp_path / "table").close()
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
     """Where the disk is full new names are Unavailable, with nothing half poured; what is known goes on counting."""
     assert told(spawn("killing.filling", tmp_path)).splitlines()[-1] == "well"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["opening", "splitting"])
-def test_killed_at_every_line(tmp_path: Path, what: str) -> None:
+def test_a_process_killed_at_any_line_leaves_a_good_table(tmp_path: Path, what: str) -> None:
     """Wherever a process is killed, the file is right for the next: nothing lost, nothing double, never damaged."""
     assert told(spawn("killing.dying", tmp_path, what)).splitlines()[-1] == "well"

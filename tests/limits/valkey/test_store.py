@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from keyswap.limits import bucket
-from keyswap.limits.limit import Kind, Limit, LimitRequest, LimitStore, Poured, Unavailable
+from keyswap.limits.limit import Acquired, Kind, Limit, LimitRequest, LimitStore, LimitStoreUnavailable
 from keyswap.limits.valkey.connection import Address, bulk, packed
 from keyswap.limits.valkey.plan import PREFIX, SOURCE
 from keyswap.limits.valkey.store import ValkeyLimits
@@ -60,8 +60,8 @@ def run[T](work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-async def pour(store: LimitStore, *asks: LimitRequest, dry: bool = False) -> Poured:
-    return await store.pour(asks, time.time(), dry)
+async def pour(store: LimitStore, *asks: LimitRequest, dry: bool = False) -> Acquired:
+    return await store.acquire(asks, time.time(), dry)
 
 
 async def until(true: Callable[[], Awaitable[bool]], within_s: float = PATIENCE_S) -> float:
@@ -78,7 +78,7 @@ async def answers(store: ValkeyLimits) -> bool:
     began = time.monotonic()
     try:
         await pour(store, ask(WIDE))
-    except Unavailable:
+    except LimitStoreUnavailable:
         return False
     finally:
         assert time.monotonic() - began < TIMEOUT_S + 0.1
@@ -99,7 +99,7 @@ def test_a_killed_server_is_found_again(own: Server) -> None:
         await until(lambda: _is_down(store))
         began = time.monotonic()
         for _ in range(1000):
-            with pytest.raises(Unavailable, match=r"valkey://127\.0\.0\.1"):
+            with pytest.raises(LimitStoreUnavailable, match=r"valkey://127\.0\.0\.1"):
                 await pour(store, ask(RATE))
         assert time.monotonic() - began < 0.5
         assert store.status()["healthy"] is False
@@ -141,7 +141,7 @@ def test_a_frozen_server_holds_nobody_up(own: Server) -> None:
 
 async def _timed(store: ValkeyLimits, *asks: LimitRequest) -> float:
     began = time.monotonic()
-    with pytest.raises(Unavailable):
+    with pytest.raises(LimitStoreUnavailable):
         await pour(store, *asks)
     return time.monotonic() - began
 
@@ -271,7 +271,7 @@ def test_an_error_of_the_server_is_unavailability(server: Server) -> None:
         store = ValkeyLimits(server.url(), TIMEOUT_S)
         server.tell("CONFIG", "SET", "maxmemory", "1")
         try:
-            with pytest.raises(Unavailable, match="maxmemory"):
+            with pytest.raises(LimitStoreUnavailable, match="maxmemory"):
                 await pour(store, ask(RATE), ask(PLACES))
             assert "maxmemory" in str(store.status()["reason"])
         finally:
@@ -321,8 +321,8 @@ def test_an_answer_that_the_script_cannot_have_given_is_unavailability(answer: b
         server = await asyncio.start_server(speak, "127.0.0.1", 0)
         store = ValkeyLimits(f"valkey://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", PATIENCE_S)
         for _ in range(2):
-            with pytest.raises(Unavailable, match="answer"):
-                await store.pour((ask(RATE), ask(PLACES)), 0.0, dry)
+            with pytest.raises(LimitStoreUnavailable, match="answer"):
+                await store.acquire((ask(RATE), ask(PLACES)), 0.0, dry)
         assert store.status()["healthy"] is False
         assert store.status()["in_flight"] == 0
         await store.close()
@@ -347,7 +347,7 @@ def test_the_password_is_used_and_never_told(tmp_path: Path) -> None:
             await store.close()
             for wrong in ("wr0ng-word", ""):
                 store = ValkeyLimits(server.url(password=wrong), TIMEOUT_S)
-                with pytest.raises(Unavailable) as caught:
+                with pytest.raises(LimitStoreUnavailable) as caught:
                     await pour(store, ask(RATE))
                 told = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r} {store.status()!r}"
                 assert "wr0ng" not in told
@@ -373,7 +373,7 @@ def test_tls_verifies_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         store = ValkeyLimits(server.url(), 1.0)
         try:
             return (await pour(store, ask(RATE))).fits
-        except Unavailable as error:
+        except LimitStoreUnavailable as error:
             assert "certificate" in str(error).lower()
             return False
         finally:
@@ -403,8 +403,8 @@ def test_cancelled_requests_leave_answers_with_their_questions(server: Server) -
                 assert poured.levels[0].capacity - poured.levels[0].remaining == poured.levels[0].level <= turn
                 assert poured.levels[0].limit == limit.name
                 assert poured.levels[1].level <= 100
-                assert poured.place is not None
-                poured.place.give_back()
+                assert poured.reservation is not None
+                poured.reservation.release()
                 if turn > 30:
                     return
 
@@ -474,8 +474,8 @@ def test_a_cluster_tells_where_the_keys_are(tmp_path: Path) -> None:
         assert sorted([poured.levels[0].level for poured in several]) == [1, 2, 3, 4]
         assert int(last.tell("DBSIZE")[1:]) == 5
         for poured in several:
-            assert poured.place is not None
-            poured.place.give_back()
+            assert poured.reservation is not None
+            poured.reservation.release()
         assert [one.subject for one in await store.held(time.time())] == [ask(RATE).subject]
         other = ValkeyLimits(first.url(), 1.0)
         assert (await pour(other, ask(RATE))).levels[0].level == 5
@@ -498,11 +498,11 @@ def test_a_place_is_free_as_soon_as_it_was_given_back(server: Server) -> None:
         for _ in range(50):
             poured = await pour(store, ask(one))
             assert poured.fits
-            assert poured.place is not None
+            assert poured.reservation is not None
             refused = await pour(store, ask(one), ask(WIDE, "u"))
             assert (refused.fits, refused.levels[0].retry_after_s, refused.levels[1].level) == (False, 1.0, 0)
-            poured.place.give_back()
-            poured.place.give_back()
+            poured.reservation.release()
+            poured.reservation.release()
         await store.close()
 
     run(story())
@@ -524,8 +524,8 @@ def test_places_of_a_dead_gateway_end_with_their_lease(server: Server) -> None:
         assert 0.3 < await until(one_left) < 1.0
         while time.monotonic() - began < 1.5:
             assert await one_left()
-        assert kept.place is not None
-        kept.place.give_back()
+        assert kept.reservation is not None
+        kept.reservation.release()
         assert (await pour(living, ask(PLACES), dry=True)).levels[0].level == 1
         await dead.close()
         await living.close()
@@ -544,13 +544,13 @@ def test_a_restarted_server_learns_of_places_again(own: Server) -> None:
 
         async def learned() -> bool:
             await store.tend(time.time())
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(LimitStoreUnavailable):
                 return [one.state for one in await store.held(time.time())] == [1]
             return False
 
         assert await until(learned) < 1
-        assert held.place is not None
-        held.place.give_back()
+        assert held.reservation is not None
+        held.reservation.release()
         assert await store.held(time.time()) == []
         await store.close()
 
@@ -564,7 +564,7 @@ def test_a_closed_store_holds_nothing(server: Server) -> None:
     assert run(pour(store, ask(PLACES))).levels[0].level == 2
     assert store.status()["in_flight"] == 2
     run(store.close())
-    with pytest.raises(Unavailable, match="closed"):
+    with pytest.raises(LimitStoreUnavailable, match="closed"):
         run(pour(store, ask(PLACES)))
     assert run(pour(other, ask(PLACES), dry=True)).levels[0].level == 1
     run(other.close())

@@ -1,6 +1,6 @@
 """Places in flight on this machine: which requests of which limit have begun and not ended.
 
-Law: whoever calls holds the machine's lock. Each process has a file of its own, in which every place that it holds is
+Law: the caller holds the machine's lock. Each process has a file of its own, in which every place that it holds is
 one record, and holds a lock on it that ends with it, however it ends. What is in flight is what stands in the files of
 living processes: there is no sum that could be wrong. A dead process's file counts until another one has looked at it,
 which each does twice a second. While a file that may be a living process's cannot be read, nothing is counted: too few
@@ -12,9 +12,10 @@ import heapq
 import mmap
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
-from keyswap.limits.limit import Unavailable
+from keyswap.limits.limit import LimitStoreUnavailable
 from keyswap.limits.local.lock import same_file
 from keyswap.model import StateError
 
@@ -58,7 +59,7 @@ class _File:
         return True
 
     def unclaim(self) -> None:
-        """Let whoever begins next have it."""
+        """Let the next process that begins have it."""
         fcntl.flock(self.handle, fcntl.LOCK_UN)
 
     def count(self, fingerprint: bytes) -> int:
@@ -67,19 +68,19 @@ class _File:
         return self.map[_HEAD : _HEAD + used * 8].count(fingerprint) if used else 0
 
     def records(self) -> list[bytes]:
-        """What is in use."""
-        found = [bytes(self.map[at : at + 8]) for at in range(_HEAD, _HEAD + self.words[0] * 8, 8)]
-        return [record for record in found if any(record)]
+        """The records in use."""
+        records = [bytes(self.map[at : at + 8]) for at in range(_HEAD, _HEAD + self.words[0] * 8, 8)]
+        return [record for record in records if any(record)]
 
     def close(self) -> None:
-        """Give it back."""
+        """Close the file."""
         self.words.release()
         self._bytes.release()
         self.map.close()
         os.close(self.handle)
 
 
-class Places:
+class InFlight:
     """The places of all processes; this one's own file is made at once."""
 
     def __init__(self, folder: Path) -> None:
@@ -100,27 +101,33 @@ class Places:
             raise StateError(f"{MOST_PROCESSES} gateways use {folder} already")
         self._own = own
         own.map[:] = bytes(_SIZE)  # what its last owner left
-        self.survey()
+        self.rescan()
 
-    def survey(self) -> None:
-        """Take in the files of processes that have begun since the last time. Raises Unavailable."""
+    def rescan(self) -> None:
+        """Take in the files of processes that have begun since the last time. Raises LimitStoreUnavailable."""
         try:
-            names = [name for name in os.listdir(self._folder) if _is_one(name) and name != self._own.path.name]  # noqa: PTH208, which hides what cannot be listed
+            names = [name for name in os.listdir(self._folder) if _is_in_flight_file(name)]  # noqa: PTH208, which hides what cannot be listed
         except OSError as error:
-            raise Unavailable(f"places in flight of other processes cannot be looked for: {error.strerror}") from error
+            raise LimitStoreUnavailable(
+                f"places in flight of other processes cannot be looked for: {error.strerror}"
+            ) from error
         for name in names:
+            if name == self._own.path.name:
+                continue
             try:
                 self._look(self._folder / name)
             except OSError as error:
                 why = error.strerror or error
-                raise Unavailable(f"places in flight of another process cannot be counted: {name}: {why}") from error
+                raise LimitStoreUnavailable(
+                    f"places in flight of another process cannot be counted: {name}: {why}"
+                ) from error
 
     def _look(self, path: Path) -> None:
         """Have the file of this name in hand. Raises OSError."""
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(None, "it is no regular file")
-        whole, key = found.st_size >= _SIZE, (found.st_dev, found.st_ino)
+        whole, key = status.st_size >= _SIZE, (status.st_dev, status.st_ino)
         if whole and key not in self._others:
             self._others[key] = _File(path)
         elif not whole and _is_held(path):
@@ -145,7 +152,7 @@ class Places:
         return MOST - self._own.words[0] + len(self._freed) < wanted
 
     def take(self, fingerprint: bytes) -> int:
-        """Hold a place; what gives it back."""
+        """Hold a place; the number to release it by."""
         words = self._own.words
         number = heapq.heappop(self._freed) if self._freed else words[0]
         at = _HEAD + number * 8
@@ -154,8 +161,8 @@ class Places:
             words[0] = number + 1
         return number
 
-    def give_back(self, number: int) -> None:
-        """Hold it no longer."""
+    def release(self, number: int) -> None:
+        """Release a place."""
         self._own.words[8 + number] = 0
         heapq.heappush(self._freed, number)
         if len(self._freed) == self._own.words[0]:  # nothing is held: what is looked through is short again
@@ -181,14 +188,29 @@ class Places:
         return taken
 
     def close(self) -> None:
-        """Hold nothing any more. Needs no lock: it is one word of our own."""
+        """Release every place. Needs no lock: it is one word of our own."""
         if self._own.is_whole():
             self._own.words[0] = 0
         for file in (self._own, *self._others.values()):
             file.close()
 
 
-def _is_one(name: str) -> bool:
+class LocalReservation:
+    """The places of one request."""
+
+    __slots__ = ("_numbers", "_release")
+
+    def __init__(self, release: Callable[[list[int]], None], numbers: list[int]) -> None:
+        self._release, self._numbers = release, numbers
+
+    def release(self) -> None:
+        """Give the places back: the request has ended."""
+        numbers, self._numbers = self._numbers, []
+        if numbers:
+            self._release(numbers)
+
+
+def _is_in_flight_file(name: str) -> bool:
     """Whether a file of this name may be a process's."""
     number = name.removeprefix("inflight.")
     return number != name and number.isdecimal()

@@ -1,8 +1,8 @@
 """The machine's lock: one process at a time looks at the counters of a state directory.
 
 Law: it ends with the process that holds it, however that one ends. Nobody waits for it longer than asked, also when its
-holder has been stopped; who could not have it in time does not try again for a moment, so that requests do not queue
-behind it.
+holder has been stopped; a request that could not have it in time keeps others from trying for a moment, so
+that they do not queue behind it.
 """
 
 import os
@@ -11,12 +11,12 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from functools import partial
 from pathlib import Path
 
-from keyswap.limits.limit import Unavailable
+from keyswap.limits.limit import LimitStoreUnavailable
 from keyswap.model import StateError
 
 _TRY = LOCK_EX | LOCK_NB
 _TURNS = 20
-"""How often the processor is given away before it is slept on: a holder is done after some microseconds, but a busy
+"""How often the processor is yielded before the first sleep: a holder is done after some microseconds, but a busy
 machine may take some milliseconds to come back."""
 _NAP_S = 0.0002
 _AGAIN_S = 0.25
@@ -36,7 +36,7 @@ class MachineLock:
         self._try, self.release = partial(flock, self._handle, _TRY), partial(flock, self._handle, LOCK_UN)
 
     def take(self) -> None:
-        """Have it, until `release`: what `with` does, without its calls. Raises Unavailable."""
+        """Have it, until `release`: what `with` does, without its calls. Raises LimitStoreUnavailable."""
         try:
             self._try()
         except OSError:
@@ -53,7 +53,7 @@ class MachineLock:
     def _wait(self) -> None:
         now = time.monotonic()
         if now < self._given_up + _AGAIN_S:
-            raise Unavailable("another process holds the lock of limits and does not go on")
+            raise LimitStoreUnavailable("another process holds the lock of limits and does not go on")
         until, turns = now + self.wait_s, 0
         while True:
             try:
@@ -64,7 +64,7 @@ class MachineLock:
                 return
             if time.monotonic() > until:
                 self._given_up = time.monotonic()
-                raise Unavailable(f"the lock of limits was not free within {self.wait_s * 1000:g} ms")
+                raise LimitStoreUnavailable(f"the lock of limits was not free within {self.wait_s * 1000:g} ms")
             if turns < _TURNS and hasattr(os, "sched_yield"):
                 os.sched_yield()
             else:
@@ -75,7 +75,7 @@ class MachineLock:
         return same_file(self._file, self._handle)
 
     def close(self) -> None:
-        """Give it back."""
+        """Close the lock's file."""
         os.close(self._handle)
 
 

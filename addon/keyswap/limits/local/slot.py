@@ -1,14 +1,14 @@
-"""One ask as it stands in the files of the store `local`: what it would do, what it does, and what is said of it.
+"""The slot of one ask in the files of the store `local`: read, written, and its level.
 
-Law: whoever reads or writes holds the machine's lock from reading to writing. A reading is made once for a caller's ask
-and used for each of its requests, one after the other: it remembers where its entry is, and looks whether it still is
-there. Nothing is written but by `write` and `mend`.
+Law: the caller holds the machine's lock from reading to writing. A slot is made once for a caller's ask and used for
+each of its requests, one after the other: it remembers where its entry is, and looks whether it still is there. Nothing
+is written but by `write` and `repair`.
 """
 
 from collections.abc import Callable
 
 from keyswap.limits import bucket
-from keyswap.limits.limit import SEPARATOR, Kind, Limit, LimitRequest, count_level, rate_level
+from keyswap.limits.limit import SEPARATOR, WINDOWS_S, Kind, Limit, LimitRequest, count_level, rate_level
 from keyswap.limits.local.table import COUNT_AT, SLOTS, Table
 from keyswap.limits.windows import HOUR_S, end_hour, hour_of
 from keyswap.model import Level
@@ -22,12 +22,18 @@ NAMED_NS = 3600 * NS
 
 
 def bucket_name(ask: LimitRequest) -> str:
-    """What an ask's bucket is called. A quota of another window is another one: a month's says nothing of an hour."""
+    """The name of an ask's bucket. A quota of another window is another bucket: a month's says nothing of an hour."""
     return ask.subject + SEPARATOR + ask.limit.window if ask.limit.kind is Kind.QUOTA else ask.subject
 
 
-class Reading:
-    """An ask of any kind. `state` is what was read, `after` what it is to be when `fits`."""
+def quota_subject(name: str, state: int) -> tuple[str, int, Kind, str]:
+    """The first fields of a stored quota, by its bucket's name."""
+    subject, _, window = name.rpartition(SEPARATOR)
+    return (subject, state, Kind.QUOTA, window) if window in WINDOWS_S else (name, state, Kind.QUOTA, "")
+
+
+class Slot:
+    """The slot of an ask of any kind. `state` is the number read, `after` the one to be written when `fits`."""
 
     __slots__ = (
         "_hashed", "_mark", "_pages", "after", "ask", "cost", "fingerprint", "fits", "limit", "state", "table", "where",
@@ -44,35 +50,35 @@ class Reading:
         """The number of its entry; 0, and `where` is negative: there is none."""
         words = self.table.words
         if words[COUNT_AT] == self._pages and words[self._mark] == self._hashed:
-            return words[self.where]  # no page was split, and nobody else has taken the place
+            return words[self.where]  # no page was split, and no other entry is there
         self.at(self.table.find(self.fingerprint))
         return self.table.words[self.where] if self.where >= 0 else 0
 
     def at(self, where: int) -> None:
-        """Its entry is here now."""
+        """Set where the entry is now."""
         self.where, self._mark = where, where - SLOTS
         self._pages = self.table.pages if where >= 0 else -1
 
     def read(self, clock: int, now: float) -> bool:
-        """Whether it fits."""
+        """Read the entry; whether the ask fits."""
         raise NotImplementedError
 
     def write(self, clock: int) -> bytes | None:  # noqa: ARG002
-        """Pour it; the fingerprint of a place that is to be held."""
+        """Write the new number; the fingerprint of a place that is to be held."""
         if self.cost:
             self.table.words[self.where] = self.after
         return None
 
-    def mend(self, clock: int) -> None:
-        """Put right what a clock's step back has made of an ask that does not fit."""
+    def repair(self, clock: int) -> None:
+        """Repair an entry that a clock's step back has made too full."""
 
-    def level(self, clock: int, now: float, poured: bool) -> Level:
-        """The level after that; `poured`: what fits was."""
+    def level(self, clock: int, now: float, acquired: bool) -> Level:
+        """The level afterwards; `acquired`: what fits was written."""
         raise NotImplementedError
 
 
-class RateReading(Reading):
-    """An ask of a leaky bucket."""
+class RateSlot(Slot):
+    """The slot of a leaky bucket."""
 
     __slots__ = ("_interval", "_span")
 
@@ -91,15 +97,15 @@ class RateReading(Reading):
         self.after, self.fits = after, True
         return True
 
-    def mend(self, clock: int) -> None:
+    def repair(self, clock: int) -> None:
         """A bucket that is fuller than full, by a clock's step back or a smaller limit, begins to drain."""
         if not self.fits and self.state > clock + self._span:
             self.table.words[self.where] = clock + self._span
 
-    def level(self, clock: int, now: float, poured: bool) -> Level:  # noqa: ARG002, rates know no calendar
-        """The level after that."""
+    def level(self, clock: int, now: float, acquired: bool) -> Level:  # noqa: ARG002, rates know no calendar
+        """The level afterwards."""
         interval, span, wait = self._interval, self._span, 0
-        if poured and self.fits:
+        if acquired and self.fits:
             full_in = self.after - clock
         else:
             full_in = bucket.bounded(self.state, clock, span) - clock
@@ -107,8 +113,8 @@ class RateReading(Reading):
         return rate_level(self.limit, (span - full_in) // interval, full_in / NS, wait / NS)
 
 
-class QuotaReading(Reading):
-    """An ask of a quota."""
+class QuotaSlot(Slot):
+    """The slot of a quota."""
 
     __slots__ = ()
 
@@ -121,13 +127,13 @@ class QuotaReading(Reading):
         self.fits = (state & _COUNT) + self.cost <= self.limit.capacity or not self.cost
         return self.fits
 
-    def level(self, clock: int, now: float, poured: bool) -> Level:  # noqa: ARG002
-        """The level after that."""
-        return quota_level(self.limit, self.after if poured and self.fits else self.state, now, self.fits)
+    def level(self, clock: int, now: float, acquired: bool) -> Level:  # noqa: ARG002
+        """The level afterwards."""
+        return quota_level(self.limit, self.after if acquired and self.fits else self.state, now, self.fits)
 
 
-class PlaceReading(Reading):
-    """An ask of places in flight; `count` says how many are taken of a name."""
+class InFlightSlot(Slot):
+    """The slot of places in flight; `count` says how many of a name are held."""
 
     __slots__ = ("_count",)
 
@@ -147,9 +153,9 @@ class PlaceReading(Reading):
         self.table.words[self.where] = clock + NAMED_NS
         return self.fingerprint
 
-    def level(self, clock: int, now: float, poured: bool) -> Level:  # noqa: ARG002
-        """The level after that."""
-        return count_level(self.limit, self.state + (poured and self.fits), 0.0, 0.0 if self.fits else 1.0)
+    def level(self, clock: int, now: float, acquired: bool) -> Level:  # noqa: ARG002
+        """The level afterwards."""
+        return count_level(self.limit, self.state + (acquired and self.fits), 0.0, 0.0 if self.fits else 1.0)
 
 
 def quota_level(limit: Limit, state: int, now: float, fits: bool) -> Level:

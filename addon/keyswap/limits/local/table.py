@@ -1,6 +1,6 @@
 """Numbers by name, in a file that every process of the machine maps: the buckets of the store `local`.
 
-Law: whoever calls holds the machine's lock. What is written is right after every single store instruction, so a
+Law: the caller holds the machine's lock. What is written is right after every single store instruction, so a
 process may be killed anywhere: an entry exists from the moment its fingerprint is written, a page from the moment it is
 counted. Nothing is ever moved but half a page (extendible hashing): growth stops nobody. An entry whose number is not
 above `dead` means nothing any more; its place is taken by the next one that needs it, so there is no sweep. Space is
@@ -111,12 +111,12 @@ class Table:
             os.close(self._handle)
             fresh.unlink()
 
-    # ---- What is asked for each request
+    # ---- The look-up of each request
 
     def fingerprint(self, name: str) -> bytes:
         """Eight bytes by which a name is known; two names have the same one by a chance of 2^-64."""
-        found = hashlib.sha256(self._salt + name.encode("utf-8", "surrogatepass")).digest()[:8]
-        return found if found != _FREE else b"\1" * 8
+        digest = hashlib.sha256(self._salt + name.encode("utf-8", "surrogatepass")).digest()[:8]
+        return digest if digest != _FREE else b"\1" * 8
 
     def find(self, fingerprint: bytes) -> int:
         """Where the number of an entry stands in `words`; -1: there is no such entry."""
@@ -131,9 +131,9 @@ class Table:
         return -1 if at < 0 else (start + SLOTS * 8 + at) >> 3
 
     def make(self, fingerprint: bytes, name: str, dead: int, taken: Container[int]) -> int:
-        """A new entry with the number 0, in place of nothing or of one that is dead and whose place is not in `taken`.
+        """A new entry with the number 0, in a free slot or in that of a dead entry which is not in `taken`.
 
-        Others may move by it. Raises OSError when there is no room.
+        Other entries may move by it. Raises OSError when there is no room.
         """
         while True:
             page = self._page_of(fingerprint)
@@ -142,14 +142,14 @@ class Table:
             if slot is not None:
                 break
             self._split(page, int.from_bytes(fingerprint, "little"), dead)
-        place = ((start + _VALUES) >> 3) + slot
-        self.words[place] = 0
+        index = ((start + _VALUES) >> 3) + slot
+        self.words[index] = 0
         label = name.encode("utf-8", "surrogatepass")
         label = label if len(label) <= NAME else label[: NAME - 1] + CUT
         at = start + _NAMES + slot * NAME
         self._map[at : at + NAME] = label.ljust(NAME, b"\0")
         self._map[start + _HEAD + slot * 8 : start + _HEAD + slot * 8 + 8] = fingerprint
-        return place
+        return index
 
     def _vacant(self, start: int, dead: int, taken: Container[int]) -> int | None:
         slots = self._map[start + _HEAD : start + _VALUES]
@@ -202,12 +202,12 @@ class Table:
         struct.pack_into("<QQQ", fresh, 0, page, depth + 1, (hashed & (bit - 1)) | bit)
         self._map[(count + 1) * PAGE : (count + 2) * PAGE] = bytes(fresh)
         self.words[COUNT_AT] = count + 1  # from here on it is in use
-        for at in moved:  # nobody looks here for them any more
+        for at in moved:  # no look-up finds them here any more
             self._map[start + at : start + at + 8] = _FREE
         self._follow()
 
     def _follow(self) -> None:
-        """Take in the pages that have been split since the last time, by whichever process."""
+        """Follow the pages that any process has split since the last time."""
         count = self.words[COUNT_AT]
         if (count + 1) * PAGE > len(self._map):
             self._remap()
@@ -239,7 +239,7 @@ class Table:
                 longer = _mapped(self._handle, size)
                 self._map.close()
                 self._map = longer
-        finally:  # what there was still serves where there is no memory for more
+        finally:  # the old mapping still serves where there is no memory for more
             self._bytes = memoryview(self._map)
             self.words = self._bytes.cast("q")
 
@@ -266,12 +266,12 @@ class Table:
         return same_file(self.file, self._handle) and os.fstat(self._handle).st_size >= len(self._map)
 
     def flush(self) -> None:
-        """Let the disk have it."""
+        """Write the file to disk."""
         with suppress(OSError, ValueError):
             os.fsync(self._handle)
 
     def close(self) -> None:
-        """Give the mapping and the file back."""
+        """Close the mapping and the file."""
         self._release()
         os.close(self._handle)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from keyswap.limits.limit import Unavailable
+from keyswap.limits.limit import LimitStoreUnavailable
 from keyswap.model import StateError
 from keyswap.policy import parse_listen
 from keyswap.shell.control import explain, limits, status
@@ -22,7 +22,7 @@ async def answer(runtime: Runtime, asked: dict[str, Any]) -> dict[str, Any]:
         if command is None:
             return {"error": "this gateway does not know the command: is it of another version?"}
         return await command(runtime, asked)
-    except (StateError, Unavailable) as error:
+    except (StateError, LimitStoreUnavailable) as error:
         return {"error": str(error)}
     except Exception as error:  # noqa: BLE001 (a question must not end in a traceback)
         return {"error": f"this gateway could not answer the question ({type(error).__name__})"}

@@ -65,8 +65,12 @@ def _asked(resources: Resources) -> Labelled:
 
 
 def _calls(resources: Resources) -> Labelled:
-    results = ("poured", "full", "failed")
-    return [([result], sum(getattr(one, result) for one in resources.healths)) for result in results]
+    healths = resources.healths
+    return [
+        (["poured"], sum(health.acquired for health in healths)),
+        (["full"], sum(health.full for health in healths)),
+        (["failed"], sum(health.failed for health in healths)),
+    ]
 
 
 def _took(resources: Resources) -> Histogram:
