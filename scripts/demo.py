@@ -36,7 +36,9 @@ class Demo:
         self.policy.write_text(text.replace("http://127.0.0.1:9000", self.backend))
         jwks_url = f"{self.url}/.well-known/jwks.json"
         self.run(sys.executable, str(HERE / "demo_backend.py"), str(self.back), jwks_url, self.url)
-        gateway = self.run(*self.command("serve", "--listen", f"127.0.0.1:{self.gate}"), stdout=subprocess.PIPE)
+        gateway = self.run(
+            *self.command("serve", "--workers", "1", "--listen", f"127.0.0.1:{self.gate}"), stdout=subprocess.PIPE
+        )
         assert gateway.stdout is not None
         self.lines = gateway.stdout
         if '"ready"' not in self.lines.readline():

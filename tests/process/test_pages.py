@@ -148,7 +148,8 @@ def test_the_verifiers_of_the_readme(name: str, home: Home, gateway: Gateway, ke
     home.policy.write_text(re.sub(r"upstream: .*", f"upstream: http://127.0.0.1:{port}", policy))
     _, key = home.key(permissions=["pets:read"], user_id="user_ada")
     key_set.count = 0
-    with subprocess.Popen(backend(name, key_set.url, port, tmp_path)) as process:
+    command = backend(name, key_set.url, port, tmp_path)
+    with subprocess.Popen(command) as process:
         try:
             eventually(f"{name} listens", lambda: process.poll() is not None or listens(port))
             eventually("the gateway has the backend", lambda: gateway.get("/pets", key).status == 200)
@@ -160,6 +161,8 @@ def test_the_verifiers_of_the_readme(name: str, home: Home, gateway: Gateway, ke
             assert [answer(port, token) for token in (None, "", "eyJ", forged)] == [401] * 4
         finally:
             process.terminate()
+            if command[0] == "node":
+                Path(command[1]).unlink()
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed: scripts/test installs it where it can")
