@@ -113,7 +113,9 @@ def test_known_callers_are_counted_where_their_entries_are_now(two: tuple[Driver
         clock.go(10)
 
 
-def test_a_killed_split_leaves_entries_where_they_are_found(two: tuple[Driver, Driver], tmp_path: Path, clock: Clock) -> None:
+def test_a_killed_split_leaves_entries_where_they_are_found(
+    two: tuple[Driver, Driver], tmp_path: Path, clock: Clock
+) -> None:
     """Who is killed in the middle of a split leaves entries where they were: nobody who knew them there counts in them."""
     asks = [asking(rate(10**6)) for _ in range(SLOTS)]
     assert all(driver.fits(ask) for ask in asks for driver in two)
