@@ -21,7 +21,7 @@ _NOTHING = Template.parse("GET /")
 
 
 class Mount(NamedTuple):
-    """How one document is served."""
+    """The way in which one document is served."""
 
     prefix: str
     strip_prefix: bool
@@ -48,7 +48,7 @@ class OverrideRule(NamedTuple):
 
     @property
     def form(self) -> str | None:
-        """What it matches, with its parameters unnamed."""
+        """The template that the entry matches, with its parameters unnamed."""
         return form_of(self.match) if self.match is not None else None
 
 
@@ -81,7 +81,7 @@ class OperationCatalogue:
         self._by_form: dict[str, list[int]] = {}
         self._by_tag: dict[str, list[int]] = {}
         self._by_id: dict[str, list[int]] = {}
-        """Where the rules stand that are said of a form, of a tag, and of an operation's id."""
+        """Indexes of the rules by form, by tag, and by the operation's id."""
         for number, rule in enumerate(self.rules):
             if rule.match is not None:
                 self._by_form.setdefault(rule.form or "", []).append(number)
@@ -100,7 +100,7 @@ class OperationCatalogue:
         by_length = sorted(range(len(self.apis)), key=lambda number: -len(self.apis[number].mount.prefix))
         self._by_prefix = tuple((normal(self.apis[number].mount.prefix.encode()), number) for number in by_length)
 
-    # ---- Asked for each request
+    # ---- For each request
 
     def __call__(self, method: str, target: bytes) -> OperationMatch[Operation] | Refuse:
         """The operation of a request whose target has one reading."""
@@ -111,7 +111,7 @@ class OperationCatalogue:
         return match
 
     def _outside_of(self, path: bytes, allow: tuple[str, ...]) -> OperationMatch[Operation] | Refuse:
-        """What becomes of a path or method that no document has."""
+        """The match or the refusal of a path or method that no document has."""
         if allow:
             return Refuse(Code.METHOD_NOT_ALLOWED, "the path is documented, this method of it is not", allow=allow)
         plain = normal(path)
@@ -126,7 +126,7 @@ class OperationCatalogue:
         return self._missing
 
     def _meant(self, path: bytes, outside: Operation) -> str | None:
-        """What an undocumented path may be taken for, as it is sent or as its upstream gets it."""
+        """The operation that an undocumented path may be taken for, as it is sent or as its upstream gets it."""
         assert self._lookalikes is not None
         meant = self._lookalikes.name(path)
         if meant is not None or not outside.stripped:
@@ -135,7 +135,7 @@ class OperationCatalogue:
         return self.behind(outside.upstream).name(behind, stripped=True)
 
     def behind(self, upstream: Upstream) -> Lookalikes:
-        """What an upstream might take the paths for that it gets. Its operations are as it sees them."""
+        """The lookalikes of an upstream, whose operations are as it sees them."""
         lookalikes = self._behind.get(upstream)
         if lookalikes is None:
             mounts = [api.mount for api in self.apis if api.mount.upstream == upstream]
@@ -151,7 +151,7 @@ class OperationCatalogue:
     # ---- Made at load
 
     def _all(self) -> Lookalikes:
-        """What any backend might take the paths for that callers send."""
+        """The lookalikes of every backend, of paths as callers send them."""
         closed = (api.mount.prefix for api in self.apis if api.mount.undocumented == "refuse")
         made = Lookalikes(((entry.template, entry.operation) for entry in self.entries), closed)
         for number, api in enumerate(self.apis):

@@ -1,4 +1,4 @@
-"""What is wrong with a document or a policy: a value that names place and remedy.
+"""A finding: what is wrong with a document or a policy, with place and remedy.
 
 Law: a finding says what, where and how to mend it, in words that hold nothing but what the document's own author wrote.
 """
@@ -9,7 +9,7 @@ from keyswap.model import StateError
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong. `pointer` is a JSON pointer into `file` (RFC 6901); `line` counts from 1."""
+    """A fault of a document or policy. `pointer` is a JSON pointer into `file` (RFC 6901); `line` counts from 1."""
 
     code: str
     message: str

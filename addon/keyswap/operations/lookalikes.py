@@ -1,4 +1,4 @@
-"""What a careless backend might take a path for.
+"""Lookalikes: operations that a careless backend might take a path for.
 
 Law: such a one decodes a path, ignores letters' case, width and invisible characters, cuts it at a ? or # that was
 escaped, drops dots and blanks that trail a segment, the segment of which nothing is left, a format (`.json`) or stream
@@ -17,7 +17,7 @@ from keyswap.operations.template import LITERAL, MIXED, ONE, Template, TemplateS
 
 _BLANK = " \t"
 TRAILING = ". \t"
-"""What some backends drop from the end of a segment."""
+"""Characters that some backends drop from the end of a segment."""
 _INVISIBLE = re.compile(
     "[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -27,7 +27,7 @@ _SCRIPT = re.compile(r"[\w.-]+\.(?:php\d?|phtml|fcgi|cgi|pl|dll|cfm|aspx?|jsp)")
 _STREAM = re.compile(r":[^:]*:\$", re.DOTALL)
 _CUT = re.compile("[?#]")
 MAX_DOTS = 16
-"""Of a literal: a format is looked for behind so many of a segment's dots."""
+"""The most dots of a segment behind which a format is looked for."""
 
 
 def small(text: str) -> str:
@@ -44,7 +44,7 @@ class _Segment(NamedTuple):
     kept: str
     trimmed: str
     texts: tuple[str, ...]
-    """What it may be as a literal, or as a mix of literals and parameters."""
+    """The texts that the segment may be as a literal, or as a mix of literals and parameters."""
     script: bool
     """Whether it may be a front controller, which is no part of the path that is routed."""
 
@@ -63,7 +63,7 @@ class _Segment(NamedTuple):
 
 
 def _before_dots(text: str, dots: int) -> Iterator[str]:
-    """What stands before each of the first dots, and before the last one."""
+    """The text before each of the first dots, and before the last one."""
     at = -1
     for _ in range(dots):
         at = text.find(".", at + 1)
@@ -74,7 +74,7 @@ def _before_dots(text: str, dots: int) -> Iterator[str]:
 
 
 class State:
-    """What a careless backend has read of a template or prefix."""
+    """A state of the automaton of careless readings: a template or prefix, read so far."""
 
     __slots__ = ("closed", "literals", "mixed", "one", "operations", "repeats", "several")
 
@@ -86,7 +86,7 @@ class State:
         self.repeats = repeats
         """Whether this is inside of several segments, which may go on."""
         self.operations: list[tuple[Template, Operation]] = []
-        """Those that end here."""
+        """The operations whose templates end here."""
         self.closed: bytes | None = None
         """The prefix that ends here, if undocumented paths under it are refused."""
 
@@ -104,12 +104,12 @@ class State:
         return self.several
 
     def literal(self, segment: str) -> "State":
-        """The same for a segment without parameters. An empty one, behind a final /, is none."""
+        """The state that a segment without parameters leads to. An empty one, behind a final /, leads nowhere else."""
         kept = folded(segment)
         return self.literals.setdefault(kept, State()) if kept else self
 
     def after(self, segment: _Segment) -> Iterator[tuple["State", bool]]:
-        """Where one more segment may lead; with it, whether a part of the path is passed over that is no blank end."""
+        """The states that one more segment may lead to; with each, whether a part of the path is passed over."""
         for text in segment.texts:
             if text in self.literals:
                 yield self.literals[text], False
@@ -133,7 +133,7 @@ def folded(literal: str) -> str:
 
 
 def mix(segment: str) -> str:
-    """What a mixed segment of a template matches; literals are taken where they come first: time is linear."""
+    """A pattern of a template's mixed segment; literals are taken where they come first: time is linear."""
     literals, _ = pieces(segment)
     first, *inner = (re.escape(small(literal)) for literal in literals[:-1])
     between = "".join(f".(?:(?!{literal}).)*+{literal}" for literal in inner)
@@ -141,10 +141,10 @@ def mix(segment: str) -> str:
 
 
 class Meant(NamedTuple):
-    """What a path may be taken for."""
+    """The careless readings of a path."""
 
     states: Mapping[State, bool]
-    """Where its readings end; with each, whether one leads there that passes over a part of the path."""
+    """The states in which the readings end; with each, whether one leads there that passes over a part of the path."""
     closed: bytes | None
     """A prefix under which it may be taken to lie, where undocumented paths are refused."""
 
@@ -155,7 +155,7 @@ class Lookalikes:
     def __init__(self, operations: Iterable[tuple[Template, Operation]], closed: Iterable[str]) -> None:
         self.root = State()
         self.ends: dict[Operation, State] = {}
-        """Where each operation's own template ends."""
+        """The state in which each operation's own template ends."""
         self._dots = 1
         self._closes = False
         for template, operation in operations:
@@ -185,7 +185,7 @@ class Lookalikes:
         return next((state.operations[0][1].name for state in meant.states if state.operations), None)
 
     def meant(self, path: bytes, by_prefix: bool = True) -> Meant:
-        """What a path, as sent, may be taken for. `by_prefix`: a closed prefix as it is written is no finding."""
+        """The careless readings of a path, as sent. `by_prefix`: a closed prefix as it is written is no finding."""
         plain = normal(path) if by_prefix else b""
         whole = _segments(path.decode("ascii", "surrogateescape"))
         states, closed = self._follow(whole, plain)

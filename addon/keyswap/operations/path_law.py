@@ -21,7 +21,7 @@ _BETWEEN = re.compile(rb"/|%2f", re.IGNORECASE)
 
 
 class PathOptions(Protocol):
-    """What is said of an operation's path."""
+    """The options of an operation's path."""
 
     @property
     def encoded_slash(self) -> bool:

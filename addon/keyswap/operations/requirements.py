@@ -1,4 +1,4 @@
-"""What an operation requires, and whether a caller has it.
+"""Permissions: the requirement of an operation, and whether a caller's claims fulfil it.
 
 Law: alternatives stay alternatives and conjunctions stay conjunctions; what the policy says of an operation comes
 before what the document says, and nothing that was said is dropped: a name under a scheme to which OpenAPI gives no
@@ -15,7 +15,7 @@ SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
 class Override(NamedTuple):
-    """What entries of the policy's `operations` say of one operation; None: nothing. Later entries win.
+    """Settings of one operation from the policy's `operations`; None: not set. Later entries win.
 
     `require` and `public: true` are two answers to one question: whichever is said later takes the other's place.
     """
@@ -29,7 +29,7 @@ class Override(NamedTuple):
     multi_segment: tuple[str, ...] | None = None
 
     def under(self, other: "Override") -> "Override":
-        """The same, with everything that `other` says in its place."""
+        """The override with everything that `other` sets in its place."""
         overrides = {name: value for name, value in other._asdict().items() if value is not None}
         base = self
         if other.require is not None and self.public:
@@ -40,7 +40,7 @@ class Override(NamedTuple):
 
 
 class Required(NamedTuple):
-    """What is required, and what said so. `closed`: nobody may."""
+    """A requirement and the source that it comes from. `closed`: nobody may call the operation."""
 
     require: Requirement
     public: bool

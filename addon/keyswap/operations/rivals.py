@@ -1,4 +1,4 @@
-"""Which other operation a backend may serve for a documented path, and whether that matters.
+"""Rivals of an operation: other operations that a backend may serve for a documented path, and whether it matters.
 
 Law: a path that matches a template through a parameter, or one that is written escaped, is refused where a careless
 backend may take it for an operation of the same upstream that is judged otherwise. A literal, sent as the document
@@ -28,18 +28,18 @@ _ODD = re.compile(
     rb"\.(?:php\d?|phtml|fcgi|cgi|pl|dll|cfm|aspx?|jsp)(?:[. \t:][^/]*)?(?:/|\Z)",
     re.IGNORECASE,
 )
-"""What may be read as a path of another shape."""
+"""Paths that may be read as ones of another shape."""
 _TAIL = rb"(?:[. \t:][^/]*)?"
-"""What a backend may drop from the end of a segment."""
+"""The end of a segment that a backend may drop."""
 _ANY = re.compile(rb".*", re.DOTALL)
 
 
 class _Known(NamedTuple):
-    """What is known of an operation at load."""
+    """An operation whose paths may have rivals, prepared at load."""
 
     operation: Operation
     template: Template
-    """As its upstream sees it."""
+    """The template as the operation's upstream sees it."""
     state: State
     lookalikes: Lookalikes
     near: re.Pattern[bytes] | None
@@ -47,7 +47,7 @@ class _Known(NamedTuple):
 
 
 class Rivals:
-    """Those of every upstream, each with what it might take its paths for."""
+    """The rivals of every operation, by upstream. Made once at load, asked for each request."""
 
     def __init__(self, upstreams: Iterable[Lookalikes], differ: Differ, index: Index[Operation]) -> None:
         self._differ, self._index = differ, index
@@ -80,7 +80,7 @@ class Rivals:
         return None
 
     def _undecoded(self, method: str, path: bytes, operation: Operation) -> Operation | None:
-        """What the path is for a backend that takes a needless escape for what it is not."""
+        """The operation for a backend that undoes no needless escapes; None: the same, or it does not matter."""
         if normal(path) == path:
             return None
         other = self._index.undecoded(method, path)
@@ -119,7 +119,7 @@ class Rivals:
     # ---- Made at load
 
     def _near(self, known: _Known, search: "_Search") -> re.Pattern[bytes] | None:
-        """What matches the decoded paths of an operation's rivals, if no segment is passed over."""
+        """A pattern of the decoded paths of an operation's rivals, if no segment is passed over."""
         states = search.states(known.template)
         patterns = list(self._patterns(known, states))
         if known.operation.stripped:
@@ -191,7 +191,7 @@ def _texts(template: Template) -> list[str]:
 
 
 class _Search:
-    """Which templates match some of the paths of another one, for who ignores case. `budget`: steps for all of them."""
+    """Finds templates that share a path with another one, ignoring case. `budget`: steps for all searches together."""
 
     def __init__(self, root: State, budget: int) -> None:
         self._root, self._left = root, budget
@@ -202,7 +202,7 @@ class _Search:
         return self._left < 0
 
     def states(self, template: Template) -> set[State]:
-        """Where the templates end that share a path with this one."""
+        """The states in which templates end that share a path with this one."""
         states: set[State] = {self._root}
         for text, part in zip(_texts(template), template.parts, strict=True):
             after: set[State] = set()

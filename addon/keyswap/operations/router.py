@@ -1,4 +1,4 @@
-"""Which operation is it? Templates are compiled once; a look-up costs the same among ten operations and ten thousand.
+"""Method and path → operation. Templates are compiled once; a look-up costs the same among ten and ten thousand.
 
 Law: of the templates that match a path and have its method, the most specific one wins: in the first segment in which
 they differ a literal comes before a mix, a mix before a parameter, a parameter before several segments (OpenAPI 3.1
@@ -28,7 +28,7 @@ class NoMatch(NamedTuple):
 
 
 class _Node[T]:
-    """What may follow a part of a path."""
+    """A node of the tree of templates: the segments that may follow a part of a path."""
 
     __slots__ = ("literals", "mixed", "one", "operations", "several", "tails")
 
@@ -38,7 +38,7 @@ class _Node[T]:
         self.one: _Node[T] | None = None
         self.several: _Node[T] | None = None
         self.tails: set[int] = set()
-        """How many segments follow the several ones, in any template: where these may end."""
+        """Numbers of segments that follow the several ones, in any template: they give where these may end."""
         self.operations: dict[str, tuple[T, Template]] = {}
 
     def child(self, part: TemplateSegment, rest: int) -> "_Node[T]":
@@ -84,7 +84,7 @@ class Index[T]:
         return match
 
     def undecoded(self, method: str, path: bytes) -> OperationMatch[T] | NoMatch:
-        """The same for a backend that undoes no escape before it routes."""
+        """The operation for a backend that undoes no escape before it routes."""
         return self._look_up(method, shouted(path))
 
     def _look_up(self, method: str, path: bytes) -> OperationMatch[T] | NoMatch:
@@ -159,7 +159,7 @@ def _find_several[T](
 
 
 def _ends[T](node: _Node[T], segments: list[bytes], at: int) -> list[int]:
-    """Where the several segments that begin at `at` may end."""
+    """The positions at which the several segments that begin at `at` may end."""
     ends = [len(segments) - tail for tail in node.tails]
     return [end for end in ends if end > at and all(segments[at:end])]
 

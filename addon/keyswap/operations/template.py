@@ -21,7 +21,7 @@ _OTHERWISE = re.compile(rb"%(?:2[DEde]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|
 _UNRESERVED = re.compile(rb"[A-Za-z0-9._~-]")
 _SAFE = "!$&'()*+,;=:@~"
 MAX_SEGMENTS = 100
-"""Of a template: GitHub's longest has 11. A request's path is looked for by a recursion as deep as its template is."""
+"""The most segments of a template: GitHub's longest has 11. The router recurses as deep as a template is."""
 LITERAL, MIXED, ONE, SEVERAL, _END = range(5)
 """The ranks of segments: where several templates match a path, the first segment that differs decides, literals first
 (OpenAPI 3.1 §4.8.8.2)."""
@@ -74,7 +74,7 @@ class Template(NamedTuple):
         return cls(method, path, (*(part.rank for part in parts), _END), shape, parts, tuple(names))
 
     def behind(self, stripped: int) -> Self:
-        """The same as an upstream sees it that does not get the first `stripped` segments of paths."""
+        """The template for an upstream that does not get the first `stripped` segments of paths."""
         if not stripped:
             return self
         parts = self.parts[stripped:]
@@ -83,7 +83,7 @@ class Template(NamedTuple):
         return self._replace(path=path, rank=self.rank[stripped:], shape=shape, parts=parts)
 
     def otherwise(self, values: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
-        """What else a path's parameters are to readers who decode first, or give a literal another of its places.
+        """Other values of a path's parameters, for readers who decode first or give a literal another of its places.
 
         Each value comes with its parameter's number. There are as many as the literals have places, and between two
         literals as many as these have together: whoever asks stops where that is too much.
@@ -188,7 +188,7 @@ def _joined(values: list[bytes], between: tuple[bytes, ...]) -> bytes:
 
 
 def _divided(text: bytes, between: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
-    """What each parameter of a mix may be, wherever the literals between them are. No parameter is empty."""
+    """The values that each parameter of a mix may have, wherever the literals between them are. None is empty."""
     begins, ends = [0], list(_positions(text, between))
     for number in range(len(between) + 1):
         after = ends[number] if number < len(between) else [len(text)]
@@ -198,7 +198,7 @@ def _divided(text: bytes, between: tuple[bytes, ...]) -> Iterator[tuple[int, byt
 
 
 def _positions(text: bytes, between: tuple[bytes, ...]) -> Iterator[list[int]]:
-    """Where each of the literals may be that stand between parameters: any place of one fits some of the others."""
+    """The positions of each literal that stands between parameters: any position of one fits some of the others."""
     last: list[int] = []
     before = len(text)
     for literal in reversed(between):

@@ -1,4 +1,7 @@
-"""What an OpenAPI document (3.0 or 3.1) says, as values."""
+"""An OpenAPI document (3.0 or 3.1) as values.
+
+Law: these values are made by the reader alone, which has checked them; nothing here is a guess at what is missing.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,7 +15,7 @@ SecurityAlternatives = tuple[Mapping[str, tuple[str, ...]], ...]
 
 
 class Parameter(NamedTuple):
-    """What is read of a parameter."""
+    """A parameter of an operation, as far as it is read."""
 
     name: str
     where: str
@@ -25,7 +28,7 @@ class Parameter(NamedTuple):
 
 
 class DescribedOperation(NamedTuple):
-    """What the document says of an operation. `path` is as the document writes it, without prefixes."""
+    """An operation as the document describes it. `path` is as the document writes it, without prefixes."""
 
     method: str
     path: str
@@ -37,7 +40,7 @@ class DescribedOperation(NamedTuple):
     security: SecurityAlternatives | None
     """None: it says nothing of security; (): there is an empty list."""
     security_at: str
-    """Whose `security` that is: operation, path, or document."""
+    """The owner of that `security`: operation, path, or document."""
     required: Requirement | None
     """`x-required-permissions`, of the operation or its path."""
     parameters: tuple[Parameter, ...]

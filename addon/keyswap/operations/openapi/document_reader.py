@@ -36,7 +36,7 @@ class _DocumentReader:
         self._root = DocumentNode(library.documents[library.uri].data, library.uri, "")
         self._warnings: list[Finding] = []
         self._prefixes: dict[int, tuple[str, ...]] = {}
-        """Of each list of servers, which are as many as there are operations in some documents."""
+        """The path prefixes of each list of servers: in some documents there are as many lists as operations."""
         self._served_paths = 0
 
     def read(self) -> OpenApiDocument:
@@ -285,6 +285,6 @@ class _DocumentReader:
 
 @lru_cache(4096)
 def _meant(field: Any) -> str | None:
-    """Which of our own fields a field is or looks like; None: it is something else."""
+    """The field of our own that a field is or looks like; None: it is something else."""
     plain = str(field).lower().replace("_", "-")
     return next(iter(difflib.get_close_matches(plain, _OURS, 1, 0.75)), None)

@@ -47,14 +47,14 @@ class Documents:
         self.files = WatchedFiles()
         self._state, self._patience_s = state, patience_s
         self._read: dict[str, tuple[Parts, OpenApiDocument]] = {}
-        """What was read last for each document, accepted or not."""
+        """The parts and the document that were read last, by URI, accepted or not."""
         self._good: dict[str, Parts] = {}
         self._silent: dict[tuple[str, str, int], float] = {}
         """Origins that did not answer in time, and until when they are left alone."""
         self._digests: dict[str, dict[str, bytes | None]] = {}
-        """What each URL of a document said when it was last loaded, as a digest; None: nothing."""
+        """Digests of the answers of a document's URLs when it was last loaded; None: a URL gave no answer."""
         self.standing_in: Parts | None = None
-        """What is read in place of everything else, if not None."""
+        """Parts that are read in place of files and URLs, if not None."""
 
     def load(self, spec: str, folder: Path) -> OpenApiDocument:
         """The document that a policy in `folder` names. Raises DocumentError."""
@@ -89,7 +89,7 @@ class Documents:
         return document
 
     def parts_of(self, documents: Iterable[OpenApiDocument]) -> Parts:
-        """What documents that were read last were made from."""
+        """The parts that these documents were made from, as they were read last."""
         parts: dict[str, Content] = {}
         for document in documents:
             parts |= self._read.get(document.library.uri, ({}, None))[0]
@@ -169,7 +169,7 @@ class Documents:
         return different
 
     def _patient(self, url: str, known: Content | None, patience_s: float, spared: bool) -> Content:
-        """What a URL answers within so much time. Raises Unavailable."""
+        """The answer of a URL within `patience_s`. Raises DocumentUnavailable."""
         deadline = time.monotonic() + patience_s
         while True:
             try:
@@ -180,7 +180,7 @@ class Documents:
             time.sleep(PAUSE_S)
 
     def _get(self, url: str, known: Content | None, spared: bool) -> Content:
-        """What a URL answers. Raises Unavailable. `spared`: nobody waits where its origin was silent a moment ago."""
+        """The answer of a URL. Raises DocumentUnavailable. `spared`: not asked if its origin was just silent."""
         try:
             origin = origin_of(httpx.URL(url))
         except httpx.InvalidURL as error:
@@ -226,7 +226,7 @@ def _digest(raw: bytes) -> bytes:
 
 
 def _among(parts: Parts, name: str) -> Callable[[str], Content]:
-    """What reads kept copies alone."""
+    """A reader of these parts alone."""
 
     def get(url: str) -> Content:
         if url not in parts:

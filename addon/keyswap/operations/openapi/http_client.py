@@ -1,4 +1,8 @@
-"""What a URL answers: one document or part of one, from its own origin alone, in bounded time and size."""
+"""GET of a document or a part of one by its URL.
+
+Law: a document is read from its own origin alone, as it is (no encoding), in bounded time and size; an answer that has
+not changed (304) is the content that is known.
+"""
 
 import time
 import zlib
@@ -14,7 +18,7 @@ MAX_REDIRECTS = 5
 
 
 class Content(NamedTuple):
-    """What is behind a URI, compressed: it is kept for as long as its document, and seldom read again.
+    """The content of a URI, compressed: it is kept for as long as its document, and seldom read again.
 
     `etag` is the URL's validator.
     """
@@ -24,7 +28,7 @@ class Content(NamedTuple):
 
     @staticmethod
     def of(raw: bytes, etag: str | None = None) -> "Content":
-        """Some text as it is kept."""
+        """The content of some text."""
         return Content(zlib.compress(raw, 1), etag)
 
     @property
@@ -41,11 +45,11 @@ class DocumentUnavailable(Exception):
 
 
 class DocumentTimeout(DocumentUnavailable):
-    """It did not answer in time."""
+    """A URL that did not answer in time."""
 
 
 def get(url: str, known: Content | None) -> Content:
-    """What a URL answers; `known` itself if that has not changed. Raises Unavailable."""
+    """The answer of a URL; `known` itself if that has not changed. Raises DocumentUnavailable."""
     headers = {"Accept": "application/json, application/yaml, text/yaml, */*;q=0.1", "Accept-Encoding": "identity"}
     if known is not None and known.etag:
         headers["If-None-Match"] = known.etag
@@ -83,7 +87,7 @@ def origin_of(url: httpx.URL) -> tuple[str, str, int]:
 
 
 def _content(answer: httpx.Response, url: str, known: Content | None, deadline: float) -> Content:
-    """The content of an answer. Raises Unavailable."""
+    """The content of an answer. Raises DocumentUnavailable."""
     if answer.status_code == 304 and known is not None:
         return known
     if answer.status_code != 200:

@@ -1,4 +1,7 @@
-"""The last good copy of a document on disk: a line that says what follows, then the content of every part."""
+"""The last good copy of a document on disk: a line that says what follows, then the content of every part.
+
+Law: a copy belongs to one URI and is whole, or it is no copy.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What `keyswap check` says of documents and policy together, beside what stops the load.
+"""Errors and warnings of `keyswap check` about documents and policy together, beside those that stop the load.
 
 Law: an error is something that lets in who should stay out, or that its author cannot have meant; a warning is what may
 be meant. Each names the place and the way out.
@@ -42,7 +42,7 @@ def errors(catalogue: OperationCatalogue) -> list[Finding]:
 
 
 def warnings(catalogue: OperationCatalogue) -> list[Finding]:
-    """What may be meant, and may not."""
+    """Findings that may be intended, and may be mistakes."""
     findings = [finding for api in catalogue.apis for finding in api.document.warnings]
     for entry in each_described(catalogue):
         operation = entry.operation
@@ -209,12 +209,12 @@ def _overlaps(catalogue: OperationCatalogue) -> Iterator[Finding]:
 
 
 def asks(operation: Operation) -> tuple[bool, bool, frozenset[frozenset[str]]]:
-    """What an operation requires, comparable."""
+    """The requirement of an operation, comparable."""
     return operation.public, operation.closed, frozenset(map(frozenset, operation.require))
 
 
 def requirement_text(operation: Operation) -> str:
-    """What an operation requires, in a few words."""
+    """The requirement of an operation, in a few words."""
     if operation.public:
         return "public"
     if operation.closed:

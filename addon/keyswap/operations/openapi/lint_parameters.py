@@ -1,4 +1,4 @@
-"""What `keyswap check` says of parameters that no backend gets as they are described.
+"""Warnings of `keyswap check` about parameters that no backend gets as they are described.
 
 Law: a warning says why the gateway does not pass the parameter, and what to write instead.
 """

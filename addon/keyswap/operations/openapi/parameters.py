@@ -1,4 +1,7 @@
-"""Parameters of an operation, as the document describes them."""
+"""Parameters of an operation, as the document describes them.
+
+Law: an operation's own parameter stands in place of its path's; one without a name is an error.
+"""
 
 from keyswap.operations.openapi.document import Parameter
 from keyswap.operations.openapi.references import DocumentNode, Library

@@ -70,7 +70,7 @@ class _Twice(Exception):
 
 
 def _values_of(text: str) -> int:
-    """How many values a JSON text has at most: each begins an array or object, or stands behind a comma."""
+    """The most values that a JSON text may have: each begins an array or object, or stands behind a comma."""
     return 1 + sum(map(text.count, ",[{"))
 
 
@@ -236,7 +236,7 @@ LINES_UP_TO = 4 << 20
 
 
 class LineIndex:
-    """Where the values of a document that was read begin."""
+    """The lines on which the values of a document begin."""
 
     def __init__(self, raw: bytes) -> None:
         text = raw.decode("utf-8-sig", "replace") if len(raw) <= LINES_UP_TO else ""

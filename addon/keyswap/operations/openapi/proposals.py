@@ -1,4 +1,4 @@
-"""What could be required of operations that require nothing yet: proposals for a person to accept.
+"""Requirements for operations that require nothing yet: proposals for a person to accept.
 
 Law: nothing here is in force; what is proposed follows from method, tag and path alone, the same each time.
 """

@@ -36,7 +36,7 @@ Fetch = Callable[[str], bytes]
 
 
 class DocumentNode(NamedTuple):
-    """A value, and where it stands."""
+    """A value of a document, with the document's URI and its JSON pointer."""
 
     value: Any
     uri: str
@@ -44,12 +44,12 @@ class DocumentNode(NamedTuple):
 
 
 class _Visit(NamedTuple):
-    """A value on the way. `within` says what its members are: "" fields, or else names in that map."""
+    """A value that the walk has reached. `within` says what its members are: "" fields, or else names in that map."""
 
     value: Any
     uri: str
     tokens: tuple[object, ...]
-    """Its pointer's, the first of which may be a pointer itself."""
+    """The tokens of the value's pointer, the first of which may be a pointer itself."""
     within: str
 
     @property
@@ -134,7 +134,7 @@ class Library:
                 yield _Visit(value, visit.uri, (*visit.tokens, key), within)
 
     def _reached(self, node: DocumentNode, ref: str) -> DocumentNode:
-        """What a reference leads to, its document read if it is new."""
+        """The node that a reference leads to, its document read if it is new."""
         uri, fragment = self._target(node, ref)
         if urlsplit(uri)[:2] != urlsplit(self.uri)[:2]:
             remedy = "bundle it into one document, or put its parts side by side"
@@ -171,7 +171,7 @@ class Library:
         return value
 
     def hop(self, node: DocumentNode) -> DocumentNode | None:
-        """What a reference that stands here leads to; None: there is none."""
+        """The node that a reference at this node leads to; None: this is no reference."""
         if not (isinstance(node.value, dict) and isinstance(node.value.get("$ref"), str)):
             return None
         uri, fragment = self._target(node, node.value["$ref"])
@@ -213,7 +213,7 @@ class Library:
 
 
 def _within(outer: str, key: str, value: object) -> str | None:
-    """What the members of a member are; None: it is a value, and refers to nothing."""
+    """The kind of a member's own members; None: the member is a value, and refers to nothing."""
     if outer == _EXAMPLE:
         return None if key == "value" or key.startswith("x-") else ""
     if outer:

@@ -1,4 +1,8 @@
-"""Files that documents and policies are read from, watched so that none is read while it is being written."""
+"""Files that documents and policies are read from, watched for changes.
+
+Law: no file is read while it is being written: a change is taken when two looks in a row see the same. A file that
+does not answer is an error that names it, after files.WAIT_S.
+"""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -65,7 +69,7 @@ class WatchedFiles:
 
 
 def signature(file: Path) -> Signature:
-    """What changes when a file does: its identity, size and time; None when it is not there."""
+    """A file's identity, size and time of change; None when it is not there."""
     try:
         status = file.stat()
     except (OSError, ValueError):  # ValueError: a name that no file can have

@@ -99,7 +99,7 @@ def parameters_of(content_type: str) -> dict[str, str]:
 
 
 def _only_utf_8(content_type: str) -> None:
-    """What another charset says is not what we would read (RFC 8259 §8.1). Raises Unreadable."""
+    """Refuse a charset other than UTF-8: its text is not what we would read (RFC 8259 §8.1). Raises Unreadable."""
     if ";" in content_type and parameters_of(content_type).get("charset", "utf-8").lower() not in {"utf-8", "utf8"}:
         raise Unreadable("only bodies in UTF-8 can be judged here")
 
@@ -290,7 +290,7 @@ def _says_utf_8(pairs: Iterable[Pair]) -> None:
 
 
 def reader_of(content_type: str) -> Reader | None:
-    """What reads a body of this media type; None: it is not judged."""
+    """The reader of bodies of this media type; None: they are not judged."""
     kind = media_type(content_type)
     if kind == "application/json" or kind.endswith("+json"):
         return read_json

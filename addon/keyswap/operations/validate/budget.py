@@ -1,4 +1,4 @@
-"""How much one request's validation may cost.
+"""The budget of one request's validation.
 
 Law: whatever is sent, judging it by the document's schemas ends soon, at the same point on every machine: its work is
 counted in steps, not timed, and more of it than the budget is a refusal, never a wait. Only the search for a pattern,

@@ -1,4 +1,4 @@
-"""What texts may be read as: parameters and the fields of forms have no types but those of their schemas.
+"""Texts → typed values: parameters and the fields of forms have no types but those of their schemas.
 
 Law: a text becomes a number only by JSON's grammar (RFC 8259 §6), if it is none beyond a double's range, and only
 where its schema knows numbers; where a schema allows several readings, the first one that it holds of is taken. What
@@ -27,7 +27,7 @@ _CONTAINERS = {dict, list}
 
 
 class Shape:
-    """What may be read as a value of which all of these schemas, or one of them, speak.
+    """The types and members that a value may have by all of these schemas, or one of them.
 
     `whole`: also of schemas that say nothing of how a text is read, as those of `if`; for the names in them.
     """
@@ -67,7 +67,7 @@ class Shape:
 
     @cached_property
     def items(self) -> "Shape | None":
-        """Of an array's items."""
+        """The shape of an array's items."""
         words = ("items", "contains", "unevaluatedItems") if self._whole else ("items",)
         inner = [node.inner(node.schema[word]) for node in self._object_nodes for word in words if word in node.schema]
         inner += [node.inner(schema) for node in self._object_nodes for schema in node.schema.get("prefixItems", ())]
@@ -75,7 +75,7 @@ class Shape:
 
     @cached_property
     def additional(self) -> "Shape | None":
-        """Of properties that are not named, if anything is said of them."""
+        """The shape of properties that are not named, if anything is said of them."""
         words = ("additionalProperties", "unevaluatedProperties")
         schemas = [(node, node.schema.get(word)) for node in self._object_nodes for word in words]
         inner = [node.inner(schema) for node, schema in schemas if isinstance(schema, dict)]
@@ -96,7 +96,7 @@ class Shape:
         return not closed and (not self.names or self.additional is not None or bool(self._patterns))
 
     def property(self, name: str) -> "Shape | None":
-        """Of a property."""
+        """The shape of a property."""
         if name not in self.names:
             budget = self._nodes[0].budget
             nodes = [node for pattern, node in self._patterns if has_match(pattern, name, budget)]
@@ -174,14 +174,14 @@ class Shape:
 
     @cached_property
     def _inside(self) -> "dict[object, Shape]":
-        """What of the inside leads to named keys: the properties that are named, and an array's items."""
+        """The inner shapes that lead to named keys: those of named properties and of an array's items."""
         inner: dict[object, Shape | None] = {name: self.property(name) for name in self.names}
         inner[_ITEMS] = self.items
         return {name: shape for name, shape in inner.items() if shape is not None and shape.leads}
 
     @cached_property
     def unnamed(self) -> "list[Shape]":
-        """Of what is inside without a name in the schemas."""
+        """The inner shapes that have no name in the schemas."""
         others = [self.items, self.additional, *(self._of([node]) for _, node in self._patterns)]
         return [shape for shape in others if shape is not None]
 
@@ -235,7 +235,7 @@ def _flat(nodes: Iterable[Node], whole: bool) -> Iterator[Node]:
 
 
 def read_text(text: str, shape: Shape | None, structured: bool = False) -> Any:
-    """One text. `structured`: objects and arrays are written as JSON."""
+    """The value of one text. `structured`: objects and arrays are written as JSON."""
     if shape is None or shape.kinds == {"string"}:
         return text
     readings = list(_readings(text, shape.kinds, structured))

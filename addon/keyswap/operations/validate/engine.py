@@ -152,7 +152,7 @@ class Engine:
 
 
 def _members(name: str, schema: Any) -> dict[str, Any]:
-    """What judges each item or member of a value that `prefixItems` and `properties` do not name."""
+    """The definition of each item or member of a value that `prefixItems` and `properties` do not name."""
     made = {word: schema[word] for word in ("items", "patternProperties") if word in schema}
     if schema.get("additionalProperties", True) is not True:
         made["additionalProperties"] = schema["additionalProperties"]

@@ -12,5 +12,5 @@ def unescaped(text: str) -> bytes:
 
 
 def unescaped_plus(text: str) -> bytes:
-    """The same of a query's or form's text, in which `+` is a blank (WHATWG URL §5.1)."""
+    """The bytes of a query's or form's text, in which `+` is a blank (WHATWG URL §5.1)."""
     return unescaped(text.replace("+", " "))

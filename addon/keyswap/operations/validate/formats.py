@@ -13,7 +13,7 @@ import jsonschema_rs
 from keyswap.operations.validate.patterns import is_pattern
 
 _CHECKED_IN_BOTH = ("date", "date-time", "time", "email", "idn-email", "hostname", "ipv4", "ipv6", "uri")
-"""Those that the engine checks in each of its drafts."""
+"""The formats that the engine checks in each of its drafts."""
 _OF_2020 = (
     *("duration", "idn-hostname", "uri-reference", "iri", "iri-reference"),
     *("uri-template", "json-pointer", "relative-json-pointer"),
@@ -27,7 +27,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "int32": {"minimum": -(2**31), "maximum": 2**31 - 1},
     "int64": {"minimum": -(2**63), "maximum": 2**63 - 1},
 }
-"""What is judged of a value that has the format."""
+"""The schema of each format."""
 
 
 def _of_2020(name: str) -> Callable[[str], bool]:
@@ -35,7 +35,7 @@ def _of_2020(name: str) -> Callable[[str], bool]:
 
 
 CHECKERS: dict[str, Callable[[str], bool]] = {**{name: _of_2020(name) for name in _OF_2020}, "regex": is_pattern}
-"""What judges the formats that the engine does not know in every draft."""
+"""Checkers of the formats that the engine does not know in every draft."""
 PHRASES = {
     "date": "a date, as 2024-05-31",
     "date-time": "a date and time with its offset, as 2024-05-31T10:00:00Z",
@@ -54,4 +54,4 @@ PHRASES = {
     "int64": "an integer of 64 bits",
     "regex": "a regular expression",
 }
-"""How a message calls them."""
+"""The name of each format in a message."""

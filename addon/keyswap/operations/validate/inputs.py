@@ -1,4 +1,4 @@
-"""What was sent of what is judged: parameters as texts, and what is wrong with them before any schema is asked.
+"""Parameters of a request as texts, and their faults before any schema is asked.
 
 Law: one reading. A parameter, header, cookie or Content-Type that is judged and sent twice is a fault, and so is
 another spelling of a judged header: some backends take it for the header itself (`keyswap.request.header_names`).
@@ -140,7 +140,7 @@ def _unquoted(value: str) -> str:
 
 
 class Ranked(NamedTuple):
-    """How closely a documented media type names one that was sent, and how it is written in the document."""
+    """A documented media type, and how closely it names the one that was sent."""
 
     rank: int
     kind: str

@@ -12,7 +12,7 @@ from keyswap.operations.validate.schema import Node
 from keyswap.operations.validate.schema_check import IN_PLACE
 
 NEVER: dict[str, Any] = {"not": {}}
-"""What no value is, in either draft."""
+"""The schema that no value fulfils, in either draft."""
 _COUNTS = frozenset({"maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties"})
 _MOST = 2**53
 
@@ -23,7 +23,7 @@ class References(Protocol):
     """Refers to the definitions of other schemas, which are made as they are named."""
 
     labels: dict[str, str]
-    """How an alternative is called in a message, by its definition."""
+    """The name of an alternative in a message, by its definition."""
 
     def alone(self, node: Node, schema: Any) -> dict[str, Any]:
         """A reference to a schema that speaks of another value than the one that it stands in."""

@@ -55,7 +55,7 @@ class Names:
         return name in self._named or ("[" in name and name[: name.index("[")] in self._deep)
 
     def fault(self, name: str) -> str | None:
-        """What is wrong with a name that was sent."""
+        """The fault of a name that was sent; None: it has none."""
         if name in self:
             return None
         if len(name) > self._longest:
@@ -68,7 +68,7 @@ class Names:
         return f"backends may read it as {judged[:60]!r}, which is documented" if judged is not None else None
 
     def elsewhere(self, name: str) -> str | None:
-        """What is wrong with a name that was sent where these are not documented: in the query, they being a form's."""
+        """The fault of a name that was sent where these are not documented: in the query, they being a form's."""
         return (
             "backends that read queries and forms as one may take it for what is documented"
             if name in self

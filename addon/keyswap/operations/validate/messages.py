@@ -1,8 +1,8 @@
-"""What is wrong with a value, in words that its sender can act upon.
+"""Errors of a value by its schema, in words that its sender can act upon.
 
 Law: whether a value is good is the engine's to say (`engine`); here it is asked of the parts of one that is not, from
 the outside in, where the fault is. What is said names the place and what is expected there, and never quotes a value.
-Faults are few. Looking for them has a time: what is found until then is told, and it is always something.
+Faults are few. The search for them has a time limit, and always gives at least one.
 """
 
 import time
@@ -35,7 +35,7 @@ _UNEVALUATED = {
 
 
 class SchemaError(Exception):
-    """What is wrong with a value, and the path to it from the outermost one. It is not raised."""
+    """An error of a value by its schema, with the path to it from the outermost value. It is not raised."""
 
     def __init__(self, message: str, path: tuple[object, ...] = ()) -> None:
         self.message, self.path = message, path
@@ -55,7 +55,7 @@ class Explainer:
         self._deepest: tuple[object, ...] = ()
 
     def errors(self, name: str, value: Any) -> list[SchemaError]:
-        """What is wrong with a value that is not as a definition says: at least one thing. Raises Unjudged."""
+        """The errors of a value that is not as a definition says: at least one. Raises Unjudged."""
         self._until, self._deepest = time.thread_time() + SEARCH_S, ()
         errors: list[SchemaError] = []
         try:
@@ -74,7 +74,7 @@ class Explainer:
     # ---- One definition
 
     def _in(self, name: str, value: Any, path: tuple[object, ...], within: frozenset[str]) -> Iterator[SchemaError]:
-        """What is wrong by a definition. `within`: those that are being asked of the same value."""
+        """Errors by a definition. `within`: the definitions that are being asked of the same value."""
         if len(path) > len(self._deepest):
             self._deepest = path
         if name in self._messages:

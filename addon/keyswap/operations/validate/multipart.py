@@ -38,7 +38,7 @@ class FormPart(NamedTuple):
     name: str
     is_file: bool
     content_type: str
-    """As it was sent; empty: none was."""
+    """The part's Content-Type as it was sent; empty: none was."""
     content: bytes
 
 

@@ -88,7 +88,7 @@ class _Styles:
         self._made: dict[tuple[Any, ...], ParameterStyle] = {}
 
     def create(self, spec: SchemaPath, schema: SchemaPath, style: str, explode: bool, name: str) -> ParameterStyle:
-        """What reads a parameter."""
+        """The reader of a parameter."""
         key = schema.parts, style, explode, name
         made = self._made.get(key)
         if made is None:
@@ -98,7 +98,7 @@ class _Styles:
 
 
 class _Content:
-    """What reads the content of one media type."""
+    """The reader of contents of one media type."""
 
     def __init__(self, kind: str, node: Node | None, encodings: Mapping[str, Any], closed: bool, sent: bool) -> None:
         """`closed`: a form has no fields but documented ones. `sent`: by a caller, whose names are compared."""
@@ -137,7 +137,7 @@ class _Contents:
         self._made: dict[tuple[Any, ...], _Content] = {}
 
     def create(self, spec: SchemaPath, mimetype: str, schema: Any = None, encoding: Any = None, **_: Any) -> _Content:
-        """What reads a content."""
+        """The reader of a content."""
         if schema is None:
             return _Content(mimetype, None, {}, False, self._sent)
         made = self._made.get(schema.parts)
@@ -168,7 +168,7 @@ class _Reading:
         return self._deserialise_style(parameter, location, name=name), parameter / "schema"  # type: ignore[attr-defined]
 
     def iter_path_errors(self, template: str, method: str, sent: Iterable[Segments]) -> Iterator[Exception]:
-        """What is wrong with parameters of a path, each of which comes alone."""
+        """The errors of parameters of a path, each of which comes alone."""
         listed = self.spec / "paths" / template / method / "parameters"  # type: ignore[attr-defined]
         known = {
             (parameter / "name").read_str(): parameter

@@ -1,4 +1,4 @@
-"""What of a document openapi-core is given: its own operations, each with all its parameters, its body and responses.
+"""A document as openapi-core gets it: its own operations, each with all its parameters, its body and responses.
 
 Law: nothing is asked for that the document does not ask for, and nothing less; a part of it that validation could not
 stand on is an error at load. What is put otherwise than in the document: references to parameters, bodies and responses
@@ -29,20 +29,20 @@ _STYLES = {
 
 
 class Judged(NamedTuple):
-    """What is known of an operation before any request comes. Names of headers are in small letters."""
+    """The parameters, body and responses of an operation, prepared at load. Names of headers are in small letters."""
 
     template: str
     method: str
     query: frozenset[str]
     repeated: frozenset[str]
-    """Those of the query that may be sent several times."""
+    """The parameters of the query that may be sent several times."""
     headers: frozenset[str]
     spelled: Mapping[bytes, str]
-    """Those headers by the name that the most lenient backend reads."""
+    """The judged headers by the name that the most lenient backend reads."""
     cookies: frozenset[str]
     cookie_names: Names
     query_names: Names
-    """Those of the query, and the properties of those that are exploded objects."""
+    """The parameters of the query, and the properties of those that are exploded objects."""
     open_query: bool
     """Whether an exploded object may have any names."""
     listed: frozenset[str]
@@ -54,7 +54,7 @@ class Judged(NamedTuple):
     required: bool
     """Whether it has to have a body."""
     responses: Mapping[str, tuple[str, ...]]
-    """Those of its responses, by status as the document has it."""
+    """The documented media types of its responses, by status as the document has it."""
 
 
 class Schemas:
@@ -69,7 +69,7 @@ class Schemas:
 
 
 def looked_at(document: OpenApiDocument) -> tuple[list[Finding], list[Finding]]:
-    """What keeps a document's requests and responses from being judged by its schemas; and what may not be meant so."""
+    """Errors that keep a document's requests and responses from being judged by its schemas; and warnings."""
     made = _Made(document)
     return list(dict.fromkeys([*made.findings, *made.of_responses])), list(dict.fromkeys(made.warnings()))
 
@@ -112,7 +112,7 @@ class _Made:
         return made
 
     def warnings(self) -> list[Finding]:
-        """What of the schemas may not be what is meant."""
+        """Warnings about schemas that may not say what is meant."""
         return [*self._sound.warnings, *self._answers.warnings]
 
     # ---- Parameters
@@ -189,7 +189,7 @@ class _Made:
         return {**kept, "content": content} if "content" in node.value else kept
 
     def _absolute(self, value: dict[str, Any], uri: str) -> dict[str, Any]:
-        """The same, its references made absolute, if it comes from another file than the first."""
+        """The value, its references made absolute if it comes from another file than the first."""
         return value if uri == self._library.uri else _based(value, uri)
 
     # ---- What is known of it

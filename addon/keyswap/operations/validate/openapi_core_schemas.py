@@ -1,4 +1,8 @@
-"""The schemas of a document, compiled when it is loaded and found by their places when openapi-core asks for one."""
+"""The schemas of a document, found by their places when openapi-core asks for one.
+
+Law: every schema that openapi-core can ask for is compiled when the document is loaded, with all that stands beside its
+`$ref`.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -66,7 +70,7 @@ def _operations(data: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
 
 
 def _of_requests(data: Any) -> Iterator[tuple[Any, ...]]:
-    """Where the schemas of parameters and bodies stand."""
+    """The paths at which the schemas of parameters and bodies stand."""
     for path, operation in _operations(data):
         for number, parameter in enumerate(operation["parameters"]):
             yield from _schemas((*path, "parameters", number), parameter)

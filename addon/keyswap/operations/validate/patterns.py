@@ -23,13 +23,13 @@ STEPS_A_SECOND = 1_000_000
 LARGE = 200
 """Steps of a pattern, each of which may be asked of each character of a text."""
 LARGEST = 20_000
-"""Of one that is counted from the beginning of a text on, and so asks few of each."""
+"""The most steps of a pattern that is anchored at the beginning of a text, and so asks few of each character."""
 LIMITS = jsonschema_rs.FancyRegexOptions(backtrack_limit=1_000, size_limit=1 << 23)
 
 
 @lru_cache(4096)
 def engine_schema(pattern: str) -> dict[str, Any] | None:
-    """What the engine judges a text by in place of a pattern; None: it is searched for by our own means.
+    """The schema by which the engine judges a text in place of a pattern; None: it is searched for by our own means.
 
     What looks ahead from the beginning of a text, or back from its end, is a pattern of its own that the text has as
     well, or has not. Raises ValueError: it is no pattern.

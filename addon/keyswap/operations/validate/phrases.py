@@ -1,4 +1,7 @@
-"""Words for people: what a schema's keyword expects of a value. A caller's value is never quoted."""
+"""Phrases for people: what a schema's keyword expects of a value.
+
+Law: a phrase names members and bounds, and never quotes a caller's value.
+"""
 
 import json
 from collections.abc import Iterator
@@ -33,7 +36,7 @@ def quoted(key: str) -> str:
 
 
 def phrases(word: str, schema: Any, value: Any) -> Iterator[str]:
-    """What is said of a value that is not as a keyword has it."""
+    """The phrases for a value that is not as a keyword has it."""
     expected = schema[word]
     if word == "type":
         kinds = [expected] if isinstance(expected, str) else expected
@@ -78,7 +81,7 @@ def either(phrases: list[str]) -> str:
 
 
 def listing(texts: list[str]) -> str:
-    """As many as are short together."""
+    """The first texts, as many as are short together."""
     kept: list[str] = []
     size = 0
     for text in texts:

@@ -21,7 +21,7 @@ Fits = Callable[["Node", Any], bool]
 
 
 class Ground:
-    """What the schemas of one document have in common. `old`: OpenAPI 3.0."""
+    """The context that the schemas of one document share. `old`: OpenAPI 3.0."""
 
     def __init__(self, old: bool, budget: StepBudget) -> None:
         self.old, self.budget = old, budget

@@ -109,7 +109,7 @@ def is_sound(word: str, value: Any) -> bool:
 
 
 class Soundness:
-    """What has been looked at of a document, and what was found."""
+    """The check of a document's parts, and its findings."""
 
     def __init__(self, library: Library, old: bool) -> None:
         self._library, self._old = library, old
@@ -175,7 +175,7 @@ class Soundness:
                 self.wrong(current, "bad-schema", "this is no schema", "write an object, true or false")
 
     def _nullable(self, node: DocumentNode) -> None:
-        """What OpenAPI 3.0 has no effect for, though it is written all the time: each null is refused."""
+        """Warn of a `nullable` that OpenAPI 3.0 gives no effect, though it is written all the time: null is refused."""
         schema = node.value
         if schema.get("nullable") is not True:
             return

@@ -36,12 +36,12 @@ class Rewriting:
         self.old, self._unsent = old, unsent
         self.definitions: dict[str, Any] = {UNSENT: NEVER}
         self.labels: dict[str, str] = {}
-        """How an alternative is called in a message: the name of its component, or its type."""
+        """The name of an alternative in a message: that of its component, or its type."""
         self.searches: dict[str, str] = {}
         """The patterns that are searched for by our own means, by their formats' names."""
         self._writers = WRITERS_30 if old else WRITERS_31
         self.messages = {UNSENT: f"must not be sent in a {'request' if unsent == 'readOnly' else 'response'}"}
-        """What is said of a value that is not as a definition, of those that are made here."""
+        """The message for a value that is not as a definition that was made here."""
         self._names: dict[tuple[Node, Names], str] = {}
         self._patterns: dict[str, str] = {}
         self._waiting: list[tuple[str, Node, Names]] = []

@@ -23,7 +23,7 @@ _DEEP = re.compile(r"(?:\[[^\[\]]+\])+")
 
 
 class NotRead(DeserializeError):
-    """What was sent cannot be read as it is documented. The message is for the caller; `at` points into a body."""
+    """A parameter or body that cannot be read as documented. The message is for the caller; `at` points into a body."""
 
     def __init__(self, message: str, at: str = "") -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class HeaderFields(dict[str, str]):
 
 
 class ParameterStyle:
-    """How one parameter is written. Called by openapi-core with what was sent: `deserialize`."""
+    """The reader of one parameter by its style. openapi-core calls `deserialize` with what was sent."""
 
     def __init__(self, name: str, style: str, explode: bool, shape: Shape, whole: Shape | None) -> None:
         """`whole`: the shape whose names a value's keys are compared with; None: they are not."""
@@ -208,7 +208,7 @@ def read_several(texts: Sequence[str], shape: Shape | None, name: str, structure
 
 
 def once(value: Any, shape: Shape | None) -> Any:
-    """The same, in which no key is another spelling of one that is documented. Raises NotRead."""
+    """The value, if no key in it is another spelling of a documented one. Raises NotRead."""
     if shape is not None and isinstance(value, dict | list):
         for path, key, named in shape.mistaken(value):
             message = f"{key[:60]!r} is the same as {named[:60]!r} to backends that fold case, and is not documented"

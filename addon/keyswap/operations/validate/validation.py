@@ -134,7 +134,7 @@ class DocumentValidation:
     # ---- Responses
 
     def response(self, judged: Judged, status: int, headers: Headers, body: bytes) -> list[Fault]:
-        """What of a response is not as documented; it is logged, and passed on all the same."""
+        """The faults of a response; they are logged, and it is passed on all the same."""
         content_type = joined(values(headers, b"content-type"))
         if body and reader_of(content_type) is not read_json:
             return []
@@ -172,7 +172,7 @@ class DocumentValidation:
 
 
 def _read(plain: bytes, content_type: str) -> ParsedBody | None:
-    """What a body holds; None: nothing. Raises Unreadable."""
+    """The value of a body; None: it is empty. Raises Unreadable."""
     reader = reader_of(content_type)
     return ParsedBody(reader(plain, content_type) if reader is not None else plain) if plain else None
 
@@ -211,7 +211,7 @@ def _message(error: Exception, cause: BaseException) -> str:
 
 
 def _pointer(error: SchemaError) -> str:
-    """Where it is. A key may be as long as the body: of a long pointer the beginning tells enough."""
+    """The pointer to an error. A key may be as long as the body: of a long pointer the beginning is enough."""
     return _short(pointer(*(str(step)[: LONGEST + 1] for step in error.path[:LONGEST])))
 
 
@@ -234,7 +234,7 @@ class Validations:
         return known[0].parameters(request, match, known[1])
 
     def body_limit(self, request: Request, match: OperationMatch[Operation]) -> int | None:
-        """How long a body may be that is to be judged; None: it is not."""
+        """The longest body that is judged; None: the body is not judged."""
         known = self._of.get(match.operation)
         if known is None or known[0].requests == "off" or known[1].content is None:
             return None
@@ -252,12 +252,12 @@ class Validations:
         return validation.body(need, body, judged)
 
     def response_limit(self, operation: Operation) -> int | None:
-        """How long a response's body may be that is to be looked at; None: it is not."""
+        """The longest response's body that is judged; None: it is not judged."""
         known = self._of.get(operation)
         return known[0].max_body if known is not None and known[0].responses == "shadow" else None
 
     def response(self, operation: Operation, status: int, headers: Headers, body: bytes) -> list[Fault]:
-        """What of a response is not as documented."""
+        """The faults of a response."""
         validation, judged = self._of[operation]
         return validation.response(judged, status, headers, body)
 

@@ -1,4 +1,7 @@
-"""Characters, escapes and sets of a pattern: the lowest level of ECMA-262's grammar of patterns."""
+"""Characters, escapes and sets of a pattern: the lowest level of ECMA-262's grammar of patterns.
+
+Law: with the flag `u` an escape that says nothing is an error, as ECMA-262 has it; without it Annex B.1.2 is followed.
+"""
 
 from keyswap.operations.validate.ecma.tree import DIGITS, MAX_CHARACTER, SPACE, WORD, Char, Range, others
 

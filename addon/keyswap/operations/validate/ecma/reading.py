@@ -1,4 +1,7 @@
-"""A pattern's text → its tree: groups, alternatives and repetitions, by ECMA-262's grammar."""
+"""A pattern's text → its tree: groups, alternatives and repetitions, by ECMA-262's grammar.
+
+Law: a pattern is read with the flag `u`, else without it, else it is a ValueError; nesting is bounded.
+"""
 
 from keyswap.operations.validate.ecma.characters import CharacterReader, single
 from keyswap.operations.validate.ecma.tree import (
@@ -44,7 +47,7 @@ class _Reader(CharacterReader):
         self._next = 1
 
     def read(self) -> Node:
-        """All of it. Raises ValueError."""
+        """The tree of the whole pattern. Raises ValueError."""
         made = self._either()
         if self._at < len(self._text):
             raise ValueError(f"a {self._text[self._at]!r} that closes nothing, at {self._at}")

@@ -1,4 +1,7 @@
-"""A pattern as a tree of its parts, and what is known of one without searching a text."""
+"""A pattern as a tree of its parts, and its properties that are known without searching a text.
+
+Law: nodes are values, and nothing here searches a text.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,7 +13,7 @@ Range = tuple[int, int]
 
 
 class Char(NamedTuple):
-    """One of a set of characters; `properties` are `p{…}` and `P{…}` that are in it too."""
+    """A set of characters, of which it matches one; `properties` are `p{…}` and `P{…}` that are in it too."""
 
     ranges: tuple[Range, ...]
     properties: tuple[str, ...] = ()
@@ -30,7 +33,7 @@ class Back(NamedTuple):
 
 
 class Lookaround(NamedTuple):
-    """What must, or must not, stand after or before: `=`, `!`, `<=`, `<!`."""
+    """A lookahead or lookbehind, positive or negative: `=`, `!`, `<=`, `<!`."""
 
     kind: str
     inner: "Node"
@@ -44,7 +47,7 @@ class Group(NamedTuple):
 
 
 class Repeat(NamedTuple):
-    """Something several times; `most` is None where nothing bounds it."""
+    """A part repeated; `most` is None where nothing bounds it."""
 
     inner: "Node"
     least: int
@@ -53,13 +56,13 @@ class Repeat(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One after the other."""
+    """A sequence of parts."""
 
     parts: tuple["Node", ...]
 
 
 class Either(NamedTuple):
-    """One of these."""
+    """Alternatives."""
 
     parts: tuple["Node", ...]
 
@@ -76,7 +79,7 @@ LINES: tuple[Range, ...] = ((0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029))
 
 
 def others(ranges: Sequence[Range]) -> tuple[Range, ...]:
-    """All characters but these."""
+    """The complement of some ranges of characters."""
     made, begin = [], 0
     for first, last in sorted(ranges):
         if first > begin:
@@ -89,7 +92,7 @@ def others(ranges: Sequence[Range]) -> tuple[Range, ...]:
 
 
 def parts(node: Node) -> Iterator[Node]:
-    """All that a pattern is made of, itself first."""
+    """A node and all nodes under it, itself first."""
     waiting = [node]
     while waiting:
         part = waiting.pop()

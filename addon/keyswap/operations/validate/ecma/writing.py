@@ -1,4 +1,7 @@
-"""A pattern's tree → the text that an engine takes."""
+"""A pattern's tree → the text that an engine takes.
+
+Law: what is written matches the same texts as ECMA-262's pattern does; a group without a reference to it has no number.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,12 +23,12 @@ from keyswap.operations.validate.ecma.tree import (
 
 
 class PatternSyntax(NamedTuple):
-    """How an engine writes patterns."""
+    """The syntax in which an engine takes patterns."""
 
     character: Callable[[int], str]
     edges: dict[str, str]
     nothing: str
-    """What matches no character."""
+    """A pattern that matches no character."""
 
 
 def _rust(character: int) -> str:
