@@ -1,4 +1,4 @@
-"""Who changed what: one JSON line a change in `audit.jsonl` of the state directory.
+"""The audit log: one JSON line a change in `audit.jsonl` of the state directory.
 
 Law: a line is written after its change was committed, whole, by one append. When that fails the change stands, and a
 warning says so: a key that was revoked must not live on because a disk is full, and a change that was made cannot be
@@ -96,7 +96,7 @@ def _digest(file: Path) -> str | None:
 
 
 def _lock(handle: int) -> None:
-    """One process at a time; without the lock after a moment: an event told twice is better than none."""
+    """Hold the lock of the log; without it after a moment: an event written twice is better than none."""
     until = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until:
         with suppress(OSError):

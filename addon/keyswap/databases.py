@@ -17,7 +17,7 @@ from keyswap.model import StateError
 from keyswap.state import Epochs, StateDirectory
 
 BUSY_MS = 5_000
-"""How long a writer waits for another one."""
+"""The longest that a writer waits for another one."""
 
 _SHM = 32768
 """Bytes of the log's index that every reader maps: what is cut off under a mapping ends the process (SIGBUS)."""
@@ -35,24 +35,24 @@ class Database:
     """A kind of database: whose it is, and what its errors mean to a person."""
 
     file: str
-    """Its name in the state directory."""
+    """The file's name in the state directory."""
     title: str
-    """What people call it."""
+    """The database's name in messages."""
     application_id: int
     """Four letters in the file's header: SQLite's own way to tell whose a database is."""
     schema_version: int
     schema: str
     foreign: str
-    """What is said of a file that is another's, after its path."""
+    """The message about a file that is no database of ours, after its path."""
     newer: str
-    """What to do with one that a newer program wrote."""
+    """The remedy for a database that a newer program wrote."""
     orphan: str
-    """What to do with a log that has lost its database."""
+    """The remedy for a log that has lost its database."""
     remedies: Mapping[int, str]
-    """What to do by SQLite's primary result code, where it is not the same for every kind."""
+    """Remedies by SQLite's primary result code, where they are not the same for every kind."""
 
     def damage(self, path: Path, error: sqlite3.Error) -> StateError:
-        """What an error of SQLite means to a person."""
+        """An error of SQLite as one for people, with a remedy."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         unknown = f"cannot be used ({error}): look at the disk"
         return StateError(f"{self.title} {path} {self.remedies.get(code) or _REMEDIES.get(code, unknown)}")
@@ -128,7 +128,7 @@ class Database:
 
     @contextmanager
     def writing(self, connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-        """One write transaction, all or nothing. SQLite's errors become StateError."""
+        """A write transaction, all or nothing. SQLite's errors become StateError."""
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -157,7 +157,7 @@ class Sight:
         self._files |= {path: identity(path) for path in (f"{self._path}-wal", f"{self._path}-shm")}
 
     def lost(self) -> str | None:
-        """What is no longer what it was; None: nothing. Raises OSError."""
+        """The file that was replaced, cut short or is gone, in words; None: none. Raises OSError."""
         for path, known in self._files.items():
             if identity(path) != known:
                 return f"{path} was replaced or is gone"
@@ -171,7 +171,7 @@ class Sight:
 
 
 def identity(path: str | Path) -> tuple[int, int] | None:
-    """Which file it is; None: none that can be seen."""
+    """The identity of a file; None: it cannot be seen."""
     try:
         status = os.stat(path)  # noqa: PTH116, half the price of Path.stat
     except OSError:

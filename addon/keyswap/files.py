@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 WAIT_S = 10.0
-"""How long reading one file may take."""
+"""The longest that reading one file may take."""
 MOST_HUNG = 16
 """Threads that have been given up and still hang, before no other is begun."""
 
@@ -59,10 +59,10 @@ def _size(count: int) -> str:
 
 
 class _Run[T]:
-    """Something that is done on a thread of its own. `ended` is called there when it is done."""
+    """A call on a thread of its own. `ended` is called there when it is done."""
 
     _hung: ClassVar[list[Hashable]] = []
-    """What those that were given up still wait for."""
+    """The subjects of calls that were given up and still hang."""
     _lock = threading.Lock()
 
     def __init__(self, act: Callable[[], T], of: Hashable, ended: Callable[[], object]) -> None:
@@ -90,7 +90,7 @@ class _Run[T]:
         self._ended()
 
     def result(self, wait_s: float) -> T:
-        """What it came to. Raises what it raised, or TimeoutError where it has not ended."""
+        """The call's result. Raises what it raised, or TimeoutError where it has not ended."""
         with self._lock:
             if not self._done:
                 self._given_up = True
@@ -102,7 +102,7 @@ class _Run[T]:
 
 
 def within[T](wait_s: float, act: Callable[[], T], of: Hashable) -> T:
-    """What `act` returns or raises; TimeoutError (an OSError) when it takes longer.
+    """The result of `act`, or what it raises; TimeoutError (an OSError) when it takes longer.
 
     `of` is what it asks the system for, a path or an object: while that hangs it is not asked for again.
     """
@@ -113,7 +113,7 @@ def within[T](wait_s: float, act: Callable[[], T], of: Hashable) -> T:
 
 
 async def aside[T](act: Callable[[], T], of: Hashable, wait_s: float = WAIT_S) -> T:
-    """The same for an event loop, which goes on meanwhile."""
+    """The result of `act` for an event loop, which goes on meanwhile; as `within` otherwise."""
     loop, done = asyncio.get_running_loop(), asyncio.Event()
 
     def ended() -> None:

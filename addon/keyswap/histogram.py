@@ -1,4 +1,4 @@
-"""How long something took, counted in buckets.
+"""A histogram of durations, counted in buckets.
 
 Law: adding a value is a search among a few bounds and two additions; it keeps no value, and never fails.
 """

@@ -47,7 +47,7 @@ class NotOurs(StateError):
 
 
 def owner_of(path: Path) -> str | None:
-    """Whose a directory is that this user may not use, as far as can be seen; None: it is this user's, or not there."""
+    """The owner of a directory that this user may not use, as far as is visible; None: this user, or not there."""
     for folder in (path, *path.absolute().parents):
         try:
             uid = folder.stat().st_uid

@@ -27,12 +27,12 @@ from keyswap.workos.change_feed import Changes
 logger = logging.getLogger(__name__)
 
 _CLIENT_IN_URL = re.compile(r"/(?:user_management|sso/jwks)/(client_[0-9A-Za-z_-]+)/?$")
-"""Where WorkOS' issuers and key sets have the client id of their environment."""
+"""The client id of their environment in URLs of WorkOS' issuers and key sets."""
 
 _SECRET = re.compile(r"[!-~]{1,4096}")
 
 Guessing = Callable[[Request, float], Awaitable[Refuse | None]]
-"""Whether somebody has guessed too much already."""
+"""Refuses a caller who has presented too many invalid credentials already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +50,18 @@ class Authenticators:
 
     @property
     def changes(self) -> Changes:
-        """What events said. Raises StateError."""
+        """The change feed. Raises StateError."""
         assert self.remote_identity is not None
         return self.remote_identity.changes
 
     def unhealthy(self, now: float) -> Refuse | None:
-        """Why no credential can be verified now; None: some can."""
+        """The refusal of every credential, while none can be verified; None: some can."""
         return self.local.watch.check(now)
 
     def readiness_problems(self, now: float) -> dict[str, str]:
-        """Why callers would be refused who deserve better, in words for everybody.
+        """Problems for which valid callers would be refused, in words for everybody.
 
-        Known keys live through an outage: that alone is no reason.
+        Cached keys live through an outage: that alone is no problem.
         """
         problems: dict[str, str] = {}
         down = self.environment is not None and self.environment.client.down
@@ -106,14 +106,14 @@ class Authenticators:
         )
 
     def _owner_ended(self, principal: Principal, since: float) -> Refuse | None:
-        """What events said of whose key it is, that is itself not remembered any more."""
+        """The refusal of a key whose owner has ended since, if the key itself is not cached any more."""
         for kind, named in (("user", principal.user_id), ("org", principal.org_id), ("agent", principal.agent)):
             if named is not None and self.changes.ended(kind, named, since):
                 return Refuse(Code.INVALID_CREDENTIAL, f"the key's {kind} has ended at WorkOS", principal.key_id)
         return None
 
     def status(self, now: float) -> dict[str, Any]:
-        """What `keyswap status` says of keys and sessions."""
+        """The state of keys and sessions for `keyswap status`."""
         status: dict[str, Any] = {"keys": (self.remote or self.local).status(now)}
         if self.remote_identity is not None and (self.sessions is not None or self.environment is not None):
             poller = self.environment.poller if self.environment is not None else None

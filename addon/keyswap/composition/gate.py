@@ -50,7 +50,7 @@ class Built:
     cors: Cors
     catalogue: OperationCatalogue | None
     upstream: Upstream
-    """Where requests go whose operation names no other."""
+    """The upstream of requests whose operation names no other."""
     documents: Documents
     validations: Validations
     limits: Limits
@@ -62,7 +62,7 @@ class Built:
         return frozenset({self.upstream, *(api.mount.upstream for api in apis)})
 
     def unhealthy(self, now: float) -> Refuse | None:
-        """Why credentials cannot be verified now; None: they can."""
+        """The refusal of every credential, while none can be verified; None: some can."""
         return self.authenticators.unhealthy(now)
 
     def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse:
@@ -71,7 +71,7 @@ class Built:
 
 
 def modes_of(built: Built) -> dict[str, str]:
-    """Which of the steps that may be off, or only looked at, are: enforce, shadow or off."""
+    """The mode of each step that has one: enforce, shadow or off."""
     policy = built.policy
     validated = {api.validate_.requests for api in policy.apis}
     return {
@@ -132,7 +132,7 @@ def _rule(number: int, rule: OperationRule) -> OverrideRule:
 
 
 class _OpenedPath(NamedTuple):
-    """What a policy without a document says of a path."""
+    """The options of a path by a policy without a document."""
 
     encoded_slash: bool
     matrix: tuple[int, ...] = ()
@@ -174,7 +174,7 @@ def build(
 
 
 def _default_upstream(policy: Policy, upstream: Upstream | None) -> Upstream:
-    """Where requests go that no document sends elsewhere. Raises StateError when nothing says it."""
+    """The upstream of requests that no document sends elsewhere. Raises StateError when nothing names it."""
     default = upstream or (parse_upstream(policy.upstream) if policy.upstream else None)
     if default is None and not (policy.apis and all(api.upstream for api in policy.apis)):
         raise StateError("no upstream: set `upstream:` in the policy, or give --upstream URL or --mode reverse:URL")
@@ -221,7 +221,7 @@ def _gate(
 
 
 def path_law(policy: Policy, operations: OperationCatalogue | None) -> PathLaw:
-    """What refuses paths with more than one reading, and those that may be taken for an operation judged otherwise."""
+    """The path law: refuses ambiguous paths, and those that may be taken for an operation judged otherwise."""
     if operations is None:
         return PathLaw(_path_options(policy))
     upstreams = dict.fromkeys(entry.operation.upstream for entry in operations.entries)
@@ -230,7 +230,7 @@ def path_law(policy: Policy, operations: OperationCatalogue | None) -> PathLaw:
 
 
 def _credential_sources(policy: Policy) -> Iterator[CredentialHeader | CredentialCookie]:
-    """Where a credential may sit."""
+    """The headers and cookies in which a credential may be."""
     for header in policy.api_keys.read_from:
         yield CredentialHeader(header.header, header.scheme)
     for source in (source for rule in policy.sessions for source in rule.read_from):
@@ -241,7 +241,7 @@ def _credential_sources(policy: Policy) -> Iterator[CredentialHeader | Credentia
 
 
 def _guessing(limits: Limits, operations: OperationCatalogue | None) -> Guessing | None:
-    """What says, before a remote source is asked for a key, whether its caller has guessed too much already."""
+    """The check, before a remote source is asked for a key, that its caller has not guessed too much already."""
     if not any(rule.when == "invalid-credential" for rule in limits.rules):
         return None
 
@@ -275,7 +275,7 @@ def validations(policy: Policy, operations: OperationCatalogue | None) -> Valida
 
 
 def _claims(policy: Policy, operations: OperationCatalogue | None) -> Callable[[Principal, Operation], Claims]:
-    """What makes claims, each API's with its own audience."""
+    """The maker of claims, each API's with its own audience."""
     audiences = {policy.audience, *(api.mount.audience for api in (operations.apis if operations else ()))}
     shapes = {audience: TokenShape(policy.tokens.profile, policy.issuer, audience) for audience in audiences}
     return lambda principal, operation: claims_of(principal, shapes[operation.audience])

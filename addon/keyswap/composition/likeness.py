@@ -20,7 +20,7 @@ from keyswap.policy import Policy
 
 
 class _Judged(NamedTuple):
-    """All that is judged of an operation, comparable."""
+    """Everything by which requests of an operation are judged, comparable."""
 
     whole: Hashable
     path: str
@@ -79,7 +79,7 @@ def _concerned(rule: Rule, operation: Operation) -> Hashable:
 
 
 def _sent(policy: Policy, document: OpenApiDocument, entry: CatalogueEntry) -> tuple[Hashable, str]:
-    """What may be sent besides the path's parameters, and what these may be."""
+    """The parameters and body that are judged besides the path's parameters, and the latter's schemas."""
     settings = policy.apis[entry.api].validate_
     if settings.requests == "off":
         return "off", ""

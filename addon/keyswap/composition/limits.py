@@ -1,4 +1,4 @@
-"""Policy → limits: the rules that a gate asks, and what is wrong with them in view of the operations.
+"""Policy → limits: the rules that a gate asks, and findings about them in view of the operations.
 
 Law: a limit that concerns nothing, or that its largest operation could never pass, stops the load.
 """
@@ -24,7 +24,7 @@ def rules(policy: Policy) -> list[Rule]:
 
 
 def findings(policy: Policy, operations: OperationCatalogue | None) -> Iterator[Finding]:
-    """What is wrong with the limits."""
+    """Findings about the limits in view of the operations."""
     if operations is None:
         return
     known = ", ".join(dict.fromkeys(api.document.name for api in operations.apis))

@@ -1,4 +1,4 @@
-"""What is known of callers outside of this machine, kept over reloads: WorkOS environments, key sets, the change feed.
+"""Remote identity, kept over reloads: WorkOS environments, key sets, the change feed.
 
 Law: what two policies have in common is opened once; an environment that no policy in force names is closed after
 UNUSED_TICKS. Nothing here waits for an answer on the path of a request.
@@ -26,11 +26,11 @@ from keyswap.workos.polling import environment as name_of
 logger = logging.getLogger(__name__)
 
 UNUSED_TICKS = 60
-"""How often something is tended that no policy in force names before it is closed: for half a minute."""
+"""Ticks after which an environment is closed that no policy in force names: half a minute."""
 
 
 class WorkOSEnvironment:
-    """One WorkOS environment, as a policy names it."""
+    """A WorkOS environment: its client, its keys, and the poller of its events."""
 
     def __init__(self, policy: Policy, secret: str, share: int) -> None:
         settings = policy.workos
@@ -60,7 +60,7 @@ class WorkOSEnvironment:
             self.poller = None
 
     async def close(self) -> None:
-        """End what was begun."""
+        """End polling, and close keys and client."""
         await self.poll_no_more()
         if self.keys is not None:
             await self.keys.close()
@@ -90,7 +90,7 @@ class RemoteIdentity:
 
     @property
     def changes(self) -> Changes:
-        """What events said. Raises StateError when the database of changes cannot be opened."""
+        """The change feed. Raises StateError when its database cannot be opened."""
         if self._changes is None:
             self._changes = Changes(self._state, self._epochs)
         return self._changes

@@ -1,6 +1,6 @@
-"""What outlives a policy, opened once a process: state directory, keys, signing keys, minted tokens, limit stores.
+"""Resources that outlive a policy, opened once a process: state directory, keys, minted tokens, limit stores.
 
-Law: one that cannot be used is StateError before there is a gate; nothing of it is overwritten.
+Law: a resource that cannot be used is a StateError before there is a gate; nothing of it is overwritten.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNUSED_TICKS = 60
-"""How often a limit store that no policy in force names is tended before it is closed: for half a minute."""
+"""Ticks after which a limit store is closed that no policy in force names: half a minute."""
 
 PATIENCE_S = 10.0
-"""How long a document's URL that was never good is asked again: gateway and backend may start together."""
+"""For so long a document's URL that was never good is asked again: gateway and backend may start together."""
 
 
 class Resources:
-    """What outlives a policy. Raises StateError when a part of the state cannot be used; nothing is overwritten."""
+    """Resources that outlive a policy. Raises StateError when one cannot be used; nothing is overwritten."""
 
     def __init__(self, state: StateDirectory, share: int = 1) -> None:
         """`share`: how many processes share what a remote source may be asked."""
@@ -59,7 +59,7 @@ class Resources:
         """Held while a store is found for a policy that is being built, and while an unused one is given up."""
 
     def limit_store(self, url: str, wait_s: float) -> LimitStore:
-        """Where limits are counted: `local`, or the server at a URL; a new one is waited for at most so long."""
+        """The limit store at a URL, or `local`; a new one is waited for at most `wait_s`."""
         with self._naming:
             self._unused[url] = 0
             store = self._stores.get(url)
@@ -83,7 +83,7 @@ class Resources:
         return [*(keys.lookups for keys in list(self._sqlite.values())), *self.remote_identity.lookups]
 
     def tend(self, built: "Built", now: float) -> None:
-        """What is to be done twice a second beside the requests, for each store by itself; `built` is in force."""
+        """Keep every store up to date, each by itself; to be called twice a second. `built` is in force."""
         policy = built.policy
         self.remote_identity.tend(built.authenticators.environment, built.authenticators.polls, now)
         for url, store in list(self._stores.items()):
@@ -121,7 +121,7 @@ class Resources:
         self._room.keep()
 
     def forget_uses(self) -> None:
-        """Whoever only explains has used no key."""
+        """Drop the uses of keys that are to be recorded: an explanation uses no key."""
         for keys in self._sqlite.values():
             keys.used.waiting.clear()
 

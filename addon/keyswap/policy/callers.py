@@ -1,4 +1,4 @@
-"""What a policy says of who calls: API keys, WorkOS, and the tokens of sessions.
+"""The policy's sections `api_keys`, `workos` and `sessions`.
 
 Law: a secret is named by its environment variable; an issuer is trusted only with the key set that belongs to it, and
 only for the kind of token that its entry names.
@@ -184,7 +184,7 @@ class SessionRule(Section):
 
 
 def of_sessions(rules: Sequence[SessionRule], own: str, client_id: str | None) -> None:
-    """What sessions and the rest of the policy say together. Raises PydanticCustomError."""
+    """Check `sessions` against the rest of the policy. Raises PydanticCustomError."""
     for number, rule in enumerate(rules):
         at = {"number": number}
         if own in rule.issuers:

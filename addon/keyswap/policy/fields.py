@@ -1,4 +1,4 @@
-"""How single values are written in a policy: times, sizes, URLs, addresses, names.
+"""Types of single values of a policy: times, sizes, URLs, addresses, names.
 
 Law: each has one way to be written, one range, and one message that says both.
 """

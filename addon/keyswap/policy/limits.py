@@ -1,4 +1,4 @@
-"""What a policy says of limits, plans and organizations.
+"""The policy's sections `limits`, `plans` and `orgs`.
 
 Law: a limit says exactly one thing, a plan changes its numbers alone; what can't be meant is told with its place.
 """
@@ -20,7 +20,7 @@ _RATE, _QUOTA = r"[1-9]\d{0,8}/[smhd]", r"[1-9]\d{0,11}/(?:hour|day|month)"
 MOST = 10**9
 """The largest burst."""
 LONGEST_S = 366 * 86400
-"""How long a full bucket may take to drain."""
+"""The longest that a full bucket may take to drain."""
 
 
 class Rate(NamedTuple):
@@ -106,7 +106,7 @@ class Numbers(Section):
 
     @property
     def kinds(self) -> list[str]:
-        """Which of the three are said."""
+        """The names of those of the three that are set."""
         return [name for name in ("rate", "concurrency", "quota") if getattr(self, name) is not None]
 
 
@@ -148,7 +148,7 @@ def effective(base: Numbers, override: Numbers) -> Numbers:
 def contradictions(
     limits: Sequence[LimitRule], plans: Mapping[str, Mapping[str, Numbers]], orgs: Mapping[str, Org], documents: bool
 ) -> Iterator[tuple[FieldPath, str]]:
-    """What several fields say together and can't mean: the place and what to do."""
+    """Contradictions between fields: the path of each, and the remedy."""
     names: dict[str, LimitRule] = {}
     for number, limit in enumerate(limits):
         path: FieldPath = ("limits", number)

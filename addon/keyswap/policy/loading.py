@@ -143,7 +143,7 @@ def line_at(file: Path, pointer: str) -> int | None:
 
 
 def remedy(error: ErrorDetails) -> str:
-    """What is wrong and how to mend it."""
+    """An error of pydantic's as a message: the fault and the remedy."""
     if error["type"] == "extra_forbidden":
         known = fields_at(error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
@@ -174,11 +174,11 @@ _MUST = {
     "too_long": "at most {max_length} long",
     "string_too_short": "at least {min_length} long",
 }
-"""What pydantic's own kinds of errors mean to who writes a policy."""
+"""Messages for pydantic's own kinds of errors, for the author of a policy."""
 
 
 def _wanted(error: ErrorDetails) -> str:
-    """What a value must be, in our words."""
+    """The requirement that a value fails, in our words."""
     if error["type"] in _MUST:
         return f"this must be {_MUST[error['type']].format(**error.get('ctx', {}))}"
     return re.sub(r"^(Input|String|List|Dictionary) should", "this must", error["msg"].removeprefix("Value error, "))

@@ -1,4 +1,4 @@
-"""What a policy says of documents and operations.
+"""The policy's sections `openapi` and `operations`.
 
 Law: an entry names exactly one thing, and no two entries name the same.
 """

@@ -194,7 +194,7 @@ class Policy(Section):
     admin: Admin | None = Field(default=None, description="Health, readiness, metrics; null: there is no listener.")
 
     def model_post_init(self, _context: object) -> None:
-        """What two fields say together."""
+        """Check fields that depend on each other."""
         if self.tokens.profile == "rfc9068" and self.audience is None:
             raise PydanticCustomError("audience", "profile rfc9068 needs an `audience` (RFC 9068 §2.2): set it")
         for number, rule in enumerate(self.operations if self.openapi is None else ()):
@@ -233,7 +233,7 @@ class Policy(Section):
         ]
 
     def contradictions(self) -> Iterator[tuple[FieldPath, str]]:
-        """What several fields say together and can't mean: each with its place, and what to do."""
+        """Contradictions between fields: each with its path, and the remedy."""
         return contradictions(self.limits, self.plans, self.orgs, bool(self.apis))
 
     @property

@@ -29,7 +29,7 @@ class Cors:
         self._origins = frozenset(origin.encode() for origin in origins)
 
     def preflight(self, request: Request) -> Preflight | None:
-        """What a preflight asks for; None: this is none, or it is judged as any other request is."""
+        """The preflight that a request is; None: it is none, or is judged as any other request."""
         origins = _values(request.headers, b"origin")
         methods = _values(request.headers, b"access-control-request-method")
         if self._mode == "refuse" or request.method != "OPTIONS" or len(origins) != 1 or len(methods) != 1:
@@ -40,7 +40,7 @@ class Cors:
         return Preflight(method, None if self._mode == "forward" else Reply(self._allowed(request.headers, method)))
 
     def _allowed(self, headers: Headers, method: str) -> Headers:
-        """What the browser is told: nothing that allows, unless the origin is one of the policy's."""
+        """The headers of a preflight's answer: they allow nothing unless the origin is one of the policy's."""
         vary = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
         origin = self._named(headers)
         if origin is None or method not in METHODS:
@@ -57,7 +57,7 @@ class Cors:
         return tuple(fields)
 
     def exposed(self, headers: Headers) -> Headers:
-        """What a refusal carries, so that code of the policy's origins can read it. `headers` are the request's."""
+        """The headers with which code of the policy's origins can read a refusal. `headers` are the request's."""
         origin = self._named(headers) if self._origins else None
         if origin is None:
             return ()

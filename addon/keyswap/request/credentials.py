@@ -1,4 +1,4 @@
-"""Where a credential may sit, and the one-credential rule.
+"""The credential of a request: the headers and cookies that may hold it, and the one-credential rule.
 
 Law: every place that the policy names is looked at; two different credentials, or a credential's header given twice,
 are refused, so that no two programs on the path can take two callers for the same request. Nothing here knows whether
@@ -138,9 +138,9 @@ def _without_port(origin: bytes) -> bytes:
 _NAMED = re.compile(rb"[a-z0-9_-]{1,40}")
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9-]{0,15}")
 _USUAL = re.compile(rb"(?:x-)?(?:api|auth|access)[-_]?(?:key|token)|apikey|token|key")
-"""How other APIs call the header or query parameter in which they take a key."""
+"""Names of headers and query parameters in which other APIs take a key."""
 _MAX_HINTS, _PAIRS = 4, 100
-"""How much is told of what is in a wrong place, and how many parameters are looked at: a microsecond each."""
+"""The most hints about credentials in a wrong place, and the most parameters looked at: a microsecond each."""
 
 
 class Absence:

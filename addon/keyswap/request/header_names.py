@@ -15,17 +15,17 @@ STRIPPED = (
     *("connection", "keep-alive", "proxy", "proxy-*", "te", "trailer", "upgrade"),
     "sec-websocket-extensions",  # compressed messages would have no bound on what they become
 )
-"""What no caller sets, whatever the policy says (CONTRACT §5). A final * is a wildcard."""
+"""Headers that no caller sets, whatever the policy says (CONTRACT §5). A final * is a wildcard."""
 
 FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding"))
-"""What says where a message ends, and for whom it is: never removed, and never under another spelling."""
+"""Headers that frame a message or name its host: never removed, and never under another spelling."""
 
 ONE_SPELLING = FRAMING | {
     *(b"content-type", b"content-encoding", b"cookie", b"expect", b"origin", b"traceparent", b"tracestate"),
     *(b"sec-fetch-site", b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol"),
     *(b"access-control-request-method", b"access-control-request-headers"),
 }
-"""What the gateway itself judges or goes by, whatever the document says: another spelling of it goes no further."""
+"""Headers that the gateway itself reads, whatever the document says: another spelling of one goes no further."""
 
 _RUN = re.compile(rb"[^a-z0-9]+")
 _PLAIN = re.compile(rb"[A-Za-z0-9-]+")

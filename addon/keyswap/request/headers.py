@@ -1,4 +1,4 @@
-"""What is stripped from a request before it is judged.
+"""The header policy: fields that are stripped from a request before it is judged.
 
 Law: after washing no header is left that speaks for the caller, for a proxy in front, or for the next hop alone
 (CONTRACT §5), however it is spelled, nor one whose name hops read in more than one way: only names of letters, digits
@@ -26,11 +26,11 @@ class _Act(IntEnum):
 
 
 class SanitizedHeaders(NamedTuple):
-    """A request's headers as the backend may see them, and what was read from those that it may not."""
+    """A request's headers as the backend may see them, and values read from the others."""
 
     kept: list[tuple[bytes, bytes]]
     host: bytes
-    """What the caller asks for: its Host, or what a trusted proxy says that it was; over HTTP/2 it may be empty."""
+    """The host that the caller asks for: its Host, or that of a trusted proxy's header; over HTTP/2 it may be empty."""
     client: str
     proto: str | None
     request_id: bytes | None
@@ -47,10 +47,10 @@ _NOTED = {
     b"forwarded",
 }
 _CLIENT_HEADERS = (b"x-forwarded-for", b"forwarded")
-"""In these a proxy says for whom it asks."""
+"""Headers in which a proxy names its client."""
 _CHUNKED = (b"Transfer-Encoding", b"chunked")  # in whatever case it came: `wellformed` admits no other coding
 _NAMES, _NAME = 1024, 64
-"""How many spellings of header names are remembered, and of how many bytes: callers choose them, admitted or not."""
+"""The most spellings of header names that are remembered, and their most bytes: callers choose them."""
 
 
 class HeaderPolicy:

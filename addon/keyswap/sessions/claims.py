@@ -42,13 +42,13 @@ def checked(claims: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def audiences_of(claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """Whom a token is for (RFC 7519 §4.1.3)."""
+    """The audiences of a token (RFC 7519 §4.1.3)."""
     audiences = claims.get("aud", ())
     return (audiences,) if isinstance(audiences, str) else tuple(audiences)
 
 
 def session_claims(claims: Mapping[str, Any]) -> str:
-    """What a token that is minted for this one repeats, as canonical JSON."""
+    """The claims that a token minted for this one repeats, as canonical JSON."""
     kept = {name: value for name, value in claims.items() if name not in _OURS}
     return json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -59,7 +59,7 @@ def _require(good: bool, name: str, what: str) -> None:
 
 
 def _is_name(value: object) -> bool:
-    """Who somebody is, in logs, in limits' keys and in other tokens."""
+    """Whether a value can identify somebody in logs, in limits' keys and in other tokens."""
     return value != "" and _is_text(value)
 
 

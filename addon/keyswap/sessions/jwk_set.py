@@ -1,4 +1,4 @@
-"""What a key set's document says (RFC 7517 §5): the keys that can verify tokens, and nothing else of it.
+"""JWK Set (RFC 7517 §5) → the keys that can verify tokens, and nothing else of it.
 
 Law: a key is used only if it says that it is of our one algorithm, or says nothing, and is strong enough; one id names
 one key or none. What a document says beside that, private members too, is not looked at.
@@ -35,7 +35,7 @@ def keys_of(raw: bytes) -> Keys:
 
 
 def numbers(keys: Keys) -> Mapping[str, tuple[int, int]]:
-    """What two key sets have to have in common to be the same."""
+    """The numbers by which two key sets are compared."""
     return {kid: (key.public_numbers().n, key.public_numbers().e) for kid, key in keys.items()}
 
 

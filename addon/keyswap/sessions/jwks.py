@@ -26,12 +26,12 @@ from keyswap.sessions.jws import NotAToken, shown
 logger = logging.getLogger(__name__)
 
 REFRESH_S = 300.0
-"""How old a key set may become before it is asked for again: WorkOS publishes keys long before it uses them."""
+"""The age at which a key set is asked for again: WorkOS publishes keys long before it uses them."""
 UNKNOWN_S = 5.0
 PATIENCE_S = 2.0
-"""How long a caller waits for a key set."""
+"""The longest that a caller waits for a key set."""
 ANSWER_S = 5.0
-"""How long an endpoint may take for the whole of its answer."""
+"""The longest that an endpoint may take for its whole answer."""
 RETRY_S, RETRY_MAX_S = 1.0, 60.0
 MAX_BYTES = 256 * 1024
 MAX_REDIRECTS = 3
@@ -148,7 +148,7 @@ class KeySets:
             jwks.tend(now)
 
     def status(self, now: float) -> Sequence[Mapping[str, object]]:
-        """What `keyswap status` shows."""
+        """The state of each key set for `keyswap status`."""
         return [jwks.status(now) for jwks in self._all()]
 
     async def close(self) -> None:
@@ -172,7 +172,7 @@ def _passed(since: float, now: float, wait_s: float) -> bool:
 
 @dataclass(slots=True)
 class _Trust:
-    """Whom https:// is believed; reading that takes milliseconds, so it is done once."""
+    """The trusted certificate authorities; reading them takes milliseconds, so it is done once."""
 
     context: ssl.SSLContext | None = None
 
@@ -185,7 +185,7 @@ _trust = _Trust()
 
 
 async def _fetched(url: str) -> bytes:
-    """What a URL answers. Raises Unavailable, TimeoutError, httpx' errors."""
+    """The answer of a URL. Raises KeySetUnavailable, TimeoutError, httpx' errors."""
     # A connection of its own: the next refresh is minutes away.
     verify: Any = _trust() if url.startswith("https:") else False
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}

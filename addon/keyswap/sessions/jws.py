@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, NoReturn
 MAX_BYTES = 16 * 1024
 MAX_KID = 256
 MAX_DEPTH = 32
-"""How deep a token's JSON may be nested: WorkOS' own claims need 2, a template's custom ones a few more."""
+"""The deepest nesting of a token's JSON: WorkOS' own claims need 2, a template's custom ones a few more."""
 MAX_BRACKETS = 2048
-"""How many a document may have, those in its texts too: what is looked at one by one has to be few."""
+"""The most brackets of a document, those in its texts too: they are looked at one by one."""
 
 ALGORITHM = "RS256"
 """WorkOS signs with nothing else, so nothing else is verified (RFC 8725 §3.1)."""
@@ -30,7 +30,7 @@ _BRACKET = re.compile(r'(?:"(?:[^"\\]|\\.)*+\\?(?:"|\Z)|[^"\[\]{}])*+([\[\]{}])'
 
 
 class NotAToken(Exception):
-    """It is no token that could be verified. The text says why, and quotes nothing but short pieces of it."""
+    """A text that is no token. The message says why, and quotes nothing but short pieces of it."""
 
 
 class Token(NamedTuple):

@@ -1,4 +1,4 @@
-"""Whose token it is, and the principal that it stands for.
+"""Kinds of tokens, and the principal that a token stands for.
 
 Law: a token is of one kind or of none. User, agent and widget tokens of an environment are signed by the same key, so
 the key proves nothing of this: a user's session is what has all of its marks and none of another kind's. A token's kind
@@ -18,7 +18,7 @@ from keyswap.sessions.claims import audiences_of, session_claims
 from keyswap.sessions.jws import NotAToken
 
 _AGENTS = ("agent", "ai_agent")
-"""How a subject that is an agent is called. One that is called both this and something else is none."""
+"""Names of a subject that is an agent. A subject that has one of them and another kind's name is no agent."""
 
 _OF_IDENTITY = ("nonce", "at_hash", "c_hash", "s_hash")
 """Claims that only an id token has: it tells a client who has signed in, and opens nothing."""
@@ -26,7 +26,7 @@ _OF_IDENTITY = ("nonce", "at_hash", "c_hash", "s_hash")
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """One entry of the policy's `sessions`: whose tokens of one kind are believed, and what becomes of them."""
+    """An entry of the policy's `sessions`: the issuers whose tokens of one kind are accepted, and how."""
 
     kind: str
     """authkit, connect or agent."""
@@ -92,7 +92,7 @@ def no_session(claims: Mapping[str, Any], client_ids: Collection[str]) -> str | 
 
 
 def check_audience(entry: Issuer, claims: Mapping[str, Any]) -> None:
-    """Whom the token is for: a client's has to say so; a user's or an agent's has no need to. Raises NotAToken."""
+    """Check the audience: a client's token has to have one; a user's or an agent's has no need to. Raises NotAToken."""
     audiences = audiences_of(claims)
     if audiences or entry.kind == "connect":
         _require(any(audience in entry.audiences for audience in audiences), "the token is for somebody else (aud)")

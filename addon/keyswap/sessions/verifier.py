@@ -1,4 +1,4 @@
-"""What the gate asks of a session's token: whose is it, if it is good now.
+"""The verifier of session tokens: token → principal, if it is valid now.
 
 Law: a token that was verified is remembered by its digest, with the version of the key set that proved it; its times,
 and whether what it stands for has ended, are judged at every call. The caller learns nothing from the reason, and no
@@ -24,11 +24,11 @@ from keyswap.sessions.kinds import Issuer, check_audience, kind_of, no_session, 
 _PADDING, _HASH = PKCS1v15(), SHA256()  # RS256 (RFC 7518 §3.3)
 
 MAX_AGE_S = 2 * 86_400
-"""How old a token may become, whatever it says: what has ended is known for so long (workos/store.py)."""
+"""The greatest age of a token, whatever it says: endings are remembered for so long (`keyswap.workos.change_feed`)."""
 
 
 class Endings(Protocol):
-    """What has ended before its time, as events told (`keyswap.workos.change_feed`)."""
+    """Endings before their time, by events (`keyswap.workos.change_feed`)."""
 
     @property
     def generation(self) -> int:
@@ -50,7 +50,7 @@ class _Known:
         self.principal, self.jwks, self.version = principal, jwks, jwks.version
         self.starts_at, self.ends_at = starts_at, ends_at
         self.generation = -1
-        """When it was last found that nothing of it has ended."""
+        """The generation of endings at which nothing of the token had ended."""
 
 
 class SessionVerifier:
@@ -111,7 +111,7 @@ class SessionVerifier:
         return None
 
     async def _verified(self, text: str, now: float) -> _Known | Refuse:
-        """What is proven by a token's signature, or why nothing is."""
+        """The verified token, or the refusal of one that cannot be verified."""
         try:
             token = read(text)
             claims = checked(token.claims)

@@ -13,7 +13,7 @@ from keyswap.model import Claims, Principal
 
 
 class TokenShape(NamedTuple):
-    """What the policy says of tokens. `profile` is authkit or rfc9068; rfc9068 needs an audience."""
+    """The policy's settings for tokens. `profile` is authkit or rfc9068; rfc9068 needs an audience."""
 
     profile: str
     issuer: str
@@ -21,7 +21,7 @@ class TokenShape(NamedTuple):
 
 
 def claims_of(principal: Principal, shape: TokenShape) -> Claims:
-    """Everything that a token for this principal says."""
+    """All claims of a token for this principal."""
     user = principal.user_id
     if principal.kind == "key":
         subject, kind = user or principal.key_id or "", None if user else "organization"
@@ -99,6 +99,6 @@ def _session_payload(claims: Claims, iat: int, exp: int, jti: str) -> dict[str, 
 
 
 def explained_claims(claims: Claims) -> dict[str, object]:
-    """What is shown of claims to whoever asks for an explanation."""
+    """The claims as an explanation shows them."""
     source: dict[str, object] = json.loads(claims.session_claims) if claims.session_claims is not None else {}
     return {**source, **claims._replace(session_claims=None)._asdict()}

@@ -12,7 +12,7 @@ from keyswap.tokens.keyring import Keyring
 from keyswap.tokens.mint import RingReader
 
 MAX_AGE_S = 60
-"""How long the key set may be cached: a tenth of the time for which a new key is published before it signs."""
+"""The `max-age` of the key set: a tenth of the time for which a new key is published before it signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def document(content: object) -> PublishedDocument:
 
 
 class KeySet:
-    """What is served at `/.well-known/jwks.json` and `/.well-known/openid-configuration`."""
+    """The documents at `/.well-known/jwks.json` and `/.well-known/openid-configuration`."""
 
     def __init__(self, keyring: Keyring, issuer: str) -> None:
         self._reader = RingReader(keyring)

@@ -33,7 +33,7 @@ class Keyring:
     """Signing keys. Safe for many processes on one state directory."""
 
     def __init__(self, state: StateDirectory, epochs: Epochs) -> None:
-        """Read what is there; no file is a ring without keys. Raises StateError."""
+        """Read the file; no file is a ring without keys. Raises StateError."""
         self._state, self._epochs = state, epochs
         self.ring: tuple[LoadedKey, ...] = ()
         """The keys in hand: another tuple after each reading."""
@@ -59,7 +59,7 @@ class Keyring:
 
     @property
     def behind(self) -> bool:
-        """Whether a change was told of since the file was looked at. It reads no file."""
+        """Whether the epoch has changed since the file was looked at. It reads no file."""
         return self._epochs.read(SIGNING) != self._looked_at
 
     def follow(self) -> None:
@@ -75,7 +75,7 @@ class Keyring:
         self._looked_at = mark[0]
 
     def _mark(self) -> tuple[int, object]:
-        """What differs once the file was written: its epoch; its identity, for a writer that died before the epoch."""
+        """The version of the file: its epoch, and its identity for a writer that died before the epoch."""
         epoch, file = self._epochs.read(SIGNING), self._state.file(_FILE)
         try:
             status = files.within(files.WAIT_S, file.stat, file)

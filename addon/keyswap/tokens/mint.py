@@ -18,7 +18,7 @@ from keyswap.tokens.keyring import Keyring
 from keyswap.tokens.signers import LoadedKey
 
 EARLIER_S = 5
-"""How much earlier than it was made a token says that it was (`iat`)."""
+"""A token's `iat` is so much earlier than the moment at which it was made."""
 
 _Key = tuple[Claims, str, int]
 
@@ -40,7 +40,7 @@ class MintCache:
         # found by skipping the holes: 21 µs a token that is put into a full cache (p99 85 µs) instead of 0.5.
         self.minted: OrderedDict[_Key, Minted] = OrderedDict()
         self.signed = self.reused = 0
-        """How many tokens were signed, and how often one was given out again."""
+        """Counts of tokens that were signed, and of tokens given out again."""
 
     def put(self, key: _Key, minted: Minted) -> None:
         """Remember a token."""
@@ -51,7 +51,7 @@ class MintCache:
 
 
 class RingReader:
-    """What a ring's answers are to be asked for anew: when it was read anew, and when a scheduled change is due."""
+    """Notices that a ring's answers may have changed: it was read anew, or a scheduled change is due."""
 
     def __init__(self, keyring: Keyring) -> None:
         self.keyring = keyring
@@ -59,7 +59,7 @@ class RingReader:
         self._since, self._until = 0.0, 0.0
 
     def changed(self, now: float) -> bool:
-        """Whether what the ring in hand answers may differ from the last time."""
+        """Whether the answers of the ring in hand may differ from the last time."""
         ring = self.keyring.ring
         if ring is self._seen and self._since <= now < self._until:
             return False

@@ -30,7 +30,7 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pri
 
 
 class SigningAlgorithm(NamedTuple):
-    """How keys of an algorithm are made, and which loaded keys are of it (RFC 7518 §3.1, RFC 8037 §3.1)."""
+    """An algorithm: how its keys are made, and which loaded keys are of it (RFC 7518 §3.1, RFC 8037 §3.1)."""
 
     generate: Callable[[], PrivateKey]
     fits: Callable[[object], bool]
