@@ -19,7 +19,7 @@ import json, logging, os, signal, sys, threading
 sys.stdout.write("without a line's end")
 def running():
     handlers = [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)]
-    files = sorted(os.readlink(f"/proc/self/fd/{one}").partition(":")[0] for one in os.listdir("/proc/self/fd")[:-1])
+    files = sorted({os.readlink(f"/proc/self/fd/{one}").partition(":")[0] for one in os.listdir("/proc/self/fd")[:-1]})
     mask = os.umask(0)
     os.umask(mask)
     told = {"handlers": handlers, "files": files, "mask": mask, "folder": os.getcwd(), "words": sys.argv,

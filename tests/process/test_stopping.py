@@ -174,6 +174,7 @@ def test_a_stop_says_goodbye_to_http2(start: Start, home: Home) -> None:
     assert gateway.ended() == 0, gateway.output
 
 
+@pytest.mark.timing
 def test_a_stop_finds_workers_that_have_just_begun(start: Start, home: Home) -> None:
     """A stop while a worker is being replaced does not wait for it until the grace is over."""
     gateway = start("serve", "--workers", "2", "--grace", "30s").ready()
