@@ -1,4 +1,8 @@
-"""What a route raises, and how each of it is answered: all that a caller can get wrong, in WorkOS' shape."""
+"""What a route raises, and how each of it is answered: all that a caller can get wrong, in WorkOS' shape.
+
+Law: an answer names fields and kinds of things, and holds nothing that the caller sent. What is not listed here is no
+mistake of the caller's.
+"""
 
 from collections.abc import Mapping, Sequence
 

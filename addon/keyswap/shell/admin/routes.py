@@ -1,4 +1,8 @@
-"""The routes of the admin listener: what a route is, what it is given, and those for monitoring."""
+"""The routes of the admin listener: what a route is, what it is given, and those for monitoring.
+
+Law: a route is one row, of a method, a path and what answers; it needs the token unless it says otherwise. A route is
+called only for requests that `app` has let through, and knows nothing of connections.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
