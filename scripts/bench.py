@@ -19,7 +19,7 @@ from rich.table import Table
 HERE = Path(__file__).resolve().parent
 PARTS = (
     "bench_gate.py", "bench_keys.py", "bench_limits.py", "bench_operations.py", "bench_cpu.py", "bench_serve.py",
-    "bench_identity.py",
+    "bench_identity.py", "bench_decisions.py",
 )  # fmt: skip
 Row = tuple[str, str, str, bool | None]
 """What, measured, target, met (None: there is no target)."""

@@ -145,7 +145,7 @@ class Database:
 class Sight:
     """Whether the files of an open database are still those that others open, and the epochs those that they bump."""
 
-    def __init__(self, path: Path, epochs: Epochs) -> None:
+    def __init__(self, path: Path, epochs: Epochs | None = None) -> None:
         """Begun before the database is opened: what replaces it in between is noticed."""
         self._path, self._epochs = path, epochs
         self._files = {str(path): identity(path)}
@@ -167,7 +167,7 @@ class Sight:
         if size < self._size:
             return f"{self._path} was cut short"
         self._size = size
-        return None if self._epochs.in_place() else "the file of epochs was replaced or is gone"
+        return None if self._epochs is None or self._epochs.in_place() else "the file of epochs was replaced or is gone"
 
 
 def identity(path: str | Path) -> tuple[int, int] | None:

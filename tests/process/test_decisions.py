@@ -5,12 +5,12 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -100,7 +100,7 @@ def test_any_process_can_explain_what_any_other_decided(start: Start, documented
         if running:
             for gateway in gateways:
                 gateway.stop()
-    whole = b"".join(file.read_bytes() for file in (documented.state / "decisions").iterdir())
+    whole = b"".join(file.read_bytes() for file in documented.state.glob("decisions.db*"))
     assert b"listPets" in whole and b"secret" not in whole and value.encode() not in whole
 
 
@@ -165,7 +165,7 @@ def test_what_is_not_kept_is_said(start: Start, home: Home) -> None:
     assert "log.retain" in home.run("explain", "--request-id", "x", code=3)
     gateway = start("serve").ready()
     gateway.get("/")
-    assert not list(home.state.glob("decisions/*")) and "log.retain" in home.run("tail", code=3)
+    assert not list(home.state.glob("decisions*")) and "log.retain" in home.run("tail", code=3)
 
 
 def test_a_reload_changes_how_much_is_kept(start: Start, home: Home) -> None:
@@ -177,8 +177,11 @@ def test_a_reload_changes_how_much_is_kept(start: Start, home: Home) -> None:
         with Client(gateway.port) as client:
             for _ in range(5):  # few enough: what comes within a twentieth of a second is one piece
                 client.ask("GET", "/")
-        files = sorted(home.state.glob("decisions/*.jsonl"))
-        return sum(file.read_bytes().count(b"\n") for file in files if file.exists())
+        if not (home.state / "decisions.db").exists():
+            return 0
+        with closing(sqlite3.connect(home.state / "decisions.db")) as connection:
+            (count,) = connection.execute("SELECT count(*) FROM decisions").fetchone()
+        return int(count)
 
     eventually("the bound is reached", lambda: kept() >= 200)
     assert max(kept() for _ in range(20)) <= 2 * 200
@@ -193,10 +196,10 @@ def test_a_store_that_cannot_be_written_costs_no_request(start: Start, home: Hom
     """Where decisions can't be kept, requests go on, one line says so, and later ones are kept again by themselves."""
     _, value = home.key()
     gateway = start("serve").ready()
-    (home.state / "decisions").write_text("in the way")
+    (home.state / "decisions.db").write_text("in the way")
     assert {gateway.get("/", value).status for _ in range(50)} == {200}
     eventually("it is said", lambda: "are lost" in gateway.output)
-    (home.state / "decisions").unlink()
+    (home.state / "decisions.db").unlink()
     explained(home, gateway.get("/", value).header("x-request-id"))
     assert gateway.output.count("are lost") == 1
 
@@ -285,13 +288,12 @@ def test_one_trace_goes_through(start: Start, documented: Home, backend: Backend
 
 
 def test_nothing_of_it_is_others_to_read(start: Start, home: Home) -> None:
-    """Directory and files are the owner's alone, whatever the umask."""
+    """The files of the store are the owner's alone, whatever the umask."""
     before = os.umask(0)
     try:
         gateway = start("mitmdump").ready()
     finally:
         os.umask(before)
     explained(home, gateway.get("/").header("x-request-id"))
-    folder = home.state / "decisions"
-    modes = {path: path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())}
-    assert modes == {path: 0o700 if path == folder else 0o600 for path in modes} and len(modes) == 2, Path
+    modes = {path.name: path.stat().st_mode & 0o777 for path in home.state.glob("decisions*")}
+    assert modes == dict.fromkeys(("decisions.db", "decisions.db-wal", "decisions.db-shm"), 0o600)

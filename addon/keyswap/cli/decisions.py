@@ -17,7 +17,7 @@ from keyswap import policy as policies
 from keyswap.cli.output import Setting, common, printable
 from keyswap.model import StateError
 from keyswap.shell.control import control_socket
-from keyswap.shell.decisions.reader import Following, Record, recorded
+from keyswap.shell.decisions.reader import Record, Tail, recorded
 from keyswap.state import StateDirectory
 
 POLL_S = 0.1
@@ -67,7 +67,7 @@ def tail(setting: Setting, deny: bool, org: str | None, key: str | None, request
     wanted = {name: value for name, value in asked.items() if value is not None}
     if control_socket.ask(setting.state, {"command": "status"}) is None:
         click.echo(f"no gateway runs on {setting.state} now: waiting for decisions", err=True)
-    following = Following(setting.state)
+    following = Tail(setting.state)
     try:
         while True:
             for record in following.news():

@@ -1,6 +1,6 @@
 """The decision log: the line of each decision, where it goes, and how it is found again.
 
-record   what is known of a decision, and who writes its line   encode   the line, and the record that is kept
-sinks    where lines end                                        store    the files of what is kept
-reader   the record of a request; what is decided from now on   masking  keys out of what is written down
+record   what is known of a decision   encode   its line, and the record that is kept   masking  keys out of both
+writer   the way to a destination      sinks    where lines end                         row      its columns
+store    the database of what is kept  reader   the record of a request; what is decided from now on
 """

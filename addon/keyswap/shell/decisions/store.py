@@ -1,188 +1,183 @@
-"""The files of the decisions that are kept, and which of them may go.
+"""The file decisions.db: the last decisions of every process on a state directory.
 
-Law: segments are numbered in the order in which they began, over all processes, and no number is given twice. A segment
-belongs to the process that has it locked, and ends with that lock, however the process ends; from then on its name
-tells the number that was next when it ended, and how many decisions it holds. The last `retain` decisions are kept: a
-segment is removed only when segments that began after its end hold that many. Its own process's is never removed.
+Law: beside the laws of every database (`keyswap.databases`): a batch of decisions is one transaction, in which what is
+more than `retain` goes. Rows are numbered in the order of their commits, over all processes. Nothing is made where
+nothing is to be kept. A store that could not be written is opened anew for the next batch, and made anew once whoever
+had to has moved it away.
 """
 
-import os
 import re
-import secrets
-import time
+import sqlite3
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import NamedTuple
 
-FOLDER = "decisions"
-PARTS = 16
-"""A segment ends when it holds this part of what is kept, or more."""
-_NAME = re.compile(r"([0-9]{12})(?:-([0-9]{12})-([0-9]+))?\.jsonl")
-_FRESH = ".new-"
-_LEFT_S = 60.0
+from keyswap.databases import Database, Sight
+from keyswap.shell.decisions.record import Line
+from keyswap.shell.decisions.row import COLUMNS, Row, escaped, row
+from keyswap.state import StateDirectory
 
+FILE = "decisions.db"
 
-class Segment(NamedTuple):
-    """A file of decisions. `end` is the number that was next when it ended, None: it has not, as far as is known."""
+# Of a gateway that refuses little the indexes by organization and code are small, and of what it admits they cost
+# nothing. Queries for them say so: SQLite takes them where `code = ?`, or the same condition, is asked for.
+_NOTED = "code IS NOT NULL OR shadow IS NOT NULL"
+_SCHEMA = f"""
+CREATE TABLE decisions (
+    n INTEGER PRIMARY KEY, at REAL NOT NULL, request_id TEXT NOT NULL, decision TEXT NOT NULL, status INTEGER,
+    code TEXT, step TEXT, operation TEXT, key_id TEXT, org_id TEXT, user_id TEXT, session_id TEXT, shadow TEXT,
+    gate_us REAL NOT NULL, upstream_ms REAL, record TEXT NOT NULL
+) STRICT;
+CREATE INDEX decisions_request ON decisions (request_id);
+CREATE INDEX decisions_org ON decisions (org_id) WHERE {_NOTED};
+CREATE INDEX decisions_code ON decisions (code) WHERE {_NOTED};
+"""
+DECISIONS = Database(
+    file=FILE,
+    title="decision store",
+    application_id=int.from_bytes(b"kswd"),
+    schema_version=1,
+    schema=_SCHEMA,
+    foreign="is not a decision store of keyswap",
+    newer="use the newer keyswap that wrote it, or move the file away",
+    orphan="move that away too",
+    remedies={
+        sqlite3.SQLITE_NOTADB: "is not a database: move it away, it is made anew",
+        sqlite3.SQLITE_CORRUPT: "is damaged: move it away, it is made anew",
+        sqlite3.SQLITE_FULL: "cannot grow, the disk is full: make room",
+        sqlite3.SQLITE_IOERR: "cannot be written: look at the disk, and whether it is full",
+    },
+)
 
-    number: int
-    end: int | None
-    lines: int
-    path: Path
-
-
-def segments(folder: Path) -> list[Segment]:
-    """Those that there are, the first to begin first; none where there is no folder."""
-    try:
-        found = [(one, path) for path in folder.iterdir() if (one := _NAME.fullmatch(path.name))]
-    except OSError:
-        return []
-    told = [Segment(int(one[1]), int(one[2]) if one[2] else None, int(one[3] or 0), path) for one, path in found]
-    return sorted(told, key=lambda one: one.number)
-
-
-class _Current:
-    """The segment that this process writes."""
-
-    def __init__(self, folder: Path) -> None:
-        """Begin it. Raises OSError."""
-        folder.mkdir(mode=0o700, exist_ok=True)
-        # It is locked before it has its name: no other process takes it for one whose owner has died.
-        fresh = folder / f"{_FRESH}{os.getpid()}-{secrets.token_hex(4)}"
-        self.handle = os.open(fresh, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-        self.lines, self.torn = 0, False
-        try:
-            flock(self.handle, LOCK_EX | LOCK_NB)
-            self.number, self.path = _named(folder, fresh)
-        except OSError:
-            os.close(self.handle)
-            raise
-        finally:
-            with suppress(OSError):
-                fresh.unlink()
-
-    def append(self, chunk: bytes) -> bool:
-        """Write whole lines; False: somebody has removed the file. Raises OSError, and leaves no part of a line."""
-        written = 0
-        try:
-            while written < len(chunk):
-                written += os.write(self.handle, memoryview(chunk)[written:])
-        except OSError:
-            torn = written - (chunk.rfind(b"\n", 0, written) + 1)
-            self.torn = bool(torn)
-            if torn:
-                os.ftruncate(self.handle, os.fstat(self.handle).st_size - torn)
-                self.torn = False
-            raise
-        finally:
-            self.lines += chunk.count(b"\n", 0, written)
-        return os.fstat(self.handle).st_nlink > 0
-
-    def end(self, following: int) -> None:
-        """Let it go; `following` is the number of the next one."""
-        with suppress(OSError):
-            _mark(self.path, self.number, following, self.lines)
-        os.close(self.handle)
+# Power may cost the last decisions, never the file. The log has 16 MiB: a page that many batches change, as the last
+# ones of an index, is then written to the file once.
+_SETUP = "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 16777216;"
+_BLOCKS = (64, 8, 1)
+"""Rows that one statement inserts: between two statements the event loop may have the interpreter for milliseconds, in
+which no other process could write."""
+_VALUES = f"({', '.join('?' * (len(COLUMNS) + 1))})"
+_INSERT = {
+    size: f"INSERT INTO decisions (n, {', '.join(COLUMNS)}) VALUES {', '.join([_VALUES] * size)}"  # noqa: S608
+    for size in _BLOCKS
+}
 
 
-class Kept:
-    """The last `retain` decisions, as one process writes them: what `Lines` writes to. For one thread."""
+class DecisionStore:
+    """The decision store as one process writes it: what a `BackgroundWriter` writes to. For one thread at a time."""
 
     def __init__(self, state: Path, retain: int) -> None:
         self.retain = retain
-        self._folder = state / FOLDER
-        self._current: _Current | None = None
+        self._state = StateDirectory(state)
+        self._path = self._state.file(FILE)
+        self._connection: sqlite3.Connection | None = None
+        self._sight = Sight(self._path)
+        self._segments_removed = False
 
-    def __call__(self, chunk: bytes) -> None:
-        """Keep whole lines; none where only `retain` has changed. Raises OSError when they are lost."""
-        if not self.retain:
+    def write(self, batch: Sequence[tuple[Line, str]]) -> None:
+        """Keep decisions and their records; without any, look what is to go. Raises StateError when they are lost."""
+        if not self._segments_removed:
+            _remove_segments(self._state.file("decisions"))
+            self._segments_removed = True
+        if not batch or not self.retain:
+            self._shrink()
+            return
+        rows = [row(line, record) for line, record in batch]
+        try:
+            try:
+                self._insert(rows)
+            except UnicodeEncodeError:
+                self._insert(escaped(rows))
+        except BaseException:
             self.close()
-        if not self.retain or not chunk:
-            return age(self._folder, self.retain)
-        current = self._current
-        if current is None or current.torn or current.lines * PARTS >= self.retain:
-            current = self._begin()
-        if not current.append(chunk):
-            self._begin().append(chunk)
-        return None
+            raise
 
     def close(self) -> None:
-        """Let the segment go: whoever begins the next one counts it."""
-        if self._current is not None:
-            os.close(self._current.handle)
-            self._current = None
+        """Let the file go."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
 
-    def _begin(self) -> _Current:
-        fresh, before = _Current(self._folder), self._current
-        self._current = fresh
-        if before is not None:
-            before.end(fresh.number)
-        with suppress(OSError):  # what could not be removed is removed when the next one is begun
-            age(self._folder, self.retain)
-        return fresh
+    def _insert(self, rows: Sequence[Row]) -> None:
+        connection = self._opened()
+        with DECISIONS.writing(connection, self._path):
+            number = _last(connection)
+            for block in _blocks(rows):
+                values: list[str | int | float | None] = []
+                for each in block:
+                    number += 1
+                    values.append(number)
+                    values += each
+                connection.execute(_INSERT[len(block)], values)
+            _prune(connection, number - self.retain)
 
+    def _opened(self) -> sqlite3.Connection:
+        """The connection to the file that others write to as well."""
+        if self._connection is not None and self._is_lost():
+            self.close()
+        if self._connection is None:
+            DECISIONS.create_if_missing(self._state)
+            self._sight = Sight(self._path)
+            self._connection = DECISIONS.connect(self._path, setup=_SETUP, prove=_last)
+            self._sight.opened()
+        return self._connection
 
-def age(folder: Path, retain: int) -> None:
-    """Count the segments whose processes have ended, and remove those that nothing is wanted of any more."""
-    found = segments(folder)
-    following = found[-1].number + 1 if found else 1
-    ended = [one for one in (_ended(one, following) for one in found) if one is not None]
-    for one in sorted(ended, key=lambda one: one.end or 0):
-        later = sum(other.lines for other in ended if other.number >= (one.end or 0))
-        if one.lines and later < retain:
-            break
-        with suppress(OSError):
-            one.path.unlink()
-    for left in folder.glob(f"{_FRESH}*"):  # of a process that died while it began one
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _LEFT_S and _is_nobodys(left):
-                left.unlink()
+    def _is_lost(self) -> bool:
+        try:
+            return self._sight.lost() is not None
+        except OSError:
+            return True
 
-
-def _named(folder: Path, fresh: Path) -> tuple[int, Path]:
-    """Give a segment its number and its name."""
-    number = max((one.number for one in segments(folder)), default=0) + 1
-    while True:
-        path = folder / f"{number:012}.jsonl"
-        with suppress(FileExistsError):
-            os.link(fresh, path)
-            if sum(one.number == number for one in segments(folder)) == 1:
-                return number, path
-            path.unlink()  # another process was first, and has already ended its own
-        number += 1
-
-
-def _ended(one: Segment, following: int) -> Segment | None:
-    """A segment, if it has ended; one whose process has ended is marked as ending now."""
-    if one.end is not None:
-        return one
-    if not _is_nobodys(one.path):
-        return None
-    try:
-        lines = one.path.read_bytes().count(b"\n")
-        return Segment(one.number, following, lines, _mark(one.path, one.number, following, lines))
-    except OSError:
-        return None  # another process was first
+    def _shrink(self) -> None:
+        """Forget what is more than `retain`, and give its room back where that is all, or most of the file."""
+        if not self._path.exists():
+            self.close()
+            return
+        try:
+            connection = self._opened()
+            with DECISIONS.writing(connection, self._path):
+                forgotten = _prune(connection, _last(connection) - self.retain)
+            if forgotten and (not self.retain or _is_mostly_free(connection)):
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise DECISIONS.damage(self._path, error) from error
+        finally:
+            self.close()
 
 
-def _mark(path: Path, number: int, following: int, lines: int) -> Path:
-    marked = path.with_name(f"{number:012}-{following:012}-{lines}.jsonl")
-    path.rename(marked)
-    return marked
+def _blocks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    start = 0
+    for size in _BLOCKS:
+        while len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size
 
 
-def _is_nobodys(path: Path) -> bool:
-    """Whether no process has a file locked."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        flock(handle, LOCK_EX | LOCK_NB)
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(handle)
+def _last(connection: sqlite3.Connection) -> int:
+    """The number of the newest row; 0: there is none."""
+    (number,) = connection.execute("SELECT max(n) FROM decisions").fetchone()
+    return number or 0
+
+
+def _prune(connection: sqlite3.Connection, last: int) -> int:
+    """Forget the rows up to a number; how many there were."""
+    return connection.execute("DELETE FROM decisions WHERE n <= ?", (last,)).rowcount
+
+
+def _is_mostly_free(connection: sqlite3.Connection) -> bool:
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    return bool(free * 2 > pages)
+
+
+_SEGMENT = re.compile(r"[0-9]{12}(?:-[0-9]{12}-[0-9]+)?\.jsonl|\.new-[0-9]+-[0-9a-f]{8}")
+
+
+def _remove_segments(folder: Path) -> None:
+    """Remove the files in which earlier versions kept decisions: nothing reads them any more."""
+    with suppress(OSError):
+        for file in folder.iterdir():
+            if _SEGMENT.fullmatch(file.name):
+                file.unlink()
+        folder.rmdir()

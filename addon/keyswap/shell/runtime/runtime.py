@@ -33,8 +33,9 @@ from keyswap.shell.connections.bounds import Bounds
 from keyswap.shell.control.control_socket import Answer, ControlSocket
 from keyswap.shell.decisions.encode import Encoding
 from keyswap.shell.decisions.masking import Masking
-from keyswap.shell.decisions.record import DecisionLog, Line, Lines
-from keyswap.shell.decisions.store import FOLDER, Kept
+from keyswap.shell.decisions.record import Line
+from keyswap.shell.decisions.store import FILE, DecisionStore
+from keyswap.shell.decisions.writer import BackgroundWriter, DecisionLog
 from keyswap.shell.metrics import collect
 from keyswap.shell.metrics.counters import Counts
 from keyswap.shell.metrics.definitions import Snapshot
@@ -198,8 +199,8 @@ class Runtime:
             self._keep(raw, self.active)
         self._reading = threading.Lock()
         self._unhealthy: Refuse | None = None
-        self._kept = Kept(self.resources.state.path, self.active.built.policy.log.retain)
-        self._keeping = Lines(str(self.resources.state.file(FOLDER)), self._kept, self._kept.close)
+        self._store = DecisionStore(self.resources.state.path, self.active.built.policy.log.retain)
+        self._storing = BackgroundWriter(str(self.resources.state.file(FILE)), self._store.write, self._store.close)
         settle(whole=True)
         self._tasks: list[asyncio.Task[None]] = []
         self._control: ControlSocket | None = None
@@ -281,8 +282,8 @@ class Runtime:
             asyncio.create_task(self._every(URLS_S, self._ask_urls), name="keyswap documents"),
             asyncio.create_task(self._every(LAST_USED_S, self._keep_last_used), name="keyswap last used"),
         ]
-        if not self._kept.retain:
-            self._keeping.nudge()  # what an earlier policy kept
+        if not self._store.retain:
+            self._storing.nudge()  # what an earlier policy kept
         if answer is not None:
             self._control = ControlSocket(self.resources.state.path, answer)
             await self._control.tend()
@@ -317,8 +318,8 @@ class Runtime:
         if self._admin is not None:
             await self._admin.close()
         self.active.log.finish()
-        self._keeping.finish()
-        await asyncio.gather(asyncio.to_thread(self.active.log.join), asyncio.to_thread(self._keeping.join))
+        self._storing.finish()
+        await asyncio.gather(asyncio.to_thread(self.active.log.join), asyncio.to_thread(self._storing.join))
         await self.resources.release()
         self.resources.close()
 
@@ -427,9 +428,9 @@ class Runtime:
         if after.log is not before.log:
             before.log.finish()
         retain = after.built.policy.log.retain
-        if self._kept.retain != retain:
-            self._kept.retain = retain
-            self._keeping.nudge()
+        if self._store.retain != retain:
+            self._store.retain = retain
+            self._storing.nudge()
         self.files.only({self.file, *self.resources.documents.files_of(after.documents)})
         logger.warning("policy %s is in force", self.file)
         with suppress(OSError):
@@ -452,8 +453,8 @@ class Runtime:
         if log is not None:
             text = loaded.encoding.line(line)
             log.write(text)
-        if self._kept.retain:
-            self._keeping.write(loaded.encoding.record(line, text))
+        if self._store.retain:
+            self._storing.write((line, loaded.encoding.record(line, text)))
 
     async def snapshot(self) -> Snapshot:
         """Everything that this process has counted: a JSON value, gathered beside the requests."""
