@@ -244,12 +244,12 @@ class OperationCatalogue:
         )
 
     def _twice(self, entry: CatalogueEntry, other: CatalogueEntry) -> None:
-        one, two = entry.described, other.described
+        first, second = entry.described, other.described
         message = f"{entry.operation.name} and {other.operation.name} match the same requests"
-        remedy = f"keep one of them; the other is {two.file}#{two.pointer}"
+        remedy = f"keep one of them; the other is {second.file}#{second.pointer}"
         if entry.api != other.api:
-            remedy = f"give the documents prefixes of their own; the other is {two.file}#{two.pointer}"
-        self.errors.append(Finding("same-shape", message, one.file, one.pointer, None, remedy))
+            remedy = f"give the documents prefixes of their own; the other is {second.file}#{second.pointer}"
+        self.errors.append(Finding("same-shape", message, first.file, first.pointer, None, remedy))
 
     def _judge_rules(self) -> None:
         """Every entry of the policy is said of something."""

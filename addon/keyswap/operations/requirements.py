@@ -84,8 +84,12 @@ def of_security(alternatives: SecurityAlternatives, security_lists: str) -> Requ
 
 def least(alternatives: list[tuple[str, ...]]) -> Requirement:
     """Alternatives without those that ask for more than another one."""
-    sets = [frozenset(one) for one in dict.fromkeys(alternatives)]
-    kept = [one for one in dict.fromkeys(alternatives) if not any(other < frozenset(one) for other in sets)]
+    sets = [frozenset(alternative) for alternative in dict.fromkeys(alternatives)]
+    kept = [
+        alternative
+        for alternative in dict.fromkeys(alternatives)
+        if not any(other < frozenset(alternative) for other in sets)
+    ]
     return tuple(dict(zip(map(frozenset, kept), kept, strict=True)).values())
 
 

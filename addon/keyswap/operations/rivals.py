@@ -55,7 +55,7 @@ class Rivals:
         for lookalikes in upstreams:
             search = _Search(lookalikes.root, STEPS)
             for operation, state in lookalikes.ends.items():
-                template = next(template for template, one in state.operations if one is operation)
+                template = next(template for template, ending in state.operations if ending is operation)
                 if "{" in template.path or "%" in template.path:
                     known = _Known(operation, template, state, lookalikes, None)
                     self._known[operation] = known._replace(near=self._near(known, search))
@@ -158,9 +158,9 @@ def _of_method(state: State, method: str) -> Iterator[tuple[Template, Operation]
             yield template, operation
 
 
-def _written_twice(one: Template, other: Template) -> bool:
+def _written_twice(template: Template, other: Template) -> bool:
     """Whether two templates differ in nothing but their escapes."""
-    return one.form != other.form and unquote(one.form) == unquote(other.form)
+    return template.form != other.form and unquote(template.form) == unquote(other.form)
 
 
 def _refused(operation: Operation, other: str) -> Refuse:
@@ -182,7 +182,12 @@ def _segment(text: str, part: TemplateSegment) -> bytes:
     if part.rank == MIXED:
         literals, _ = pieces(text)
         literals[-1] = literals[-1].rstrip(TRAILING)
-        return rb"[^/]+?".join(re.escape(small(one).encode("utf-8", "surrogateescape")) for one in literals) + _TAIL
+        return (
+            rb"[^/]+?".join(
+                re.escape(small(literal_text).encode("utf-8", "surrogateescape")) for literal_text in literals
+            )
+            + _TAIL
+        )
     return rb"[^/]+" if part.rank == ONE else rb"[^/]+(?:/[^/]+)*"
 
 

@@ -61,7 +61,7 @@ def parse(text: str, name: str) -> list[SigningKey]:
             raise StateError(f"{name} is of version {version}, newer than this program: update keyswap")
         if version != 1:
             raise ValueError("version")
-        keys = [_parse_key(one) for one in document["keys"]]
+        keys = [_parse_key(entry) for entry in document["keys"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StateError(f"{name} holds no signing keys that can be read ({type(error).__name__}): {mend}") from error
     if len({key.kid for key in keys}) != len(keys):
@@ -69,14 +69,14 @@ def parse(text: str, name: str) -> list[SigningKey]:
     return keys
 
 
-def _parse_key(one: dict[str, Any]) -> SigningKey:
-    if set(one) != _FIELDS:
+def _parse_key(entry: dict[str, Any]) -> SigningKey:
+    if set(entry) != _FIELDS:
         raise ValueError("fields")
     texts, times = ("kid", "alg", "pem"), ("created_at", "signs_from", "signs_until", "published_until")
-    if not all(isinstance(one[name], str) for name in texts):
+    if not all(isinstance(entry[name], str) for name in texts):
         raise TypeError("texts")
-    if not all(type(one[name]) is int or (one[name] is None and name.endswith("until")) for name in times):
+    if not all(type(entry[name]) is int or (entry[name] is None and name.endswith("until")) for name in times):
         raise TypeError("times")
-    if not all(0 <= (one[name] or 0) <= _LATEST for name in times):
+    if not all(0 <= (entry[name] or 0) <= _LATEST for name in times):
         raise ValueError("times")
-    return SigningKey(**one)
+    return SigningKey(**entry)

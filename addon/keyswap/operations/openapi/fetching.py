@@ -62,7 +62,9 @@ class Documents:
         if self.standing_in is not None:
             return self._made(uri, spec, _among(self.standing_in, spec))
         if uri.startswith("file:"):
-            return self._made(uri, spec, lambda one: Content.of(self._file(one, spec if one == uri else one)))
+            return self._made(
+                uri, spec, lambda part_uri: Content.of(self._file(part_uri, spec if part_uri == uri else part_uri))
+            )
         good = self._good.get(uri) or self._kept(uri)
         patience_s = 0.0 if good is not None else self._patience_s
         digests: dict[str, bytes | None] = {}
@@ -131,18 +133,18 @@ class Documents:
         """The document at a URI, the one that was read last if nothing of it has changed."""
         fresh: dict[str, Content] = {}
 
-        def fetch(one: str) -> bytes:
-            if one not in fresh:
-                fresh[one] = get(one)
-            return fresh[one].raw
+        def fetch(part_uri: str) -> bytes:
+            if part_uri not in fresh:
+                fresh[part_uri] = get(part_uri)
+            return fresh[part_uri].raw
 
         fetch(uri)  # with patience, which is no part of the time that reading it may take
         parts, document = self._read.get(uri, ({}, None))
-        if document is not None and all(fetch(one) == content.raw for one, content in parts.items()):
-            self._read[uri] = {one: fresh[one] for one in parts}, document
+        if document is not None and all(fetch(part_uri) == content.raw for part_uri, content in parts.items()):
+            self._read[uri] = {part_uri: fresh[part_uri] for part_uri in parts}, document
             return document
         document = read(Library(uri, name, fetch, time.monotonic() + BUDGET_S))
-        self._read[uri] = {one: fresh[one] for one in document.library.documents}, document
+        self._read[uri] = {part_uri: fresh[part_uri] for part_uri in document.library.documents}, document
         return document
 
     def _file(self, uri: str, name: str) -> bytes:

@@ -134,11 +134,14 @@ def _weaker_list(require: Requirement, file: str, where: str) -> Iterator[Findin
 
 def _either(described: DescribedOperation) -> Iterator[Finding]:
     """Two dependencies that FastAPI publishes as alternatives, each with scopes of its own."""
-    wanted = [(one, {scope for scopes in one.values() for scope in scopes}) for one in described.security or ()]
-    for number, (one, scopes) in enumerate(wanted):
+    wanted = [
+        (alternative, {scope for scopes in alternative.values() for scope in scopes})
+        for alternative in described.security or ()
+    ]
+    for number, (alternative, scopes) in enumerate(wanted):
         for other, others in wanted[number + 1 :]:
-            if not set(one) & set(other) and scopes - others and others - scopes:
-                first, second = " and ".join(one), " and ".join(other)
+            if not set(alternative) & set(other) and scopes - others and others - scopes:
+                first, second = " and ".join(alternative), " and ".join(other)
                 message = (
                     f"either `{first}` with {', '.join(sorted(scopes))} or `{second}` with "
                     f"{', '.join(sorted(others))} is enough"
@@ -152,11 +155,14 @@ def _either(described: DescribedOperation) -> Iterator[Finding]:
 
 
 def _weaker(described: DescribedOperation) -> Iterator[Finding]:
-    wanted = [(one, {scope for scopes in one.values() for scope in scopes}) for one in described.security or ()]
-    for one, weak in wanted:
+    wanted = [
+        (alternative, {scope for scopes in alternative.values() for scope in scopes})
+        for alternative in described.security or ()
+    ]
+    for alternative, weak in wanted:
         strong = next(((other, scopes) for other, scopes in wanted if weak < scopes), None)
         if strong is not None:
-            first, second = (" and ".join(alternative) or "nothing" for alternative in (one, strong[0]))
+            first, second = (" and ".join(alternative) or "nothing" for alternative in (alternative, strong[0]))
             message = (
                 f"the alternative `{first}` asks for {', '.join(sorted(weak)) or 'no permission'}, `{second}` for "
                 f"{', '.join(sorted(strong[1]))}: the first alone is enough, so nobody needs the second"

@@ -22,7 +22,7 @@ def parameters_of(library: Library, levels: tuple[DocumentNode, ...]) -> tuple[t
             if _takes_several(library, node) and where == "path":
                 several.append(value["name"])
             style = style if isinstance(style, str) else None
-            at = [(library.names[each.uri], each.pointer) for each in (entry, node)]
+            at = [(library.names[origin.uri], origin.pointer) for origin in (entry, node)]
             parameters[value["name"], where] = Parameter(
                 value["name"], where, style, value.get("required") is True, *at
             )

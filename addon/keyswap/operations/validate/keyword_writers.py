@@ -92,17 +92,17 @@ def _type_31(_: References, made: dict[str, Any], _node: Node, value: Any, _drop
 
 def _enum(_: References, made: dict[str, Any], _node: Node, value: Any, _dropped: Names) -> None:
     distinct: list[Any] = []
-    for one in value:
-        if not any(_alike(one, other) for other in distinct[-200:]):
-            distinct.append(one)
+    for candidate in value:
+        if not any(_alike(candidate, other) for other in distinct[-200:]):
+            distinct.append(candidate)
     if distinct:
         made["enum"] = distinct
     else:
         _all_of(made, NEVER)
 
 
-def _alike(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and bool(one == other)
+def _alike(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and bool(value == other)
 
 
 def _bound(word: str, exclusive: str) -> Write:
@@ -221,7 +221,11 @@ def _discriminated(
 
 def _chosen_by(mapping: Mapping[str, str], schema: Any, members: list[Any]) -> list[str]:
     """The values of the property by which an alternative is chosen."""
-    tails = [str(one.get("$ref")).rpartition("/")[2] for one in members if isinstance(one, dict) and "$ref" in one]
+    tails = [
+        str(member.get("$ref")).rpartition("/")[2]
+        for member in members
+        if isinstance(member, dict) and "$ref" in member
+    ]
     tail = str(schema.get("$ref")).rpartition("/")[2] if isinstance(schema, dict) and "$ref" in schema else None
     if tail is None or tails.count(tail) != 1:
         return []

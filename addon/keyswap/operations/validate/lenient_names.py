@@ -27,7 +27,7 @@ def fold(name: str) -> str:
 
 
 def _pieces(name: str, cuts: re.Pattern[str]) -> _Path:
-    return tuple(piece for one in cuts.split(name, _MAX_PIECES) if (piece := one.strip()))
+    return tuple(piece for segment in cuts.split(name, _MAX_PIECES) if (piece := segment.strip()))
 
 
 def _php(folded: str) -> _Path:

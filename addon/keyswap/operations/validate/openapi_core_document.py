@@ -250,10 +250,10 @@ def _add(content: dict[str, Any], kind: str, media: dict[str, Any]) -> None:
 def _based(value: Any, uri: str) -> Any:
     if isinstance(value, dict):
         return {
-            key: urljoin(uri, one) if key == "$ref" and isinstance(one, str) else _based(one, uri)
-            for key, one in value.items()
+            key: urljoin(uri, item) if key == "$ref" and isinstance(item, str) else _based(item, uri)
+            for key, item in value.items()
         }
-    return [_based(one, uri) for one in value] if isinstance(value, list) else value
+    return [_based(item, uri) for item in value] if isinstance(value, list) else value
 
 
 def types_of(library: Library, node: DocumentNode) -> set[str]:

@@ -28,7 +28,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _is_object_of(fits: Check) -> Check:
@@ -56,7 +56,7 @@ def _is_good(made: Callable[[str], Any], pattern: str) -> bool:
 
 
 def _is_discriminator(value: Any) -> bool:
-    names = _is_object_of(lambda one: isinstance(one, str))
+    names = _is_object_of(lambda target: isinstance(target, str))
     return isinstance(value, dict) and isinstance(value.get("propertyName"), str) and names(value.get("mapping", {}))
 
 

@@ -121,7 +121,7 @@ class Rewriting:
 
     def _says(self, node: Node) -> bool:
         """Whether a schema, or one that it is made of, says that its value is not sent in this direction."""
-        return any(isinstance(one.schema, dict) and one.schema.get(self._unsent) is True for one in _whole(node))
+        return any(isinstance(part.schema, dict) and part.schema.get(self._unsent) is True for part in _whole(node))
 
     def _never_sent(self, node: Node) -> Names:
         """The members of an object that some schema of it says that of."""
