@@ -59,11 +59,11 @@ def patch_steps() -> str:
     given = ", ".join(f"{step}=breakable(made.gate.{step}, {step!r})" for step in STEPS if step != "principal")
     return (
         "from keyswap.gate import Gate\nGate.principal = breakable(Gate.principal, 'principal')\n"
-        "import dataclasses\nimport keyswap.shell.runtime.runtime as runtime\nbuild = runtime.build\n"
+        "import dataclasses\nimport keyswap.shell.runtime.active_policy as active_policy\nbuild = active_policy.build\n"
         "def rebuilt(*words, **options):\n"
         "    made = build(*words, **options)\n"
         f"    return dataclasses.replace(made, gate=dataclasses.replace(made.gate, {given}))\n"
-        "runtime.build = rebuilt"
+        "active_policy.build = rebuilt"
     )
 
 

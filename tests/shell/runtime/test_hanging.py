@@ -64,13 +64,13 @@ def test_a_document_that_hangs_leaves_the_rest_followed(
 
     async def scenario() -> None:
         for _ in range(3 * files.MOST_HUNG):
-            await runtime._follow()
+            await runtime.reloads.follow()
         assert threading.active_count() <= before + 3
         (told,) = [one.message for one in caplog.records if "cannot be seen" in one.message]
-        assert str(tmp_path / "away" / "api.yaml") in told and (runtime.reload_error or "none") in told
+        assert str(tmp_path / "away" / "api.yaml") in told and (runtime.reloads.error or "none") in told
         (tmp_path / "gateway.pem").write_bytes(other.read_bytes())
         (tmp_path / "gateway.key").write_bytes(other.with_suffix(".key").read_bytes())
-        await runtime._follow_certificate()
+        await runtime.follow_certificate()
         assert caplog.records[-1].message.endswith("gateway.pem is in use")
         epochs = Epochs(runtime.resources.state)
         fresh = Keyring(StateDirectory(tmp_path / "state"), epochs).rotate_now("RS256", NOW)
@@ -80,10 +80,10 @@ def test_a_document_that_hangs_leaves_the_rest_followed(
         (tmp_path / "policy.yaml").write_text(POLICY.replace("away/", ""))
         (tmp_path / "api.yaml").write_text(DOCUMENT)
         for _ in range(2):
-            await runtime._follow()
-        assert runtime.reload_error is None and runtime.counts.reloads_taken == 1
-        await runtime._follow()
-        assert runtime.reload_error is None, "what no policy names any more is left alone"
+            await runtime.reloads.follow()
+        assert runtime.reloads.error is None and runtime.counts.reloads_taken == 1
+        await runtime.reloads.follow()
+        assert runtime.reloads.error is None, "what no policy names any more is left alone"
         await runtime.signing.end()
 
     with hanging(tmp_path / "away", monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from keyswap.composition.gate import build
 from keyswap.operations.openapi.http_client import Content
-from keyswap.shell.runtime import runtime
+from keyswap.shell.runtime import active_policy
 from keyswap.shell.runtime.last_good import keep, kept
 from keyswap.shell.runtime.runtime import Runtime
 from keyswap.state import StateDirectory
@@ -69,7 +69,7 @@ def test_whatever_is_wrong_with_a_policy_the_kept_one_stands_in(
             raise RuntimeError("of this policy")
         return build(*given)
 
-    monkeypatch.setattr(runtime, "build", broken)
+    monkeypatch.setattr(active_policy, "build", broken)
     made = Runtime(policy, state, None, terminal=False, alone=False, resumes=True)
     made.resources.close()
-    assert made.reload_error == f"{policy}: RuntimeError while reading it"
+    assert made.reloads.error == f"{policy}: RuntimeError while reading it"

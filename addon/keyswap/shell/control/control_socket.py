@@ -22,7 +22,7 @@ from keyswap.state import NotOurs, owner_of
 logger = logging.getLogger(__name__)
 
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
-"""What answers a question: a JSON object, which holds `error` when there is no answer."""
+"""Answers a question with a JSON object, which holds `error` when there is no answer."""
 MAX_QUESTION = 64 << 10
 MAX_ANSWER = 64 << 20
 PATIENCE_S = 5.0
@@ -46,7 +46,7 @@ class ControlSocket:
         try:
             lock = os.open(self._folder / "control.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
-            return  # the state directory is gone: requests are refused, and there is nothing to be asked
+            return  # the state directory is gone: requests are refused, and no command can be answered
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -67,7 +67,7 @@ class ControlSocket:
             return False
 
     async def close(self) -> None:
-        """Let it go."""
+        """Release the socket."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -80,10 +80,10 @@ class ControlSocket:
 
     async def _answer_to(self, question: bytes) -> dict[str, Any]:
         try:
-            asked = json.loads(question)
+            command = json.loads(question)
         except (ValueError, RecursionError):  # no JSON, or nested deeper than Python's stack
-            asked = None
-        return await self._answer(asked) if isinstance(asked, dict) else {"error": "this is no question"}
+            command = None
+        return await self._answer(command) if isinstance(command, dict) else {"error": "this is no question"}
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -130,7 +130,7 @@ def _address(folder: Path, handle: int) -> str:
 def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any] | None:
     """The running gateway's answer; None when none runs on this state directory. Raises StateError when it fails.
 
-    NotOurs: whether one runs there is not for this user to know.
+    NotOurs: this user may not know whether one runs there.
     """
     try:
         handle = os.open(folder, os.O_RDONLY)
@@ -138,36 +138,36 @@ def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any] | None:
         raise NotOurs(folder, owner_of(folder) or "root") from error
     except OSError:
         return None
-    asking = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    asking.settimeout(PATIENCE_S)
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(PATIENCE_S)
     try:
-        asking.connect(_address(folder, handle))
+        client.connect(_address(folder, handle))
     except PermissionError as error:
-        asking.close()
+        client.close()
         raise NotOurs(folder, owner_of(folder) or "root") from error
     except OSError:
-        asking.close()
+        client.close()
         return None
     finally:
         os.close(handle)
     try:
-        with asking, asking.makefile("rwb") as stream:
+        with client, client.makefile("rwb") as stream:
             stream.write(json.dumps(question).encode() + b"\n")
             stream.flush()
-            answer = json.loads(stream.readline(MAX_ANSWER), object_hook=_Answered)
+            answer = json.loads(stream.readline(MAX_ANSWER), object_hook=_AnswerPart)
     except (OSError, ValueError, RecursionError) as error:
         raise StateError(
             f"the gateway at {folder / 'control.sock'} did not answer: is it overloaded or stopping?"
         ) from error
-    if not isinstance(answer, _Answered):
+    if not isinstance(answer, _AnswerPart):
         raise StateError(STRANGE)
     if "error" in answer:
         raise StateError(str(answer["error"]))
     return answer
 
 
-class _Answered(dict[str, Any]):
-    """An answer, or a part of it, of which a command may ask what it needs."""
+class _AnswerPart(dict[str, Any]):
+    """An answer, or a part of it; a missing name is an error that a command can print."""
 
     def __missing__(self, name: str) -> Any:
         raise StateError(STRANGE)

@@ -1,6 +1,6 @@
-"""What is told of a gateway: what it enforces, the state of its stores, what keys may name (CONTRACT §2).
+"""The status of a gateway: what it enforces, the state of its stores, what keys may name (CONTRACT §2).
 
-Law: no credential, token or private key is told.
+Law: a status holds no credential, token or private key.
 """
 
 import os
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 def status(runtime: "Runtime", now: float) -> dict[str, Any]:
-    """What runs."""
-    loaded = runtime.active
+    """The status of a running gateway."""
+    policy = runtime.active
     return {
         "running": True,
         "version": __version__,
         "pid": os.getpid(),
         "listen": runtime.listening(),
         "admin": runtime.admin_address,
-        **standing(loaded.built, now),
-        "policy": {"file": str(runtime.file), "loaded_at": loaded.at, "reload_error": runtime.reload_error},
+        **standing(policy.built, now),
+        "policy": {"file": str(runtime.file), "loaded_at": policy.at, "reload_error": runtime.reloads.error},
     }
 
 
@@ -63,7 +63,7 @@ _STATES = {"enforced": "enforce", "shadowed": "shadow", "off": "off"}
 
 
 def limits_json(built: Built) -> dict[str, Any]:
-    """Where limits are counted, and what becomes of requests while they can't be."""
+    """Where limits are counted, and what happens to requests while they can't be."""
     store = built.limits.store
     counted = {"store": built.policy.limit_store.rpartition("@")[2], "healthy": True, "reason": None}
     return {
@@ -94,11 +94,11 @@ def documents_json(built: Built) -> list[dict[str, Any]]:
 def required(operations: OperationCatalogue | None) -> frozenset[str]:
     """Every permission that an operation requires."""
     entries = operations.entries if operations is not None else ()
-    return frozenset(slug for one in entries for held in one.operation.require for slug in held)
+    return frozenset(slug for entry in entries for slugs in entry.operation.require for slug in slugs)
 
 
 def known(policy: Policy, operations: OperationCatalogue | None, file: Path) -> dict[str, Any]:
-    """What keys may name: for whoever makes one."""
+    """The plans and permissions that a new key may name."""
     apis = operations.apis if operations is not None else ()
     return {
         "policy": str(file),

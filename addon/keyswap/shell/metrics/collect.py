@@ -1,52 +1,59 @@
-"""What a running gateway process says of itself to whoever watches it: its counts, and whether it can serve.
+"""The metrics of a running gateway process: its counts, and gauges of its resources.
 
-Law: it is read beside the requests, from numbers that are kept anyway, and holds no key, token, path or address.
+Law: they are read beside the requests, from numbers that are kept anyway, and hold no key, token, path or address.
 """
 
 import platform
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from keyswap import __version__
-from keyswap.composition.gate import Built
 from keyswap.composition.resources import Resources
 from keyswap.histogram import Histogram
 from keyswap.limits.health import CALL_S
-from keyswap.shell.metrics.counters import EXCEPTIONS
+from keyswap.shell.metrics.counters import EXCEPTIONS, Counts
 from keyswap.shell.metrics.definitions import Labelled, Snapshot, buckets
-
-if TYPE_CHECKING:
-    from keyswap.shell.runtime.runtime import Runtime
+from keyswap.tokens.signers import SigningKey
 
 STATES = ("next", "active", "retiring")
 
 
 class Traffic(NamedTuple):
-    """What is going on now."""
+    """Open connections and requests, now."""
 
     connections: int
     in_flight: int
 
 
-def snapshot(runtime: "Runtime", traffic: Traffic, now: float) -> Snapshot:
+class PolicyState(NamedTuple):
+    """When the policy in force was loaded and one was last read, in epoch seconds, and whether that failed."""
+
+    loaded_at: float
+    read_at: float
+    failed: bool
+
+
+def snapshot(
+    counts: Counts, resources: Resources, keys: Iterable[SigningKey], policy: PolicyState, traffic: Traffic, now: float
+) -> Snapshot:
     """Everything that this process has counted, and its gauges; may run on any thread."""
-    counted = runtime.counts.snapshot()
-    resources, loaded = runtime.resources, runtime.active
-    states = Counter(key.state(int(now)) for key in loaded.built.keyring.keys)
+    counted = counts.snapshot()
+    states = Counter(key.state(int(now)) for key in keys)
     values: dict[str, Labelled] = {
         **counted["values"],
         "keyswap_tokens_total": [(["signed"], resources.tokens.signed), (["cache"], resources.tokens.reused)],
         "keyswap_key_lookups_total": _lookups(resources),
-        "keyswap_workos_calls_total": _asked(resources),
+        "keyswap_workos_calls_total": _workos_calls(resources),
         "keyswap_limit_store_calls_total": _calls(resources),
         "keyswap_errors_total": [([], EXCEPTIONS.caught)],
         "keyswap_requests_in_flight": [([], traffic.in_flight)],
         "keyswap_open_connections": [([], traffic.connections)],
-        "keyswap_policy_loaded_timestamp_seconds": [([], loaded.at)],
-        "keyswap_last_reload_successful": [([], int(runtime.reload_error is None))],
-        "keyswap_last_reload_timestamp_seconds": [([], runtime.reloaded_at)],
+        "keyswap_policy_loaded_timestamp_seconds": [([], policy.loaded_at)],
+        "keyswap_last_reload_successful": [([], int(not policy.failed))],
+        "keyswap_last_reload_timestamp_seconds": [([], policy.read_at)],
         "keyswap_signing_keys": [([state], states[state]) for state in STATES],
         "keyswap_build_info": [(list(_build()), 1)],
     }
@@ -56,10 +63,10 @@ def snapshot(runtime: "Runtime", traffic: Traffic, now: float) -> Snapshot:
 
 def _lookups(resources: Resources) -> Labelled:
     results = ("remembered", "found", "unknown", "failed")
-    return [([result], sum(getattr(one, result) for one in resources.lookups)) for result in results]
+    return [([result], sum(getattr(lookups, result) for lookups in resources.lookups)) for result in results]
 
 
-def _asked(resources: Resources) -> Labelled:
+def _workos_calls(resources: Resources) -> Labelled:
     calls, failures = resources.remote_identity.calls
     return [(["answered"], calls - failures), (["failed"], failures)]
 
@@ -76,9 +83,9 @@ def _calls(resources: Resources) -> Labelled:
 def _took(resources: Resources) -> Histogram:
     """The calls of every limit store together."""
     whole = Histogram(CALL_S)
-    for one in resources.healths:
-        whole.counts = [mine + theirs for mine, theirs in zip(whole.counts, one.took.counts, strict=True)]
-        whole.total += one.took.total
+    for health in resources.healths:
+        whole.counts = [mine + theirs for mine, theirs in zip(whole.counts, health.took.counts, strict=True)]
+        whole.total += health.took.total
     return whole
 
 
@@ -90,23 +97,3 @@ def _build() -> tuple[str, str, str]:
     except PackageNotFoundError:
         substrate = "unknown"
     return __version__, platform.python_version(), substrate
-
-
-def readiness_problems(built: Built, stopping: bool, now: float) -> dict[str, str]:
-    """Why requests would be refused that deserve better, by what is amiss; nothing: it is ready.
-
-    The words are for everybody: what exactly is wrong, `keyswap status` and the log say.
-    """
-    found: dict[str, str] = {}
-    if stopping:
-        found["gateway"] = "it is stopping"
-    if built.unhealthy(now) is not None:
-        found["keys"] = "the key database cannot be used"
-    if built.keyring.signer(built.policy.tokens.algorithm, now) is None:
-        found["signing"] = "no signing key is active"
-    found |= built.authenticators.readiness_problems(now)
-    enforced = any(rule.mode == "enforce" for rule in built.limits.rules)
-    store = built.limits.store
-    if enforced and store is not None and built.policy.limit_store_down == "refuse" and not store.status()["healthy"]:
-        found["limits"] = "the limit store does not answer"
-    return found

@@ -21,11 +21,11 @@ from prometheus_client.utils import floatToGoString
 from keyswap.shell.metrics.definitions import FAMILIES, Buckets, Family, Labelled, Snapshot
 
 MOST_ACCEPT = 1024
-"""A longer one gets the plain format: the library says an asked version back."""
+"""A longer Accept header gets the plain format: the library repeats a wanted version in its answer."""
 
 
-class Collected(Collector):
-    """What the library asks for metrics."""
+class SnapshotCollector(Collector):
+    """A snapshot, as the library collects it."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -41,40 +41,40 @@ class Collected(Collector):
 
 
 def exposition(snapshot: Snapshot, accept: str = "") -> tuple[bytes, str]:
-    """The page and its content type, in the format that an Accept header asks for; the plain one where it is odd."""
+    """The page and its content type, in the format of an Accept header; the plain format for a malformed one."""
     try:
         encoder, content_type = choose_encoder(accept if len(accept) <= MOST_ACCEPT else "")
-    except (TypeError, ValueError):  # a version that is none
+    except (TypeError, ValueError):  # a malformed version
         encoder, content_type = choose_encoder("")
-    return encoder(Collected(snapshot)), content_type
+    return encoder(SnapshotCollector(snapshot)), content_type
 
 
 def _counter(name: str, family: Family, values: Labelled) -> Metric:
-    made = CounterMetricFamily(name, family.help, labels=family.labels)
+    metric = CounterMetricFamily(name, family.help, labels=family.labels)
     for labels, value in values:
-        made.add_metric(labels, value)
-    return made
+        metric.add_metric(labels, value)
+    return metric
 
 
 def _gauge(name: str, family: Family, values: Labelled) -> Metric:
-    made = GaugeMetricFamily(name, family.help, labels=family.labels)
+    metric = GaugeMetricFamily(name, family.help, labels=family.labels)
     for labels, value in values:
-        made.add_metric(labels, value)
-    return made
+        metric.add_metric(labels, value)
+    return metric
 
 
 def _info(name: str, family: Family, values: Labelled) -> Metric:
-    made = InfoMetricFamily(name.removesuffix("_info"), family.help, labels=family.labels)
+    metric = InfoMetricFamily(name.removesuffix("_info"), family.help, labels=family.labels)
     for labels, _ in values:
-        made.add_metric(labels, {})
-    return made
+        metric.add_metric(labels, {})
+    return metric
 
 
-def _histogram(name: str, family: Family, one: Buckets) -> Metric:
-    bounds = [*map(floatToGoString, one["bounds"]), "+Inf"]
-    made = HistogramMetricFamily(name, family.help)
-    made.add_metric((), list(zip(bounds, accumulate(one["counts"]), strict=True)), one["total"])
-    return made
+def _histogram(name: str, family: Family, buckets: Buckets) -> Metric:
+    bounds = [*map(floatToGoString, buckets["bounds"]), "+Inf"]
+    metric = HistogramMetricFamily(name, family.help)
+    metric.add_metric((), list(zip(bounds, accumulate(buckets["counts"]), strict=True)), buckets["total"])
+    return metric
 
 
 _KINDS = {"counter": _counter, "gauge": _gauge, "info": _info}

@@ -33,6 +33,7 @@ from keyswap.shell.connections.bounds import Pending, Rules, Ticket, refusal
 from keyswap.shell.connections.client import Watched, Watchpoint
 from keyswap.shell.connections.guard import Guard, raise_file_limit
 from keyswap.shell.control import commands
+from keyswap.shell.control.control_socket import ControlSocket
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.metrics.collect import Traffic
 from keyswap.shell.metrics.counters import EXCEPTIONS
@@ -40,8 +41,9 @@ from keyswap.shell.mitm import http2_streams, http_layers, internals, upstream_e
 from keyswap.shell.proxy import flow_writer, options, webhook, wellformed
 from keyswap.shell.proxy.response_check import Look, Looking
 from keyswap.shell.runtime import well_known
+from keyswap.shell.runtime.active_policy import ActivePolicy
 from keyswap.shell.runtime.certificate import Certificate
-from keyswap.shell.runtime.runtime import ActivePolicy, Runtime
+from keyswap.shell.runtime.runtime import Runtime
 from keyswap.state import default_policy, default_state
 
 logger = logging.getLogger(__name__)
@@ -151,8 +153,9 @@ class KeyswapAddon:
         """Begin what goes on beside the requests: reload, control socket, last use."""
         if self.runtime is not None and self._master is not None:
             master, runtime = self._master, self.runtime
-            answers = None if self._supervised else partial(commands.answer, runtime)
-            await runtime.begin(lambda: internals.listen_addresses(master), answers)
+            folder, answer = runtime.resources.state.path, partial(commands.answer, runtime)
+            tended = () if self._supervised else (ControlSocket(folder, answer),)
+            await runtime.begin(lambda: internals.listen_addresses(master), tended)
             if self._guard is not None:
                 self._sweeps = asyncio.create_task(self._guard.run(), name="keyswap guard")
             if url := internals.web_url(master):

@@ -1,6 +1,8 @@
-"""What is in force beside the requests.
+"""One gateway process beside its requests, without mitmproxy.
 
-runtime       the policy in force and its reload, the state directory, and all that is tended
+runtime       the process: the policy in force, the state directory, and all that is tended
+active_policy a policy and everything made from it     reload      following the policy's files
+readiness     whether the process can serve            heap        the garbage collector around a load
 last_good     the policy that a worker starts with while its files say something else
 signing_keys  the signing keys, followed              well_known  the paths that the listener answers itself
 """
