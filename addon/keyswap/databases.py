@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyswap.file_identity import identity
 from keyswap.model import StateError
 from keyswap.state import Epochs, StateDirectory
 
@@ -168,12 +169,3 @@ class Sight:
             return f"{self._path} was cut short"
         self._size = size
         return None if self._epochs is None or self._epochs.in_place() else "the file of epochs was replaced or is gone"
-
-
-def identity(path: str | Path) -> tuple[int, int] | None:
-    """The identity of a file; None: it cannot be seen."""
-    try:
-        status = os.stat(path)  # noqa: PTH116, half the price of Path.stat
-    except OSError:
-        return None
-    return status.st_ino, status.st_dev

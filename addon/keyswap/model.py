@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
+from keyswap.host_port import bracketed
+
 Headers = tuple[tuple[bytes, bytes], ...]
 """Header fields as they came over the wire, in order, names in any case."""
 
@@ -162,7 +164,7 @@ class Upstream(NamedTuple):
     @property
     def authority(self) -> str:
         """Host and port as a Host header says them, the scheme's default port left out (RFC 9110 §7.2)."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = bracketed(self.host)
         return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
 
     @property

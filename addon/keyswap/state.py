@@ -14,6 +14,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+from keyswap.file_identity import same_file
 from keyswap.model import StateError
 
 KEYS, SIGNING, REMOTE = 0, 1, 2
@@ -216,11 +217,7 @@ class Epochs:
 
     def in_place(self) -> bool:
         """Whether the file that others bump is still the one that is mapped here."""
-        try:
-            there, here = self.path.stat(), os.fstat(self._file)
-        except OSError:
-            return False
-        return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev) and self._is_whole()
+        return same_file(self.path, self._file) and self._is_whole()
 
     def _is_whole(self) -> bool:
         return os.fstat(self._file).st_size >= _EPOCHS * _WORD

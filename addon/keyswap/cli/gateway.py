@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keyswap import host_port
 from keyswap import policy as policies
 from keyswap.cli.decisions import recalled
 from keyswap.cli.existing_state import existing
@@ -29,12 +30,11 @@ if TYPE_CHECKING:
     from keyswap.composition.resources import Resources
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """HOST:PORT, with brackets around an IPv6 host."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise click.BadParameter(f"{text!r} is no HOST:PORT, like 127.0.0.1:8080 or [::1]:8080")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+def _listen(text: str) -> tuple[str, int]:
+    try:
+        return host_port.split(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no HOST:PORT, like 127.0.0.1:8080 or [::1]:8080") from None
 
 
 class _Serve(click.Command):
@@ -90,7 +90,7 @@ def serve(
         setting.policy.absolute(),
         StateDirectory(setting.state).open().path.absolute(),
         _upstream(upstream),
-        *parse_listen(listen),
+        *_listen(listen),
         Path(tls_cert).absolute() if tls_cert else None,
         Path(tls_key).absolute() if tls_key else None,
         1 if web else workers or cores(),

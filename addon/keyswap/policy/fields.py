@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from keyswap import host_port
 from keyswap.model import Upstream
 from keyswap.request.hosts import named
 
@@ -127,20 +128,15 @@ def _cidr(text: str) -> str:
 
 def parse_listen(text: str) -> tuple[str, int]:
     """`HOST:PORT`, with brackets around an IPv6 address. Raises ValueError."""
-    host, _, port = text.rpartition(":")
-    inner = host[1:-1] if host.startswith("[") and host.endswith("]") else None
-    named = inner is None and _HOST.fullmatch(host) is not None
-    known = port.isascii() and port.isdecimal() and 0 < int(port) <= 65535
-    if not known or not (named or _is_ipv6(inner)):
-        raise ValueError("an address to listen on is HOST:PORT, like 127.0.0.1:8089 or [::1]:8089")
-    return inner or host, int(port)
-
-
-def _is_ipv6(text: str | None) -> bool:
     try:
-        return text is not None and ipaddress.IPv6Address(text) is not None
+        host, port = host_port.split(text)
+        if text.startswith("["):
+            ipaddress.IPv6Address(host)
+        if port and (text.startswith("[") or _HOST.fullmatch(host)):
+            return host, port
     except ValueError:
-        return False
+        pass
+    raise ValueError("an address to listen on is HOST:PORT, like 127.0.0.1:8089 or [::1]:8089")
 
 
 def _listen(text: str) -> str:

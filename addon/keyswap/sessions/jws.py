@@ -9,7 +9,10 @@ import json
 import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
+
+from keyswap import strict_json
+from keyswap.strict_json import AmbiguousJSON
 
 MAX_BYTES = 16 * 1024
 MAX_KID = 256
@@ -74,13 +77,13 @@ def json_object(raw: bytes, name: str) -> dict[str, Any]:
     try:
         text = raw.decode("utf-8")
         _check_depth(text)
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+        value = strict_json.loads(text, as_float=_finite)
         # Half a surrogate pair can be escaped in JSON, and written nowhere.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError as error:
         raise NotAToken(f"the {name} is not UTF-8") from error
     except (ValueError, RecursionError) as error:
-        why = str(error) if isinstance(error, _Unclear) else "it does not parse"
+        why = str(error) if isinstance(error, AmbiguousJSON) else "it does not parse"
         raise NotAToken(f"the {name} is no JSON: {why}") from error
     if not isinstance(value, dict):
         raise NotAToken(f"the {name} is no JSON object")
@@ -93,37 +96,24 @@ def shown(text: str) -> str:
     return quoted if len(text) <= 80 and len(quoted) <= 82 else f"{quoted[:79]}...'"
 
 
-class _Unclear(ValueError):
-    """JSON that readers may understand in more than one way."""
-
-
 def _check_depth(text: str) -> None:
     brackets = sum(map(text.count, "[]{}"))
     if brackets > MAX_BRACKETS:
-        raise _Unclear(f"it has more than {MAX_BRACKETS} brackets")
+        raise AmbiguousJSON(f"it has more than {MAX_BRACKETS} brackets")
     if brackets <= MAX_DEPTH:
         return
     depth = 0
     for bracket in _BRACKET.finditer(text):
         depth += 1 if bracket[1] in "[{" else -1
         if depth > MAX_DEPTH:
-            raise _Unclear(f"it is nested deeper than {MAX_DEPTH}")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _Unclear("a name is given twice in an object")
-    return members
-
-
-def _no_number(_constant: str) -> NoReturn:
-    raise _Unclear("a number is not finite")
+            raise AmbiguousJSON(f"it is nested deeper than {MAX_DEPTH}")
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    return number if math.isfinite(number) else _no_number(text)
+    if not math.isfinite(number):
+        raise strict_json.NotFinite(text)
+    return number
 
 
 def _kid(header: dict[str, Any]) -> str:

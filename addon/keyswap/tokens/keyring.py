@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from keyswap import files
+from keyswap.file_identity import version_of
 from keyswap.model import StateError
 from keyswap.state import SIGNING, Epochs, StateDirectory
 from keyswap.tokens.ring import KEEP_S, ended, merged, parse, takeover, text_of
@@ -81,7 +82,7 @@ class Keyring:
             status = files.within(files.WAIT_S, file.stat, file)
         except OSError:
             return epoch, None
-        return epoch, (status.st_ino, status.st_size, status.st_mtime_ns)
+        return epoch, version_of(status)
 
     def current(self, now: float) -> Sequence[SigningKey]:
         """The keys that are not gone, as the file has them now; the oldest first. Raises StateError."""

@@ -7,12 +7,12 @@ v1=<hex>`, HMAC-SHA256 of `<t>.<body>` under the endpoint's secret, not more tha
 
 import hashlib
 import hmac
-import json
 import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from keyswap import strict_json
 from keyswap.model import StateError
 from keyswap.workos.change_feed import Change
 from keyswap.workos.events import read
@@ -97,17 +97,6 @@ def _signed(header: str | None) -> tuple[str, list[str]]:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return json.loads(body.decode(), object_pairs_hook=_distinct, parse_constant=_no_number)
+        return strict_json.loads(body.decode())
     except (ValueError, RecursionError):
         raise Refused("the body is not JSON, or has a name twice") from None
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
-    return found
-
-
-def _no_number(_: str) -> None:
-    raise ValueError("JSON knows no such number")

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
-from keyswap.databases import BUSY_MS, identity
+from keyswap.databases import BUSY_MS
+from keyswap.file_identity import identity
 from keyswap.keys.format import well_formed
 from keyswap.keys.key import Key
 from keyswap.keys.key import state as state_of

@@ -15,8 +15,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from keyswap.file_identity import identity_of, same_file
 from keyswap.limits.limit import LimitStoreUnavailable
-from keyswap.limits.local.lock import same_file
 from keyswap.model import StateError
 
 MOST = 1 << 16
@@ -127,7 +127,7 @@ class InFlight:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise OSError(None, "it is no regular file")
-        whole, key = status.st_size >= _SIZE, (status.st_dev, status.st_ino)
+        whole, key = status.st_size >= _SIZE, identity_of(status)
         if whole and key not in self._others:
             self._others[key] = _File(path)
         elif not whole and _is_held(path):

@@ -11,6 +11,7 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from functools import partial
 from pathlib import Path
 
+from keyswap.file_identity import same_file
 from keyswap.limits.limit import LimitStoreUnavailable
 from keyswap.model import StateError
 
@@ -77,12 +78,3 @@ class MachineLock:
     def close(self) -> None:
         """Close the lock's file."""
         os.close(self._handle)
-
-
-def same_file(path: Path, handle: int) -> bool:
-    """Whether an open file is still the one of this name."""
-    try:
-        there, here = path.stat(), os.fstat(handle)
-    except OSError:
-        return False
-    return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev)

@@ -22,8 +22,8 @@ from collections.abc import Container, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from keyswap.file_identity import same_file
 from keyswap.limits import limit
-from keyswap.limits.local.lock import same_file
 from keyswap.model import StateError
 
 PAGE, SLOTS, NAME = 4096, 42, 80

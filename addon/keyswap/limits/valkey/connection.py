@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from valkey.asyncio.connection import Connection, SSLConnection
 from valkey.exceptions import ResponseError, ValkeyError
 
+from keyswap import host_port
 from keyswap.limits.limit import LimitStoreUnavailable
 
 LATE_S = 0.02
@@ -57,8 +58,7 @@ class Address:
     @property
     def url(self) -> str:
         """The server's URL, without user and password."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'valkeys' if self.tls else 'valkey'}://{host}:{self.port}/{self.db}"
+        return f"{'valkeys' if self.tls else 'valkey'}://{host_port.joined(self.host, self.port)}/{self.db}"
 
 
 class _Wire(Protocol):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from keyswap import strict_json
 from keyswap.operations.findings import DocumentError, Finding
 
 MAX_BYTES = 32 << 20
@@ -65,10 +66,6 @@ def parse(raw: bytes, name: str, deadline: float, room: int = MAX_NODES) -> Pars
         raise deep(name) from error
 
 
-class _Twice(Exception):
-    pass
-
-
 def _values_of(text: str) -> int:
     """The most values that a JSON text may have: each begins an array or object, or stands behind a comma."""
     return 1 + sum(map(text.count, ",[{"))
@@ -81,18 +78,13 @@ def _json(text: str, name: str, deadline: float, room: int) -> Parsed:
         raise _many(name)
 
     def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) != len(pairs):
-            raise _Twice(_first_twice(pairs))
+        made = strict_json.distinct(pairs)
         if time.monotonic() > deadline:
             raise late(name)
         return made
 
-    def constant(word: str) -> Any:
-        raise _error("no-json", f"{word} is no JSON", name, "write a number, or null")
-
     try:
-        data = json.loads(text, object_pairs_hook=mapping, parse_constant=constant)
+        data = strict_json.loads(text, as_object=mapping)
         if _SURROGATE.search(text):
             json.dumps(data, ensure_ascii=False).encode()
         return Parsed(data, count)
@@ -100,17 +92,14 @@ def _json(text: str, name: str, deadline: float, room: int) -> Parsed:
         raise _error("no-json", "half a surrogate pair in a text", name, "write the whole character") from error
     except json.JSONDecodeError as error:
         raise _error("no-json", f"this is no JSON: {error.msg}", name, "mend the text", error.lineno) from error
-    except _Twice as error:
-        line = text.count("\n", 0, text.find(json.dumps(str(error)))) + 1
-        message = f"the key {str(error)!r} stands twice in one object (first seen in the file on this line)"
+    except strict_json.NotFinite as error:
+        raise _error("no-json", f"{error.word} is no JSON", name, "write a number, or null") from error
+    except strict_json.DuplicateName as error:
+        line = text.count("\n", 0, text.find(json.dumps(error.name))) + 1
+        message = f"the key {error.name!r} stands twice in one object (first seen in the file on this line)"
         raise _error("duplicate-key", message, name, "remove one of them", line) from error
     except ValueError as error:  # an integer of more digits than Python reads
         raise _error("no-json", str(error).partition(";")[0], name, "write a smaller number") from error
-
-
-def _first_twice(pairs: list[tuple[str, Any]]) -> str:
-    seen: set[str] = set()
-    return next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
 
 
 class _Yaml:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from keyswap import files
+from keyswap.file_identity import version_of
 
 Signature = tuple[int, ...] | None
 """A file's identity, size and time; None: it is not there."""
@@ -74,7 +75,7 @@ def signature(file: Path) -> Signature:
         status = file.stat()
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return version_of(status)
 
 
 def looked(file: Path) -> Signature:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from keyswap import host_port
 from keyswap.model import StateError
 from keyswap.policy import Policy, line_at, parse_listen
 from keyswap.shell.admin.app import AdminApp
@@ -58,7 +59,7 @@ class Settings:
     @property
     def address(self) -> str:
         """HOST:PORT, with brackets around an IPv6 address."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_port.joined(self.host, self.port)
 
 
 class AdminListener:

@@ -5,15 +5,15 @@ what was given: a key may have slipped into any of it. Fields that are not known
 that is there twice, or of another type, is not, nor one that means something to keyswap and is not honoured here.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, NoReturn, cast
+from typing import Annotated, Any, ClassVar, cast
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, PlainValidator, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
+from keyswap import strict_json
 from keyswap.keys import validate
 from keyswap.keys.local.permissions import MAX_DESCRIPTION, MAX_NAME, ORGANIZATION, slug, text
 from keyswap.keys.paging import MOST, Asked, Order
@@ -136,23 +136,14 @@ def _field_error(error: ErrorDetails) -> dict[str, str]:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         content = body.decode()
-        given = json.loads(content, object_pairs_hook=_once, parse_constant=_no_number) if content.strip() else {}
+        given = strict_json.loads(content) if content.strip() else {}
+    except strict_json.DuplicateName:
+        raise InvalidInput.at("body", "a field is there twice") from None
     except (ValueError, RecursionError):
         raise InvalidInput.at("body", "it is not a JSON object") from None
     if not isinstance(given, dict):
         raise InvalidInput.at("body", "it is not a JSON object")
     return given
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise InvalidInput.at("body", "a field is there twice")
-    return fields
-
-
-def _no_number(_: str) -> NoReturn:
-    raise ValueError("JSON has no such number")
 
 
 def page_asked_for(query: str, *also: str) -> tuple[Asked, Mapping[str, str]]:

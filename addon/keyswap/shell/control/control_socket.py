@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from keyswap.file_identity import Identity, identity, identity_of
 from keyswap.model import StateError
 from keyswap.state import NotOurs, owner_of
 
@@ -35,7 +36,7 @@ class ControlSocket:
         self._folder, self._answer = folder, answer
         self._lock: int | None = None
         self._server: asyncio.Server | None = None
-        self._inode = -1
+        self._identity: Identity | None = None
 
     async def tend(self) -> None:
         """Hold the socket if no other process does."""
@@ -55,16 +56,13 @@ class ControlSocket:
         self._lock = lock
         try:
             self._server = await asyncio.start_unix_server(self._serve, sock=bound(self._folder), limit=MAX_QUESTION)
-            self._inode = (self._folder / "control.sock").stat().st_ino
+            self._identity = identity_of((self._folder / "control.sock").stat())
         except OSError as error:
             logger.warning("no control socket in %s: %s", self._folder, error)
             await self.close()
 
     def _in_place(self) -> bool:
-        try:
-            return (self._folder / "control.sock").stat().st_ino == self._inode
-        except OSError:
-            return False
+        return identity(self._folder / "control.sock") == self._identity
 
     async def close(self) -> None:
         """Release the socket."""

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from keyswap.databases import identity
+from keyswap.file_identity import identity
 from keyswap.shell.decisions.store import DECISIONS, FILE
 
 Record = dict[str, Any]

@@ -7,10 +7,10 @@ the next line. Opening one waits for nobody.
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from select import PIPE_BUF
 
+from keyswap.file_identity import same_file
 from keyswap.files import WAIT_S, within
 
 
@@ -61,7 +61,7 @@ class LogFile:
 
     def write(self, chunk: bytes) -> None:
         """Write whole lines. Raises OSError when they could not be written, or not all of them."""
-        if not self._in_place():
+        if not same_file(self._path, self._handle):
             fresh = self._open()
             os.close(self._handle)
             self._handle, self._torn = fresh, False
@@ -70,12 +70,6 @@ class LogFile:
         self._torn = written < len(text)
         if self._torn:
             raise OSError(None, "no space for a whole line")
-
-    def _in_place(self) -> bool:
-        with suppress(OSError):
-            there, here = self._path.stat(), os.fstat(self._handle)
-            return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev)
-        return False
 
     def close(self) -> None:
         """Give it back."""

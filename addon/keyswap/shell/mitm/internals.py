@@ -32,6 +32,8 @@ from mitmproxy.proxy.server_hooks import ServerConnectErrorHook, ServerConnectio
 from mitmproxy.tls import ClientHello
 from OpenSSL import SSL
 
+from keyswap import host_port
+
 DEAD = "reverse:http://127.0.0.1:9"
 """The upstream of mitmproxy itself: the discard port, where nothing listens. Only an Admit writes a real one."""
 
@@ -394,4 +396,4 @@ def listen_addresses(master: Master) -> list[str]:
     """The addresses on which the listener really listens, as HOST:PORT."""
     proxyserver: Any = master.addons.get("proxyserver")
     found = proxyserver.listen_addrs() if proxyserver is not None else []
-    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port, *_ in found]
+    return [host_port.joined(host, port) for host, port, *_ in found]

@@ -16,6 +16,7 @@ from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
 
 from keyswap import files
+from keyswap.file_identity import Version, version_of
 from keyswap.model import StateError, Unread
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Certificate:
             logger.error("the old certificate stays: %s", damage)
         self._complaint = str(damage)
 
-    def _signature(self) -> list[tuple[int, int] | None]:
+    def _signature(self) -> list[Version | None]:
         return [_changed(file) for file in self._files]
 
     def _read(self) -> SSL.Context:
@@ -123,9 +124,9 @@ def _select(_connection: SSL.Connection, offered: list[bytes]) -> bytes:
     raise SSL.Error([("SSL routines", "", "no application protocol")])  # RFC 7301 §3.2: a fatal alert
 
 
-def _changed(file: Path) -> tuple[int, int] | None:
+def _changed(file: Path) -> Version | None:
     try:
         found = files.within(files.WAIT_S, file.stat, file)
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return version_of(found)

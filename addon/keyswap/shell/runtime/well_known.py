@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
+from keyswap import host_port
 from keyswap.composition.gate import Built
 from keyswap.model import Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
@@ -39,7 +40,7 @@ def misplaced(issuer: str, listening: Sequence[str]) -> str | None:
     port = parts.port or 80
     if parts.scheme != "http" or not is_loopback(parts.hostname or "") or not listening:
         return None
-    if port in {int(one.rpartition(":")[2]) for one in listening}:
+    if port in {host_port.split(address)[1] for address in listening}:
         return None
     where = issuer.rstrip("/") + JWKS.decode()
     return (

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from keyswap import host_port
 from keyswap.model import Upstream
 
 
@@ -30,7 +31,7 @@ class Start:
     @property
     def listen(self) -> str:
         """The address to listen on, as HOST:PORT."""
-        return address(self.host, self.port)
+        return host_port.joined(self.host, self.port)
 
     def as_json(self) -> str:
         """For a worker's command line: no secret is in it."""
@@ -43,11 +44,6 @@ class Start:
         paths = {name: Path(values[name]) for name in ("policy", "state", "tls_cert", "tls_key") if values[name]}
         upstream = Upstream(*values["upstream"]) if values["upstream"] else None
         return cls(**{**values, **paths, "upstream": upstream})
-
-
-def address(host: str, port: int) -> str:
-    """HOST:PORT, with brackets around an IPv6 host."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def ready_line(listen: str, admin: str | None, workers: int) -> str:

@@ -14,12 +14,13 @@ import socket
 import sys
 import time
 
+from keyswap import host_port
 from keyswap.model import StateError
 from keyswap.shell.control.control_socket import ControlSocket
 from keyswap.shell.serve.ipc import Channel
 from keyswap.shell.serve.listen_socket import address_in_use, listen, reject_new_connections
 from keyswap.shell.serve.pool import WorkerPool
-from keyswap.shell.serve.settings import Start, address, ready_line
+from keyswap.shell.serve.settings import Start, ready_line
 from keyswap.shell.serve.systemd import READY, STOPPING, notify
 from keyswap.shell.serve.worker_logs import LogDeduplicator
 from keyswap.shell.serve.worker_process import WorkerHandle
@@ -97,7 +98,7 @@ class Supervisor:
         host, port, *_ = self._listening.getsockname()
         for line in {worker.misplaced for worker in self._pool.workers.values() if worker.misplaced is not None}:
             logger.warning("%s", line)
-        _print(ready_line(address(host, port), self._pool.admin.address, sum(ready)))
+        _print(ready_line(host_port.joined(host, port), self._pool.admin.address, sum(ready)))
         self._begun = True
         for worker in self._pool.workers.values():
             if worker.is_ready:
