@@ -1,4 +1,5 @@
-"""What every key source guarantees: a new source subclasses this and says how a key gets into it."""
+"""What every key source guarantees: a new source is a row of tests/keys/test_contract.py, which says how a key gets into
+it."""
 
 from keyswap.keys.verify import KeyVerifier
 from keyswap.model import Code, Principal, Refuse

@@ -1,4 +1,4 @@
-"""What every limit store guarantees: a new store subclasses this and says how it is opened.
+"""What every limit store guarantees: a new store is a row of tests/limits/test_contract.py, which says where it is.
 
 Subclasses provide the fixture `store`, which may ask for `runner`: everything of one test runs in that loop. Stores whose
 clock can be set override `clock`, and pass `ClockedStoreContract` (contract_clocked) too.

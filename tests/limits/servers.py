@@ -3,6 +3,7 @@
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -81,18 +82,26 @@ class Server:
         )
 
     def tell(self, *words: str) -> str:
-        """Its answer to one command, as it stands on the wire. Not for TLS."""
+        """Its answer to one command, as it stands on the wire."""
         return self.read("".join([f"*{len(words)}\r\n", *[f"${len(word)}\r\n{word}\r\n" for word in words]]))
 
     def read(self, raw: str) -> str:
         """What it answers to these bytes, until it closes."""
         login = f"AUTH {self.password}\r\n" if self.password else ""
-        with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as connection:
+        with (
+            socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as plain,
+            self._through(plain) as connection,
+        ):
             connection.sendall(f"{login}{raw}QUIT\r\n".encode())
             chunks = []
             while chunk := connection.recv(65536):
                 chunks.append(chunk)
         return b"".join(chunks).decode().removeprefix("+OK\r\n" if login else "").removesuffix("+OK\r\n").rstrip()
+
+    def _through(self, plain: socket.socket) -> socket.socket:
+        if self.certificate is None:
+            return plain
+        return ssl.create_default_context(cafile=self.certificate).wrap_socket(plain, server_hostname="127.0.0.1")
 
     def freeze(self) -> None:
         """It stands still: connections can be made, nothing is answered."""

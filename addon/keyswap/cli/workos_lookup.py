@@ -20,7 +20,7 @@ WAIT_S = 10.0
 def found(policy: Policy, file: Path, value: str) -> tuple[Key | None, str | None]:
     """The key at WorkOS that a value is, and its agent's registration; None: it is no good key. Raises StateError."""
     # What talks to WorkOS takes longer to import than other commands to run.
-    from keyswap.composition.authenticators import secret_of
+    from keyswap.composition.remote_identity import secret_of
     from keyswap.keys.workos import api_key
     from keyswap.workos.client import Rejected, Unreachable
 

@@ -1,7 +1,7 @@
 """Policy → the verifiers of credentials.
 
 Law: what a policy needs of the outside (a secret in the environment, a key set, the database of changes) is named and
-opened before the policy is taken. Key sources and issuers of sessions are chosen here, and nowhere else.
+opened before the policy is taken. Issuers of sessions are chosen here, sources of keys in `key_sources`.
 """
 
 import logging
@@ -9,17 +9,16 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from keyswap.composition.remote_identity import RemoteIdentity, WorkOSEnvironment
+from keyswap.composition.key_sources import KEY_SOURCES, SourceParts
+from keyswap.composition.remote_identity import RemoteIdentity, WorkOSEnvironment, secret_of
 from keyswap.gate import Verifier
-from keyswap.keys.local.source import SqliteKeys
 from keyswap.keys.pepper import Pepper
+from keyswap.keys.source import DenyList, InspectableSource, RemoteSource
 from keyswap.keys.verify import KeyVerifier
-from keyswap.keys.workos.source import WorkosKeys
-from keyswap.model import Code, Principal, Refuse, Request, StateError
-from keyswap.policy import Policy, SessionRule, line_at
+from keyswap.model import Code, Principal, Refuse, Request
+from keyswap.policy import Policy, SessionRule
 from keyswap.sessions.kinds import Issuer
 from keyswap.sessions.verifier import SessionVerifier
 from keyswap.workos.change_feed import Changes
@@ -29,8 +28,6 @@ logger = logging.getLogger(__name__)
 _CLIENT_IN_URL = re.compile(r"/(?:user_management|sso/jwks)/(client_[0-9A-Za-z_-]+)/?$")
 """The client id of their environment in URLs of WorkOS' issuers and key sets."""
 
-_SECRET = re.compile(r"[!-~]{1,4096}")
-
 Guessing = Callable[[Request, float], Awaitable[Refuse | None]]
 """Refuses a caller who has presented too many invalid credentials already."""
 
@@ -39,9 +36,9 @@ Guessing = Callable[[Request, float], Awaitable[Refuse | None]]
 class Authenticators:
     """The verifiers of one policy, and their state for readiness, `status` and explanations."""
 
-    local: SqliteKeys
+    deny_list: DenyList
+    keys: InspectableSource
     verifiers: Mapping[str, Verifier]
-    remote: WorkosKeys | None = None
     sessions: SessionVerifier | None = None
     environment: WorkOSEnvironment | None = None
     polls: bool = False
@@ -56,7 +53,7 @@ class Authenticators:
 
     def unhealthy(self, now: float) -> Refuse | None:
         """The refusal of every credential, while none can be verified; None: some can."""
-        return self.local.watch.check(now)
+        return self.deny_list.check(now)
 
     def readiness_problems(self, now: float) -> dict[str, str]:
         """Problems for which valid callers would be refused, in words for everybody.
@@ -65,7 +62,7 @@ class Authenticators:
         """
         problems: dict[str, str] = {}
         down = self.environment is not None and self.environment.client.down
-        if self.remote is not None and down and not self.remote.status(now)["cached"]:
+        if isinstance(self.keys, RemoteSource) and down and not self.keys.status(now)["cached"]:
             problems["keys"] = "WorkOS gives no answer that can be used, and no key is known yet"
         if self.sessions is not None and self.remote_identity is not None:
             if self.remote_identity.changes.fault is not None:
@@ -79,15 +76,12 @@ class Authenticators:
     @property
     def generation(self) -> object:
         """Equal for as long as no key or session has changed, as far as was taken in."""
-        remote = None if self.remote is None else self.remote.generation
         ended = None if self.sessions is None else self.changes.generation
-        return self.local, self.local.watch.generation, remote, ended
+        return self.deny_list, self.deny_list.generation, self.keys, self.keys.generation, ended
 
     def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse:
         """The principal of a key named by its id, for explanations."""
-        if self.remote is None:
-            return self.local.by_id(key_id, now, client)
-        principal = self.remote.by_id(key_id, now, client)
+        principal = self.keys.by_id(key_id, now, client)
         if principal is None:
             why = (
                 "no key of this id was used here lately: WorkOS knows keys by their values alone; give it on `--key -`"
@@ -99,11 +93,10 @@ class Authenticators:
         """Why who was verified at `since` is no longer good; None: it is, or nobody can tell."""
         if principal.key_id is None:
             return self.sessions.still(principal, now) if self.sessions is not None else None
-        find = self.local.by_id if self.remote is None else self.remote.by_id
-        current = find(principal.key_id, now, client)
-        return (
-            self._owner_ended(principal, since) if current is None else current if isinstance(current, Refuse) else None
-        )
+        current = self.keys.by_id(principal.key_id, now, client)
+        if current is None:
+            return self._owner_ended(principal, since)
+        return current if isinstance(current, Refuse) else None
 
     def _owner_ended(self, principal: Principal, since: float) -> Refuse | None:
         """The refusal of a key whose owner has ended since, if the key itself is not cached any more."""
@@ -114,7 +107,7 @@ class Authenticators:
 
     def status(self, now: float) -> dict[str, Any]:
         """The state of keys and sessions for `keyswap status`."""
-        status: dict[str, Any] = {"keys": (self.remote or self.local).status(now)}
+        status: dict[str, Any] = {"keys": self.keys.status(now)}
         if self.remote_identity is not None and (self.sessions is not None or self.environment is not None):
             poller = self.environment.poller if self.environment is not None else None
             status["events"] = {
@@ -127,26 +120,16 @@ class Authenticators:
         return status
 
 
-def authenticators(
-    policy: Policy,
-    file: Path,
-    local: SqliteKeys,
-    pepper: Pepper,
-    remote_identity: RemoteIdentity,
-    guessing: Guessing | None,
-) -> Authenticators:
-    """The verifiers of a policy. Raises StateError when it needs what is not there; `file` is the policy's own."""
-    verifiers: dict[str, Verifier] = {}
-    remote, environment = None, None
-    if policy.api_keys.source == "workos" or _hears_of_sessions(policy):
+def authenticators(parts: SourceParts, pepper: Pepper, guessing: Guessing | None) -> Authenticators:
+    """The verifiers of a policy. Raises StateError when it needs what is not there."""
+    policy, file, remote_identity = parts.policy, parts.file, parts.remote_identity
+    source = KEY_SOURCES[policy.api_keys.source](parts)
+    before = guessing if isinstance(source.keys, RemoteSource) else None
+    verifiers: dict[str, Verifier] = {"key": KeyVerifier(source.keys, source.deny_list, pepper, source.used, before)}
+    environment = source.environment
+    if environment is None and _hears_of_sessions(policy):
         secret = secret_of(policy.workos.api_key_env, "api_key_env", file)
         environment = remote_identity.environment(policy, secret)
-        if policy.api_keys.source == "workos":
-            remote = remote_identity.keys(policy, secret, local.watch)
-    if remote is not None:
-        verifiers["key"] = KeyVerifier(remote, local.watch, pepper, before=guessing)
-    else:
-        verifiers["key"] = KeyVerifier(local, local.watch, pepper, local.used)
     sessions = None
     if policy.sessions:
         issuers = [_issuer(rule, policy) for rule in policy.sessions]
@@ -157,7 +140,7 @@ def authenticators(
     polls = environment is not None and policy.workos.events == "poll"
     if hook is not None:
         remote_identity.changes  # noqa: B018 (opened before the policy is taken)
-    return Authenticators(local, verifiers, remote, sessions, environment, polls, hook, remote_identity)
+    return Authenticators(source.deny_list, source.keys, verifiers, sessions, environment, polls, hook, remote_identity)
 
 
 def _hears_of_sessions(policy: Policy) -> bool:
@@ -169,18 +152,6 @@ def _hears_of_sessions(policy: Policy) -> bool:
         return True
     logger.warning("%s is not set: sessions that are revoked live on until their tokens end", workos.api_key_env)
     return False
-
-
-def secret_of(name: str, field: str, file: Path) -> str:
-    """A secret of WorkOS' that a policy names. Raises StateError."""
-    value = os.environ.get(name)
-    if value is None or not _SECRET.fullmatch(value):
-        what = "is not set" if value is None else "holds none: it is empty, or has spaces or other characters"
-        raise StateError(
-            f"{file}:{line_at(file, f'/workos/{field}') or 1}: workos.{field}: the environment variable {name} {what}: "
-            "set it to the secret that WorkOS' dashboard shows"
-        )
-    return value
 
 
 def _issuer(rule: SessionRule, policy: Policy) -> Issuer:

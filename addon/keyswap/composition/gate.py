@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keyswap.composition.authenticators import Authenticators, Guessing, authenticators
+from keyswap.composition.key_sources import SourceParts
 from keyswap.composition.likeness import differing
 from keyswap.composition.limits import findings, rules
 from keyswap.composition.resources import Resources
@@ -157,14 +158,14 @@ def build(
     default = _default_upstream(policy, upstream)
     operations = _faultless(policy, catalogue(policy, resources.documents, file.parent, default), file)
     resources.keyring.ensure(policy.tokens.algorithm, int(now), lead_s=0 if first else LEAD_S)
-    keys = resources.sqlite(policy.api_keys.prefix)
     checks = validations(policy, operations)
     store = resources.limit_store(policy.limit_store, policy.limit_store_timeout) if policy.limits else None
     limits = Limits(rules(policy), store, policy.limit_store_down, resources.health(policy.limit_store))
     cookies = any(source.cookie is not None for rule in policy.sessions for source in rule.read_from)
     cors = Cors(policy.cors.preflight, policy.cors.origins, cookies)
     guessing = _guessing(limits, operations)
-    who = authenticators(policy, file, keys, resources.pepper, resources.remote_identity, guessing)
+    parts = SourceParts(policy, file, resources.remote_identity, resources.sqlite, resources.deny_list)
+    who = authenticators(parts, resources.pepper, guessing)
     minter = Minter(resources.keyring, policy.tokens.algorithm, int(policy.tokens.ttl), resources.tokens)
     gate = _gate(policy, operations, default, who, checks, minter, limits, cors)
     key_set = KeySet(resources.keyring, policy.issuer)

@@ -6,15 +6,18 @@ UNUSED_TICKS. Nothing here waits for an answer on the path of a request.
 
 import asyncio
 import logging
+import os
+import re
 import threading
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-from keyswap.keys.local.watch import Watch
-from keyswap.keys.source import Lookups
+from keyswap.keys.source import DenyList, Lookups
 from keyswap.keys.workos.source import Ages, WorkosKeys
-from keyswap.policy import Policy
+from keyswap.model import StateError
+from keyswap.policy import Policy, line_at
 from keyswap.sessions.jwks import KeySets
 from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.budget import OwnBudget
@@ -27,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 UNUSED_TICKS = 60
 """Ticks after which an environment is closed that no policy in force names: half a minute."""
+
+_SECRET = re.compile(r"[!-~]{1,4096}")
 
 
 class WorkOSEnvironment:
@@ -105,12 +110,12 @@ class RemoteIdentity:
             environment.unused = 0
             return environment
 
-    def keys(self, policy: Policy, secret: str, watch: Watch) -> WorkosKeys:
+    def keys(self, policy: Policy, secret: str, deny_list: DenyList) -> WorkosKeys:
         """The key source `workos`."""
         environment = self.environment(policy, secret)
         if environment.keys is None:
             ages = _ages(policy)
-            environment.keys = WorkosKeys(environment.client, watch, ages, self.changes.take_in, self._is_revoked)
+            environment.keys = WorkosKeys(environment.client, deny_list, ages, self.changes.take_in, self._is_revoked)
             self.changes.subscribe(environment.keys.forget)
         return environment.keys
 
@@ -189,3 +194,15 @@ class RemoteIdentity:
 def _ages(policy: Policy) -> Ages:
     keys = policy.api_keys
     return Ages(keys.cache_ttl, keys.refresh_ahead, keys.negative_ttl, keys.stale_if_error, keys.timeout)
+
+
+def secret_of(name: str, field: str, file: Path) -> str:
+    """A secret of WorkOS' that a policy names. Raises StateError."""
+    value = os.environ.get(name)
+    if value is None or not _SECRET.fullmatch(value):
+        what = "is not set" if value is None else "holds none: it is empty, or has spaces or other characters"
+        raise StateError(
+            f"{file}:{line_at(file, f'/workos/{field}') or 1}: workos.{field}: the environment variable {name} {what}: "
+            "set it to the secret that WorkOS' dashboard shows"
+        )
+    return value

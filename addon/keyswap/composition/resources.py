@@ -9,15 +9,15 @@ import threading
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from keyswap.composition.limit_stores import open_limit_store
 from keyswap.composition.remote_identity import RemoteIdentity
 from keyswap.keys.local.disk_reserve import Room
 from keyswap.keys.local.source import SqliteKeys
+from keyswap.keys.local.watch import Watch
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.source import Lookups
+from keyswap.keys.source import DenyList, Lookups
 from keyswap.limits.health import Health
 from keyswap.limits.limit import LimitStore
-from keyswap.limits.local.store import LocalLimits
-from keyswap.limits.valkey.store import ValkeyLimits
 from keyswap.operations.openapi.fetching import Documents
 from keyswap.policy import Policy
 from keyswap.state import Epochs, StateDirectory
@@ -51,6 +51,7 @@ class Resources:
         self.documents = Documents(state, patience_s=PATIENCE_S)
         self.remote_identity = RemoteIdentity(state, self.epochs, share)
         self._sqlite: dict[str, SqliteKeys] = {}
+        self._deny_list: Watch | None = None
         self._stores: dict[str, LimitStore] = {}
         self._healths: dict[str, Health] = {}
         self._tending: dict[str, asyncio.Task[None]] = {}
@@ -64,7 +65,7 @@ class Resources:
             self._unused[url] = 0
             store = self._stores.get(url)
             if store is None:
-                store = LocalLimits(self.state, wait_s) if url == "local" else ValkeyLimits(url, wait_s)
+                store = open_limit_store(url, self.state, wait_s)
                 self._stores[url] = store
             return store
 
@@ -112,6 +113,12 @@ class Resources:
             self._sqlite[prefix] = SqliteKeys(self.state, self.epochs, self.pepper, prefix)
         return self._sqlite[prefix]
 
+    def deny_list(self) -> DenyList:
+        """The deny list in the key database, for sources of keys elsewhere."""
+        if self._deny_list is None:
+            self._deny_list = Watch(self.state, self.epochs, self.pepper)
+        return self._deny_list
+
     def flush(self) -> None:
         """Write what is gathered between requests; may run on any thread."""
         for keys in list(self._sqlite.values()):
@@ -137,4 +144,6 @@ class Resources:
         """Flush, and give everything else back."""
         for keys in self._sqlite.values():
             keys.close()
+        if self._deny_list is not None:
+            self._deny_list.close()
         self.epochs.close()

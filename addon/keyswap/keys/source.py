@@ -1,7 +1,8 @@
 """The port that every key source fulfils, and the judgement that is the same for all of them.
 
 Law: a source only says whose key a digest is; whether that key is good now is judged here, on every call, also for what
-a source remembers. A new source is one file and one parameter of the contract suite (tests/keys/contract.py).
+a source remembers. A new source is one file, one row of `composition/key_sources.py` and one parameter of
+the contract suite (tests/keys/test_contract.py).
 """
 
 from collections.abc import Mapping
@@ -35,6 +36,21 @@ class Lookups:
     """The source could not answer."""
 
 
+class DenyList(Protocol):
+    """What is blocked on this machine, whatever source a key is of, and whether that can be said now."""
+
+    @property
+    def blocked(self) -> Blocks:
+        """The blocks, as of the last check."""
+
+    @property
+    def generation(self) -> int:
+        """Another whenever anything has changed."""
+
+    def check(self, now: float) -> Refuse | None:
+        """Take in what changed; refuse when it cannot be known what is blocked at `now` (epoch seconds)."""
+
+
 class KeySource(Protocol):
     """Where keys are looked up. `recall` is asked first, on every request; `find` only when it has nothing."""
 
@@ -43,6 +59,20 @@ class KeySource(Protocol):
 
     async def find(self, value: str, digest: bytes, now: float) -> Found | Refuse | None:
         """Look a well-formed key up; None: it is unknown. Refuses when it is malformed or the source cannot answer."""
+
+
+class InspectableSource(KeySource, Protocol):
+    """A source that is asked of its keys beside the requests: of open streams, for explanations, for `status`."""
+
+    @property
+    def generation(self) -> int:
+        """Another whenever a key may have changed."""
+
+    def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse | None:
+        """What a caller at `client` would get who presents this key now; None: the source knows keys by value alone."""
+
+    def status(self, now: float) -> Mapping[str, object]:
+        """What `keyswap status` shows of it."""
 
 
 @runtime_checkable

@@ -9,9 +9,8 @@ from collections.abc import Awaitable, Callable
 
 from keyswap.keys.format import well_formed
 from keyswap.keys.local.last_used import LastUsed
-from keyswap.keys.local.watch import Watch
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.source import KeySource, RemoteSource, block_reason, judge
+from keyswap.keys.source import DenyList, KeySource, RemoteSource, block_reason, judge
 from keyswap.model import Code, Credential, Principal, Refuse, Request
 
 _MALFORMED = Refuse(Code.INVALID_CREDENTIAL, "the key is not 1 to 512 characters of printable ASCII without blanks")
@@ -27,7 +26,7 @@ class KeyVerifier:
     def __init__(
         self,
         source: KeySource,
-        watch: Watch,
+        deny_list: DenyList,
         pepper: Pepper,
         used: LastUsed | None = None,
         before: Before | None = None,
@@ -35,13 +34,13 @@ class KeyVerifier:
         self._recall, self._find = source.recall, source.find
         self._remote = source if isinstance(source, RemoteSource) else None
         self._before = before
-        self._watch = watch
+        self._deny_list = deny_list
         self._digest = pepper.digest
         self._used = used
 
     async def __call__(self, credential: Credential, request: Request, now: float) -> Principal | Refuse:
         """The principal whose key this is, at `now` (epoch seconds) from the request's client address."""
-        refused = self._watch.check(now)
+        refused = self._deny_list.check(now)
         if refused is not None:
             return refused
         value = credential.value
@@ -50,7 +49,7 @@ class KeyVerifier:
         digest = self._digest(value)
         found = self._recall(digest, now)
         if found is None:
-            blocked = self._watch.blocked
+            blocked = self._deny_list.blocked
             if digest in blocked:
                 return Refuse(Code.INVALID_CREDENTIAL, block_reason(blocked[digest]))
             if self._before is not None and not (self._remote is not None and self._remote.knows(digest)):
@@ -63,7 +62,7 @@ class KeyVerifier:
             found = answer
         elif self._remote is not None and self._remote.due:
             self._remote.refresh(value, digest, now)
-        result = judge(found, self._watch.blocked, now, request.client)
+        result = judge(found, self._deny_list.blocked, now, request.client)
         if self._used is not None and isinstance(result, Principal):
             self._used(found.key.id, now)
         return result

@@ -11,22 +11,8 @@ from pathlib import Path
 import pytest
 
 from keyswap.keys.format import generate
-from keyswap.keys.verify import KeyVerifier
 from keyswap.model import Code, Principal, Refuse
-from tests.keys.contract import KeySourceContract
 from tests.keys.parts import NOW, Parts
-
-
-class TestSqliteSource(KeySourceContract):
-    """The source `sqlite` fulfils the contract of key sources."""
-
-    @pytest.fixture
-    def verifier(self, parts: Parts) -> KeyVerifier:
-        return parts.verifier
-
-    @pytest.fixture
-    def good(self, parts: Parts) -> str:
-        return parts.create()[1]
 
 
 def test_revocation_is_seen_at_the_next_call(parts: Parts) -> None:

@@ -4,22 +4,19 @@ import asyncio
 import logging
 import tracemalloc
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from fault_proxy import FAULTS, FaultProxy
 from keyswap.composition.authenticators import Authenticators
 from keyswap.composition.remote_identity import RemoteIdentity
-from keyswap.keys.local.source import SqliteKeys
 from keyswap.keys.source import Found
-from keyswap.keys.verify import KeyVerifier
 from keyswap.keys.workos.source import REFRESHES
 from keyswap.model import Code, Principal, Refuse, Request
 from keyswap.policy import Policy
 from keyswap.workos.budget import OwnBudget
 from keyswap.workos.change_feed import Change, Changes
-from tests.keys.contract import KeySourceContract
 from tests.keys.parts import NOW
 from tests.keys.remote import Clock, Remote, gathered
 from workos_standin import MADE, SECRET, Standin
@@ -27,27 +24,6 @@ from workos_standin import MADE, SECRET, Standin
 Remotes = Callable[..., Remote]
 KEY = "sk_live_0123456789abcdef"
 BAD = tuple(fault for fault in FAULTS if fault not in {"none", "slow"})
-
-
-class TestWorkosSource(KeySourceContract):
-    """The source `workos` fulfils the contract of key sources."""
-
-    @pytest.fixture
-    def remote(self, remotes: Remotes, standin: Standin) -> Remote:
-        standin.key(KEY)
-        return remotes()
-
-    @pytest.fixture
-    def verifier(self, remote: Remote) -> KeyVerifier:
-        return remote.verifier
-
-    @pytest.fixture
-    def good(self) -> str:
-        return KEY
-
-    @pytest.fixture(autouse=True)
-    def drive(self, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(self, "ask", lambda _verifier, *given: remote.ask(*given), raising=False)
 
 
 SHAPES: list[tuple[str, dict[str, Any], Principal]] = [
@@ -620,7 +596,7 @@ def test_an_owner_of_a_key_that_is_not_remembered(
     source = of_process.keys(policy, SECRET, remote.watch)
     found = remote.run(source.find(KEY, remote.pepper.digest(KEY), NOW))
     assert isinstance(found, Found)
-    callers = Authenticators(cast("SqliteKeys", None), {}, source, remote_identity=of_process)
+    callers = Authenticators(remote.watch, source, {}, remote_identity=of_process)
     source.tend(NOW + 661)
     assert callers.still(found.principal, NOW + 661, "", NOW) is None
     before = source.generation

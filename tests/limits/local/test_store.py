@@ -46,12 +46,6 @@ class TestLocalInTime(Local, ClockedStoreContract):
     pass
 
 
-class TestLocalOnItsOwnClock(Local, LimitStoreContract):
-    @pytest.fixture
-    def clock(self) -> Clock | None:
-        return None
-
-
 @pytest.fixture
 def runner() -> Iterator[asyncio.Runner]:
     with asyncio.Runner() as runner:

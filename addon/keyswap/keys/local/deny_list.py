@@ -17,7 +17,7 @@ _REMOVE = """DELETE FROM blocks
              WHERE subject = ? OR subject = (SELECT lower(hex(digest)) FROM keys WHERE id = ?)"""
 
 
-class DenyList(Catalogue):
+class DenyListWriter(Catalogue):
     """Blocks in keys.db."""
 
     def block(self, subject: str, reason: str | None, now: float) -> Key | None:

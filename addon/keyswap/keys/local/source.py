@@ -40,6 +40,11 @@ class SqliteKeys:
         self._generation = self.watch.generation
         self.lookups = Lookups()
 
+    @property
+    def generation(self) -> int:
+        """Another whenever anything in the database has changed."""
+        return self.watch.generation
+
     def recall(self, digest: bytes, now: float) -> Found | None:  # noqa: ARG002, time is a remote source's concern
         """A key that was looked up since the last change."""
         if self._generation != self.watch.generation:

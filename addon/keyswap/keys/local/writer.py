@@ -13,7 +13,7 @@ from keyswap.keys import validate
 from keyswap.keys.format import generate, obfuscated
 from keyswap.keys.importing import BadRow, ImportRow, key_from
 from keyswap.keys.key import Key, new_id
-from keyswap.keys.local.deny_list import DenyList
+from keyswap.keys.local.deny_list import DenyListWriter
 from keyswap.keys.local.rows import INSERT, UPDATE, row_of
 from keyswap.keys.validate import Changes
 from keyswap.model import StateError
@@ -27,7 +27,7 @@ class Ended(Unusable):
     """The key has expired."""
 
 
-class Ledger(DenyList):
+class Ledger(DenyListWriter):
     """Every change to keys and blocks. One thread at a time; close it, or use it in a `with`."""
 
     def create(self, *, now: float, env: str = "live", **given: Unpack[Changes]) -> tuple[Key, str]:

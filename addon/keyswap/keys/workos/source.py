@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keyswap.keys.local.watch import Watch
-from keyswap.keys.source import Found, Lookups, block_reason, judge
+from keyswap.keys.source import DenyList, Found, Lookups, block_reason, judge
 from keyswap.keys.workos import api_key
 from keyswap.keys.workos.cache import REVOKED, Entry, Remembered, concerns
 from keyswap.model import Code, Principal, Refuse
@@ -74,14 +73,14 @@ class WorkosKeys:
     def __init__(
         self,
         workos: WorkOS,
-        watch: Watch,
+        deny_list: DenyList,
         ages: Ages | None = None,
         take_in: Callable[[float], None] = lambda _now: None,
         revoked: Callable[[str], bool] = lambda _key_id: False,
         size: int = 100_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.watch, self.ages, self.lookups = watch, ages or Ages(), Lookups()
+        self.deny_list, self.ages, self.lookups = deny_list, ages or Ages(), Lookups()
         self.due = False
         """Whether the key that was recalled last is to be asked about again."""
         self.generation = 0
@@ -160,14 +159,14 @@ class WorkosKeys:
 
     def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse | None:
         """What a caller at `client` would be told who presents this key now; None: it is not remembered here."""
-        refused = self.watch.check(now)
+        refused = self.deny_list.check(now)
         if refused is not None:
             return refused
         ended, entry = self._why_ended(key_id), self._memory.with_id(key_id)
         if ended is None and entry is not None:
-            return judge(entry.found, self.watch.blocked, now, client)
-        if ended is None and key_id in self.watch.blocked:
-            ended = block_reason(self.watch.blocked[key_id])
+            return judge(entry.found, self.deny_list.blocked, now, client)
+        if ended is None and key_id in self.deny_list.blocked:
+            ended = block_reason(self.deny_list.blocked[key_id])
         return None if ended is None else Refuse(Code.INVALID_CREDENTIAL, ended, key_id)
 
     def tend(self, now: float) -> None:
@@ -177,7 +176,7 @@ class WorkosKeys:
 
     def status(self, now: float) -> dict[str, object]:
         """What `keyswap status` says of this source."""
-        refused = self.watch.check(now)
+        refused = self.deny_list.check(now)
         state = self._workos.state()
         return {
             "source": "workos",
@@ -188,7 +187,7 @@ class WorkosKeys:
             "refused": len(self._memory.unknown),
             "asking": len(self._flights),
             "stood_in": self._stood_in,
-            "blocks": len(self.watch.blocked),
+            "blocks": len(self.deny_list.blocked),
         }
 
     async def close(self) -> None:
