@@ -1,13 +1,18 @@
 """The gate: request in, decision out.
 
-Law: the path of a request is `decide`, read from top to bottom, one early return a step. A step answers with a value or
-a refusal; an exception is a bug, and the shell's to catch. Nothing on the warm path awaits, reads a file or a clock.
+Law: the path of a request is the table `STEPS`, read from top to bottom: `decide` walks it, and the first refusal ends
+it. A step answers with nothing, a refusal, or the limit of the body that it needs; an exception is a bug, and the
+shell's to catch. Nothing on the warm path waits, reads a file or a clock. Explanations, metrics, decision lines and
+records take the names of steps from the table: a new step is one row.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import dropwhile
+from typing import NamedTuple
 
+from keyswap import descriptions
+from keyswap.judgement import NOWHERE, Answer, BodyLimit, Judgement
 from keyswap.model import (
     ANONYMOUS,
     UNCOUNTED,
@@ -24,8 +29,6 @@ from keyswap.model import (
     Principal,
     Refuse,
     Request,
-    Step,
-    Upstream,
 )
 from keyswap.operations.router import OperationMatch
 
@@ -36,42 +39,28 @@ LimitStep = Callable[[Principal, Request, Operation, float, bool], Awaitable[Cou
 """How often? Arguments: principal, request, operation, epoch seconds, and whether to say it without counting."""
 
 
+class Step(NamedTuple):
+    """A row of the table: a step's name in explanations, metrics and decision lines, and what judges there."""
+
+    name: str
+    judge: "Callable[[Gate, Judgement], Awaitable[Answer]]"
+    describe: Callable[[Judgement], str | None]
+    """What the step found in a request that passed it, in a few words; None: there was nothing for it to do."""
+
+
 async def _uncounted(*_asked: object) -> Counted:
     """Without limits nothing is counted."""
     return UNCOUNTED
 
 
-_MISSING = Refuse(Code.MISSING_CREDENTIAL, "no credential in any of the places that the policy names")
-
-
-NOWHERE = Operation("", "", Upstream("http", "unknown.invalid", 80))
-"""The operation of a request that is none's."""
-
-
-class _GivingBack:
-    """Gives a request's places in flight back, unless it is kept: also when a step has a bug."""
-
-    __slots__ = ("_counted", "kept")
-
-    def __init__(self, counted: Counted) -> None:
-        self._counted, self.kept = counted, False
-
-    def __enter__(self) -> "_GivingBack":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self.kept:
-            self._counted.give_back()
-
-
-def _turned_back(admit: Admit, refused: Refuse) -> Refuse:
-    levels, shadow = admit.counted.levels, admit.shadow
-    return replace(refused, principal=admit.principal, operation=admit.operation, levels=levels, shadow=shadow)
+_MISSING = Refuse(
+    Code.MISSING_CREDENTIAL, "no credential in any of the places that the policy names", step="credential"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The steps, in the order in which `decide` asks them."""
+    """What the steps ask: each field is one question's answer, as the policy has it."""
 
     path: Callable[[str, bytes], Refuse | None]
     credential: Callable[[Headers, str, bytes], Credential | Refuse | None]
@@ -81,7 +70,7 @@ class Gate:
     permission: Callable[[Claims, Operation], Refuse | None]
     parameters: Callable[[Request, OperationMatch[Operation]], Refuse | None]
     body_limit: Callable[[Request, OperationMatch[Operation]], int | None]
-    body: Callable[[NeedBody, bytes], Refuse | None]
+    body: Callable[[Request, OperationMatch[Operation], bytes], Refuse | None]
     mint: Callable[[Claims, float], str | Refuse]
     limits: LimitStep = _uncounted
     guesses: LimitStep = _uncounted
@@ -92,91 +81,87 @@ class Gate:
     dry: bool = False
     """Nothing is counted: only an explanation is wanted."""
     missing: Callable[[Headers, bytes], Refuse] = lambda _headers, _target: _MISSING
-    """The refusal of who presents nothing where something is needed."""
+    """The refusal of who presents nothing where something is needed, by the step `credential`."""
+    steps: tuple[Step, ...] = field(default_factory=lambda: STEPS)
 
     async def decide(self, request: Request, now: float) -> Decision:
         """Judge a request at `now` (epoch seconds)."""
-        asked = self.asks_first(request) if request.method == "OPTIONS" else None
-        refused = self.path(asked.method if asked else request.method, request.target)
-        if refused is not None:
-            return refused
-        if asked is not None:
-            return asked.reply or await self.forwarded(asked, request, now)
-        credential = self.presented(request)
-        if isinstance(credential, Refuse):
-            return credential
-        principal = await self.principal(credential, request, now) if credential is not None else ANONYMOUS
-        if isinstance(principal, Refuse):
-            return await self.guessed(principal, request, now)
-        found = self.found(request, principal)
-        if isinstance(found, Refuse):
-            return found
-        claims = self.claims(principal, found.operation)
-        forbidden = self.permission(claims, found.operation) if not found.operation.public else None
-        if forbidden is not None and forbidden.enforced:
-            return replace(forbidden, principal=principal, operation=found.operation)
-        counted = await self.limits(principal, request, found.operation, now, self.dry)
-        if isinstance(counted, Refuse):
-            noted = () if forbidden is None else (forbidden.code,)
-            return replace(counted, principal=principal, operation=found.operation, shadow=noted)
-        admit = Admit(principal, claims, None, found.operation, (), counted)
-        admit = admit if forbidden is None else admit.but(forbidden)
-        return self.validated(request, found, admit, now)
+        preflight = self.asks_first(request) if request.method == "OPTIONS" else None
+        if preflight is not None:
+            return await self.answer_preflight(preflight, request, now)
+        return await self._walk(Judgement(request, now, self.dry), self.steps)
 
-    def validated(self, request: Request, found: OperationMatch[Operation], admit: Admit, now: float) -> Decision:
-        """What is judged once limits have poured. They stay poured, but a refused request is in flight no longer."""
-        request = request.forwarded()
-        with _GivingBack(admit.counted) as given:
-            invalid = self.parameters(request, found)
-            if invalid is not None and invalid.enforced:
-                return _turned_back(admit, invalid)
-            for noted in admit.counted.shadow if invalid is None else (*admit.counted.shadow, invalid):
-                admit = admit.but(noted)
-            limit = self.body_limit(request, found)
-            decision = self.minted(admit, now) if limit is None else NeedBody(request, admit, found.values, limit)
-            given.kept = not isinstance(decision, Refuse)
-            return decision
+    async def resume(self, need: NeedBody, body: bytes, now: float) -> Admit | Refuse:
+        """Judge a request on, once and with its body, at the step that needed it."""
+        judgement = need.judgement
+        assert isinstance(judgement, Judgement)
+        judgement.body, judgement.now = body, now
+        steps = tuple(dropwhile(lambda step: step.name != need.step, self.steps))
+        decision = await self._walk(judgement, steps)
+        assert isinstance(decision, Admit | Refuse), "a step needs a body that is there"
+        return decision
 
-    def decide_body(self, need: NeedBody, body: bytes, now: float) -> Admit | Refuse:
-        """Judge the body of a request whose head was admitted."""
-        with _GivingBack(need.admit.counted) as given:
-            invalid = self.body(need, body)
-            if invalid is not None and invalid.enforced:
-                return _turned_back(need.admit, invalid)
-            decision = self.minted(need.admit if invalid is None else need.admit.but(invalid), now)
-            given.kept = isinstance(decision, Admit)
-            return decision
+    async def _walk(self, judgement: Judgement, steps: tuple[Step, ...]) -> Admit | NeedBody | Refuse:
+        """Ask one step after the other. A refused request is in flight no longer; what it has poured stays poured."""
+        is_open = False
+        try:
+            for judgement.step, judge, _ in steps:
+                answer = await judge(self, judgement)
+                if answer is None:
+                    continue
+                if isinstance(answer, BodyLimit):
+                    is_open = True
+                    return judgement.waiting(answer)
+                if answer.enforced:
+                    return judgement.refused(answer)
+                judgement.note(answer)
+            is_open = True
+            return judgement.admitted()
+        finally:
+            if not is_open:
+                judgement.counted.give_back()
 
     def minted(self, admit: Admit, now: float) -> Admit | Refuse:
-        """The signature comes last; who presented nothing gets none."""
-        if admit.principal is ANONYMOUS or admit.claims is None:
-            return replace(admit, claims=None)
-        session_token = admit.principal.session_token
-        token = self.mint(admit.claims, now) if session_token is None else session_token.value
+        """The same admission, with a token of the keys that sign now."""
+        token = self.signed(admit.principal, admit.claims, now)
         if isinstance(token, Refuse):
-            return _turned_back(admit, token)
-        return Admit(admit.principal, admit.claims, token, admit.operation, admit.shadow, admit.counted, admit.noted)
+            levels, shadow, noted = admit.counted.levels, admit.shadow, admit.noted
+            known = replace(token, principal=admit.principal, operation=admit.operation)
+            return replace(known, levels=levels, shadow=shadow, noted=noted, step="mint")
+        return replace(admit, token=token)
+
+    def signed(self, principal: Principal, claims: Claims | None, now: float) -> str | Refuse | None:
+        """The token that the backend gets; who presented nothing gets none."""
+        if claims is None or principal is ANONYMOUS:
+            return None
+        session_token = principal.session_token
+        return self.mint(claims, now) if session_token is None else session_token.value
 
     def asks_first(self, request: Request) -> Preflight | None:
         """What a browser's question asks for. It goes to no operation that the document has of its own for OPTIONS."""
-        asked = self.preflight(request)
-        if asked is None or asked.reply is not None:
-            return asked
+        preflight = self.preflight(request)
+        if preflight is None or preflight.reply is not None:
+            return preflight
         found = self.operation(request.method, request.target)
-        return asked if isinstance(found, Refuse) or not found.operation.path else None
+        return preflight if isinstance(found, Refuse) or not found.operation.path else None
 
-    async def forwarded(self, asked: Preflight, request: Request, now: float) -> Decision:
-        """A browser's question goes to the backend of the operation that it asks for, if there is one."""
-        found = self.operation(asked.method, request.target)
+    async def answer_preflight(self, preflight: Preflight, request: Request, now: float) -> Decision:
+        """A browser's question is answered here, or goes to the backend of the operation that it asks for, if any."""
+        refused = self.path(preflight.method, request.target)
+        if refused is not None:
+            return refused.at("path")
+        if preflight.reply is not None:
+            return preflight.reply
+        found = self.operation(preflight.method, request.target)
         if isinstance(found, Refuse):
             return self.missing(request.headers, request.target)
+        judgement = Judgement(request, now, self.dry)
+        judgement.step, judgement.principal, judgement.operation = "limits", ANONYMOUS, found.operation
         counted = await self.preflights(ANONYMOUS, request, found.operation, now, self.dry)
         if isinstance(counted, Refuse):
-            return replace(counted, principal=ANONYMOUS, operation=found.operation)
-        admit = Admit(ANONYMOUS, None, None, found.operation, (), counted)
-        for noted in counted.shadow:
-            admit = admit.but(noted)
-        return admit
+            return judgement.refused(counted)
+        judgement.count(counted)
+        return judgement.admitted()
 
     async def guessed(self, refused: Refuse, request: Request, now: float) -> Refuse:
         """A credential that is not valid counts as a guess; whoever guesses too much is told that instead."""
@@ -190,30 +175,17 @@ class Gate:
             return replace(refused, levels=counted.levels, shadow=shadow) if counted is not UNCOUNTED else refused
         return replace(counted, reason=f"{counted.reason}; {refused.reason}", key_id=refused.key_id)
 
-    def found(self, request: Request, principal: Principal) -> OperationMatch[Operation] | Refuse:
-        """The operation; to who presents nothing, an unknown and a non-public one look the same."""
-        found = self.operation(request.method, request.target)
-        if principal is ANONYMOUS and (isinstance(found, Refuse) or not found.operation.public):
-            return self.missing(request.headers, request.target)
-        return found if not isinstance(found, Refuse) else replace(found, principal=principal)
-
     async def principal(self, credential: Credential, request: Request, now: float) -> Principal | Refuse:
         """Who presents this credential, verified by the verifier of its kind."""
         verifier = self.verifiers.get(credential.kind)
         if verifier is None:
             reason = f"the policy lists no issuer for a {credential.kind}'s token"
             return Refuse(Code.INVALID_CREDENTIAL, reason, presented=credential.kind)
-        found = await verifier(credential, request, now)
-        if isinstance(found, Refuse) and credential.kind == "session":
-            ended = credential.from_cookie and found.code is Code.INVALID_CREDENTIAL and self.is_public(request)
-            return ANONYMOUS if ended else replace(found, presented="session")
-        return found
-
-    def presented(self, request: Request) -> Credential | Refuse | None:
-        """The one credential. A cookie of another site's page is none, where none is needed."""
-        found = self.credential(request.headers, request.method, request.site)
-        foreign = isinstance(found, Refuse) and found.presented == "cookie"
-        return None if foreign and self.is_public(request) else found
+        principal = await verifier(credential, request, now)
+        if isinstance(principal, Refuse) and credential.kind == "session":
+            ended = credential.from_cookie and principal.code is Code.INVALID_CREDENTIAL and self.is_public(request)
+            return ANONYMOUS if ended else replace(principal, presented="session")
+        return principal
 
     def is_public(self, request: Request) -> bool:
         """Whether it is asked for what needs no credential: there a cookie that is no good is none.
@@ -224,154 +196,104 @@ class Gate:
         return not isinstance(found, Refuse) and found.operation.public
 
 
-STEPS = ("path", "credential", "principal", "operation", "permission", "limits", "validation", "mint")
-"""The names of the steps, as explanations and logs say them."""
+async def _path(gate: Gate, judgement: Judgement) -> Answer:
+    return gate.path(judgement.request.method, judgement.request.target)
 
 
-async def explain(
-    gate: Gate,
-    request: Request,
-    now: float,
-    clock: Callable[[], float],
-    presented: Credential | None = None,
-    off: Collection[str] = (),
-) -> tuple[Decision, list[Step]]:
-    """The decision of `gate`, with each step's result and time; of headers and a body nothing is known.
-
-    `clock` counts seconds; `presented` stands in for what the headers would hold; `off` are steps that judge nothing.
-    """
-    trace = Trace(clock, off)
-    missing = Refuse(Code.MISSING_CREDENTIAL, "none was presented")
-    timed = replace(
-        gate,
-        path=trace.of("path", gate.path, lambda _: "it has exactly one reading"),
-        credential=trace.of("credential", lambda headers, *of: presented or gate.credential(headers, *of), _presented),
-        verifiers=dict.fromkeys({*gate.verifiers, "session"}, trace.waiting("principal", gate.principal, describe)),
-        operation=trace.of("operation", gate.operation, lambda found: located(found.operation)),
-        permission=trace.of("permission", gate.permission, lambda _: "held", lambda _, operation: asked(operation)),
-        limits=trace.waiting("limits", gate.limits, counted),
-        dry=True,
-        parameters=trace.of(
-            "validation",
-            lambda request, found: _of_target(gate.parameters(request, found)),
-            lambda _: "path and query fit; headers and a body are judged as they come",
-        ),
-        body_limit=lambda _request, _found: None,
-        mint=trace.of("mint", gate.mint, lambda _: "a token"),
-    )
-    decision = await timed.decide(request, now)
-    if isinstance(decision, Refuse) and decision.code is Code.MISSING_CREDENTIAL:
-        trace.amend("credential", missing)
-    return decision, trace.whole()
+async def _credential(gate: Gate, judgement: Judgement) -> Answer:
+    """At most one. A cookie of another site's page is none, where none is needed."""
+    request = judgement.request
+    credential = gate.credential(request.headers, request.method, request.site)
+    if isinstance(credential, Refuse):
+        return None if credential.presented == "cookie" and gate.is_public(request) else credential
+    judgement.credential = credential
+    return None
 
 
-def _of_target(refused: Refuse | None) -> Refuse | None:
-    """What is wrong with path and query alone."""
-    if refused is None or not refused.errors:
-        return refused
-    errors = tuple(fault for fault in refused.errors if fault.where in {"path", "query"})
-    return replace(refused, errors=errors) if errors else None
-
-
-class Trace:
-    """What each step answered, and when. `clock` counts seconds; `off` are the steps that judge nothing."""
-
-    def __init__(self, clock: Callable[[], float], off: Collection[str]) -> None:
-        self._clock, self._off = clock, off
-        self._steps: dict[str, Step] = {}
-
-    def of(self, name: str, step: Any, tell: Callable[[Any], str], told: Callable[..., str] | None = None) -> Any:
-        """The step, recorded; `tell` says its result in words, or `told` what it was asked."""
-
-        def recorded(*asked: Any) -> Any:
-            began = self._clock()
-            result = step(*asked)
-            self._note(name, began, result, told(*asked) if told else tell(result) if _went_on(result) else "")
-            return result
-
-        return recorded
-
-    def waiting(self, name: str, step: Any, tell: Callable[[Any], str]) -> Any:
-        """The same of a step that may wait."""
-
-        async def recorded(*asked: Any) -> Any:
-            began = self._clock()
-            result = await step(*asked)
-            self._note(name, began, result, tell(result) if _went_on(result) else "")
-            return result
-
-        return recorded
-
-    def _note(self, name: str, began: float, result: object, detail: str) -> None:
-        spent = (self._clock() - began) * 1e6
-        refused = result if isinstance(result, Refuse) else None
-        if isinstance(result, Counted) and result.shadow:
-            self._steps[name] = Step(name, "shadow", f"{result.shadow[0].reason}: {detail}", spent)
-        elif refused is None:
-            off = name in self._off
-            self._steps[name] = Step(name, "skip" if off else "pass", "off" if off else detail, spent)
-        else:
-            self._steps[name] = Step(name, "refuse" if refused.enforced else "shadow", refused.reason, spent)
-
-    def amend(self, name: str, refused: Refuse) -> None:
-        """Say that a step refused after all: what came later needed what it did not give."""
-        self._steps = {one: step for one, step in self._steps.items() if STEPS.index(one) < STEPS.index(name)}
-        self._steps[name] = Step(name, "refuse", refused.reason, 0.0)
-
-    def whole(self) -> list[Step]:
-        """Every step, in order; what was asked beside after one refused is not shown."""
-        refused = [number for number, name in enumerate(STEPS) if self._result(name) == "refuse"]
-        for name in STEPS[refused[0] + 1 :] if refused else ():
-            self._steps.pop(name, None)
-        return [self._steps.get(name) or Step(name, "skip", self._why(name), 0.0) for name in STEPS]
-
-    def _result(self, name: str) -> str | None:
-        return self._steps[name].result if name in self._steps else None
-
-    def _why(self, name: str) -> str:
-        later = STEPS[STEPS.index(name) :]
-        return "nothing to do" if any(step in self._steps for step in later) else "not reached"
-
-
-def _went_on(result: object) -> bool:
-    return not isinstance(result, Refuse)
-
-
-def _presented(credential: Credential | None) -> str:
+async def _principal(gate: Gate, judgement: Judgement) -> Answer:
+    credential = judgement.credential
     if credential is None:
-        return "none was presented"
-    return "a key, by its id" if credential.kind == "id" else f"a {credential.kind}"
+        judgement.principal = ANONYMOUS
+        return None
+    principal = await gate.principal(credential, judgement.request, judgement.now)
+    if isinstance(principal, Refuse):
+        return await gate.guessed(principal, judgement.request, judgement.now)
+    judgement.principal = principal
+    return None
 
 
-def located(operation: Operation) -> str:
-    """An operation in a few words: its name and where it stands."""
-    if not operation.path:
-        return "none: a valid credential is enough"
-    return f"{operation.name}, {operation.document}#{operation.pointer}"
+async def _operation(gate: Gate, judgement: Judgement) -> Answer:
+    """To who presents nothing, an unknown and a non-public operation look the same."""
+    request = judgement.request
+    found = gate.operation(request.method, request.target)
+    if judgement.principal is ANONYMOUS and (isinstance(found, Refuse) or not found.operation.public):
+        return gate.missing(request.headers, request.target)
+    if isinstance(found, Refuse):
+        return found
+    judgement.found, judgement.operation = found, found.operation
+    return None
 
 
-def asked(operation: Operation) -> str:
-    """What an operation asks for, in a few words."""
-    alternatives = " or ".join(" and ".join(one) for one in operation.require)
-    return f"{alternatives} (from {operation.source})" if alternatives else "nothing beside the credential"
+async def _permission(gate: Gate, judgement: Judgement) -> Answer:
+    judgement.claims = claims = gate.claims(judgement.principal, judgement.operation)
+    return gate.permission(claims, judgement.operation) if not judgement.operation.public else None
 
 
-def counted(found: Counted) -> str:
-    """How full limits are, in a few words."""
-    every = (*found.levels, *found.watched)
-    levels = ", ".join(f"{level.limit} {level.level} of {level.capacity}" for level in every)
-    return levels or "none concerns this request"
+async def _limits(gate: Gate, judgement: Judgement) -> Answer:
+    """All of them are poured, or none."""
+    counted = await gate.limits(
+        judgement.principal, judgement.request, judgement.operation, judgement.now, judgement.dry
+    )
+    if isinstance(counted, Refuse):
+        return counted
+    judgement.count(counted)
+    return None
 
 
-def describe(principal: Principal) -> str:
-    """A principal in a few words, for an explanation."""
-    if principal is ANONYMOUS:
-        return "nobody in particular"
-    who = f"user {principal.user_id}" if principal.user_id else "the organization itself"
-    what = f"key {principal.key_id}"
-    if principal.kind != "key":
-        who = who if principal.user_id else "an application"
-        by = f" by agent {principal.agent}" if principal.agent else ""
-        acts = f", in whose place {principal.actor} acts" if principal.actor else ""
-        what = f"a {principal.kind}'s token{by}, session {principal.session_id}{acts}"
-    return f"{who} of {principal.org_id}, {what}, permissions: {', '.join(principal.permissions) or '-'}"
+async def _validation(gate: Gate, judgement: Judgement) -> Answer:
+    """As the backend would get the request: its parameters, then its body."""
+    if not judgement.is_resumed:
+        judgement.request = judgement.request.forwarded()
+        refused = gate.parameters(judgement.request, judgement.found)
+        if refused is not None and refused.enforced:
+            return refused
+        if refused is not None:
+            judgement.note(refused)
+        limit = gate.body_limit(judgement.request, judgement.found)
+        if limit is None:
+            return None
+        if judgement.body is None:
+            return BodyLimit(limit)
+        if len(judgement.body) > limit:
+            return Refuse(Code.BODY_TOO_LARGE, f"over {limit} bytes of body to judge")
+    return gate.body(judgement.request, judgement.found, judgement.body or b"")
+
+
+async def _mint(gate: Gate, judgement: Judgement) -> Answer:
+    """The signature comes last: a flood never buys one."""
+    token = gate.signed(judgement.principal, judgement.claims, judgement.now)
+    if isinstance(token, Refuse):
+        return token
+    judgement.token = token
+    return None
+
+
+def _unless_nobody(text: str, judgement: Judgement) -> str | None:
+    return text if judgement.principal is not ANONYMOUS else None
+
+
+STEPS: tuple[Step, ...] = (
+    Step("path", _path, lambda _: "it has exactly one reading"),
+    Step("credential", _credential, lambda judgement: descriptions.describe_credential(judgement.credential)),
+    Step(
+        "principal",
+        _principal,
+        lambda judgement: _unless_nobody(descriptions.describe_principal(judgement.principal), judgement),
+    ),
+    Step("operation", _operation, lambda judgement: descriptions.describe_operation(judgement.operation)),
+    Step("permission", _permission, lambda judgement: descriptions.describe_requirement(judgement.operation)),
+    Step("limits", _limits, lambda judgement: descriptions.describe_levels(judgement.counted)),
+    Step("validation", _validation, lambda judgement: descriptions.describe_schemas(judgement.dry)),
+    Step("mint", _mint, lambda judgement: _unless_nobody("a token", judgement)),
+)
+"""The path of a request, from the target as it was sent to the token that its backend gets."""

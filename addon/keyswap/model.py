@@ -42,6 +42,23 @@ class Code(StrEnum):
     MISDIRECTED_REQUEST = "misdirected-request"
 
 
+WIRE, UPSTREAM = "wire", "upstream"
+"""What refuses before or beside the gate's steps (the HTTP that a caller sends), and after them (its backend)."""
+
+
+class Hint(StrEnum):
+    """What a remedy needs to know beside the code of a refusal, and its step."""
+
+    BLOCKED = "blocked"
+    """The key stands in the local deny list."""
+    AT_WORKOS = "at-workos"
+    """The key is WorkOS' to give or to end, whatever its id looks like."""
+    RIVAL = "rival"
+    """The path is documented, and its backend may take it for another operation."""
+    NEAR_DOCUMENTED = "near-documented"
+    """The path is not documented, and its backend may take it for one that is."""
+
+
 class Fault(NamedTuple):
     """What is wrong with a request, for the caller: where (`in`: path, query, header, cookie, body) and what."""
 
@@ -281,6 +298,22 @@ class Refuse:
     """What the caller reads in place of what everybody reads who is refused with this code."""
     presented: str | None = field(default=None, compare=False)
     """The kind of the credential that is no good, where it is no key."""
+    step: str | None = field(default=None, compare=False)
+    """The step that refuses: a name in the gate's table, which the gate sets, or WIRE or UPSTREAM."""
+    hint: Hint | None = field(default=None, compare=False)
+    noted: "tuple[Noted, ...]" = field(default=(), compare=False)
+    """Why steps in shadow mode would have refused it before."""
+
+    def at(self, step: str) -> "Refuse":
+        """The same, refused by this step; one that names its step already is left as it is."""
+        return self if self.step is not None else replace(self, step=step)
+
+
+class Noted(NamedTuple):
+    """Why a step in shadow mode would have refused a request."""
+
+    step: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,11 +329,7 @@ class Admit:
     operation: Operation
     shadow: tuple[Code, ...] = ()
     counted: Counted = field(default=UNCOUNTED, compare=False)
-    noted: tuple[str, ...] = field(default=(), compare=False)
-
-    def but(self, refused: Refuse) -> "Admit":
-        """The same, had it been refused by a step that only looks on."""
-        return replace(self, shadow=(*self.shadow, refused.code), noted=(*self.noted, refused.reason))
+    noted: tuple[Noted, ...] = field(default=(), compare=False)
 
     @property
     def upstream(self) -> Upstream:
@@ -324,22 +353,41 @@ class Preflight(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NeedBody:
-    """Whatever the headers say admits the request; its body, of at most `limit` bytes, is to be judged."""
+    """A step needs the body, of at most `limit` bytes; everything before that step admits the request.
+
+    `admit` is what is known by then: nobody, and no operation, where those steps are still to come.
+    """
 
     request: Request
     admit: Admit
-    values: tuple[bytes, ...]
+    step: str
     limit: int
+    judgement: object = field(default=None, repr=False, compare=False)
+    """Where the gate goes on: for its eyes alone."""
+
+    def refuse(self, code: Code, reason: str) -> Refuse:
+        """The step's refusal of a body that cannot be had."""
+        admit = self.admit
+        return Refuse(
+            code,
+            reason,
+            levels=admit.counted.levels,
+            shadow=admit.shadow,
+            noted=admit.noted,
+            principal=admit.principal,
+            operation=admit.operation,
+            step=self.step,
+        )
 
 
 Decision = Admit | NeedBody | Reply | Refuse
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One line of an explanation. `result` is pass, refuse, shadow or skip; `us` the time it took in microseconds.
+class StepResult:
+    """What one step said of a request: a line of an explanation. `result` is pass, refuse, shadow or skip.
 
-    Of a request that was served it is None: single steps are not measured there.
+    `us` is the time it took in microseconds; None: the request was served, where single steps are not measured.
     """
 
     step: str

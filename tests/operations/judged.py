@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from keyswap.composition import gate
-from keyswap.model import ANONYMOUS, Admit, Code, NeedBody, Operation, Refuse, Request
+from keyswap.model import Code, Operation, Refuse, Request
 from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.openapi.fetching import Documents
 from keyswap.operations.router import OperationMatch
@@ -39,8 +39,7 @@ class Api:
         limit = self.validations.body_limit(request, found)
         if refused is not None or limit is None:
             return refused
-        admit = Admit(ANONYMOUS, None, None, found.operation)
-        return self.validations.body(NeedBody(request, admit, found.values, limit), body or b"")
+        return self.validations.body(request, found, body or b"")
 
     def faults(self, *asked: Any, body: bytes | None = None) -> list[tuple[str, str]]:
         """Where the faults are."""

@@ -226,7 +226,7 @@ def test_decisions_are_one_json_line_each(start: Start, home: Home) -> None:
     assert ours[0]["request_id"] == admitted.header("x-request-id") and ours[0]["upstream_ms"] > 0
     assert ours[1]["code"] == "invalid-credential" and ours[1]["request_id"] == refused.header("x-request-id")
     assert set(ours[0]) == {
-        "at", "request_id", "decision", "status", "code", "reason", "shadow", "method", "path", "operation", "key_id",
+        "at", "request_id", "decision", "status", "code", "step", "reason", "shadow", "method", "path", "operation", "key_id",
         "org_id", "user_id", "agent", "session_id", "client", "gate_us", "upstream_ms", "trace_id",
     }  # fmt: skip
 

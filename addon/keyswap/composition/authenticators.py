@@ -17,7 +17,7 @@ from keyswap.gate import Verifier
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.source import DenyList, InspectableSource, RemoteSource
 from keyswap.keys.verify import KeyVerifier
-from keyswap.model import Code, Principal, Refuse, Request
+from keyswap.model import Code, Hint, Principal, Refuse, Request
 from keyswap.policy import Policy, SessionRule
 from keyswap.sessions.kinds import Issuer
 from keyswap.sessions.verifier import SessionVerifier
@@ -86,7 +86,7 @@ class Authenticators:
             why = (
                 "no key of this id was used here lately: WorkOS knows keys by their values alone; give it on `--key -`"
             )
-            return Refuse(Code.INVALID_CREDENTIAL, why, key_id)
+            return Refuse(Code.INVALID_CREDENTIAL, why, key_id, hint=Hint.AT_WORKOS)
         return principal
 
     def still(self, principal: Principal, now: float, client: str, since: float) -> Refuse | None:
@@ -102,7 +102,8 @@ class Authenticators:
         """The refusal of a key whose owner has ended since, if the key itself is not cached any more."""
         for kind, named in (("user", principal.user_id), ("org", principal.org_id), ("agent", principal.agent)):
             if named is not None and self.changes.ended(kind, named, since):
-                return Refuse(Code.INVALID_CREDENTIAL, f"the key's {kind} has ended at WorkOS", principal.key_id)
+                reason = f"the key's {kind} has ended at WorkOS"
+                return Refuse(Code.INVALID_CREDENTIAL, reason, principal.key_id, hint=Hint.AT_WORKOS)
         return None
 
     def status(self, now: float) -> dict[str, Any]:

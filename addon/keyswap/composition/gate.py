@@ -14,7 +14,8 @@ from keyswap.composition.key_sources import SourceParts
 from keyswap.composition.likeness import differing
 from keyswap.composition.limits import findings, rules
 from keyswap.composition.resources import Resources
-from keyswap.gate import NOWHERE, Gate
+from keyswap.gate import Gate
+from keyswap.judgement import NOWHERE
 from keyswap.limits.step import Limits
 from keyswap.model import ANONYMOUS, Claims, Operation, Principal, Refuse, Request, StateError, Upstream
 from keyswap.operations.catalogue import Api, Mount, OperationCatalogue, OverrideRule

@@ -1,46 +1,35 @@
-"""A decision that was recorded, told as an explanation (CONTRACT §2).
+"""A recorded decision as an explanation (CONTRACT §2).
 
-Law: it says what was decided then, not what would be now. Which step refused follows from the code and from what was
-known by then; single steps were not measured.
+Law: it says what was decided then, not what would be now, and which step refused is read from the record. Single steps
+were not measured.
 """
 
 from typing import Any
 
+from keyswap import gate
 from keyswap.explain.remedies import remedy
+from keyswap.explain.trace import NOT_REACHED, NOTHING_TO_DO
 from keyswap.explain.trace_json import explanation
-from keyswap.gate import STEPS, asked, counted, describe, located
-from keyswap.model import Admit, Claims, Code, Counted, Fault, Level, Operation, Principal, Refuse, Step, Upstream
+from keyswap.judgement import NOWHERE, Judgement
+from keyswap.model import (
+    ANONYMOUS,
+    Admit,
+    Claims,
+    Code,
+    Counted,
+    Credential,
+    Fault,
+    Hint,
+    Level,
+    Operation,
+    Principal,
+    Refuse,
+    Request,
+    StepResult,
+)
 
 Record = dict[str, Any]
 """A decision as the decision log keeps it."""
-WIRE, UPSTREAM = "wire", "upstream"
-"""What is judged before the steps, and what can fail after them: they are told where they refused."""
-_NOWHERE = Upstream("http", "unknown.invalid", 80)
-
-_STEPS = {
-    Code.AMBIGUOUS_PATH: "path",
-    Code.MULTIPLE_CREDENTIALS: "credential",
-    Code.MISSING_CREDENTIAL: "credential",
-    Code.INVALID_CREDENTIAL: "principal",
-    Code.NO_SUCH_OPERATION: "operation",
-    Code.MISSING_PERMISSION: "permission",
-    Code.UPSTREAM_UNAVAILABLE: UPSTREAM,
-    Code.UPSTREAM_TIMEOUT: UPSTREAM,
-    Code.HEADERS_TOO_LARGE: WIRE,
-    Code.MISDIRECTED_REQUEST: WIRE,
-}
-_UNJUDGED_OR_JUDGED = {
-    Code.METHOD_NOT_ALLOWED: (WIRE, "operation"),
-    Code.INVALID_REQUEST: (WIRE, "validation"),
-    Code.BODY_TOO_LARGE: (WIRE, "validation"),
-    Code.GATEWAY_UNAVAILABLE: (WIRE, "validation"),
-    Code.INVALID_CREDENTIAL: ("principal", "mint"),
-    Code.STORE_UNAVAILABLE: ("principal", "mint"),
-    Code.RATE_LIMITED: ("principal", "limits"),
-    Code.TOO_MANY_IN_FLIGHT: ("principal", "limits"),
-    Code.QUOTA_EXHAUSTED: ("principal", "limits"),
-}
-"""Codes of more than one step: where nobody was known yet, and where somebody was."""
 
 
 def retold(record: Record) -> dict[str, Any]:
@@ -62,83 +51,68 @@ def retold(record: Record) -> dict[str, Any]:
     }
 
 
-def steps(record: Record) -> list[Step]:
-    """What each step said, as far as it can be told."""
-    at = refused_at(record)
-    names = [WIRE, *STEPS] if at == WIRE else [*STEPS, UPSTREAM] if at == UPSTREAM else STEPS
-    looked = _looked(record)
-    end = names.index(at) if at is not None else len(names)
-    if at is None and record["decision"] != "admit":
-        end = names.index("validation")  # the caller left before its body was whole
-    told = []
-    for number, name in enumerate(names):
-        if number > end or (number == end and at is None):
-            told.append(Step(name, "skip", "not reached", None))
-        elif number == end:
-            told.append(Step(name, "refuse", record["reason"] or "", None))
-        elif name in looked:
-            told.append(Step(name, "shadow", looked[name], None))
+def steps(record: Record) -> list[StepResult]:
+    """What each step said, as far as it was recorded."""
+    judgement, shadowed = _judgement(record), _shadowed(record)
+    names = [step.name for step in gate.STEPS]
+    reached = _reached(record, names)
+    passed = names.index(reached) if reached in names else len(names)
+    results = []
+    for step in gate.STEPS[:passed]:
+        if step.name in shadowed:
+            results.append(StepResult(step.name, "shadow", shadowed[step.name], None))
+        elif step.name in _off(record):
+            results.append(StepResult(step.name, "skip", "off", None))
         else:
-            told.append(Step(name, *_passed(record, name), None))
-    return told
+            detail = step.describe(judgement)
+            results.append(StepResult(step.name, "skip" if detail is None else "pass", detail or NOTHING_TO_DO, None))
+    if record["code"] is not None:
+        results.append(StepResult(record["step"], "refuse", record["reason"] or "", None))
+    left = [name for name in names[passed:] if name != record["step"]]
+    return [*results, *(StepResult(name, "skip", NOT_REACHED, None) for name in left)]
 
 
-def _looked(record: Record) -> dict[str, str]:
-    """Steps that would have refused it, were they enforced, each with its own reasons; else with its code."""
-    codes, reasons = record["shadow"], record["more"].get("noted", ())
-    if not reasons and len(codes) == 1 and record["code"] is None and record["reason"]:
-        reasons = [record["reason"]]
-    each = reasons if len(reasons) == len(codes) else codes
-    found: dict[str, list[str]] = {}
-    for code, said in zip(codes, each, strict=True):
-        found.setdefault(step_of(code, True), []).append(said)
-    return {step: "; ".join(dict.fromkeys(said)) for step, said in found.items()}
+def _reached(record: Record, names: list[str]) -> str | None:
+    """The first step that did not pass the request; None: all did."""
+    waited: str | None = record["more"].get("waits_for_body")
+    if waited is not None or record["decision"] == "admit" or record["status"] is None:
+        return waited  # it was admitted, as far as this step: what came later refused or ended it
+    return record["step"] if record["step"] in names else names[0]
 
 
-def refused_at(record: Record) -> str | None:
-    """The step that refused, `wire` before and `upstream` after them; None: none did."""
-    code = record["code"]
-    if code is None:
-        return None
-    if record["decision"] == "admit" or record["status"] is None:
-        return UPSTREAM  # after it was admitted: its backend failed, or its response was cut
-    if code == Code.STORE_UNAVAILABLE and record["reason"].startswith("limit store"):
-        return "limits"
-    return step_of(code, "principal" in record["more"])
+def _off(record: Record) -> set[str]:
+    """The steps that judged nothing."""
+    off = set(record["more"].get("off", ()))
+    mode = record["more"].get("operation", {}).get("mode")
+    return off | {"permission"} if mode == "off" else off
 
 
-def step_of(code: str, judged: bool) -> str:
-    """The step that a code comes from; `judged`: it was known by then who asks."""
-    known = Code(code)
-    return _UNJUDGED_OR_JUDGED[known][judged] if known in _UNJUDGED_OR_JUDGED else _STEPS[known]
+def _shadowed(record: Record) -> dict[str, str]:
+    """Why steps in shadow mode would have refused the request, by their names."""
+    reasons: dict[str, list[str]] = {}
+    for step, reason in record["more"].get("noted", ()):
+        reasons.setdefault(step, []).append(reason)
+    return {step: "; ".join(dict.fromkeys(of_step)) for step, of_step in reasons.items()}
 
 
-def _passed(record: Record, name: str) -> tuple[str, str]:
-    principal, operation = _principal(record), _operation(record)
-    nobody = principal is not None and principal.org_id is None
-    if name in record["more"].get("off", ()):
-        return "skip", "off"
-    if name == "path":
-        return "pass", "it has exactly one reading"
-    if name == "credential":
-        return "pass", "none was presented" if nobody else "one was presented"
-    if (name in {"principal", "mint"} and nobody) or principal is None:
-        return "skip", "nothing to do"
-    if name == "principal":
-        return "pass", describe(principal)
-    if name == "operation":
-        return "pass", located(operation) if operation is not None else "found"
-    if name == "permission" and operation is not None:
-        off = operation.mode == "off"
-        return ("skip", "off") if off else ("pass", "public" if operation.public else asked(operation))
-    if name == "limits":
-        return "pass", counted(Counted(_levels(record)))
-    return "pass", "a token" if name == "mint" else "nothing wrong was found"
+def _judgement(record: Record) -> Judgement:
+    """What the steps had found, as far as it was recorded."""
+    judgement = Judgement(Request(record["method"], b"", (), record["client"]), record["at"])
+    principal = _principal(record) or ANONYMOUS
+    judgement.principal = ANONYMOUS if principal == ANONYMOUS else principal
+    if judgement.principal is not ANONYMOUS or record["step"] == "principal":
+        kind = record["more"].get("presented") or ("key" if principal.kind == "key" else "session")
+        judgement.credential = Credential(kind, "")
+    judgement.operation = _operation(record) or NOWHERE
+    judgement.counted = Counted(_levels(record))
+    return judgement
 
 
 def _levels(record: Record) -> tuple[Level, ...]:
-    told = record.get("limits", ())
-    return tuple(Level(one["limit"], "", one["level"], one["capacity"], 0, 0.0, 0.0, 0) for one in told)
+    return tuple(
+        Level(level["limit"], "", level["level"], level["capacity"], 0, 0.0, 0.0, 0)
+        for level in record.get("limits", ())
+    )
 
 
 def _principal(record: Record) -> Principal | None:
@@ -167,7 +141,7 @@ def _operation(record: Record) -> Operation | None:
     return Operation(
         method,
         path,
-        _NOWHERE,
+        NOWHERE.upstream,
         operation_id=more["operation_id"],
         document=more["document"],
         pointer=more["pointer"],
@@ -181,7 +155,7 @@ def _operation(record: Record) -> Operation | None:
 def _admitted(record: Record, principal: Principal | None, operation: Operation | None) -> Admit:
     said = record["more"].get("claims")
     claims = Claims(**{name: said.get(name) for name in Claims._fields}) if said else None
-    return Admit(principal or Principal(None, None), claims, None, operation or Operation("", "", _NOWHERE))
+    return Admit(principal or Principal(None, None), claims, None, operation or NOWHERE)
 
 
 def _refused(record: Record, principal: Principal | None, operation: Operation | None) -> Refuse | None:
@@ -199,6 +173,8 @@ def _refused(record: Record, principal: Principal | None, operation: Operation |
         more.get("limit"),
         more.get("retry_after_s"),
         presented=more.get("presented"),
+        step=record["step"],
+        hint=Hint(more["hint"]) if "hint" in more else None,
         principal=principal,
         operation=operation,
     )

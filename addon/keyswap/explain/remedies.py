@@ -6,7 +6,7 @@ WorkOS for its own.
 
 import shlex
 
-from keyswap.model import Code, Refuse
+from keyswap.model import Code, Hint, Refuse
 
 
 def _permit(refused: Refuse) -> str:
@@ -45,9 +45,9 @@ def _of_credential(refused: Refuse) -> str | None:
             "The reason says what is wrong with the token: let the client get a new one of its issuer; the policy's "
             "`sessions` lists issuers, kinds and audiences, `keyswap status` the state of their key sets."
         )
-    if "blocked" in refused.reason:
+    if refused.hint is Hint.BLOCKED:
         return f"`keyswap keys unblock {refused.key_id or 'ID'}` takes the block back."
-    if not _is_ours(refused.key_id) or "WorkOS" in refused.reason:
+    if not _is_ours(refused.key_id) or refused.hint is Hint.AT_WORKOS:
         return f"Look at the key {refused.key_id or ''} {_DASHBOARD}, or create another one there.".replace("  ", " ")
     return None
 
@@ -82,12 +82,12 @@ def remedy(refused: Refuse) -> str | None:
         operation = refused.operation
         at = f" at {operation.document}#{operation.pointer}" if operation is not None else ""
         return f"Let the client send {where} as the document says, or change what it says{at}."
-    if refused.code is Code.AMBIGUOUS_PATH and "may take it for" in refused.reason:
+    if refused.hint is Hint.RIVAL:
         return (
             "Let the client write the path as the document has it, or say the same of both operations (what they "
             "require, limits, cost, schemas)."
         )
-    if refused.code is Code.NO_SUCH_OPERATION and "may be meant" in refused.reason:
+    if refused.hint is Hint.NEAR_DOCUMENTED:
         return "Let the client write the path as the document does, or add this one to the document."
     if refused.code is Code.NO_SUCH_OPERATION:
         return (

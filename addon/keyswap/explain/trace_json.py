@@ -6,12 +6,12 @@ Law: no credential or token is told; a key is its id.
 from typing import Any
 
 from keyswap.explain.remedies import remedy
-from keyswap.model import Admit, Decision, NeedBody, Principal, Refuse, Reply, Step
+from keyswap.model import Admit, Decision, NeedBody, Principal, Refuse, Reply, StepResult
 from keyswap.refusals import status_of
 from keyswap.tokens.claims import explained_claims
 
 
-def explanation(decision: Decision, steps: list[Step]) -> dict[str, Any]:
+def explanation(decision: Decision, steps: list[StepResult]) -> dict[str, Any]:
     """A decision and its steps."""
     admitted = decision if isinstance(decision, Admit) else None
     refused = decision if isinstance(decision, Refuse) else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from keyswap.keys.key import Key, why_not
-from keyswap.model import Code, Principal, Refuse
+from keyswap.model import Code, Hint, Principal, Refuse
 
 Blocks = Mapping[str | bytes, str]
 """Block reasons by key id (text) and by digest (bytes)."""
@@ -93,12 +93,12 @@ def judge(found: Found, blocked: Blocks, now: float, client: str) -> Principal |
     """The principal of a key that is good now; else a refusal that names the key and the private reason."""
     key = found.key
     if blocked and (key.id in blocked or found.digest in blocked):
-        why: str | None = block_reason(blocked.get(key.id) or blocked.get(found.digest))
-    else:
-        why = why_not(key, now, client)
+        return refuse_blocked(blocked.get(key.id) or blocked.get(found.digest), key.id)
+    why = why_not(key, now, client)
     return found.principal if why is None else Refuse(Code.INVALID_CREDENTIAL, why, key.id)
 
 
-def block_reason(reason: str | None) -> str:
-    """A block in words."""
-    return f"the key is blocked: {reason}" if reason else "the key is blocked"
+def refuse_blocked(reason: str | None, key_id: str | None = None) -> Refuse:
+    """The refusal of a key that stands in the deny list, for the reason that was given there."""
+    why = f"the key is blocked: {reason}" if reason else "the key is blocked"
+    return Refuse(Code.INVALID_CREDENTIAL, why, key_id, hint=Hint.BLOCKED)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from keyswap.keys.format import well_formed
 from keyswap.keys.local.last_used import LastUsed
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.source import DenyList, KeySource, RemoteSource, block_reason, judge
+from keyswap.keys.source import DenyList, KeySource, RemoteSource, judge, refuse_blocked
 from keyswap.model import Code, Credential, Principal, Refuse, Request
 
 _MALFORMED = Refuse(Code.INVALID_CREDENTIAL, "the key is not 1 to 512 characters of printable ASCII without blanks")
@@ -51,7 +51,7 @@ class KeyVerifier:
         if found is None:
             blocked = self._deny_list.blocked
             if digest in blocked:
-                return Refuse(Code.INVALID_CREDENTIAL, block_reason(blocked[digest]))
+                return refuse_blocked(blocked[digest])
             if self._before is not None and not (self._remote is not None and self._remote.knows(digest)):
                 refused = await self._before(request, now)
                 if refused is not None:

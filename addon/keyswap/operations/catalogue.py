@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from keyswap.model import Code, Operation, Refuse, Upstream
+from keyswap.model import Code, Hint, Operation, Refuse, Upstream
 from keyswap.operations.findings import Finding, pointer
 from keyswap.operations.lookalikes import Lookalikes
 from keyswap.operations.openapi.document import DescribedOperation, OpenApiDocument
@@ -122,7 +122,8 @@ class OperationCatalogue:
                 meant = self._meant(path, self._outside[number].operation)
                 if meant is None:
                     return self._outside[number]
-                return Refuse(Code.NO_SUCH_OPERATION, f"nothing is documented so, but {meant} may be meant")
+                reason = f"nothing is documented so, but {meant} may be meant"
+                return Refuse(Code.NO_SUCH_OPERATION, reason, hint=Hint.NEAR_DOCUMENTED)
         return self._missing
 
     def _meant(self, path: bytes, outside: Operation) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
-from keyswap.model import Code, Operation, Refuse
+from keyswap.model import Code, Hint, Operation, Refuse
 from keyswap.operations.lookalikes import TRAILING, Lookalikes, State, folded, small
 from keyswap.operations.router import Index, NoMatch, OperationMatch
 from keyswap.operations.template import LITERAL, MIXED, ONE, SEVERAL, Template, TemplateSegment, normal, pieces
@@ -166,7 +166,7 @@ def _written_twice(template: Template, other: Template) -> bool:
 def _refused(operation: Operation, other: str) -> Refuse:
     reason = f"the path is one of {operation.name} as it is written, but a backend may take it for {other}"
     why = "which is judged otherwise: it decodes before it routes, ignores letters' case or drops what trails"
-    return Refuse(Code.AMBIGUOUS_PATH, f"{reason}, {why}")
+    return Refuse(Code.AMBIGUOUS_PATH, f"{reason}, {why}", hint=Hint.RIVAL)
 
 
 def _pattern(template: Template) -> bytes:

@@ -161,7 +161,7 @@ class Absence:
         """The refusal of a request with these headers and this target."""
         there = chain(self._in_headers(headers), self._in_query(target.partition(b"?")[2]))
         reason = "; ".join(("no credential in any of the places that the policy names", *islice(there, _MAX_HINTS)))
-        return Refuse(Code.MISSING_CREDENTIAL, reason, detail=self._detail)
+        return Refuse(Code.MISSING_CREDENTIAL, reason, detail=self._detail, step="credential")
 
     def _in_headers(self, headers: Headers) -> Iterable[str]:
         wanted = {

@@ -17,6 +17,7 @@ from keyswap.model import (
     Fault,
     Level,
     NeedBody,
+    Noted,
     Operation,
     Principal,
     Refuse,
@@ -30,8 +31,8 @@ from keyswap.shell.decisions.masking import Masking
 from keyswap.shell.decisions.record import Line
 
 FIELDS = (
-    *("at", "request_id", "decision", "status", "code", "reason", "shadow", "method", "path", "operation", "key_id"),
-    *("org_id", "user_id", "agent", "session_id", "client", "gate_us", "upstream_ms", "trace_id"),
+    *("at", "request_id", "decision", "status", "code", "step", "reason", "shadow", "method", "path", "operation"),
+    *("key_id", "org_id", "user_id", "agent", "session_id", "client", "gate_us", "upstream_ms", "trace_id"),
 )
 UPSTREAM = Upstream("http", "127.0.0.1", 9000)
 WHO = Principal("org_1", "user_1", "key_1", ("pets:read",), ("admin",), "pro")
@@ -48,7 +49,7 @@ REFUSALS = (
     Refuse(Code.METHOD_NOT_ALLOWED, "x", allow=("GET",), principal=ANONYMOUS),
     Refuse(Code.RATE_LIMITED, "x", limit="per-key", retry_after_s=0.25, principal=WHO, operation=WHAT),
 )
-NEED = NeedBody(Request("POST", b"/", (), ""), ADMIT, (), 9)
+NEED = NeedBody(Request("POST", b"/", (), ""), ADMIT, "validation", 9)
 
 
 def line(decision: Decision = ADMIT, **more: Any) -> Line:
@@ -110,7 +111,7 @@ def test_a_line_fits_into_one_write(letter: str) -> None:
     shadow = tuple(Code)
     for decision in (
         Refuse(Code.INVALID_REQUEST, long, levels=levels, shadow=shadow, principal=who, operation=what),
-        Admit(who, SAYS, "t", what, shadow, Counted(levels), (long,)),
+        Admit(who, SAYS, "t", what, shadow, Counted(levels), (Noted("limits", long),)),
     ):
         odd = line(decision, target=b"/" + b"\xff" * 8000)._replace(method=long, client=long, request_id=letter * 128)
         text = Encoding().line(odd)

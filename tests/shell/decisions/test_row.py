@@ -27,11 +27,11 @@ def columns(decision: Decision, outcome: Refuse | None = None, upstream_s: float
         (ADMITTED, None),
         (ADMITTED, FAILED),
         (Admit(WHO, None, None, Operation("", "", SOMEWHERE)), None),
-        (Refuse(Code.MISSING_CREDENTIAL, "none"), None),
+        (Refuse(Code.MISSING_CREDENTIAL, "none", step="credential"), None),
         (Refuse(Code.INVALID_CREDENTIAL, "expired", key_id="key_2"), None),
         (Refuse(Code.MISSING_PERMISSION, "x", principal=WHO, operation=PETS, shadow=(Code.RATE_LIMITED,)), None),
         (Reply(()), None),
-        (NeedBody(Request("POST", b"/", (), ""), ADMITTED, (), 9), FAILED),
+        (NeedBody(Request("POST", b"/", (), ""), ADMITTED, "validation", 9), FAILED),
     ],
 )
 def test_columns_are_what_the_line_says(decision: Decision, outcome: Refuse | None) -> None:
@@ -40,7 +40,7 @@ def test_columns_are_what_the_line_says(decision: Decision, outcome: Refuse | No
     said = json.loads(Encoding().line(line))
     told = dict(zip(COLUMNS, row(line, "{}"), strict=True))
     shared = told.keys() & said.keys() - {"shadow"}
-    assert len(shared) == 12
+    assert len(shared) == 13
     assert {name: told[name] for name in shared} == {name: said[name] for name in shared}
     assert str(told["shadow"] or "").split() == said["shadow"]
 

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keyswap.keys.source import DenyList, Found, Lookups, block_reason, judge
+from keyswap.keys.source import DenyList, Found, Lookups, judge, refuse_blocked
 from keyswap.keys.workos import api_key
 from keyswap.keys.workos.cache import REVOKED, Entry, Remembered, concerns
-from keyswap.model import Code, Principal, Refuse
+from keyswap.model import Code, Hint, Principal, Refuse
 from keyswap.workos.change_feed import Change
 from keyswap.workos.client import BudgetExhausted, Rejected, Unreachable, WorkOS
 
@@ -34,7 +34,7 @@ CLOCK_S = 5.0
 VALIDATIONS = "/api_keys/validations"
 
 _LATE = "no answer in time"
-_UNKNOWN = Refuse(Code.INVALID_CREDENTIAL, "the key is unknown to WorkOS, or no good there")
+_UNKNOWN = Refuse(Code.INVALID_CREDENTIAL, "the key is unknown to WorkOS, or no good there", hint=Hint.AT_WORKOS)
 
 
 class Ages(NamedTuple):
@@ -166,8 +166,8 @@ class WorkosKeys:
         if ended is None and entry is not None:
             return judge(entry.found, self.deny_list.blocked, now, client)
         if ended is None and key_id in self.deny_list.blocked:
-            ended = block_reason(self.deny_list.blocked[key_id])
-        return None if ended is None else Refuse(Code.INVALID_CREDENTIAL, ended, key_id)
+            return refuse_blocked(self.deny_list.blocked[key_id], key_id)
+        return None if ended is None else Refuse(Code.INVALID_CREDENTIAL, ended, key_id, hint=Hint.AT_WORKOS)
 
     def tend(self, now: float) -> None:
         """What is to be done twice a second beside the requests."""
@@ -251,7 +251,9 @@ class WorkosKeys:
 
     def _good(self, found: Found, now: float, asked_in: int) -> Found | Refuse:
         if self._is_revoked(found.key.id):
-            return self._no_good(Refuse(Code.INVALID_CREDENTIAL, REVOKED, found.key.id), found.digest, now)
+            return self._no_good(
+                Refuse(Code.INVALID_CREDENTIAL, REVOKED, found.key.id, hint=Hint.AT_WORKOS), found.digest, now
+            )
         ages, before = self.ages, self._entries.get(found.digest)
         if before is not None and before.found is not found:
             self.generation += 1

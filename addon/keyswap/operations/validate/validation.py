@@ -20,7 +20,7 @@ from openapi_core.validation.request.exceptions import (
 )
 from openapi_core.validation.schemas.exceptions import InvalidSchemaValue
 
-from keyswap.model import Code, Fault, Headers, NeedBody, Operation, Refuse, Request
+from keyswap.model import Code, Fault, Headers, Operation, Refuse, Request
 from keyswap.operations.findings import DocumentError, Finding, pointer
 from keyswap.operations.openapi.document import OpenApiDocument
 from keyswap.operations.router import OperationMatch
@@ -97,19 +97,18 @@ class DocumentValidation:
         errors = partial(self._judges.parameters.iter_path_errors, judged.template, judged.method, read)
         return self._refuse(match.operation, self._faults("path", errors)) if read else None
 
-    def body(self, need: NeedBody, body: bytes, judged: Judged) -> Refuse | None:
+    def body(self, request: Request, operation: Operation, body: bytes, judged: Judged) -> Refuse | None:
         """Judge a request's body, whole and as it was sent."""
-        operation = need.admit.operation
-        content_type = joined(values(need.request.headers, b"content-type"))
+        content_type = joined(values(request.headers, b"content-type"))
         try:
-            plain = self._plain(need.request.headers, body)
+            plain = self._plain(request.headers, body)
             self._judges.budget.refill(len(plain))
             read = _read(plain, content_type)
         except Unreadable as error:
             return self._refuse(operation, [Fault("body", _short(error.at), str(error))])
         if plain and not content_type:
             return self._refuse(operation, [Fault("header", "Content-Type", "it is missing")])
-        if faults := inputs.content_type(need.request.headers, judged.content or ()) if plain else []:
+        if faults := inputs.content_type(request.headers, judged.content or ()) if plain else []:
             return self._refuse(operation, faults)
         if faults := _displaced(read, judged):
             return self._refuse(operation, faults)
@@ -246,10 +245,10 @@ class Validations:
             return None  # who only looks on holds up nothing and refuses nothing
         return limit
 
-    def body(self, need: NeedBody, body: bytes) -> Refuse | None:
-        """The step that needs it."""
-        validation, judged = self._of[need.admit.operation]
-        return validation.body(need, body, judged)
+    def body(self, request: Request, match: OperationMatch[Operation], body: bytes) -> Refuse | None:
+        """The step once the body is there."""
+        validation, judged = self._of[match.operation]
+        return validation.body(request, match.operation, body, judged)
 
     def response_limit(self, operation: Operation) -> int | None:
         """The longest response's body that is judged; None: it is not judged."""

@@ -7,7 +7,7 @@ for the time in which what has come of it cannot be used.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from keyswap.model import Code, Refuse
+from keyswap.model import UPSTREAM, WIRE, Code, Refuse
 from keyswap.shell.connections.bounds import Bounds
 from keyswap.shell.mitm.http2_streams import Body
 
@@ -42,10 +42,10 @@ class Meters:
                 waited_s = 0.0 if body.waiting else elapsed_s
                 meter.credit_s = min(BODY_GRACE_S, meter.credit_s - waited_s + came / bounds.min_body_rate)
             if meter.credit_s < 0:
-                yield body, Refuse(Code.INVALID_REQUEST, "the body came too slowly")
+                yield body, Refuse(Code.INVALID_REQUEST, "the body came too slowly", step=WIRE)
             elif now - meter.since > bounds.idle_s and body.flow.response is None:
                 yield body, _STUCK if body.waiting else _SILENT
 
 
-_STUCK = Refuse(Code.UPSTREAM_TIMEOUT, "the upstream did not take the body")
-_SILENT = Refuse(Code.INVALID_REQUEST, "the body did not go on")
+_STUCK = Refuse(Code.UPSTREAM_TIMEOUT, "the upstream did not take the body", step=UPSTREAM)
+_SILENT = Refuse(Code.INVALID_REQUEST, "the body did not go on", step=WIRE)

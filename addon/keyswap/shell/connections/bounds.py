@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mitmproxy.http import HTTPFlow
 
-from keyswap.model import UNCOUNTED, Code, Counted, NeedBody, Principal, Refuse
+from keyswap.model import UNCOUNTED, UPSTREAM, WIRE, Code, Counted, NeedBody, Principal, Refuse
 from keyswap.policy import Policy
 from keyswap.refusals import Answer
 from keyswap.request import addresses
@@ -114,9 +114,11 @@ class Rules:
 def refusal(status: int) -> Refuse:
     """What mitmproxy's own answer with this status is with us."""
     if status == 413:
-        return Refuse(Code.BODY_TOO_LARGE, "the body is longer than is judged")
+        return Refuse(Code.BODY_TOO_LARGE, "the body is longer than is judged", step=WIRE)
     if status == 431:
-        return Refuse(Code.HEADERS_TOO_LARGE, "the head is too large")
+        return Refuse(Code.HEADERS_TOO_LARGE, "the head is too large", step=WIRE)
     if status >= 500:
-        return Refuse(Code.UPSTREAM_UNAVAILABLE, "the upstream cannot be reached, or its answer is broken")
-    return Refuse(Code.INVALID_REQUEST, "malformed HTTP")
+        return Refuse(
+            Code.UPSTREAM_UNAVAILABLE, "the upstream cannot be reached, or its answer is broken", step=UPSTREAM
+        )
+    return Refuse(Code.INVALID_REQUEST, "malformed HTTP", step=WIRE)

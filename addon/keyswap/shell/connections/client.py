@@ -16,7 +16,7 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.http import HTTPFlow
 
 from keyswap.limits.step import place
-from keyswap.model import UNCOUNTED, Code, Counted, Refuse, nothing
+from keyswap.model import UNCOUNTED, UPSTREAM, WIRE, Code, Counted, Refuse, nothing
 from keyswap.refusals import Answer
 from keyswap.shell.connections.body_rate import BODY_GRACE_S, Meters
 from keyswap.shell.connections.bounds import Bounds, Rules, Ticket, refusal
@@ -59,7 +59,7 @@ STRIKES, STRIKES_PER_S = 1000.0, 33.0
 """Frames of no use (resets, pings, settings) that an HTTP/2 connection may send at once, and each second."""
 
 
-_TOO_MUCH = Refuse(Code.GATEWAY_UNAVAILABLE, "too much is held of requests that are not whole")
+_TOO_MUCH = Refuse(Code.GATEWAY_UNAVAILABLE, "too much is held of requests that are not whole", step=WIRE)
 
 
 class End(Protocol):
@@ -448,7 +448,7 @@ class Watched:
             upstream = self.upstreams.get(ticket.flow.server_conn.id)
             if upstream is not None and not upstream.owe(ticket):
                 upstream.abort()
-            self.end(ticket, Refuse(Code.BODY_TOO_LARGE, f"over {limit} bytes of body"))
+            self.end(ticket, Refuse(Code.BODY_TOO_LARGE, f"over {limit} bytes of body", step=WIRE))
             return []
 
         return take
@@ -595,14 +595,14 @@ class Watched:
             self._phase = phase
             self._credit_s, self._counted = BODY_GRACE_S, self._received
         if phase.name == "head" and now - self._since > bounds.head_s:
-            self._give_up(Refuse(Code.INVALID_REQUEST, "the head took too long"), answers=self._received > 0)
+            self._give_up(Refuse(Code.INVALID_REQUEST, "the head took too long", step=WIRE), answers=self._received > 0)
         elif http2_streams.is_multiplexed(self.client):
             self._sweep_streams(now, bounds, elapsed_s)
         elif phase.name == "body" and self._too_slow(bounds, elapsed_s):
-            self._give_up(Refuse(Code.INVALID_REQUEST, "the body came too slowly"), answers=True)
+            self._give_up(Refuse(Code.INVALID_REQUEST, "the body came too slowly", step=WIRE), answers=True)
         elif now - self.last > bounds.idle_s:
             if phase.name == "body" and self._reading:
-                self._give_up(Refuse(Code.INVALID_REQUEST, "the body did not go on"), answers=True)
+                self._give_up(Refuse(Code.INVALID_REQUEST, "the body did not go on", step=WIRE), answers=True)
             else:
                 self._idle()
 
@@ -635,7 +635,7 @@ class Watched:
         waiting = [ticket for ticket in self.open.values() if not ticket.begun]
         if waiting:
             for ticket in waiting:
-                self.end(ticket, Refuse(Code.UPSTREAM_TIMEOUT, "no byte moved either way"))
+                self.end(ticket, Refuse(Code.UPSTREAM_TIMEOUT, "no byte moved either way", step=UPSTREAM))
         else:
             self.hang_up()
 
@@ -683,14 +683,14 @@ class Watched:
             self.open.pop(id(flow), None)
             self.let_go(ticket)
         elif until is not None and time.time() >= until:
-            self.end(ticket, Refuse(Code.INVALID_CREDENTIAL, "the credential has ended"))
+            self.end(ticket, Refuse(Code.INVALID_CREDENTIAL, "the credential has ended", step="principal"))
         elif flow.response is None and flow.request.timestamp_end is not None:
             upstream = self.upstreams.get(flow.server_conn.id)
             if upstream is None or not upstream.stands:
                 return  # `connect` is counted there
             ticket.waits_since = ticket.waits_since or now
             if now - ticket.waits_since > bounds.response_s:
-                self.end(ticket, Refuse(Code.UPSTREAM_TIMEOUT, "the upstream sent no head in time"))
+                self.end(ticket, Refuse(Code.UPSTREAM_TIMEOUT, "the upstream sent no head in time", step=UPSTREAM))
 
 
 def _discard(_data: bytes) -> None:
@@ -792,7 +792,9 @@ class Watchpoint:
         elif self.watched.has_left(self.server):
             self.hang_up()
         elif now - self.last > bounds.idle_s and (ticket := self._answering()) is not None:
-            self.watched.end(ticket, Refuse(Code.UPSTREAM_TIMEOUT, "the upstream's answer did not go on"))
+            self.watched.end(
+                ticket, Refuse(Code.UPSTREAM_TIMEOUT, "the upstream's answer did not go on", step=UPSTREAM)
+            )
 
     def _give_up(self) -> None:
         self.late = True

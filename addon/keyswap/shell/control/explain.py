@@ -9,9 +9,21 @@ from dataclasses import replace
 from typing import Any
 
 from keyswap.composition.gate import Built, modes_of
+from keyswap.explain.trace import explain, untraced
 from keyswap.explain.trace_json import explanation
-from keyswap.gate import explain
-from keyswap.model import METHODS, Admit, Code, Credential, Decision, Principal, Refuse, Reply, Request, Step
+from keyswap.model import (
+    METHODS,
+    WIRE,
+    Admit,
+    Code,
+    Credential,
+    Decision,
+    Principal,
+    Refuse,
+    Reply,
+    Request,
+    StepResult,
+)
 from keyswap.request.credentials import classify
 from keyswap.shell.decisions.masking import Masking
 from keyswap.shell.runtime import well_known
@@ -25,8 +37,8 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
     if not isinstance(asked["method"], str) or not isinstance(asked["path"], str):
         raise TypeError("method and path are texts")
     if asked["method"] not in METHODS:
-        refused = Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS)
-        return explanation(refused, [])
+        refused = Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS, step=WIRE)
+        return explanation(refused, untraced(built.gate, refused))
     path = asked["path"].encode("utf-8", "surrogateescape").partition(b"?")[0]
     ours = well_known.served(built.policy.issuer).get(path)
     if ours in well_known.PATHS:
@@ -50,7 +62,7 @@ async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str
     return told
 
 
-def _with_plan(built: Built, decision: Decision, steps: list[Step]) -> list[Step]:
+def _with_plan(built: Built, decision: Decision, steps: list[StepResult]) -> list[StepResult]:
     """The steps, with the plan of whose limits they speak."""
     principal = decision.principal if isinstance(decision, Admit | Refuse) else None
     plan = principal.plan if principal is not None else None
@@ -67,7 +79,7 @@ def _answered_here(built: Built, method: str, path: bytes, now: float) -> dict[s
     """Of a path that is the gateway's own, which needs no credential."""
     refused = built.unhealthy(now) if path == well_known.HEALTH else None
     if method not in {"GET", "HEAD"}:
-        refused = Refuse(Code.METHOD_NOT_ALLOWED, "read with GET or HEAD", allow=("GET", "HEAD"))
-    step = Step("path", "refuse" if refused else "pass", "the gateway answers it itself, whoever asks", 0.0)
+        refused = Refuse(Code.METHOD_NOT_ALLOWED, "read with GET or HEAD", allow=("GET", "HEAD"), step="path")
+    step = StepResult("path", "refuse" if refused else "pass", "the gateway answers it itself, whoever asks", 0.0)
     told = explanation(refused or Reply(()), [step])
     return told if refused else {**told, "decision": "admit", "status": 200}

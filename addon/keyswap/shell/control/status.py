@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from keyswap import __version__
 from keyswap.composition.gate import Built, modes_of
-from keyswap.gate import STEPS
 from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.policy import Policy
 
@@ -40,7 +39,8 @@ def standing(built: Built, now: float) -> dict[str, Any]:
         "issuer": policy.issuer,
         "upstream": built.upstream.url,
         **{
-            state: [step for step in STEPS if modes.get(step, "enforce") == word] + _entries(built, modes, word)
+            state: [step.name for step in built.gate.steps if modes.get(step.name, "enforce") == word]
+            + _entries(built, modes, word)
             for state, word in _STATES.items()
         },
         "documents": documents_json(built),

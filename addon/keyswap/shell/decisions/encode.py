@@ -11,7 +11,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from typing import NamedTuple
 
-from keyswap.model import Admit, Claims, Code, Decision, Level, NeedBody, Operation, Principal, Refuse, Reply
+from keyswap.model import (
+    WIRE,
+    Admit,
+    Claims,
+    Code,
+    Decision,
+    Level,
+    NeedBody,
+    Noted,
+    Operation,
+    Principal,
+    Refuse,
+    Reply,
+)
 from keyswap.shell.decisions.masking import Masking
 from keyswap.shell.decisions.record import Line
 
@@ -78,14 +91,14 @@ class Encoding:
             decision.admit if isinstance(decision, NeedBody) else _REPLIED if isinstance(decision, Reply) else decision
         )
         refused = decision if isinstance(decision, Refuse) else line.outcome
-        noted = "; ".join(judged.noted) or None if isinstance(judged, Admit) else None
+        reasons = [noted.reason for noted in judged.noted] if isinstance(judged, Admit) else ()
         levels = (*judged.counted.levels, *judged.counted.watched) if isinstance(judged, Admit) else judged.levels
         who = self._principals[judged.principal].line if judged.principal is not None else _of_nobody(judged)
         return (
             f'{{"at":{line.at:.3f},"request_id":{quoted(line.request_id)},'
             f'"decision":{_ADMIT if isinstance(decision, Admit) else _REFUSE},"status":{line.status or "null"},'
-            f'"code":{quoted(refused.code) if refused else "null"},'
-            f'"reason":{self.mask(_text(refused.reason if refused else noted))},'
+            f'"code":{quoted(refused.code) if refused else "null"},"step":{_text(refused.step) if refused else "null"},'
+            f'"reason":{self.mask(_text(refused.reason if refused else "; ".join(reasons) or None))},'
             f'"shadow":{_encode(judged.shadow) if judged.shadow else "[]"},'
             f'"method":{self.mask(quoted(_method(line)))},"path":{self.mask(_path(line))},'
             f"{self._operations[judged.operation].line if judged.operation else _NO_OPERATION},{who},"
@@ -104,8 +117,10 @@ class Encoding:
             parts.append(self._operations[judged.operation].more)
         if judged.principal:
             parts.append(self._principals[judged.principal].more)
-        if isinstance(judged, Admit) and len(judged.noted) > 1:
-            parts.append(_members({"noted": judged.noted}))  # the line has them in one text
+        if judged.noted:
+            parts.append(_bounded("noted", judged.noted, _shorter(judged.noted)))  # the line has them in one text
+        if isinstance(decision, NeedBody):
+            parts.append(_members({"waits_for_body": decision.step}))
         if isinstance(judged, Refuse):
             parts += _of_refusal(judged)
         elif judged.claims is not None and judged is decision:
@@ -161,7 +176,7 @@ def _path(line: Line) -> str:
     return quoted(path[: MAX_PATH if path.isascii() and path.isprintable() else MAX_PATH // 6] + CUT)
 
 
-_REPLIED = Refuse(Code.GATEWAY_UNAVAILABLE, "")
+_REPLIED = Refuse(Code.GATEWAY_UNAVAILABLE, "", step=WIRE)
 """Stands for a decision in which nothing was judged."""
 _ADMIT, _REFUSE = '"admit"', '"refuse"'
 _NO_OPERATION = '"operation":null'
@@ -189,6 +204,8 @@ def _of_levels(levels: tuple[Level, ...]) -> str:
 def _of_refusal(refused: Refuse) -> Iterable[str]:
     if refused.presented is not None:
         yield _members({"presented": refused.presented})
+    if refused.hint is not None:
+        yield _members({"hint": refused.hint})
     if refused.required or refused.missing:
         yield _members({"required": refused.required, "missing": refused.missing})
     if refused.allow:
@@ -239,7 +256,11 @@ def _claims(claims: Claims) -> str:
     return _bounded("claims", more, {**more, "permissions": None, "roles": None})
 
 
-def _bounded(name: str, whole: Mapping[str, object], least: Mapping[str, object]) -> str:
+def _shorter(noted: Sequence[Noted]) -> Sequence[Noted]:
+    return [each._replace(reason=shortened(each.reason, _MOST["reason"])) for each in noted[:_MOST_LISTED]]
+
+
+def _bounded[T](name: str, whole: T, least: T) -> str:
     """A member, without what makes it too long."""
     text = _members({name: whole})
     return text if len(text) <= MAX_PART else _members({name: least})
@@ -255,6 +276,7 @@ def _short(line: Line, path: str) -> str:
             "decision": "admit" if isinstance(line.decision, Admit) else "refuse",
             "status": line.status,
             "code": refused.code if refused else None,
+            "step": refused.step if refused else None,
             "reason": refused.reason[:_SHORT] if refused else None,
             "shadow": (),
             "method": _method(line),

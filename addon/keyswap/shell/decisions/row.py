@@ -5,7 +5,7 @@ Law: a column holds what the decision line holds, no more; what a text is in tha
 
 from collections.abc import Sequence
 
-from keyswap.model import Admit, Code, NeedBody, Refuse, Reply
+from keyswap.model import WIRE, Admit, Code, NeedBody, Refuse, Reply
 from keyswap.shell.decisions.record import Line
 
 COLUMNS = (
@@ -32,7 +32,7 @@ def row(line: Line, record: str) -> Row:
         "admit" if isinstance(decision, Admit) else "refuse",
         line.status,
         refused.code.value if refused is not None else None,
-        None,
+        refused.step if refused is not None else None,
         operation.name if operation is not None and operation.path else None,
         *who,
         " ".join(judged.shadow) if judged.shadow else None,
@@ -50,5 +50,5 @@ def escaped(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-_REPLIED = Refuse(Code.GATEWAY_UNAVAILABLE, "")
+_REPLIED = Refuse(Code.GATEWAY_UNAVAILABLE, "", step=WIRE)
 """Stands for a decision in which nothing was judged."""

@@ -1,7 +1,7 @@
 """What one gateway process has counted.
 
 Law: counting a decision is some additions to plain numbers: it fails for no request, waits for nothing, and keeps no
-object of a policy alive. Labels come from codes and from the documents' templates, never from what a caller sent, and
+object of a policy alive. Labels come from codes, steps and the documents' templates, never from what a caller sent, and
 are bounded over any number of reloads.
 """
 
@@ -18,29 +18,8 @@ MOST_SERIES = 10_000
 
 NONE, UNDOCUMENTED, OTHER = "none", "undocumented", "other"
 
-STAGES = {
-    Code.AMBIGUOUS_PATH: "path",
-    Code.MULTIPLE_CREDENTIALS: "credential",
-    Code.MISSING_CREDENTIAL: "credential",
-    Code.INVALID_CREDENTIAL: "principal",
-    Code.NO_SUCH_OPERATION: "operation",
-    Code.METHOD_NOT_ALLOWED: "operation",
-    Code.MISSING_PERMISSION: "permission",
-    Code.RATE_LIMITED: "limits",
-    Code.TOO_MANY_IN_FLIGHT: "limits",
-    Code.QUOTA_EXHAUSTED: "limits",
-    Code.INVALID_REQUEST: "wire",
-    Code.HEADERS_TOO_LARGE: "wire",
-    Code.MISDIRECTED_REQUEST: "wire",
-    Code.BODY_TOO_LARGE: "wire",
-    Code.STORE_UNAVAILABLE: "store",
-    Code.UPSTREAM_UNAVAILABLE: "upstream",
-    Code.UPSTREAM_TIMEOUT: "upstream",
-    Code.GATEWAY_UNAVAILABLE: "gateway",
-}
-"""The step that decides for each code; `validation` for an invalid request that a schema refused."""
-
-_Key = tuple[str, Code | None, bool, str, str]
+_Key = tuple[str, Code | None, str, str, str]
+"""Decision, code, step, and the method and template of an operation."""
 
 
 class Exceptions:
@@ -79,14 +58,9 @@ class Counts:
             word, operation, shadow = "refuse", decision.admit.operation, decision.admit.shadow
         else:
             return  # the gateway's own answer is no decision about a caller
-        if refused is None:
-            code, by_schema = None, False
-        else:
-            code, by_schema = refused.code, bool(refused.errors)
-        if operation is None:
-            key = (word, code, by_schema, "", NONE)
-        else:
-            key = (word, code, by_schema, operation.method, operation.path)
+        code, step = (None, NONE) if refused is None else (refused.code, refused.step or NONE)
+        method, path = ("", NONE) if operation is None else (operation.method, operation.path)
+        key = (word, code, step, method, path)
         try:
             self._decisions[key] += 1
         except KeyError:
@@ -136,7 +110,6 @@ class Counts:
 
 def _labels(key: _Key) -> tuple[str, ...]:
     """The labels of a decision, in the order of its family."""
-    word, code, by_schema, method, path = key
-    stage = NONE if code is None else "validation" if by_schema else STAGES[code]
+    word, code, step, method, path = key
     operation = f"{method} {path}" if method and path else path or UNDOCUMENTED
-    return word, NONE if code is None else str(code), operation, stage
+    return word, NONE if code is None else str(code), operation, step

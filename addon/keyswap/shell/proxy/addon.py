@@ -26,7 +26,20 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
 from keyswap.composition.gate import Built
-from keyswap.model import ANONYMOUS, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request, Upstream
+from keyswap.model import (
+    ANONYMOUS,
+    UPSTREAM,
+    WIRE,
+    Admit,
+    Code,
+    Decision,
+    Headers,
+    NeedBody,
+    Refuse,
+    Reply,
+    Request,
+    Upstream,
+)
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.headers import SanitizedHeaders
 from keyswap.shell.connections.bounds import Pending, Rules, Ticket, refusal
@@ -56,14 +69,14 @@ SHOWN_UP_TO = 1 << 20
 WITHDRAWN_S = 0.5
 """How long a backend may go on whose response was withdrawn."""
 
-_FAILED = Refuse(Code.GATEWAY_UNAVAILABLE, "an exception")
-_NO_GATE = Refuse(Code.GATEWAY_UNAVAILABLE, "there is no gate")
+_FAILED = Refuse(Code.GATEWAY_UNAVAILABLE, "an exception", step=WIRE)
+_NO_GATE = Refuse(Code.GATEWAY_UNAVAILABLE, "there is no gate", step=WIRE)
 _MALFORMED = {Code.INVALID_REQUEST, Code.HEADERS_TOO_LARGE}
 """After these nothing more is read from the connection."""
 _RECEIVED = Reply(())
-_LEFT = Refuse(Code.INVALID_REQUEST, "the caller left before the webhook's body was whole")
-_MISDIRECTED = Refuse(Code.MISDIRECTED_REQUEST, "the host that is asked for is none of the policy's `hosts`")
-_OLD_CONNECTION = Refuse(Code.GATEWAY_UNAVAILABLE, "the connection is older than the gate")
+_LEFT = Refuse(Code.INVALID_REQUEST, "the caller left before the webhook's body was whole", step=WIRE)
+_MISDIRECTED = Refuse(Code.MISDIRECTED_REQUEST, "the host that is asked for is none of the policy's `hosts`", step=WIRE)
+_OLD_CONNECTION = Refuse(Code.GATEWAY_UNAVAILABLE, "the connection is older than the gate", step=WIRE)
 
 
 class KeyswapAddon:
@@ -307,13 +320,7 @@ class KeyswapAddon:
         if isinstance(decision, NeedBody):
             declared = flow_writer.declared_length(flow.request.headers) if washed.framed else 0
             if declared is not None and declared > decision.limit:
-                large = Refuse(
-                    Code.BODY_TOO_LARGE,
-                    f"over {decision.limit} bytes of body to judge",
-                    levels=admit.counted.levels,
-                    principal=admit.principal,
-                    operation=admit.operation,
-                )
+                large = decision.refuse(Code.BODY_TOO_LARGE, f"over {decision.limit} bytes of body to judge")
                 admit.counted.give_back()
                 return self._refuse(flow, loaded, washed, request, line._replace(decision=large))
             ticket.pending = Pending(decision, washed, loaded, line.gate_s)
@@ -347,31 +354,30 @@ class KeyswapAddon:
             return self._heard(flow, ticket, ticket.hears)
         if ticket is None or ticket.pending is None:
             return None
-        if self._keys_are_behind():
-            return self._judge_later(flow, ticket)
-        self._judge_whole(flow, ticket, ticket.pending)
-        return None
+        return self._judge_whole(flow, ticket)
 
-    async def _judge_later(self, flow: HTTPFlow, ticket: Ticket) -> None:
+    async def _judge_whole(self, flow: HTTPFlow, ticket: Ticket) -> None:
         await self._signing_keys()
-        if ticket.pending is not None and not ticket.logged:
-            self._judge_whole(flow, ticket, ticket.pending)
-
-    def _judge_whole(self, flow: HTTPFlow, ticket: Ticket, pending: Pending) -> None:
-        ticket.pending = None
+        pending, ticket.pending = ticket.pending, None
+        if pending is None or ticket.logged or flow.response is not None or flow.error is not None:
+            return
         try:
-            if flow.response is None and flow.error is None:
-                self._judge_body(flow, ticket, pending)
+            await self._judge_body(flow, ticket, pending)
         except Exception as error:  # noqa: BLE001 (as in requestheaders)
             report(error)
             flow.request.data.headers.fields = ()
             flow_writer.refuse(flow, _FAILED, ticket.line.request_id, closes=True)
-            self._finish(ticket, status_of(_FAILED.code), _FAILED)
+            self._finish(ticket, status_of(_FAILED.code), replace(_FAILED, step=pending.need.step))
 
-    def _judge_body(self, flow: HTTPFlow, ticket: Ticket, pending: Pending) -> None:
+    async def _judge_body(self, flow: HTTPFlow, ticket: Ticket, pending: Pending) -> None:
         began, loaded, washed = time.perf_counter(), pending.loaded, pending.washed
         body = flow.request.data.content or b""
-        decision = loaded.built.gate.decide_body(pending.need, body, time.time())
+        decision = await loaded.built.gate.resume(pending.need, body, time.time())
+        if ticket.logged:  # the caller left while a step waited
+            _give_back(decision)
+            return
+        if isinstance(decision, Admit):
+            ticket.principal, ticket.counted = decision.principal, decision.counted
         line = ticket.line._replace(decision=decision, gate_s=pending.began + time.perf_counter() - began)
         ticket.line, ticket.sent = line, time.perf_counter()
         if self._shown:
@@ -447,7 +453,7 @@ class KeyswapAddon:
         assert response is not None
         refused = wellformed.unreadable(response)
         if response.data.status_code == 101 and not wellformed.is_promised(flow.request.data.headers.fields, response):
-            refused = Refuse(Code.UPSTREAM_UNAVAILABLE, "a 101 that answers no WebSocket handshake")
+            refused = Refuse(Code.UPSTREAM_UNAVAILABLE, "a 101 that answers no WebSocket handshake", step=UPSTREAM)
         if refused is not None:
             ticket.unsent = flow_writer.withdraw(flow, refused.code, ticket.line.request_id, self._told(flow, ticket))
             ticket.begun = True
@@ -711,21 +717,24 @@ def _outcome(ticket: Ticket, refused: Refuse) -> Refuse:
     """Why an admitted request ended, better than mitmproxy knows it."""
     if ticket.ended_by is not None:
         return ticket.ended_by
+    if ticket.pending is not None and refused.code is Code.BODY_TOO_LARGE:
+        need, max_body = ticket.pending.need, ticket.pending.loaded.bounds.max_body
+        return replace(refused, step=need.step if max_body is None or need.limit <= max_body else WIRE)
     if refused.code is Code.UPSTREAM_UNAVAILABLE:
         if ticket.late is not None:
-            return Refuse(Code.UPSTREAM_TIMEOUT, ticket.late)
+            return Refuse(Code.UPSTREAM_TIMEOUT, ticket.late, step=UPSTREAM)
         why = internals.blamed(ticket.flow)
         if why is not None:
-            return Refuse(Code.UPSTREAM_UNAVAILABLE, why)
+            return Refuse(Code.UPSTREAM_UNAVAILABLE, why, step=UPSTREAM)
         if not ticket.flow.server_conn.timestamp_tcp_setup:
-            return Refuse(Code.UPSTREAM_UNAVAILABLE, "no connection to the upstream could be made")
+            return Refuse(Code.UPSTREAM_UNAVAILABLE, "no connection to the upstream could be made", step=UPSTREAM)
     return refused
 
 
 def _still(built: Built, ticket: Ticket, now: float) -> Refuse | None:
     """Why an open request's credential is no longer good; None: it is, or nobody can tell now."""
-    found = built.authenticators.still(ticket.principal, now, ticket.line.client, ticket.line.at)
-    return found if found is not None and found.code is Code.INVALID_CREDENTIAL else None
+    refused = built.authenticators.still(ticket.principal, now, ticket.line.client, ticket.line.at)
+    return refused.at("principal") if refused is not None and refused.code is Code.INVALID_CREDENTIAL else None
 
 
 def report(error: Exception) -> None:

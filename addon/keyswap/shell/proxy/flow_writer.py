@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from mitmproxy.http import Headers, HTTPFlow, Request, Response
 
-from keyswap.gate import describe
+from keyswap.descriptions import describe_principal
 from keyswap.limits.headers import NAMES as LIMITS
-from keyswap.model import Admit, Code, Decision, Principal, Refuse, Reply
+from keyswap.model import UPSTREAM, Admit, Code, Decision, Principal, Refuse, Reply
 from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.header_names import canonical
@@ -111,7 +111,8 @@ def show(flow: HTTPFlow, decision: Decision, mask: Callable[[str], str]) -> None
     elif isinstance(decision, Admit):
         operation = decision.operation
         noted = f"; shadowed: {', '.join(decision.shadow)}" if decision.shadow else ""
-        flow.comment = f"admitted: {describe(decision.principal)}; {operation.name if operation.path else '-'}{noted}"
+        who = describe_principal(decision.principal)
+        flow.comment = f"admitted: {who}; {operation.name if operation.path else '-'}{noted}"
 
 
 def declared_length(headers: Headers) -> int | None:
@@ -227,7 +228,7 @@ def withdraw(flow: HTTPFlow, code: Code, request_id: str, more: Fields = ()) -> 
     """
     response = flow.response
     assert response is not None
-    told = answer(Refuse(code, "the response was withdrawn"), request_id, more)
+    told = answer(Refuse(code, "the response was withdrawn", step=UPSTREAM), request_id, more)
     response.status_code, response.reason = told.status, REASONS[told.status]
     response.headers = Headers([*told.headers, (b"Connection", b"close")])
     response.trailers = None

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from mitmproxy.http import HTTPFlow
 
-from keyswap.model import Code, Headers, Refuse
+from keyswap.model import WIRE, Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
 from keyswap.shell.connections.bounds import Ticket
 from keyswap.shell.runtime.well_known import as_json
@@ -23,10 +23,10 @@ __all__ = ["MAX_BODY", "PATH", "Webhooks"]
 
 AT_ONCE = 32
 
-_NONE = Refuse(Code.NO_SUCH_OPERATION, "the policy names no webhook_secret_env")
-_METHOD = Refuse(Code.METHOD_NOT_ALLOWED, "a webhook is sent with POST", allow=("POST",))
-_LARGE = Refuse(Code.BODY_TOO_LARGE, "a webhook's body is over 1 MiB")
-_ROOM = Refuse(Code.GATEWAY_UNAVAILABLE, "too many webhooks at once: the oldest makes room")
+_NONE = Refuse(Code.NO_SUCH_OPERATION, "the policy names no webhook_secret_env", step=WIRE)
+_METHOD = Refuse(Code.METHOD_NOT_ALLOWED, "a webhook is sent with POST", allow=("POST",), step=WIRE)
+_LARGE = Refuse(Code.BODY_TOO_LARGE, "a webhook's body is over 1 MiB", step=WIRE)
+_ROOM = Refuse(Code.GATEWAY_UNAVAILABLE, "too many webhooks at once: the oldest makes room", step=WIRE)
 
 
 class Webhooks:
@@ -46,7 +46,7 @@ class Webhooks:
         if length is not None and length > MAX_BODY:
             return _LARGE
         if signature_of(presented) is None:
-            return Refuse(Code.INVALID_REQUEST, "a webhook has exactly one WorkOS-Signature")
+            return Refuse(Code.INVALID_REQUEST, "a webhook has exactly one WorkOS-Signature", step=WIRE)
         return None
 
     def begin(self, ticket: Ticket, presented: Headers) -> None:
@@ -69,7 +69,7 @@ class Webhooks:
         )
         if told.status == 200:
             return as_json(json.dumps({"received": True}).encode(), request_id), None
-        refused = Refuse(_CODES[told.status], f"webhook: {told.reason}")
+        refused = Refuse(_CODES[told.status], f"webhook: {told.reason}", step=WIRE)
         return answer(refused, request_id), refused
 
 

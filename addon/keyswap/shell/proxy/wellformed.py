@@ -10,7 +10,7 @@ from base64 import b64encode
 
 from mitmproxy.http import HTTPFlow, Response
 
-from keyswap.model import METHODS, Code, Headers, Refuse
+from keyswap.model import METHODS, UPSTREAM, WIRE, Code, Headers, Refuse
 from keyswap.request.hosts import HOST
 
 MAX_TARGET = 8 << 10
@@ -25,13 +25,13 @@ def unforwardable(flow: HTTPFlow, fields: Headers, max_head: int, max_body: int 
     """Refuse what cannot be forwarded as it is. `fields` are the headers as they came; the bounds are in bytes."""
     data = flow.request.data
     if data.method not in _METHODS:
-        return Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS)
+        return Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS, step=WIRE)
     if data.http_version not in _VERSIONS:
         return _invalid("the version is not HTTP/1.0, 1.1 or 2")
     if len(data.path) > MAX_TARGET or len(fields) > MAX_HEADERS:
-        return Refuse(Code.HEADERS_TOO_LARGE, f"over {MAX_TARGET} bytes of target or {MAX_HEADERS} headers")
+        return Refuse(Code.HEADERS_TOO_LARGE, f"over {MAX_TARGET} bytes of target or {MAX_HEADERS} headers", step=WIRE)
     if sum([len(name) + len(value) for name, value in fields]) + len(data.path) > max_head:
-        return Refuse(Code.HEADERS_TOO_LARGE, f"over {max_head} bytes of head")
+        return Refuse(Code.HEADERS_TOO_LARGE, f"over {max_head} bytes of head", step=WIRE)
     declared = [value for name, value in fields if len(name) == 14 and name.lower() == b"content-length"]
     if declared and (refused := _length(declared, max_body)) is not None:
         return refused
@@ -44,7 +44,7 @@ def _length(declared: list[bytes], max_body: int | None) -> Refuse | None:
     if len(declared) != 1 or not _LENGTH.fullmatch(declared[0]):
         return _invalid("not one length of a body")
     if max_body is not None and int(declared[0]) > max_body:
-        return Refuse(Code.BODY_TOO_LARGE, f"over {max_body} bytes of body are declared")
+        return Refuse(Code.BODY_TOO_LARGE, f"over {max_body} bytes of body are declared", step=WIRE)
     return None
 
 
@@ -61,7 +61,7 @@ def unreadable(response: Response) -> Refuse | None:
         return None
     if len(codings) == 1 and codings[0].lower() == b"chunked" and not lengths:
         return None
-    return Refuse(Code.UPSTREAM_UNAVAILABLE, "a response whose length has more than one reading")
+    return Refuse(Code.UPSTREAM_UNAVAILABLE, "a response whose length has more than one reading", step=UPSTREAM)
 
 
 def _one_host(authority: bytes, multiplexed: bool, fields: Headers) -> Refuse | None:
@@ -116,4 +116,4 @@ _LENGTHS = frozenset(len(name) for name in _SPECIAL)
 
 
 def _invalid(reason: str) -> Refuse:
-    return Refuse(Code.INVALID_REQUEST, reason)
+    return Refuse(Code.INVALID_REQUEST, reason, step=WIRE)

@@ -53,7 +53,9 @@ def misplaced(issuer: str, listening: Sequence[str]) -> str | None:
 def respond(built: Built, method: str, path: bytes, headers: Headers, request_id: str, now: float) -> Answer:
     """The answer to a request for one of PATHS."""
     if method not in {"GET", "HEAD"}:
-        return answer(Refuse(Code.METHOD_NOT_ALLOWED, "read with GET or HEAD", allow=("GET", "HEAD")), request_id)
+        return answer(
+            Refuse(Code.METHOD_NOT_ALLOWED, "read with GET or HEAD", allow=("GET", "HEAD"), step="path"), request_id
+        )
     if path == HEALTH:
         return health(built, request_id, now)
     documents: Mapping[bytes, Callable[[], PublishedDocument]] = {
