@@ -21,18 +21,22 @@ def count(phase, info):
     global total
     total += info.get("collected", 0)
 def look():
-    for number in range(1 << 30):
-        time.sleep(0.05)
-        gc.collect()
-        name = f"{FOLDER}/{os.getpid()}"
-        with open(name + ".new", "w") as file:
-            file.write(f"{number} {total}")
-        os.replace(name + ".new", name)
+    done = ""
+    while True:
+        with open("{FOLDER}/wanted") as file:
+            wanted = file.read()
+        if wanted != done:
+            gc.collect()
+            done, name = wanted, f"{FOLDER}/{os.getpid()}"
+            with open(name + ".new", "w") as file:
+                file.write(f"{done} {total}")
+            os.replace(name + ".new", name)
+        time.sleep(0.02)
 gc.callbacks.append(count)
 threading.Thread(target=look, daemon=True).start()
 """
-"""Run by every process as it begins: it collects everything all the time, and writes down how often it has, and how many
-objects it freed so far."""
+"""Run by every process as it begins: when it is wanted, it collects everything, and writes down how many objects were
+freed so far."""
 EACH = 100
 
 
@@ -51,15 +55,21 @@ def counted(tmp_path: Path) -> tuple[tuple[str, ...], Callable[[], int]]:
     (code / "sitecustomize.py").write_text(COUNTING.replace("{FOLDER}", str(counts)))
     path = os.pathsep.join(filter(None, (str(code), os.environ.get("PYTHONPATH"))))
 
+    wanted = counts / "wanted"
+    wanted.write_text("0")
+
     def read() -> dict[str, tuple[int, int]]:
         found = {file.name: file.read_text().split() for file in counts.glob("*[0-9]")}
         return {name: (int(number), int(total)) for name, (number, total) in found.items()}
 
     def freed() -> int:
+        number = int(wanted.read_text()) + 1
         before = read()
+        (counts / "next").write_text(str(number))
+        (counts / "next").replace(wanted)
 
         def is_done(name: str) -> bool:
-            return read()[name][0] > before[name][0] + 1 or not Path("/proc", name).exists()
+            return read()[name][0] >= number or not Path("/proc", name).exists()
 
         eventually("all has been looked through", lambda: all(map(is_done, before)))
         return sum(total for _, total in read().values())
