@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -132,6 +133,15 @@ def test_every_module_on_the_page_of_the_code_exists() -> None:
     bases = (ROOT, ROOT / "addon/keyswap")
     missing = [name for name in named if not any((base / f).exists() for base in bases for f in (name, f"{name}.py"))]
     assert len(named) > 20 and missing == []
+
+
+def test_the_way_down_is_the_one_that_is_checked() -> None:
+    """The layers on the page of the code are those of the import contracts, in their order."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    text = re.sub(r"\s+", " ", section(TEXT[CODE], "The way down"))
+    for package in ("keyswap", "keyswap.shell"):
+        (layers,) = [contract["layers"] for contract in contracts if contract.get("containers") == [package]]
+        assert f"{package}: {' → '.join(layers)} " in text
 
 
 def test_every_room_is_on_the_page_of_the_code() -> None:
