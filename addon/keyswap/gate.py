@@ -33,10 +33,10 @@ from keyswap.model import (
 from keyswap.operations.router import OperationMatch
 
 Verifier = Callable[[Credential, Request, float], Awaitable[Principal | Refuse]]
-"""Who presents this credential? Arguments: credential, request, epoch seconds."""
+"""Credential → principal. Arguments: credential, request, epoch seconds."""
 
 LimitStep = Callable[[Principal, Request, Operation, float, bool], Awaitable[Counted | Refuse]]
-"""How often? Arguments: principal, request, operation, epoch seconds, and whether to say it without counting."""
+"""Counts a request. Arguments: principal, request, operation, epoch seconds, and whether only to say the levels."""
 
 
 class Step(NamedTuple):
@@ -60,7 +60,7 @@ _MISSING = Refuse(
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What the steps ask: each field is one question's answer, as the policy has it."""
+    """The functions that the steps call: each field answers one question, as the policy has it."""
 
     path: Callable[[str, bytes], Refuse | None]
     credential: Callable[[Headers, str, bytes], Credential | Refuse | None]
@@ -138,37 +138,37 @@ class Gate:
         return self.mint(claims, now) if session_token is None else session_token.value
 
     def asks_first(self, request: Request) -> Preflight | None:
-        """What a browser's question asks for. It goes to no operation that the document has of its own for OPTIONS."""
+        """The preflight that a request is; None: it is none, or the document has an OPTIONS of its own for it."""
         preflight = self.preflight(request)
         if preflight is None or preflight.reply is not None:
             return preflight
-        found = self.operation(request.method, request.target)
-        return preflight if isinstance(found, Refuse) or not found.operation.path else None
+        match = self.operation(request.method, request.target)
+        return preflight if isinstance(match, Refuse) or not match.operation.path else None
 
     async def answer_preflight(self, preflight: Preflight, request: Request, now: float) -> Decision:
-        """A browser's question is answered here, or goes to the backend of the operation that it asks for, if any."""
+        """Answer a preflight, or admit it to the backend of the operation that it asks for, if any."""
         refused = self.path(preflight.method, request.target)
         if refused is not None:
             return refused.at("path")
         if preflight.reply is not None:
             return preflight.reply
-        found = self.operation(preflight.method, request.target)
-        if isinstance(found, Refuse):
+        match = self.operation(preflight.method, request.target)
+        if isinstance(match, Refuse):
             return self.missing(request.headers, request.target)
         judgement = Judgement(request, now, self.dry)
-        judgement.step, judgement.principal, judgement.operation = "limits", ANONYMOUS, found.operation
-        counted = await self.preflights(ANONYMOUS, request, found.operation, now, self.dry)
+        judgement.step, judgement.principal, judgement.operation = "limits", ANONYMOUS, match.operation
+        counted = await self.preflights(ANONYMOUS, request, match.operation, now, self.dry)
         if isinstance(counted, Refuse):
             return judgement.refused(counted)
         judgement.count(counted)
         return judgement.admitted()
 
     async def guessed(self, refused: Refuse, request: Request, now: float) -> Refuse:
-        """A credential that is not valid counts as a guess; whoever guesses too much is told that instead."""
+        """Count an invalid credential against the `invalid-credential` limits; over one of them, 429 replaces 401."""
         if refused.code is not Code.INVALID_CREDENTIAL or self.guesses is _uncounted:
             return refused
-        found = self.operation(request.method, request.target)
-        operation = NOWHERE if isinstance(found, Refuse) else found.operation
+        match = self.operation(request.method, request.target)
+        operation = NOWHERE if isinstance(match, Refuse) else match.operation
         counted = await self.guesses(ANONYMOUS, request, operation, now, self.dry)
         if isinstance(counted, Counted):
             shadow = tuple([noted.code for noted in counted.shadow])
@@ -176,7 +176,7 @@ class Gate:
         return replace(counted, reason=f"{counted.reason}; {refused.reason}", key_id=refused.key_id)
 
     async def principal(self, credential: Credential, request: Request, now: float) -> Principal | Refuse:
-        """Who presents this credential, verified by the verifier of its kind."""
+        """The principal that presents this credential, verified by the verifier of its kind."""
         verifier = self.verifiers.get(credential.kind)
         if verifier is None:
             reason = f"the policy lists no issuer for a {credential.kind}'s token"
@@ -188,12 +188,12 @@ class Gate:
         return principal
 
     def is_public(self, request: Request) -> bool:
-        """Whether it is asked for what needs no credential: there a cookie that is no good is none.
+        """Whether the operation is public. There, an invalid session cookie is treated as anonymous.
 
         A browser sends it all the same, and could sign in nowhere else.
         """
-        found = self.operation(request.method, request.target)
-        return not isinstance(found, Refuse) and found.operation.public
+        match = self.operation(request.method, request.target)
+        return not isinstance(match, Refuse) and match.operation.public
 
 
 async def _path(gate: Gate, judgement: Judgement) -> Answer:
@@ -201,7 +201,7 @@ async def _path(gate: Gate, judgement: Judgement) -> Answer:
 
 
 async def _credential(gate: Gate, judgement: Judgement) -> Answer:
-    """At most one. A cookie of another site's page is none, where none is needed."""
+    """The request's credential. On a public operation a cross-site cookie is ignored, not refused."""
     request = judgement.request
     credential = gate.credential(request.headers, request.method, request.site)
     if isinstance(credential, Refuse):
@@ -223,14 +223,14 @@ async def _principal(gate: Gate, judgement: Judgement) -> Answer:
 
 
 async def _operation(gate: Gate, judgement: Judgement) -> Answer:
-    """To who presents nothing, an unknown and a non-public operation look the same."""
+    """Find the operation. To an anonymous caller, an unknown and a non-public operation look the same."""
     request = judgement.request
-    found = gate.operation(request.method, request.target)
-    if judgement.principal is ANONYMOUS and (isinstance(found, Refuse) or not found.operation.public):
+    match = gate.operation(request.method, request.target)
+    if judgement.principal is ANONYMOUS and (isinstance(match, Refuse) or not match.operation.public):
         return gate.missing(request.headers, request.target)
-    if isinstance(found, Refuse):
-        return found
-    judgement.found, judgement.operation = found, found.operation
+    if isinstance(match, Refuse):
+        return match
+    judgement.match, judgement.operation = match, match.operation
     return None
 
 
@@ -240,7 +240,7 @@ async def _permission(gate: Gate, judgement: Judgement) -> Answer:
 
 
 async def _limits(gate: Gate, judgement: Judgement) -> Answer:
-    """All of them are poured, or none."""
+    """Count the request against all of its limits, or none."""
     counted = await gate.limits(
         judgement.principal, judgement.request, judgement.operation, judgement.now, judgement.dry
     )
@@ -251,22 +251,22 @@ async def _limits(gate: Gate, judgement: Judgement) -> Answer:
 
 
 async def _validation(gate: Gate, judgement: Judgement) -> Answer:
-    """As the backend would get the request: its parameters, then its body."""
+    """Validate the request as the backend would get it: its parameters, then its body."""
     if not judgement.is_resumed:
         judgement.request = judgement.request.forwarded()
-        refused = gate.parameters(judgement.request, judgement.found)
+        refused = gate.parameters(judgement.request, judgement.match)
         if refused is not None and refused.enforced:
             return refused
         if refused is not None:
             judgement.note(refused)
-        limit = gate.body_limit(judgement.request, judgement.found)
+        limit = gate.body_limit(judgement.request, judgement.match)
         if limit is None:
             return None
         if judgement.body is None:
             return BodyLimit(limit)
         if len(judgement.body) > limit:
             return Refuse(Code.BODY_TOO_LARGE, f"over {limit} bytes of body to judge")
-    return gate.body(judgement.request, judgement.found, judgement.body or b"")
+    return gate.body(judgement.request, judgement.match, judgement.body or b"")
 
 
 async def _mint(gate: Gate, judgement: Judgement) -> Answer:

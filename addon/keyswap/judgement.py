@@ -1,4 +1,4 @@
-"""What is known of a request on its way through the gate's steps.
+"""A judgement: a request on its way through the gate's steps, with their results so far.
 
 Law: a judgement belongs to one request and one walk over the steps: each step finds in it what those before it have
 left, and leaves there what it found. It never leaves the gate but inside a `NeedBody`, with which that walk goes on.
@@ -23,7 +23,7 @@ from keyswap.model import (
 from keyswap.operations.router import OperationMatch
 
 NOWHERE = Operation("", "", Upstream("http", "unknown.invalid", 80))
-"""The operation of a request that is none's, or not known yet."""
+"""The operation of a request to no documented one, or to one that is not known yet."""
 UNKNOWN = Principal(None, None)
 """The principal of a request as long as that step is still to come."""
 
@@ -33,7 +33,7 @@ class BodyLimit(int):
 
 
 Answer = Refuse | BodyLimit | None
-"""What a step answers; None: the request may go on."""
+"""A step's answer; None: the request may go on."""
 
 
 class Judgement:
@@ -45,7 +45,7 @@ class Judgement:
         "counted",
         "credential",
         "dry",
-        "found",
+        "match",
         "noted",
         "now",
         "operation",
@@ -56,7 +56,7 @@ class Judgement:
         "token",
         "waited",
     )
-    found: OperationMatch[Operation]
+    match: OperationMatch[Operation]
     """The operation and the values of its path, once that step has passed."""
     claims: Claims
     step: str

@@ -102,16 +102,16 @@ def status_of(code: Code) -> int:
 
 def answer(refused: Refuse, request_id: str, more: Headers = ()) -> Answer:
     """The response to a refused request; `more` are fields of its own beside the code's."""
-    told = PROBLEMS[refused.code]
+    template = PROBLEMS[refused.code]
     if refused.detail is not None:
-        told = told._replace(detail=refused.detail)
+        template = template._replace(detail=refused.detail)
     also: dict[str, object] = {}
     if refused.required:
         also |= {"required_permissions": refused.required, "missing_permissions": refused.missing}
         scope = f', scope="{" ".join(refused.required)}"'.encode()  # RFC 6750 §3.1
-        told = told._replace(headers=tuple((name, value + scope) for name, value in told.headers))
+        template = template._replace(headers=tuple((name, value + scope) for name, value in template.headers))
     if refused.errors:
-        told = told._replace(detail="The request is not as this API is described; `errors` says where.")
+        template = template._replace(detail="The request is not as this API is described; `errors` says where.")
         also["errors"] = [fault.as_json() for fault in refused.errors]
     retry: Headers = ()
     if refused.retry_after_s is not None:
@@ -119,18 +119,18 @@ def answer(refused: Refuse, request_id: str, more: Headers = ()) -> Answer:
         also |= {"limit": refused.limit, "retry_after": retry_after_s}
         retry = ((b"Retry-After", b"%d" % retry_after_s),)
     allow = ((b"Allow", ", ".join(refused.allow).encode()),) if refused.allow else ()
-    return problem(refused.code, told, request_id, (*retry, *allow, *more), also)
+    return problem(refused.code, template, request_id, (*retry, *allow, *more), also)
 
 
 def problem(
-    code: str, told: Problem, request_id: str, more: Headers = (), also: Mapping[str, object] = MappingProxyType({})
+    code: str, template: Problem, request_id: str, more: Headers = (), also: Mapping[str, object] = MappingProxyType({})
 ) -> Answer:
     """An answer in the shape of RFC 9457; `also` are members beside the usual ones, `more` fields beside its own."""
     document = {
         "type": f"urn:keyswap:problem:{code}",
-        "title": told.title,
-        "status": told.status,
-        "detail": told.detail,
+        "title": template.title,
+        "status": template.status,
+        "detail": template.detail,
         "code": code,
         "request_id": request_id,
         **also,
@@ -141,7 +141,7 @@ def problem(
         (b"Content-Length", b"%d" % len(body)),
         (b"Cache-Control", b"no-store"),
         (b"X-Request-Id", request_id.encode()),
-        *told.headers,
+        *template.headers,
         *more,
     )
-    return Answer(told.status, headers, body)
+    return Answer(template.status, headers, body)

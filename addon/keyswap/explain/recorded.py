@@ -153,8 +153,8 @@ def _operation(record: Record) -> Operation | None:
 
 
 def _admitted(record: Record, principal: Principal | None, operation: Operation | None) -> Admit:
-    said = record["more"].get("claims")
-    claims = Claims(**{name: said.get(name) for name in Claims._fields}) if said else None
+    recorded_claims = record["more"].get("claims")
+    claims = Claims(**{name: recorded_claims.get(name) for name in Claims._fields}) if recorded_claims else None
     return Admit(principal or Principal(None, None), claims, None, operation or NOWHERE)
 
 

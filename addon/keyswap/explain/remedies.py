@@ -94,7 +94,7 @@ def remedy(refused: Refuse) -> str | None:
             "Let the client send a documented path (`keyswap check` lists them), or add this one to the document; "
             "openapi.undocumented: authenticated lets every valid credential in."
         )
-    if refused.code is Code.INVALID_CREDENTIAL and (found := _of_credential(refused)) is not None:
-        return found
+    if refused.code is Code.INVALID_CREDENTIAL and (credential_remedy := _of_credential(refused)) is not None:
+        return credential_remedy
     known = _REMEDIES.get(refused.code)
     return known.replace("ID` (or", f"{refused.key_id}` (or") if known and refused.key_id else known

@@ -30,8 +30,8 @@ async def explain(
         gate,
         dry=True,
         credential=lambda headers, *of: presented or gate.credential(headers, *of),
-        parameters=lambda request, found: _of_target(gate.parameters(request, found)),
-        body_limit=lambda _request, _found: None,
+        parameters=lambda request, match: _of_target(gate.parameters(request, match)),
+        body_limit=lambda _request, _match: None,
         steps=tuple(trace.traced(step) for step in gate.steps),
     )
     decision = await dry.decide(request, now)
