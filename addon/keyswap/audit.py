@@ -45,13 +45,13 @@ def changed(state: Path, via: str, action: str, target: str | None, **detail: ob
     return None
 
 
-def policy(state: Path, file: Path, error: str | None) -> None:
-    """Write that a policy is in force, or was refused for this error.
+def policy(state: Path, file: Path, error: str | None, text: bytes | None = None) -> None:
+    """Write that a policy is in force, or was refused for this error. `text`: what was read of its file; None: nothing.
 
     Of several processes on one state directory the first one writes it; a restart is an event of its own.
     """
     action = "policy.loaded" if error is None else "policy.refused"
-    detail = {"sha256": _digest(file), **({} if error is None else {"error": error})}
+    detail = {"sha256": _digest(file) if text is None else _sha256(text), **({} if error is None else {"error": error})}
     try:
         handle = _opened(state)
     except OSError as problem:
@@ -90,9 +90,13 @@ def _user() -> str | None:
 
 def _digest(file: Path) -> str | None:
     try:
-        return hashlib.sha256(files.contents(file, MAX_BYTES)).hexdigest()
+        return _sha256(files.contents(file, MAX_BYTES))
     except OSError:
         return None
+
+
+def _sha256(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
 
 
 def _lock(handle: int) -> None:

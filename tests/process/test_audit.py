@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,16 @@ def test_a_start_that_fails_is_told(start: Start, home: Home) -> None:
     assert start("serve").ended() == 3
     (refused,) = policies(home, "policy.refused")
     assert "version" in refused["detail"]["error"] and policies(home) == []
+
+
+def test_what_was_read_is_told(tmp_path: Path) -> None:
+    """The digest of a policy is that of the text which was loaded or refused, whatever its file holds by then."""
+    file = tmp_path / "policy.yaml"
+    for error, text in ((None, b"loaded"), ("no", b"refused")):
+        file.write_bytes(b"a later one")
+        audit.policy(tmp_path, file, error, text)
+    told = [json.loads(line)["detail"]["sha256"] for line in (tmp_path / audit.FILE).read_text().splitlines()]
+    assert told == [sha256(b"loaded").hexdigest(), sha256(b"refused").hexdigest()]
 
 
 def test_a_torn_line_swallows_no_other(tmp_path: Path) -> None:

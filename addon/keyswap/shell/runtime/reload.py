@@ -51,9 +51,10 @@ class PolicyText(NamedTuple):
 
 
 class _Attempt:
-    """One reload; `given_up`: its time is over, and its result is dropped."""
+    """One reload; `given_up`: its time is over, and its result is dropped; `raw`: the policy's text, once it is read."""
 
     given_up = False
+    raw: bytes | None = None
 
 
 class PolicyReload:
@@ -73,6 +74,8 @@ class PolicyReload:
         keeps: bool,
     ) -> None:
         self.error: str | None = None
+        self.raw: bytes | None = None
+        """The text of the file as it was read last; None: it could not be read."""
         self.at = time.time()
         """When a policy was read last, whatever came of it, in epoch seconds."""
         self._file, self._resources, self._loader, self._counts, self._keeps = file, resources, loader, counts, keeps
@@ -85,6 +88,7 @@ class PolicyReload:
 
     def start(self, text: PolicyText) -> ActivePolicy:
         """The first policy: that of the file, or of a worker that resumes. Raises StateError."""
+        self.raw = text.raw
         self._files.watch(self._file, text.signature)
         return self._loader.load(text.policy, None) if text.policy is not None else self._resume()
 
@@ -92,7 +96,7 @@ class PolicyReload:
         """The policy of the file; where that is no good, the one that was in force."""
         documents = self._resources.documents
         try:
-            raw = policies.read(self._file)
+            raw = self.raw = policies.read(self._file)
             policy = self._loader.load(policies.parse(raw, str(self._file)), None)
             self.keep(raw, policy)
         except Exception as error:
@@ -144,7 +148,7 @@ class PolicyReload:
             raw, after, whole = await aside(lambda: self._read_anew(before, attempt), self._read_anew, RELOAD_S)
         except Exception as error:  # noqa: BLE001 (whatever it is, the old policy stays, and the error is logged)
             attempt.given_up = True
-            await self._failed(error)
+            await self._failed(error, attempt.raw)
             return
         if not whole:  # it may have been half written when it was read: soon it will be again
             self._changed = True
@@ -156,14 +160,15 @@ class PolicyReload:
     def _read_anew(self, before: ActivePolicy, attempt: _Attempt) -> tuple[bytes, ActivePolicy, bool]:
         """Read policy and documents, one attempt at a time, on a thread of its own; and whether no file changed."""
         with self._reading, in_small_turns():
-            raw = policies.read(self._file)
+            raw = attempt.raw = policies.read(self._file)
             after = self._loader.load(policies.parse(raw, str(self._file)), before)
         if attempt.given_up and after.log is not before.log:
             after.log.finish()
         return raw, after, self._files.unchanged()
 
-    async def _failed(self, error: Exception) -> None:
+    async def _failed(self, error: Exception, raw: bytes | None = None) -> None:
         """Keep the old policy, and log why. An error that may pass by itself is tried again, and logged once."""
+        self.raw = raw
         known, self.error = self.error, self._error_text(error)
         self.at = time.time()
         if _may_pass(error):
@@ -177,7 +182,7 @@ class PolicyReload:
 
     async def _succeeded(self, policy: ActivePolicy, raw: bytes) -> None:
         """Put a policy in force."""
-        self.error, self._again_at = None, 0.0
+        self.error, self.raw, self._again_at = None, raw, 0.0
         self.at = time.time()
         self._counts.reloads_taken += 1
         self._put_in_force(policy)
@@ -190,8 +195,8 @@ class PolicyReload:
 
     async def _audit(self) -> None:
         """Write the outcome of a reload into the audit log. Raises OSError."""
-        error = self.error
-        await aside(lambda: audit.policy(self._resources.state.path, self._file, error), audit.policy)
+        error, raw = self.error, self.raw
+        await aside(lambda: audit.policy(self._resources.state.path, self._file, error, raw), audit.policy)
 
     def _error_text(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

@@ -88,7 +88,7 @@ class Runtime:
             if state.is_dir():
                 audit.policy(state, self.file, str(error))
             raise
-        audit.policy(self.resources.state.path, self.file, self.reloads.error)
+        audit.policy(self.resources.state.path, self.file, self.reloads.error, self.reloads.raw)
         if text.raw is not None:
             self.reloads.keep(text.raw, self.active)
         self._unhealthy: Refuse | None = None
