@@ -51,7 +51,7 @@ class PolicyText(NamedTuple):
 
 
 class _Attempt:
-    """One reload; `given_up`: its time is over, and its result is dropped; `raw`: the policy's text, once it is read."""
+    """One reload; `given_up`: its time is over, and its result is dropped. `raw`: the policy's text, once read."""
 
     given_up = False
     raw: bytes | None = None
