@@ -44,9 +44,9 @@ def recalled(setting: Setting, request_id: str) -> dict[str, Any]:
 def retain(setting: Setting) -> int | None:
     """How many decisions are kept, as the running gateway or else the policy says; None: neither can be asked."""
     try:
-        told = control_socket.ask(setting.state, {"command": "status"})
-        if told is not None and "log" in told:
-            return int(told["log"]["retain"])
+        status = control_socket.ask(setting.state, {"command": "status"})
+        if status is not None and "log" in status:
+            return int(status["log"]["retain"])
         return policies.load(setting.policy).log.retain
     except StateError:
         return None
@@ -63,14 +63,14 @@ def tail(setting: Setting, deny: bool, org: str | None, key: str | None, request
     StateDirectory(setting.state).seen()
     if retain(setting) == 0:
         raise StateError("there is nothing to follow: `log.retain` of the policy is 0")
-    asked = {"org_id": org, "key_id": key, "request_id": request_id, "decision": "refuse" if deny else None}
-    wanted = {name: value for name, value in asked.items() if value is not None}
+    filters = {"org_id": org, "key_id": key, "request_id": request_id, "decision": "refuse" if deny else None}
+    wanted = {name: value for name, value in filters.items() if value is not None}
     if control_socket.ask(setting.state, {"command": "status"}) is None:
         click.echo(f"no gateway runs on {setting.state} now: waiting for decisions", err=True)
-    following = Tail(setting.state)
+    decisions = Tail(setting.state)
     try:
         while True:
-            for record in following.news():
+            for record in decisions.news():
                 if wanted.items() <= record.items():
                     click.echo(_as_json(record) if setting.json else _line(record))
             time.sleep(POLL_S)
@@ -80,7 +80,7 @@ def tail(setting: Setting, deny: bool, org: str | None, key: str | None, request
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     finally:
-        following.close()
+        decisions.close()
 
 
 def _as_json(record: Record) -> str:

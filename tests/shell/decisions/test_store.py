@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -100,8 +101,8 @@ def test_processes_write_at_the_same_time(tmp_path: Path) -> None:
 
 def test_fewer_are_kept_at_once_and_their_room_is_given_back(tmp_path: Path) -> None:
     """With a smaller `retain` the others go though nothing is decided; with 0 nothing of any is left in the files."""
-    store, other = DecisionStore(tmp_path, 10_000), DecisionStore(tmp_path, 10_000)
-    for begin in range(0, 5000, 500):
+    store, other = DecisionStore(tmp_path, 100_000), DecisionStore(tmp_path, 100_000)
+    for begin in range(-20_000, 5000, 500):
         store.write([kept(number, "secret", size=500) for number in range(begin, begin + 500)])
     other.write([kept(1, "other")])
     before = sum(file.stat().st_size for file in tmp_path.iterdir())
@@ -255,6 +256,20 @@ def test_a_reader_waits_for_no_writer(tmp_path: Path) -> None:
         assert time.monotonic() - began < 2
     store.close()
     tail.close()
+
+
+def test_a_process_in_the_middle_of_a_batch_is_waited_for(tmp_path: Path) -> None:
+    """What a process decides while another one writes is kept as soon as that one is done."""
+    store = DecisionStore(tmp_path, 16)
+    store.write([kept(1)])
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        done = threading.Timer(0.3, other.execute, ["COMMIT"])
+        done.start()
+        store.write([kept(2)])
+        done.join()
+    assert ids(tmp_path) == ["a-1", "a-2"]
+    store.close()
 
 
 def test_the_newest_of_a_name_wins(tmp_path: Path) -> None:

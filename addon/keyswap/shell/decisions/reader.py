@@ -1,7 +1,7 @@
 """Reading the decisions that are kept: the record of a request, and what is decided from now on.
 
-Law: only what is committed is read. What callers chose is compared byte for byte, never taken for a pattern. Nothing
-here changes a decision, makes a store, or waits for who writes one.
+Law: only what is committed is read. What callers chose is compared byte for byte, never taken for a pattern. No reader
+changes a decision, makes a store, or waits for a writer.
 """
 
 import json

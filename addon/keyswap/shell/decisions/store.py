@@ -2,8 +2,8 @@
 
 Law: beside the laws of every database (`keyswap.databases`): a batch of decisions is one transaction, in which what is
 more than `retain` goes. Rows are numbered in the order of their commits, over all processes. Nothing is made where
-nothing is to be kept. A store that could not be written is opened anew for the next batch, and made anew once whoever
-had to has moved it away.
+nothing is to be kept. A store that could not be written is opened anew for the next batch, and made anew where a person
+has moved its file away.
 """
 
 import re
@@ -19,8 +19,8 @@ from keyswap.state import StateDirectory
 
 FILE = "decisions.db"
 
-# Of a gateway that refuses little the indexes by organization and code are small, and of what it admits they cost
-# nothing. Queries for them say so: SQLite takes them where `code = ?`, or the same condition, is asked for.
+# Admitted requests are most, and cost the indexes by organization and code nothing. SQLite uses these for a query that
+# has `code = ?`, or this condition word for word.
 _NOTED = "code IS NOT NULL OR shadow IS NOT NULL"
 _SCHEMA = f"""
 CREATE TABLE decisions (
@@ -55,6 +55,10 @@ _SETUP = "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000; PRAGMA 
 _BLOCKS = (64, 8, 1)
 """Rows that one statement inserts: between two statements the event loop may have the interpreter for milliseconds, in
 which no other process could write."""
+_FEW_PAGES = 4096
+"""So much of a file, 16 MiB, is written anew to give the rest of it back, and is in memory meanwhile."""
+_PRUNED_AT_ONCE = 10_000
+_PRUNE = "DELETE FROM decisions WHERE n <= ? AND n < ? + (SELECT min(n) FROM decisions)"
 _VALUES = f"({', '.join('?' * (len(COLUMNS) + 1))})"
 _INSERT = {
     size: f"INSERT INTO decisions (n, {', '.join(COLUMNS)}) VALUES {', '.join([_VALUES] * size)}"  # noqa: S608
@@ -129,15 +133,18 @@ class DecisionStore:
             return True
 
     def _shrink(self) -> None:
-        """Forget what is more than `retain`, and give its room back where that is all, or most of the file."""
+        """Forget what is more than `retain`; give the file's room back where nothing is left, or little of it."""
         if not self._path.exists():
             self.close()
             return
         try:
-            connection = self._opened()
-            with DECISIONS.writing(connection, self._path):
-                forgotten = _prune(connection, _last(connection) - self.retain)
+            connection, forgotten, pruned = self._opened(), 0, 1
+            while pruned:
+                with DECISIONS.writing(connection, self._path):
+                    pruned = _prune(connection, _last(connection) - self.retain)
+                forgotten += pruned
             if forgotten and (not self.retain or _is_mostly_free(connection)):
+                connection.execute("PRAGMA temp_store = MEMORY")  # a container may have no other place for it
                 connection.execute("VACUUM")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
@@ -161,14 +168,14 @@ def _last(connection: sqlite3.Connection) -> int:
 
 
 def _prune(connection: sqlite3.Connection, last: int) -> int:
-    """Forget the rows up to a number; how many there were."""
-    return connection.execute("DELETE FROM decisions WHERE n <= ?", (last,)).rowcount
+    """Forget the oldest rows up to a number, not too many at once: other processes wait; how many there were."""
+    return connection.execute(_PRUNE, (last, _PRUNED_AT_ONCE)).rowcount
 
 
 def _is_mostly_free(connection: sqlite3.Connection) -> bool:
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    return bool(free * 2 > pages)
+    return bool(free * 2 > pages and pages - free <= _FEW_PAGES)
 
 
 _SEGMENT = re.compile(r"[0-9]{12}(?:-[0-9]{12}-[0-9]+)?\.jsonl|\.new-[0-9]+-[0-9a-f]{8}")
