@@ -1,0 +1,46 @@
+"""The values that travel along the path of a request.
+
+Law: everything here is immutable and knows nothing of where it came from or where it goes: no mitmproxy, no clock, no
+files, no HTTP status codes. A refusal is a value with two texts: a public code, and a private reason for the log.
+"""
+
+from keyswap.model.caller import ANONYMOUS, Claims, Principal, Secret
+from keyswap.model.decision import UNCOUNTED, Admit, Counted, Decision, NeedBody, Preflight, Reply, StepResult, nothing
+from keyswap.model.errors import StateError, Unread
+from keyswap.model.level import Level
+from keyswap.model.operation import Operation, Requirement, Upstream
+from keyswap.model.refusal import UPSTREAM, WIRE, Code, Fault, Hint, Noted, Refuse
+from keyswap.model.request import METHODS, Credential, Headers, Request
+
+__all__ = [
+    "ANONYMOUS",
+    "METHODS",
+    "UNCOUNTED",
+    "UPSTREAM",
+    "WIRE",
+    "Admit",
+    "Claims",
+    "Code",
+    "Counted",
+    "Credential",
+    "Decision",
+    "Fault",
+    "Headers",
+    "Hint",
+    "Level",
+    "NeedBody",
+    "Noted",
+    "Operation",
+    "Preflight",
+    "Principal",
+    "Refuse",
+    "Reply",
+    "Request",
+    "Requirement",
+    "Secret",
+    "StateError",
+    "StepResult",
+    "Unread",
+    "Upstream",
+    "nothing",
+]
