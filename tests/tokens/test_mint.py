@@ -145,7 +145,7 @@ def test_a_full_cache_forgets_the_oldest_token(shared: Machine) -> None:
         mint(minter, NOW, said)
     mint(minter, NOW + 100, who[0])
     mint(minter, NOW + 100, who[3])
-    assert [key[0].sub for key in cache.minted] == ["2", "0", "3"]
+    assert {key[0].sub for key in cache.minted} == {"2", "0", "3"}
     for number in range(100):
         mint(minter, NOW, claims(sub=str(number)))
     assert len(cache.minted) == 3

@@ -3,10 +3,11 @@
 Law: frozen values with units in their names; what has to be parsed has been.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
+
+from cachetools import FIFOCache
 
 from keyswap.model import Level
 
@@ -148,14 +149,12 @@ MOST_KNOWN = 4096
 
 
 def remember[T](
-    known: OrderedDict[int, tuple[tuple[LimitRequest, ...], T]], asks: tuple[LimitRequest, ...], prepared: T
+    known: FIFOCache[int, tuple[tuple[LimitRequest, ...], T]], asks: tuple[LimitRequest, ...], prepared: T
 ) -> T:
     """Remember a caller's prepared asks, by their identity: they live for as long as they stand here.
 
-    A caller's next request has the same value. Others are forgotten one by one: all at once would take milliseconds.
+    A caller's next request has the same value.
     """
-    if len(known) >= MOST_KNOWN:
-        known.popitem(last=False)
     known[id(asks)] = asks, prepared
     return prepared
 

@@ -7,10 +7,10 @@ reason quotes more of a token than a short piece that could be no secret.
 
 import hashlib
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from cachetools import FIFOCache
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -63,8 +63,7 @@ class SessionVerifier:
         self._own = own_issuer
         self._entries = _by_issuer(issuers, keysets)
         self._changes = changes
-        self._size = size
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._known: FIFOCache[bytes, _Known] = FIFOCache(size)
 
     async def __call__(self, credential: Credential, _request: Request, now: float) -> Principal | Refuse:
         """The principal whose token this is, at `now` (epoch seconds)."""
@@ -79,8 +78,7 @@ class SessionVerifier:
             verified = await self._verified(text, now)
             if isinstance(verified, Refuse):
                 return verified
-            self._remember(digest, verified)
-            known = verified
+            self._known[digest] = known = verified
         if not known.starts_at <= now < known.ends_at:
             self._known.pop(digest, None)
             return _untimely(known.starts_at, now)
@@ -149,12 +147,6 @@ class SessionVerifier:
             why = f": {no_session(claims, ours)}" if kind == "connect" and "authkit" in entries else ""
             raise NotAToken(f"the policy lists no sessions of kind {kind} of the issuer {shown(iss)}{why}")
         return entries[kind]
-
-    def _remember(self, digest: bytes, known: _Known) -> None:
-        self._known.pop(digest, None)
-        if len(self._known) >= self._size:
-            self._known.popitem(last=False)
-        self._known[digest] = known
 
 
 def _by_issuer(issuers: Iterable[Issuer], keysets: KeySets) -> Mapping[str, Mapping[str, tuple[Issuer, Jwks]]]:

@@ -6,11 +6,11 @@ backend whose clock is behind takes it from the first moment on. On the warm pat
 """
 
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jwt
+from cachetools import FIFOCache
 
 from keyswap.model import Claims, Code, Refuse
 from keyswap.tokens.claims import payload
@@ -35,19 +35,10 @@ class MintCache:
     """Minted tokens by claims, signing key and life. It outlives a policy; the oldest goes first when it is full."""
 
     def __init__(self, size: int = 50_000) -> None:
-        self.size = size
-        # A plain dict is read at the same price, but the first entry of one that loses its first again and again is
-        # found by skipping the holes: 21 µs a token that is put into a full cache (p99 85 µs) instead of 0.5.
-        self.minted: OrderedDict[_Key, Minted] = OrderedDict()
+        # Read by `[]`, which costs what a dict does; `get` hashes the claims twice.
+        self.minted: FIFOCache[_Key, Minted] = FIFOCache(size)
         self.signed = self.reused = 0
         """Counts of tokens that were signed, and of tokens given out again."""
-
-    def put(self, key: _Key, minted: Minted) -> None:
-        """Remember a token."""
-        self.minted.pop(key, None)
-        if len(self.minted) >= self.size:
-            self.minted.popitem(last=False)
-        self.minted[key] = minted
 
 
 class RingReader:
@@ -83,8 +74,11 @@ class Minter:
         """A token for these claims at `now` (epoch seconds)."""
         if self._changed(now):
             self._choose(now)
-        minted = self.cache.minted.get((claims, self._kid, self._ttl_s))
-        if minted is not None and minted.minted_at <= now <= minted.fresh_until:
+        try:
+            minted = self.cache.minted[claims, self._kid, self._ttl_s]
+        except KeyError:
+            return self._mint(claims, int(now))
+        if minted.minted_at <= now <= minted.fresh_until:
             self.cache.reused += 1
             return minted.token
         return self._mint(claims, int(now))
@@ -106,6 +100,6 @@ class Minter:
         headers = {"kid": signer.key.kid, "typ": "at+jwt" if claims.profile == "rfc9068" else "JWT"}
         body = payload(claims, now - EARLIER_S, exp, uuid.uuid4().hex)
         token = jwt.encode(body, signer.private, algorithm=signer.key.alg, headers=headers)
-        self.cache.put((claims, signer.key.kid, self._ttl_s), Minted(token, now, exp - (exp - now) / 4))
+        self.cache.minted[claims, signer.key.kid, self._ttl_s] = Minted(token, now, exp - (exp - now) / 4)
         self.cache.signed += 1
         return token

@@ -5,7 +5,8 @@ look-up that fails refuses. Nothing here writes a key.
 """
 
 import sqlite3
-from collections import OrderedDict
+
+from cachetools import FIFOCache
 
 from keyswap.keys.format import checksum_holds
 from keyswap.keys.key import principal
@@ -33,10 +34,9 @@ class SqliteKeys:
         """Open the key database, creating it on first use. Raises StateError."""
         self.watch = Watch(state, epochs, pepper)
         self.used = LastUsed(state, pepper)
-        self._prefix, self._cache_size = prefix, cache_size
-        # popitem(last=False) takes constant time; a dict scans the places of what it dropped before.
-        self._cache: OrderedDict[bytes, Found] = OrderedDict()
-        self._by_id: OrderedDict[str, Found] = OrderedDict()
+        self._prefix = prefix
+        self._cache: FIFOCache[bytes, Found] = FIFOCache(cache_size)
+        self._by_id: FIFOCache[str, Found] = FIFOCache(_MOST_BY_ID)
         self._generation = self.watch.generation
         self.lookups = Lookups()
 
@@ -49,10 +49,12 @@ class SqliteKeys:
         """A key that was looked up since the last change."""
         if self._generation != self.watch.generation:
             self._generation = self.watch.generation
-            self._cache = OrderedDict()
-        found = self._cache.get(digest)
-        if found is not None:
-            self.lookups.remembered += 1
+            self._cache = FIFOCache(self._cache.maxsize)
+        try:
+            found = self._cache[digest]  # half of what `get` costs
+        except KeyError:
+            return None
+        self.lookups.remembered += 1
         return found
 
     async def find(self, value: str, digest: bytes, now: float) -> Found | Refuse | None:  # noqa: ARG002
@@ -80,8 +82,6 @@ class SqliteKeys:
             return Refuse(Code.INVALID_CREDENTIAL, "no key has this id")
         if isinstance(found, Refuse):
             return found
-        if len(self._by_id) >= _MOST_BY_ID and key_id not in self._by_id:
-            self._by_id.popitem(last=False)
         self._by_id[key_id] = found
         return judge(found, self.watch.blocked, now, client)
 
@@ -136,6 +136,4 @@ class SqliteKeys:
         return Found(key, row[0], principal(key))
 
     def _remember(self, found: Found) -> None:
-        if len(self._cache) >= self._cache_size:
-            self._cache.popitem(last=False)
         self._cache[found.digest] = found

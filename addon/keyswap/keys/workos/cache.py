@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from cachetools import FIFOCache
+
 from keyswap.keys.source import Found
 from keyswap.model import Principal, Refuse
 from keyswap.workos.change_feed import Change
@@ -60,13 +62,13 @@ class Remembered:
     def __init__(self, size: int) -> None:
         self._size = size
         self.known: OrderedDict[bytes, Entry] = OrderedDict()
-        """In the order in which they were asked about."""
-        self.unknown: OrderedDict[bytes, tuple[float, Refuse]] = OrderedDict()
+        """In the order in which they were asked about; `drop` forgets their names too."""
+        self.unknown: FIFOCache[bytes, tuple[float, Refuse]] = FIFOCache(UNKNOWN)
         self.familiar: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         """Until when, and the id of the key that it was."""
         self._named: dict[_Names, set[bytes]] = {}
-        self._revoked: OrderedDict[str, None] = OrderedDict()
-        self._ended: OrderedDict[str, str] = OrderedDict()
+        self._revoked: FIFOCache[str, None] = FIFOCache(ENDED)
+        self._ended: FIFOCache[str, str] = FIFOCache(ENDED)
 
     def keep(self, entry: Entry) -> None:
         """Remember a key as the newest; what was remembered of its digest, or is too much, is dropped."""
@@ -93,9 +95,7 @@ class Remembered:
 
     def refuse(self, digest: bytes, refused: Refuse, until: float) -> None:
         """Remember that a digest is no good key."""
-        self.unknown.pop(digest, None)
-        while len(self.unknown) >= UNKNOWN:
-            self.unknown.popitem(last=False)
+        self.unknown.pop(digest, None)  # it is to be the last that `tidy` comes to
         self.unknown[digest] = until, refused
 
     def refused(self, digest: bytes, now: float) -> Refuse | None:
@@ -128,12 +128,10 @@ class Remembered:
 
     def revoke(self, key_id: str) -> None:
         """A key is over for good."""
-        _bounded(self._revoked)
         self._revoked[key_id] = None
 
     def end(self, key_id: str, why: str) -> None:
         """A key is over until it is found to be good again."""
-        _bounded(self._ended)
         self._ended[key_id] = why
 
     def ended(self, key_id: str) -> str | None:
@@ -171,11 +169,6 @@ def _leading(ends: Iterable[tuple[bytes, float]], now: float) -> list[bytes]:
             yield digest
 
     return [digest for digest, _ in zip(over(), range(_TIDIED), strict=False)]
-
-
-def _bounded[T](some: OrderedDict[str, T]) -> None:
-    while len(some) >= ENDED:
-        some.popitem(last=False)
 
 
 def _names(found: Found) -> Iterator[_Names]:

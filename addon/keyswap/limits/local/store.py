@@ -7,11 +7,13 @@ sets; quotas follow the calendar. The files outlive the processes, and rates a r
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 
+from cachetools import FIFOCache
+
 from keyswap.limits.limit import (
+    MOST_KNOWN,
     Acquired,
     Kind,
     Limit,
@@ -55,7 +57,7 @@ class LocalLimits:
         self._clock, self._folder = clock, state.path
         self._lock = MachineLock(state.file("limits.lock"), wait_s)
         self._late: list[int] = []
-        self._known: OrderedDict[int, tuple[tuple[LimitRequest, ...], list[Slot]]] = OrderedDict()
+        self._known: FIFOCache[int, tuple[tuple[LimitRequest, ...], list[Slot]]] = FIFOCache(MOST_KNOWN)
         self._unwell: str | None = None
         self._gone: str | None = None
         with ExitStack() as undo:

@@ -8,16 +8,25 @@ time-out.
 
 import asyncio
 import secrets
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import batched, count
 from typing import cast
 
+from cachetools import FIFOCache
 from valkey.exceptions import NoScriptError, ResponseError
 
-from keyswap.limits.limit import Acquired, Kind, Limit, LimitRequest, LimitStoreUnavailable, Stored, remember
+from keyswap.limits.limit import (
+    MOST_KNOWN,
+    Acquired,
+    Kind,
+    Limit,
+    LimitRequest,
+    LimitStoreUnavailable,
+    Stored,
+    remember,
+)
 from keyswap.limits.valkey.connection import Address, OutcomeUnknown, PipelinedConnection, bulk, error_text, packed
 from keyswap.limits.valkey.link import ServerLink
 from keyswap.limits.valkey.listing import COUNT, COUNT_BITS, LOOK, listed_bucket, listed_states
@@ -65,7 +74,7 @@ class ValkeyLimits:
         self._url = address.url
         self._link = ServerLink(address, timeout_s, self._opened)
         self._lease_us = round(lease_s * US)
-        self._known: OrderedDict[int, tuple[tuple[LimitRequest, ...], Plan]] = OrderedDict()
+        self._known: FIFOCache[int, tuple[tuple[LimitRequest, ...], Plan]] = FIFOCache(MOST_KNOWN)
         self._token = secrets.token_hex(8).encode()
         self._numbers = count()
         self._held: dict[bytes, tuple[bytes, ...]] = {}
