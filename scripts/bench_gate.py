@@ -24,7 +24,7 @@ from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
 from keyswap.model import Admit, Claims, Request
 from keyswap.shell.mitm.internals import DEAD
-from keyswap.shell.proxy.addon import KeyswapAddon
+from keyswap.shell.proxy.addon import RunningGate
 from keyswap.shell.runtime.runtime import Runtime
 from keyswap.state import StateDirectory
 from keyswap.tokens.mint import MintCache, Minter
@@ -137,19 +137,20 @@ def flows(key: str, count: int) -> list[HTTPFlow]:
 
 def hooks(folder: Path, key: str, count: int) -> None:
     """Both hooks of an admitted request, with washing and writing."""
-    addon = KeyswapAddon()
-    addon.runtime = Runtime(folder / "policy.yaml", folder / "state", None, terminal=False)
+    master: Any = None
+    runtime = Runtime(folder / "policy.yaml", folder / "state", None, terminal=False)
+    gate = RunningGate(master, runtime, shows=False)
     asked = flows(key, count + count // 10)
     taken = iter(asked)
-    p50, p99 = spread(timed(count, lambda _: ran(addon.requestheaders(next(taken)))))
+    p50, p99 = spread(timed(count, lambda _: ran(gate.heads.judge(next(taken)))))
     assert all(flow.response is None and flow.request.port == 9000 for flow in asked)
     tell("hook requestheaders, warm", f"p50 {p50:.1f} µs, p99 {p99:.1f} µs")
     for flow in asked:
         flow.response = Response.make(200, b"ok", {"Content-Type": "text/plain"})
     taken = iter(asked)
-    p50, p99 = spread(timed(count, lambda _: addon.responseheaders(next(taken))))
+    p50, p99 = spread(timed(count, lambda _: gate.responses.begin(next(taken))))
     tell("hook responseheaders, warm", f"p50 {p50:.1f} µs, p99 {p99:.1f} µs")
-    addon.runtime.resources.close()
+    runtime.resources.close()
 
 
 def main() -> None:

@@ -22,7 +22,13 @@ STEPS = (
     *("path", "credential", "principal", "operation", "claims", "permission"),
     *("limits", "parameters", "body_limit", "mint"),
 )
-HOOKS = ("_judge", "_pass_on", "_finish", "server_connect")
+HOOKS = {
+    "_judge": "keyswap.shell.proxy.handler import RequestHandler",
+    "_pass_on": "keyswap.shell.proxy.responses import ResponseHandler",
+    "_settle": "keyswap.shell.connections.exchange import Exchange",
+    "is_upstream": "keyswap.shell.runtime.runtime import Runtime",
+}
+"""What the hooks call, and where it is."""
 
 
 def broken_entry(home: Home, *patches: str) -> Path:
@@ -67,12 +73,8 @@ def patch_steps() -> str:
     )
 
 
-def patch_hook(hook: str) -> str:
-    if hook == "server_connect":
-        owner, attribute = "from keyswap.shell.runtime.runtime import Runtime as Owner", "is_upstream"
-    else:
-        owner, attribute = "from keyswap.shell.proxy.addon import KeyswapAddon as Owner", hook
-    return f"{owner}\nOwner.{attribute} = breakable(Owner.{attribute}, {hook!r})"
+def patch_hook(name: str) -> str:
+    return f"from {HOOKS[name]} as Owner\nOwner.{name} = breakable(Owner.{name}, {name!r})"
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def test_an_exception_in_a_hook_refuses(hook: str, breakable: Breakable) -> None
             assert backend.count == before
             assert gateway.get("/", value).status in {502, 503}
             assert gateway.get("/").status in {401, 503}
-    admitted_but_unanswered = 1 if hook in {"_pass_on", "_finish"} else 0
+    admitted_but_unanswered = 1 if hook in {"_pass_on", "_settle"} else 0
     assert backend.count == before + admitted_but_unanswered
     assert "ksw_live_secret" not in gateway.output
 
@@ -130,7 +132,7 @@ def test_an_exception_in_a_hook_refuses(hook: str, breakable: Breakable) -> None
 def test_an_exception_before_the_first_request_closes(start: Start, home: Home, backend: Backend) -> None:
     """When the hook that looks at a new connection raises, the connection is closed; open ones are judged as before."""
     _, value = home.key()
-    patch = "from keyswap.shell.proxy import wellformed\nwellformed.is_tls = breakable(wellformed.is_tls, 'tls')"
+    patch = "from keyswap.request import wellformed\nwellformed.is_tls = breakable(wellformed.is_tls, 'tls')"
     gateway = start(entry=broken_entry(home, patch)).ready()
     with Client(gateway.port) as old:
         assert old.ask("GET", "/", value).status == 200

@@ -1,11 +1,12 @@
 """Policy reload and signing-key rotation under load."""
 
+import json
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import jwt
 import pytest
@@ -14,7 +15,7 @@ from joserfc.jwk import KeySet
 
 from certificates import self_signed
 from harness import Backend, Client, Gateway, Home, eventually
-from raw import listen
+from raw import Got, Recorder, answer, head, listen
 
 Start = Callable[..., Gateway]
 
@@ -192,6 +193,51 @@ def test_a_reload_that_hangs_leaves_the_certificate_tended(start: Start, home: H
         other.replace(certificate)
         address = ("127.0.0.1", gateway.port)
         eventually("it is shown", lambda: ssl.get_server_certificate(address).split() == wanted.split(), 5)
+
+
+def test_a_response_is_judged_and_told_by_the_policy_that_admitted_its_request(start: Start, home: Home) -> None:
+    """A response that comes after a reload is checked by the document, carries the limit headers and has the decision
+    line of the policy under which its request was admitted."""
+    answers = threading.Event()
+
+    def behave(_got: Got, connection: socket.socket) -> None:
+        answers.wait(30)
+        connection.sendall(answer(b'{"id": "secret"}', b"Content-Type: application/json"))
+
+    (home.folder / "api.yaml").write_text(DOCUMENTED)
+    with closing(Recorder(behave)) as backend:
+        home.upstream = backend.url
+        limited = "limits: [{name: a, by: [key], rate: 9/s}]\nlimit_headers: x\n"
+        home.write_policy(f"openapi: {{spec: api.yaml, validate: {{responses: shadow}}}}\n{limited}")
+        _, value = home.key()
+        gateway = start().ready()
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as caller:
+            caller.sendall(head("GET", "/a", value))
+            eventually("the request is with its backend", lambda: backend.requests)
+            home.write_policy("")
+            eventually("the next policy is in force", lambda: "is in force" in gateway.output)
+            answers.set()
+            heard = listen(caller, b"secret")
+        gateway.stop()
+    names = {line.partition(b":")[0].lower() for line in heard.data.split(b"\r\n")}
+    assert heard.status == 200 and b"x-ratelimit-limit" in names and b"ratelimit" not in names
+    (line,) = [json.loads(line) for line in gateway.output.splitlines() if line.startswith('{"at"')]
+    assert (line["path"], line["operation"], line["status"]) == ("/a", "GET /a", 200)
+    steps = {one["step"]: one["result"] for one in home.json("explain", "--request-id", line["request_id"])["steps"]}
+    assert (steps["operation"], steps["limits"], steps["validation"]) == ("pass", "pass", "skip")
+    assert "a response of GET /a with status 200 is not as documented: body /id" in gateway.output
+
+
+DOCUMENTED = """
+openapi: 3.1.0
+paths:
+  /a:
+    get:
+      responses:
+        "200":
+          description: x
+          content: {application/json: {schema: {properties: {id: {type: integer}}}}}
+"""
 
 
 def audience(backend: Backend) -> object:

@@ -6,7 +6,7 @@ from keyswap.keys.key import allowed_from
 from keyswap.limits.step import place
 from keyswap.request.addresses import is_among, network, parsed, plain
 from keyswap.request.headers import HeaderPolicy
-from keyswap.shell.connections.bounds import Bounds
+from keyswap.shell.runtime.connection_limits import ConnectionLimits
 
 ADDRESSES = [
     ("10.0.0.5", ["10.0.0.0/8"], True),
@@ -30,7 +30,7 @@ ADDRESSES = [
 def test_all_who_compare_addresses_agree(address: str, networks: list[str], lies: bool) -> None:
     """A proxy is one for who reads its headers and for who counts what it holds; a key's networks are read the same."""
     assert is_among(address, map(network, networks)) is lies
-    assert Bounds(1, 1, 1, 1, 1, None, 0, tuple(map(network, networks))).is_proxy(address) is lies
+    assert ConnectionLimits(1, 1, 1, 1, 1, None, 0, tuple(map(network, networks))).is_proxy(address) is lies
     washed = HeaderPolicy([], [], networks)(((b"X-Forwarded-Proto", b"https"),), address)
     assert washed.proto == ("https" if lies else None) and washed.client == plain(address)
     assert allowed_from(address, tuple(networks)) is lies

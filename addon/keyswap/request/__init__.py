@@ -3,5 +3,6 @@
 headers        what is stripped before a request is judged   header_names  how hops read the names of fields
 trace_context  the trace that a request belongs to           credentials   where a credential may sit; one alone
 cors           cross-origin requests of browsers             hosts         names of hosts, and those that are served
-addresses      the one reading of callers' addresses
+addresses      the one reading of callers' addresses         wellformed    whether a head has one reading
+forwarding     the heads that go on, in both directions
 """

@@ -4,18 +4,18 @@ from types import SimpleNamespace
 from typing import Any
 
 from keyswap.model import Code
-from keyswap.shell.connections.body_rate import Meters
-from keyswap.shell.connections.bounds import Bounds
+from keyswap.shell.connections.body_rate import BodyRateMonitor
 from keyswap.shell.mitm.http2_streams import Body
+from keyswap.shell.runtime.connection_limits import ConnectionLimits
 
 
 def run(came: list[int], *, waiting: bool = False, rate: int = 100, response: object = None) -> list[tuple[int, Code]]:
     """Sweep once a second over one body that has so many bytes by then; when it was late, and why."""
-    bounds = Bounds(1.0, 1.0, 1.0, 10.0, 0, None, rate)
+    limits = ConnectionLimits(1.0, 1.0, 1.0, 10.0, 0, None, rate)
     flow: Any = SimpleNamespace(response=response)
-    meters, late = Meters(), []
+    meters, late = BodyRateMonitor(), []
     for second, so_far in enumerate(came):
-        found = meters.late({1: Body(flow, so_far, waiting)}, bounds, float(second), 1.0)
+        found = meters.late({1: Body(flow, so_far, waiting)}, limits, float(second), 1.0)
         late += [(second, refused.code) for _, refused in found]
     return late
 

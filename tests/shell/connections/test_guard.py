@@ -16,14 +16,18 @@ from mitmproxy.proxy import events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
 
-from keyswap.model import UNCOUNTED, Admit, Code, Refuse, Upstream
+from keyswap.model import ANONYMOUS, UNCOUNTED, Admit, Code, Counted, Refuse, Upstream
+from keyswap.refusals import answer
 from keyswap.shell.connections import guard as guards
-from keyswap.shell.connections.bounds import Bounds, Rules
-from keyswap.shell.connections.client import Watched, Watchpoint
-from keyswap.shell.connections.guard import Guard
-from keyswap.shell.proxy.addon import KeyswapAddon
+from keyswap.shell.connections.client import ClientConnection
+from keyswap.shell.connections.exchange import Exchange
+from keyswap.shell.connections.guard import ConnectionGuard
+from keyswap.shell.connections.upstream import UpstreamConnection
+from keyswap.shell.decisions.record import Line
+from keyswap.shell.proxy.hooks import ConnectionAddon
+from keyswap.shell.runtime.connection_limits import ConnectionLimits
 
-BOUNDS = Bounds(10, 5, 60, 300, 65536, None, 500)
+LIMITS = ConnectionLimits(10, 5, 60, 300, 65536, None, 500)
 
 
 class Transport:
@@ -45,9 +49,11 @@ class Site:
         self.connections: dict[str, Any] = {}
         proxyserver = SimpleNamespace(connections=self.connections)
         master: Any = SimpleNamespace(addons=SimpleNamespace(get=lambda _name: proxyserver))
-        nothing: Any = lambda *_: None  # noqa: E731
-        rules = Rules(lambda: BOUNDS, nothing, nothing, nothing, lambda: judge, self.reported.append)
-        self.guard = Guard(master, rules)
+        listener: Any = SimpleNamespace(
+            limits=lambda: LIMITS, revoked_since=lambda: judge, report=self.reported.append, shows=False
+        )
+        listener.answer = lambda _flow, refused: answer(refused, "")
+        self.guard = ConnectionGuard(master, listener)
 
     def client(self, peer: Any = ("192.0.2.1", 4000), is_known: bool = True) -> Client:
         client = Client(peername=peer, sockname=("127.0.0.1", 1), timestamp_start=0.0)
@@ -76,7 +82,7 @@ class Site:
         return reader, layer
 
     def watch(self, one: Any) -> None:
-        self.guard.watched[str(len(self.guard.watched))] = one
+        self.guard.connections[str(len(self.guard.connections))] = one
 
 
 async def turns(work: Any) -> tuple[int, float]:
@@ -100,7 +106,7 @@ def test_a_caller_that_has_gone_is_turned_away(peer: Any) -> None:
         client = site.client()
         client.peername = peer
         site.guard.connected(client)
-        assert client.error and not site.guard.watched and not site.guard._addresses and not site.reported
+        assert client.error and not site.guard.connections and not site.guard._addresses and not site.reported
 
     asyncio.run(run())
 
@@ -113,7 +119,7 @@ def test_what_cannot_be_watched_is_not_counted() -> None:
         for _ in range(3):
             with pytest.raises(KeyError):
                 site.guard.connected(site.client(is_known=False))
-        assert not site.guard._addresses and not site.guard.watched
+        assert not site.guard._addresses and not site.guard.connections
         first, second = site.client(), site.client()
         for client in (first, second):
             site.guard.connected(client)
@@ -187,21 +193,21 @@ class Busy:
 
     address, excess = "", 0
 
-    def __init__(self, tickets: int = 0) -> None:
+    def __init__(self, exchanges: int = 0) -> None:
         self.ended: list[Any] = []
-        tickets_: list[Any] = [SimpleNamespace(flow=object()) for _ in range(tickets)]
-        self.open = {id(one.flow): one for one in tickets_}
+        opened: list[Any] = [SimpleNamespace(flow=object()) for _ in range(exchanges)]
+        self.open = {id(one.flow): one for one in opened}
 
-    def rests(self, now: float, bounds: Bounds) -> bool:
+    def rests(self, now: float, limits: ConnectionLimits) -> bool:
         return False
 
-    def sweep(self, now: float, bounds: Bounds, elapsed_s: float) -> None:
+    def sweep(self, now: float, limits: ConnectionLimits, elapsed_s: float) -> None:
         until = time.perf_counter() + 20e-6
         while time.perf_counter() < until:
             pass
 
-    def end(self, ticket: Any, refused: Refuse) -> None:
-        self.ended.append(ticket)
+    def end(self, exchange: Any, refused: Refuse) -> None:
+        self.ended.append(exchange)
 
 
 def test_a_sweep_lets_others_have_their_turn() -> None:
@@ -222,11 +228,11 @@ def test_judging_again_lets_others_have_their_turn() -> None:
     judged: list[Any] = []
     refused = Refuse(Code.INVALID_CREDENTIAL, "revoked")
 
-    def judge(ticket: Any) -> Refuse | None:
+    def judge(exchange: Any) -> Refuse | None:
         until = time.perf_counter() + 40e-6
         while time.perf_counter() < until:
             pass
-        judged.append(ticket)
+        judged.append(exchange)
         return refused if len(judged) % 2 else None
 
     async def run() -> None:
@@ -245,8 +251,8 @@ def test_a_request_that_ends_meanwhile_is_not_judged() -> None:
     one = Busy(2)
     judged: list[Any] = []
 
-    def judge(ticket: Any) -> Refuse | None:
-        judged.append(ticket)
+    def judge(exchange: Any) -> Refuse | None:
+        judged.append(exchange)
         one.open.clear()
         return None
 
@@ -260,26 +266,26 @@ def test_a_request_that_ends_meanwhile_is_not_judged() -> None:
 
 
 def test_a_connection_at_rest_is_left_alone_until_something_is_due() -> None:
-    """What has been looked at and rests is skipped, until it moves, its deadline comes, or the bounds change."""
+    """What has been looked at and rests is skipped, until it moves, its deadline comes, or the limits change."""
 
     async def run() -> None:
         site = Site()
         client = site.client()
         site.guard.connected(client)
         watched = site.guard.of(client)
-        assert isinstance(watched, Watched)
+        assert isinstance(watched, ClientConnection)
         reading = asyncio.ensure_future(watched.read(65536))
         await asyncio.sleep(0)
         now = asyncio.get_running_loop().time()
-        assert not watched.rests(now, BOUNDS)
-        watched.sweep(now, BOUNDS, 0.25)
-        assert watched.rests(now + 9, BOUNDS) and not watched.rests(now + 11, BOUNDS)  # a head is due in ten seconds
-        assert not watched.rests(now, Bounds(1, 5, 60, 300, 65536, None, 500))
-        watched.stir()
-        assert not watched.rests(now, BOUNDS)
-        watched.sweep(now, BOUNDS, 0.25)
-        watched._reader.feed_data(b"G")
-        assert await reading == b"G" and not watched.rests(now, BOUNDS)
+        assert not watched.rests(now, LIMITS)
+        watched.sweep(now, LIMITS, 0.25)
+        assert watched.rests(now + 9, LIMITS) and not watched.rests(now + 11, LIMITS)  # a head is due in ten seconds
+        assert not watched.rests(now, ConnectionLimits(1, 5, 60, 300, 65536, None, 500))
+        watched.wake()
+        assert not watched.rests(now, LIMITS)
+        watched.sweep(now, LIMITS, 0.25)
+        watched.reader.feed_data(b"G")
+        assert await reading == b"G" and not watched.rests(now, LIMITS)
 
     asyncio.run(run())
 
@@ -287,14 +293,14 @@ def test_a_connection_at_rest_is_left_alone_until_something_is_due() -> None:
 def test_an_earlier_policys_upstream_is_one_until_its_last_request_ends() -> None:
     """A connection to an address that the policy in force does not name may be made for an open request that was
     admitted to it, for as long as that is open, and by nobody else."""
-    gate: Any = SimpleNamespace(service=SimpleNamespace(is_upstream=lambda _host, port: port == 9001))
+    addon: Any = SimpleNamespace(_runtime=SimpleNamespace(is_upstream=lambda _host, port: port == 9001))
     operation: Any = SimpleNamespace(upstream=Upstream("http", "127.0.0.1", 9000))
     nothing: Any = None
-    line = SimpleNamespace(decision=Admit(nothing, None, None, operation))
-    watched: Any = SimpleNamespace(open={"one": SimpleNamespace(line=line)})
+    line: Any = SimpleNamespace(decision=Admit(nothing, None, None, operation))
+    watched: Any = SimpleNamespace(open={"one": Exchange(nothing, ANONYMOUS, line, nothing, nothing, False)})
 
     def is_upstream(port: int, of: Any = watched) -> bool:
-        return KeyswapAddon._is_upstream(gate, "127.0.0.1", port, of)
+        return ConnectionAddon._is_upstream(addon, "127.0.0.1", port, of)
 
     assert is_upstream(9000) and is_upstream(9001) and not is_upstream(9002)
     assert not is_upstream(9000, SimpleNamespace(open={})) and not is_upstream(9000, None)
@@ -310,7 +316,7 @@ def test_what_is_owed_is_settled_once() -> None:
         watched: Any = SimpleNamespace(owing=set(), owed=set(), part=lambda: happened.append("part"))
         tasks: list[Any] = []
         watched.spawn = lambda work: tasks.append(asyncio.ensure_future(work))
-        upstream: Any = Watchpoint(watched, Server(address=("127.0.0.1", 1)))
+        upstream: Any = UpstreamConnection(watched, Server(address=("127.0.0.1", 1)))
         upstream.writer, upstream._reader = SimpleNamespace(transport=Transport()), asyncio.StreamReader()
         upstream._close = lambda: happened.append("close")
         upstream._held = UNCOUNTED._replace(give_back=lambda: happened.append("give back"))
@@ -327,18 +333,26 @@ def test_what_is_owed_is_settled_once() -> None:
     asyncio.run(run())
 
 
+def exchange(record: Any, counted: Counted) -> Exchange:
+    """One that is open; `record` writes its line."""
+    flow: Any = SimpleNamespace(server_conn=SimpleNamespace(id=""))
+    line = Line(0.0, "", Refuse(Code.INVALID_REQUEST, ""), None, "GET", b"/", "", 0.0)
+    nothing: Any = None
+    return Exchange(flow, ANONYMOUS, line, nothing, record, False, counted)
+
+
 def _fails(*_: object) -> None:
     raise RuntimeError("a bug")
 
 
-@pytest.mark.parametrize("what", ["let_go", "abort", "close", "stir", "left", "give_back"])
+@pytest.mark.parametrize("what", ["let_go", "abort", "close", "wake", "left", "give_back"])
 @pytest.mark.parametrize("way", ["at once", "by lingering", "with its layers"])
 def test_a_connection_is_forgotten_whatever_fails(what: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its entry and its share of its address go, it comes apart, and its requests are in flight no longer."""
 
     async def run() -> None:
         site, parted = Site(), list[int]()
-        monkeypatch.setattr(Watched, "part", lambda _self: parted.append(1))
+        monkeypatch.setattr(ClientConnection, "part", lambda _self: parted.append(1))
         client = site.client()
         site.guard.connected(client)
         watched: Any = site.guard.of(client)
@@ -347,33 +361,30 @@ def test_a_connection_is_forgotten_whatever_fails(what: str, way: str, monkeypat
             give_back = partial(given_back.append, number)
             fails = what == "give_back" and number == 1
             counted = UNCOUNTED._replace(give_back=_fails if fails else give_back)
-            flow = SimpleNamespace(server_conn=SimpleNamespace(id=""))
-            watched.open[number] = SimpleNamespace(flow=flow, counted=counted)
+            watched.open[number] = exchange(_fails if what == "left" else lambda *_: None, counted)
         watched.writer.write_eof = lambda: None
-        watched._layer = SimpleNamespace(connections={}, context=SimpleNamespace(client=client))
+        watched.known_layer = SimpleNamespace(connections={}, context=SimpleNamespace(client=client))
         monkeypatch.setattr(Transport, "get_write_buffer_size", lambda _self: 1)
         if what == "let_go":
-            watched._layer = SimpleNamespace()
+            watched.known_layer = SimpleNamespace()
         elif what == "abort":
             monkeypatch.setattr(Transport, "abort", _fails)
         elif what == "close":
-            watched._close = _fails
-        elif what == "stir":
-            monkeypatch.setattr(Watched, "stir", _fails)
-        elif what == "left":
-            site.guard.rules.left = watched._rules.left = _fails
+            watched.closing._close = _fails
+        elif what == "wake":
+            monkeypatch.setattr(ClientConnection, "wake", _fails)
         if way == "by lingering":
-            linger = asyncio.ensure_future(watched._linger())
+            linger = asyncio.ensure_future(watched.closing.linger(watched))
             await asyncio.sleep(0)
-            watched._reader.feed_eof()
+            watched.reader.feed_eof()
             await asyncio.wait([linger])
             assert isinstance(linger.exception(), RuntimeError | AttributeError)
         else:
-            watched._reader.feed_eof()
+            watched.reader.feed_eof()
             with pytest.raises((RuntimeError, AttributeError)):
                 watched.close() if way == "at once" else site.guard.disconnected(client)
         await asyncio.sleep(0)
-        assert not site.guard.watched and not site.guard._addresses and parted and not watched.open
+        assert not site.guard.connections and not site.guard._addresses and parted and not watched.open
         assert given_back == [one for one in range(3) if (what, one) != ("give_back", 1)]
 
     asyncio.run(run())

@@ -38,7 +38,7 @@ class Watch:
     def answer(self, flow: HTTPFlow | None, status: int) -> Answer:
         return Answer(status, (), b"")
 
-    def strike(self, cost: float) -> bool:
+    def is_abusive(self, cost: float) -> bool:
         return False
 
     def is_over(self, server: Server) -> bool:

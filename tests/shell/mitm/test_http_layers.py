@@ -65,7 +65,7 @@ class Watch:
     def close_code(self, flow: HTTPFlow) -> int:
         return 1011
 
-    def strike(self, cost: float) -> bool:
+    def is_abusive(self, cost: float) -> bool:
         self.left -= cost
         return self.left < 0
 

@@ -106,13 +106,13 @@ def test_kinds_of_masters_are_told_apart() -> None:
     asyncio.run(run())
 
 
-def test_a_ticket_is_not_saved() -> None:
+def test_an_exchange_is_not_saved() -> None:
     """What is remembered of a flow is in no flow file, and a copy of the flow has none."""
     flow = tflow.tflow()
-    internals.give_ticket(flow, object())
-    assert internals.ticket_of(flow) is not None
-    assert "keyswap_ticket" not in str(flow.get_state())
-    assert internals.ticket_of(flow.copy()) is None
+    internals.attach_exchange(flow, object())
+    assert internals.exchange_of(flow) is not None
+    assert "keyswap_exchange" not in str(flow.get_state())
+    assert internals.exchange_of(flow.copy()) is None
 
 
 def test_no_command_answers_from_a_recording() -> None:

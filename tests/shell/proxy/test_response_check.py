@@ -8,7 +8,7 @@ from mitmproxy.test import tflow, tutils
 
 from keyswap.composition.gate import Built
 from keyswap.model import Operation, Upstream
-from keyswap.shell.proxy.response_check import Look, Looking
+from keyswap.shell.proxy.response_check import ResponseCapture, ResponseChecker
 
 OPERATION = Operation("GET", "/a", Upstream("http", "127.0.0.1", 9000))
 
@@ -34,12 +34,12 @@ class Broken:
 
 def test_a_bug_in_looking_changes_no_response(caplog: pytest.LogCaptureFixture) -> None:
     """It is told once a minute, with its place, and quotes nothing of the response; the response stays as it was."""
-    flow, looking = tflow.tflow(resp=tutils.tresp(content=b"body")), Looking()
+    flow, checker = tflow.tflow(resp=tutils.tresp(content=b"body")), ResponseChecker()
     before = flow.response.copy() if flow.response is not None else None
     built = cast("Built", Broken(100))
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            looking.end(flow, Look(built, OPERATION, []))
+            ResponseCapture(checker, built, OPERATION, 100).end(flow)
     assert flow.response is not None and before is not None and flow.response.get_state() == before.get_state()
     (told,) = caplog.messages
     assert "GET /a failed: ValueError at test_response_check.py:" in told and "secret" not in told
@@ -49,5 +49,5 @@ def test_so_does_one_at_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
     """A response whose head cannot be looked at is not looked at."""
     flow = tflow.tflow(resp=True)
     with caplog.at_level(logging.WARNING):
-        assert Looking().begin(flow, cast("Built", Broken(None)), OPERATION, None) is None
+        assert ResponseChecker().begin(flow, cast("Built", Broken(None)), OPERATION, None) is None
     assert ["KeyError" in told and "secret" not in told for told in caplog.messages] == [True]

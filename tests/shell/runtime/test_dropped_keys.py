@@ -14,7 +14,7 @@ import pytest
 from keyswap.keys.local.writer import Ledger
 from keyswap.model import UNCOUNTED, Admit, Code, Counted, Decision, Refuse, Request
 from keyswap.shell.mitm.internals import DEAD
-from keyswap.shell.proxy.addon import KeyswapAddon
+from keyswap.shell.proxy.addon import RunningGate
 from keyswap.shell.runtime.runtime import Runtime
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.keyring import Keyring
@@ -41,8 +41,8 @@ class Site:
             _, self.key = ledger.create(now=NOW, org_id="org_1")
         self.given_back = list[int]()
         self.asked, self.goes_on = asyncio.Event(), asyncio.Event()
-        self.addon = KeyswapAddon()
-        self.addon.runtime = self.runtime
+        master: Any = None
+        self.gate = RunningGate(master, self.runtime, shows=False)
 
     def close(self) -> None:
         self.epochs.close()
@@ -61,7 +61,7 @@ class Site:
         loaded = self.runtime.active
         loaded = replace(loaded, built=replace(loaded.built, gate=replace(loaded.built.gate, limits=self.limits)))
         headers = ((b"Host", b"h"), (b"Authorization", b"Bearer " + self.key.encode()))
-        return await self.addon._decide(FLOW, loaded, Request("GET", b"/pets", headers, "10.0.0.1"), NOW)
+        return await self.gate.heads.decide(FLOW, loaded, Request("GET", b"/pets", headers, "10.0.0.1"), NOW)
 
     async def deciding(self) -> asyncio.Task[Decision]:
         """A request that waits for its limits."""

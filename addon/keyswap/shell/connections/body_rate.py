@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from keyswap.model import UPSTREAM, WIRE, Code, Refuse
-from keyswap.shell.connections.bounds import Bounds
 from keyswap.shell.mitm.http2_streams import Body
+from keyswap.shell.runtime.connection_limits import ConnectionLimits
 
 BODY_GRACE_S = 5.0
 """How long a body may fall behind its minimum rate, as Kestrel has it."""
@@ -22,14 +22,14 @@ class _Meter:
     since: float
 
 
-class Meters:
-    """Those of one connection, asked at each sweep."""
+class BodyRateMonitor:
+    """The rates of one connection's bodies, measured at each sweep."""
 
     def __init__(self) -> None:
         self._of: dict[int, _Meter] = {}
 
     def late(
-        self, bodies: Mapping[int, Body], bounds: Bounds, now: float, elapsed_s: float
+        self, bodies: Mapping[int, Body], limits: ConnectionLimits, now: float, elapsed_s: float
     ) -> Iterator[tuple[Body, Refuse]]:
         """The bodies, by their streams, that are to end now. `elapsed_s`: since it was asked before."""
         before, self._of = self._of, {}
@@ -38,12 +38,12 @@ class Meters:
             came, meter.counted = body.came - meter.counted, body.came
             if came:
                 meter.since = now
-            if bounds.min_body_rate:
+            if limits.min_body_rate:
                 waited_s = 0.0 if body.waiting else elapsed_s
-                meter.credit_s = min(BODY_GRACE_S, meter.credit_s - waited_s + came / bounds.min_body_rate)
+                meter.credit_s = min(BODY_GRACE_S, meter.credit_s - waited_s + came / limits.min_body_rate)
             if meter.credit_s < 0:
                 yield body, Refuse(Code.INVALID_REQUEST, "the body came too slowly", step=WIRE)
-            elif now - meter.since > bounds.idle_s and body.flow.response is None:
+            elif now - meter.since > limits.idle_s and body.flow.response is None:
                 yield body, _STUCK if body.waiting else _SILENT
 
 

@@ -17,14 +17,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mitmproxy.connection import Client
+from mitmproxy.http import HTTPFlow
 from mitmproxy.master import Master
 
 from keyswap.limits.step import place
-from keyswap.shell.connections.bounds import Rules
-from keyswap.shell.connections.client import STUCK_S, Shared, Watched, Watchpoint
+from keyswap.shell.connections.client import ClientConnection
+from keyswap.shell.connections.exchange import Outcome
+from keyswap.shell.connections.listener import ExchangeListener
 from keyswap.shell.connections.memory_budget import Holdings
+from keyswap.shell.connections.shared import Shared
 from keyswap.shell.connections.turns import Turns
-from keyswap.shell.mitm import http_layers, internals
+from keyswap.shell.connections.upstream import UpstreamConnection
+from keyswap.shell.metrics.collect import Traffic
+from keyswap.shell.mitm import internals
 
 logger = logging.getLogger(__name__)
 
@@ -37,22 +42,24 @@ to do so: while no request is open, and in any case; and after how many seconds 
 HASTE_S = 0.05
 """How often all is looked at while much waits that nobody reads."""
 DRAIN_S = 0.05
+STUCK_S = 1.0
+"""How long a caller has taken nothing when it counts as one that does not read."""
 MOST_PER_ADDRESS = 4096
 UNREAD_TOGETHER = 64 << 20
 """Bytes that may wait for callers who do not read them, beyond what may wait for each."""
 
 
 @dataclass(slots=True)
-class Guard:
+class ConnectionGuard:
     """All callers' connections of a process."""
 
     master: Master
-    rules: Rules
-    watched: dict[str, Watched] = field(default_factory=dict)
+    listener: ExchangeListener
+    connections: dict[str, ClientConnection] = field(default_factory=dict)
     _addresses: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _complained: float = 0.0
-    _owing: set[Watchpoint] = field(default_factory=set)
+    _owing: set[UpstreamConnection] = field(default_factory=set)
     _ended: bool = False
     _unread: int = 0
     gone: int = 0
@@ -62,8 +69,8 @@ class Guard:
     _shared: Shared = field(init=False)
 
     def __post_init__(self) -> None:
-        self._holdings = Holdings(self._complain_of_held, self.rules.report)
-        self._shared = Shared(self.rules, self.spawn, self.forget, Turns(), self._holdings)
+        self._holdings = Holdings(self._complain_of_held, self.listener.report)
+        self._shared = Shared(self.listener, self.spawn, self.forget, Turns(), self._holdings)
 
     def connected(self, client: Client) -> None:
         """Watch over a new connection, or turn it away."""
@@ -87,12 +94,11 @@ class Guard:
 
     def _watch(self, client: Client, address: str) -> None:
         handler = internals.handler_of(self.master, client)
-        watched = Watched(self._shared, client, address, handler)
-        watched.owing = self._owing
-        http_layers.watch(client, watched)
+        connection = ClientConnection(self._shared, client, address, handler)
+        connection.owing = self._owing
         internals.lift_connection_limit(handler)
         internals.leave_draining(handler)
-        self.watched[client.id] = watched
+        self.connections[client.id] = connection
 
     def _count_down(self, address: str) -> None:
         self._addresses[address] -= 1
@@ -111,24 +117,36 @@ class Guard:
 
     def disconnected(self, client: Client) -> None:
         """A connection's layers are gone: its socket goes too."""
-        watched = self.watched.get(client.id)
-        if watched is not None:
+        connection = self.connections.get(client.id)
+        if connection is not None:
             try:
-                watched.forget_requests()
+                connection.forget_requests()
             finally:
-                watched.close()
+                connection.close()
 
-    def forget(self, watched: Watched) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         """A connection is closed."""
-        if self.watched.pop(watched.client.id, None) is not None:
+        if self.connections.pop(connection.client.id, None) is not None:
             self.gone += 1
-            self._count_down(watched.address)
-            self._holdings.forget(watched)
-        watched.forget_requests()
+            self._count_down(connection.address)
+            self._holdings.forget(connection)
+        connection.forget_requests()
 
-    def of(self, client: Client) -> Watched | None:
+    def traffic(self) -> Traffic:
+        """How many connections and exchanges there are."""
+        return Traffic(len(self.connections), sum(len(connection.open) for connection in self.connections.values()))
+
+    def of(self, client: Client) -> ClientConnection | None:
         """Who watches over this client."""
-        return self.watched.get(client.id)
+        return self.connections.get(client.id)
+
+    def end_exchange(self, flow: HTTPFlow, outcome: Outcome | None = None) -> None:
+        """A flow's exchange is over, if it became one."""
+        connection, exchange = self.connections.get(flow.client_conn.id), internals.exchange_of(flow)
+        if exchange is not None and connection is not None:
+            connection.finish(exchange, outcome)
+        elif exchange is not None:
+            exchange.finish(outcome)  # the connection has ended meanwhile
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Let something happen beside the caller of this."""
@@ -142,36 +160,38 @@ class Guard:
 
         Others have their turn whenever it has taken SLICE_S. A connection at rest is left alone until its deadline.
         """
-        loop, bounds = asyncio.get_running_loop(), self.rules.bounds()
-        judge = self.rules.refused_since()
+        loop, limits = asyncio.get_running_loop(), self.listener.limits()
+        judge = self.listener.revoked_since()
         now = until = loop.time()
-        for watched in list(self.watched.values()):
-            if judge is None and watched.rests(now, bounds):
+        for connection in list(self.connections.values()):
+            if judge is None and connection.rests(now, limits):
                 continue
             if loop.time() >= until:
                 await asyncio.sleep(0)
                 now = loop.time()
                 until = now + SLICE_S
             try:
-                watched.sweep(now, bounds, elapsed_s)
-                for ticket in list(watched.open.values()) if judge is not None else ():
+                connection.sweep(now, limits, elapsed_s)
+                for exchange in list(connection.open.values()) if judge is not None else ():
                     if loop.time() >= until:
                         await asyncio.sleep(0)
                         until = loop.time() + SLICE_S
                     refused = (
-                        judge(ticket) if judge is not None and watched.open.get(id(ticket.flow)) is ticket else None
+                        judge(exchange)
+                        if judge is not None and connection.open.get(id(exchange.flow)) is exchange
+                        else None
                     )
                     if refused is not None:
-                        watched.end(ticket, refused)
+                        connection.end(exchange, refused)
             except Exception as error:  # noqa: BLE001 (one connection's trouble must not end the watch over the others)
-                self.rules.report(error)
-                watched.abort()
+                self.listener.report(error)
+                connection.abort()
         self._relieve(now)
         self.tidy()
 
     def tidy(self) -> None:
         """Let the collector look for what nobody undid, best while none waits: 20 ms, and 80 µs for each connection."""
-        eager = len(self.watched) < FEW and not any(watched.open for watched in self.watched.values())
+        eager = len(self.connections) < FEW and not any(connection.open for connection in self.connections.values())
         now = time.monotonic()
         if self.gone > (SOME_GONE if eager else MANY_GONE) or now - self._looked > LATEST_S:
             self.gone, self._looked = 0, now
@@ -182,43 +202,43 @@ class Guard:
 
         Those who read, if slowly, are spared up to twice as much; the more waits, the shorter a caller may pause.
         """
-        unread = self._unread = sum(watched.excess for watched in self.watched.values())
+        unread = self._unread = sum(connection.excess for connection in self.connections.values())
         if unread <= UNREAD_TOGETHER:
             return
         patience_s = STUCK_S * (2 - unread / UNREAD_TOGETHER)
-        for watched in sorted(self.watched.values(), key=lambda one: one.excess, reverse=True):
-            if unread <= UNREAD_TOGETHER or not watched.excess:
+        for connection in sorted(self.connections.values(), key=lambda one: one.excess, reverse=True):
+            if unread <= UNREAD_TOGETHER or not connection.excess:
                 break
-            if watched.paused_s(now) > patience_s:
-                address = watched.address
-                self._complain("a connection from %s is ended: it does not read %d bytes", address, watched.excess)
-                unread, watched.excess = unread - watched.excess, 0
-                watched.abort()
+            if connection.clock.paused_s(now) > patience_s:
+                address = connection.address
+                self._complain("a connection from %s is ended: it does not read %d bytes", address, connection.excess)
+                unread, connection.excess = unread - connection.excess, 0
+                connection.abort()
 
     async def drain(self, grace_s: float) -> None:
         """Let every request end that has begun, and connections as soon as they are idle: for at most so long."""
         loop = asyncio.get_running_loop()
         until = loop.time() + grace_s
         await asyncio.sleep(min(DRAIN_S, grace_s))  # who was accepted last is watched over only a moment later
-        for watched in list(self.watched.values()):
-            watched.wind_up()
-        while (self.watched or self._owing) and loop.time() < until:
-            for watched in list(self.watched.values()):
-                if watched.is_idle(loop.time()):
-                    watched.hang_up()
+        for connection in list(self.connections.values()):
+            connection.drain()
+        while (self.connections or self._owing) and loop.time() < until:
+            for connection in list(self.connections.values()):
+                if connection.is_idle(loop.time()):
+                    connection.hang_up()
             await asyncio.sleep(DRAIN_S)
 
     async def end(self) -> None:
         """Let nobody in any more, hang up on everyone, and give that a moment."""
         self._ended = True
-        for watched in list(self.watched.values()):
-            watched.hang_up()
+        for connection in list(self.connections.values()):
+            connection.hang_up()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOPPING_S):
-                while self.watched:
-                    await next(iter(self.watched.values())).change()
-        for watched in list(self.watched.values()):
-            watched.abort()
+                while self.connections:
+                    await next(iter(self.connections.values())).change()
+        for connection in list(self.connections.values()):
+            connection.abort()
         for upstream in list(self._owing):
             upstream.settle()
 
@@ -231,7 +251,7 @@ class Guard:
             try:
                 await self.sweep(now - before)
             except Exception as error:  # noqa: BLE001 (as above)
-                self.rules.report(error)
+                self.listener.report(error)
             before = now
 
 

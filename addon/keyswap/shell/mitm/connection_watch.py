@@ -27,7 +27,7 @@ class Watch(Protocol):
     def answer(self, flow: HTTPFlow | None, status: int) -> Answer:
         """The gateway's own answer where mitmproxy would say something with this status."""
 
-    def strike(self, cost: float) -> bool:
+    def is_abusive(self, cost: float) -> bool:
         """Note a frame that only costs; True when there were too many of them."""
 
     def later(self, event: Event) -> None:

@@ -75,7 +75,7 @@ class _Connection(BufferedH2Connection):
 
     def _receive_frame(self, frame: frames.Frame) -> list[h2.events.Event]:
         cost = self._cost(frame) if self.by is not None else 0.0
-        if cost and self.by is not None and self.by.strike(cost):
+        if cost and self.by is not None and self.by.is_abusive(cost):
             raise h2.exceptions.DenialOfServiceError("too many frames of no use")
         return super()._receive_frame(frame)
 
@@ -124,7 +124,7 @@ def _receive(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
     if isinstance(event, h2.events.StreamReset):
         by = watch_of(self.context.client)
         refused = event.error_code == h2.errors.ErrorCodes.REFUSED_STREAM and not event.remote_reset
-        if by is not None and by.strike(1.0 if refused else RESET_COST):
+        if by is not None and by.is_abusive(1.0 if refused else RESET_COST):
             yield from _calm(self)
             return True
         if event.stream_id in layer_of(self).streams:
@@ -291,7 +291,7 @@ def _fail(original: Any, self: Any, event: ResponseProtocolError) -> CommandGene
         connection.reset_stream(stream_id, h2.errors.ErrorCodes.NO_ERROR)  # RFC 9113 §8.1: send no more of it
     yield SendData(self.conn, connection.data_to_send())
     by = watch_of(self.context.client)
-    if event.code in _MALFORMED and by is not None and by.strike(MALFORMED_COST):
+    if event.code in _MALFORMED and by is not None and by.is_abusive(MALFORMED_COST):
         yield from _calm(self)
 
 

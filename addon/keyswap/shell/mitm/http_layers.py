@@ -365,7 +365,7 @@ def _read_request_body(original: Any, self: Any, event: Event) -> CommandGenerat
     self.keyswap_crumbs = small > MANY_SMALL
     if small and by is not None:
         reader.small = 0
-        if by.strike(small * SMALL_CHUNK_COST) and self.state == self.read_body and self.body_reader is reader:
+        if by.is_abusive(small * SMALL_CHUNK_COST) and self.state == self.read_body and self.body_reader is reader:
             self.state = self.done
             yield from _say(self, by.answer(flow_of(self, self.stream_id), 400))
             error = RequestProtocolError(self.stream_id, "too many small chunks", ErrorCode.GENERIC_CLIENT_ERROR)

@@ -368,14 +368,14 @@ def reset(transport: Any) -> None:
     transport.abort()
 
 
-def ticket_of(flow: HTTPFlow) -> Any:
-    """What `give_ticket` put on a flow, or None. Unlike `metadata` it is not saved in flow files nor read from them."""
-    return vars(flow).get("keyswap_ticket")
+def exchange_of(flow: HTTPFlow) -> Any:
+    """A flow's exchange, or None. Unlike `metadata` it is not saved in flow files nor read from them."""
+    return vars(flow).get("keyswap_exchange")
 
 
-def give_ticket(flow: HTTPFlow, ticket: object) -> None:
-    """Remember something of a flow for as long as mitmproxy remembers the flow."""
-    vars(flow)["keyswap_ticket"] = ticket
+def attach_exchange(flow: HTTPFlow, exchange: object) -> None:
+    """Remember a flow's exchange for as long as mitmproxy remembers the flow."""
+    vars(flow)["keyswap_exchange"] = exchange
 
 
 def caller_left(flow: HTTPFlow) -> bool:

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from mitmproxy import flow, http, log
-from mitmproxy.addonmanager import AddonManager
+from mitmproxy.addonmanager import AddonManager, traverse
 from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
 from mitmproxy.connection import Connection
 from mitmproxy.exceptions import AddonHalt, OptionsError
@@ -62,7 +62,7 @@ class LeanAddons(AddonManager):
         found = self._of.get(kind)
         if found is None:
             named = [field.name for field in fields(cast("Any", kind))]
-            wanted = (getattr(addon, kind.name, None) for addon in self.chain)
+            wanted = (getattr(addon, kind.name, None) for addon in traverse(self.chain))
             found = named[0] if len(named) == 1 else "", tuple([func for func in wanted if callable(func)])
             self._of[kind] = found
         return found
@@ -281,7 +281,7 @@ def _let_go(stream: Any) -> None:
         stream.client_state = stream.server_state = _over
         stream.context.layers = []
         if hasattr(stream, "flow"):
-            internals.give_ticket(stream.flow, None)
+            internals.attach_exchange(stream.flow, None)
 
 
 def _over(_event: events.Event) -> tuple[()]:

@@ -1,15 +1,13 @@
-"""Responses looked at by the document's schemas: what does not fit is logged with operation and pointer.
+"""Responses beside the document's schemas: one that does not fit is logged with operation and pointer.
 
-Law: a response is passed on as it came, byte for byte and without waiting, whatever is found, and also when looking at
-it fails; what is logged quotes nothing of it. The same finding is logged once a minute.
+Law: a response is passed on as it came, byte for byte and without waiting, whatever the check finds, and also when the
+check fails; what is logged quotes nothing of it. The same finding is logged once a minute.
 """
 
 import logging
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from mitmproxy.http import HTTPFlow
 
@@ -24,85 +22,88 @@ _FAILED = "looking at a response of %s failed: %s at %s"
 _UNLIKE = "a response of %s with status %s is not as documented: %s"
 
 
-class Look(NamedTuple):
-    """A response that is to be judged when it has come whole."""
-
-    built: Built
-    operation: Operation
-    pieces: list[bytes]
-    """What was streamed of it; one empty list where it was held."""
-
-
-class Looking:
-    """What was found lately."""
+class ResponseChecker:
+    """Checks responses, and remembers its latest findings."""
 
     def __init__(self) -> None:
-        self._told: dict[tuple[str, ...], float] = {}
+        self._logged: dict[tuple[str, ...], float] = {}
 
-    def begin(self, flow: HTTPFlow, built: Built, operation: Operation, declared: int | None) -> Look | None:
-        """Look at a response whose head has come, if the policy wants that; it is held when it is known to be small."""
+    def begin(
+        self, flow: HTTPFlow, built: Built, operation: Operation, declared: int | None
+    ) -> "ResponseCapture | None":
+        """Capture a response whose head has come, if the policy has it checked. `declared`: the length of its body."""
         try:
-            return self._looked(flow, built, operation, declared)
+            return self._captured(flow, built, operation, declared)
         except Exception as error:  # noqa: BLE001 (as below)
-            self._tell(_FAILED, operation.name, *_place(error))
+            self.log(_FAILED, operation.name, *_origin(error))
             return None
 
-    def _looked(self, flow: HTTPFlow, built: Built, operation: Operation, declared: int | None) -> Look | None:
+    def _captured(
+        self, flow: HTTPFlow, built: Built, operation: Operation, declared: int | None
+    ) -> "ResponseCapture | None":
         limit = built.validations.response_limit(operation)
         response = flow.response
         if limit is None or response is None or (declared is not None and declared > limit):
             return None
         if flow.request.method == "HEAD" or response.status_code in {101, 204, 304}:
             return None
-        look = Look(built, operation, [])
+        capture = ResponseCapture(self, built, operation, limit)
         if response.stream:
-            response.stream = _kept(look, limit)
-        return look
+            response.stream = capture.chunk
+        return capture
 
-    def end(self, flow: HTTPFlow, look: Look) -> None:
-        """Judge it. Whatever goes wrong in that must not become the response's own failure."""
-        try:
-            self._judge(flow, look)
-        except Exception as error:  # noqa: BLE001
-            # A bug of ours, in what only looks: its place is told, and not its message, which may quote the response.
-            self._tell(_FAILED, look.operation.name, *_place(error))
-
-    def _judge(self, flow: HTTPFlow, look: Look) -> None:
-        response = flow.response
-        limit = look.built.validations.response_limit(look.operation)
-        body = b"".join(look.pieces) or (response.data.content if response is not None else None) or b""
-        if response is None or limit is None or len(body) > limit:
-            return
-        headers = response.data.headers.fields
-        for fault in look.built.validations.response(look.operation, response.status_code, headers, body):
-            where = f"{fault.where} {fault.at or '/'}"
-            self._tell(_UNLIKE, look.operation.name, str(response.status_code), where)
-
-    def _tell(self, *what: str) -> None:
+    def log(self, *finding: str) -> None:
+        """Log a finding, a format and what goes into it, unless it was logged within the last minute."""
         now = time.monotonic()
-        if now - self._told.get(what, -AGAIN_S) >= AGAIN_S:
-            if len(self._told) >= MAX_REMEMBERED:
-                self._told.clear()
-            self._told[what] = now
-            logger.warning(*what)
+        if now - self._logged.get(finding, -AGAIN_S) >= AGAIN_S:
+            if len(self._logged) >= MAX_REMEMBERED:
+                self._logged.clear()
+            self._logged[finding] = now
+            logger.warning(*finding)
 
 
-def _place(error: Exception) -> tuple[str, str]:
-    """What was raised, and where."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return type(error).__name__, f"{Path(last.filename).name}:{last.lineno}"
+class ResponseCapture:
+    """A response that is checked when it is whole."""
 
+    def __init__(self, checker: ResponseChecker, built: Built, operation: Operation, limit: int) -> None:
+        """`limit`: bytes of a body that is checked; a longer one is passed on unchecked."""
+        self._checker, self._built, self._operation, self._limit = checker, built, operation, limit
+        self._chunks: list[bytes] = []
+        """The body of a streamed response; none of one that was held."""
+        self._size = 0
 
-def _kept(look: Look, limit: int) -> Callable[[bytes], bytes]:
-    size = 0
-
-    def pass_on(data: bytes) -> bytes:
-        nonlocal size
-        size += len(data)
-        if size <= limit + 1:
-            look.pieces.append(data)
-        elif look.pieces:
-            look.pieces[:] = [b"x" * (limit + 1)]  # too long: it is not judged, and not kept
+    def chunk(self, data: bytes) -> bytes:
+        """Keep a part of a streamed response, and pass it on."""
+        self._size += len(data)
+        if self._size <= self._limit:
+            self._chunks.append(data)
+        else:
+            self._chunks.clear()
         return data
 
-    return pass_on
+    def end(self, flow: HTTPFlow) -> None:
+        """Check the response. Whatever goes wrong in that must not become the response's own failure."""
+        try:
+            self._check(flow)
+        except Exception as error:  # noqa: BLE001
+            # A bug of ours, in what only looks: its place is logged, and not its message, which may quote the response.
+            self._checker.log(_FAILED, self._operation.name, *_origin(error))
+
+    def _check(self, flow: HTTPFlow) -> None:
+        response = flow.response
+        if response is None or self._size > self._limit:
+            return
+        body = b"".join(self._chunks) or response.data.content or b""
+        if len(body) > self._limit:
+            return
+        headers = response.data.headers.fields
+        for fault in self._built.validations.response(self._operation, response.status_code, headers, body):
+            self._checker.log(
+                _UNLIKE, self._operation.name, str(response.status_code), f"{fault.where} {fault.at or '/'}"
+            )
+
+
+def _origin(error: Exception) -> tuple[str, str]:
+    """The kind of an exception, and where it was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return type(error).__name__, f"{Path(last.filename).name}:{last.lineno}"

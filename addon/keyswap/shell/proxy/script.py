@@ -11,7 +11,8 @@ from mitmproxy.exceptions import OptionsError
 
 from keyswap.model import StateError
 from keyswap.shell.mitm import internals
-from keyswap.shell.proxy.addon import KeyswapAddon, report
+from keyswap.shell.proxy.addon import KeyswapAddon
+from keyswap.shell.proxy.exceptions import report
 
 logger = logging.getLogger(__name__)
 

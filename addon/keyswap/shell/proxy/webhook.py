@@ -10,11 +10,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from mitmproxy.http import HTTPFlow
-
 from keyswap.model import WIRE, Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
-from keyswap.shell.connections.bounds import Ticket
+from keyswap.shell.connections.exchange import Exchange
 from keyswap.shell.runtime.well_known import as_json
 from keyswap.workos.change_feed import Changes
 from keyswap.workos.webhook import HEADER, MAX_BODY, PATH, answer_webhook
@@ -32,10 +30,10 @@ _ROOM = Refuse(Code.GATEWAY_UNAVAILABLE, "too many webhooks at once: the oldest 
 class Webhooks:
     """Requests to the webhook whose bodies are still coming."""
 
-    def __init__(self, end: Callable[[Ticket, Refuse], None]) -> None:
+    def __init__(self, end: Callable[[Exchange, Refuse], None]) -> None:
         """`end` ends a request."""
         self._end = end
-        self._coming: OrderedDict[int, tuple[Ticket, bytes]] = OrderedDict()
+        self._coming: OrderedDict[int, tuple[Exchange, bytes]] = OrderedDict()
 
     def refused(self, method: str, presented: Headers, length: int | None, secret: str | None) -> Refuse | None:
         """Why a head goes no further; None: its body may come."""
@@ -49,27 +47,28 @@ class Webhooks:
             return Refuse(Code.INVALID_REQUEST, "a webhook has exactly one WorkOS-Signature", step=WIRE)
         return None
 
-    def begin(self, ticket: Ticket, presented: Headers) -> None:
+    def begin(self, exchange: Exchange, presented: Headers) -> None:
         """Wait for the body of a request that was not refused."""
         if len(self._coming) >= AT_ONCE:
             self._end(self._coming.popitem(last=False)[1][0], _ROOM)
-        self._coming[id(ticket.flow)] = ticket, signature_of(presented) or b""
+        key = id(exchange.flow)
+        self._coming[key] = exchange, signature_of(presented) or b""
+        exchange.on_end = lambda: self._forget(key)
 
-    def forget(self, flow: HTTPFlow) -> None:
-        """It has ended, however it did."""
-        self._coming.pop(id(flow), None)
+    def _forget(self, key: int) -> None:
+        self._coming.pop(key, None)
 
-    async def end(self, ticket: Ticket, changes: Changes, secret: str) -> tuple[Answer, Refuse | None]:
+    async def end(self, exchange: Exchange, changes: Changes, secret: str) -> tuple[Answer, Refuse | None]:
         """Its body is here: the answer, and the refusal that it is."""
-        flow, request_id = ticket.flow, ticket.line.request_id
-        _, signature = self._coming.pop(id(flow), (ticket, b""))
+        flow, request_id = exchange.flow, exchange.line.request_id
+        _, signature = self._coming.pop(id(flow), (exchange, b""))
         body = flow.request.data.content or b""
-        told = await asyncio.to_thread(
+        judged = await asyncio.to_thread(
             answer_webhook, body, signature.decode("latin-1"), [secret], changes.record, time.time()
         )
-        if told.status == 200:
+        if judged.status == 200:
             return as_json(json.dumps({"received": True}).encode(), request_id), None
-        refused = Refuse(_CODES[told.status], f"webhook: {told.reason}", step=WIRE)
+        refused = Refuse(_CODES[judged.status], f"webhook: {judged.reason}", step=WIRE)
         return answer(refused, request_id), refused
 
 
@@ -78,5 +77,5 @@ _CODES = {400: Code.INVALID_REQUEST, 413: Code.BODY_TOO_LARGE, 503: Code.STORE_U
 
 def signature_of(presented: Headers) -> bytes | None:
     """The one signature of a webhook; None: there is none, or more than one."""
-    found = [value for name, value in presented if name.lower() == HEADER]
-    return found[0] if len(found) == 1 else None
+    signatures = [value for name, value in presented if name.lower() == HEADER]
+    return signatures[0] if len(signatures) == 1 else None

@@ -17,10 +17,10 @@ from keyswap.operations.openapi.document import OpenApiDocument
 from keyswap.request.headers import HeaderPolicy
 from keyswap.request.hosts import Hosts
 from keyswap.shell.admin.listener import Settings
-from keyswap.shell.connections.bounds import Bounds
 from keyswap.shell.decisions.encode import Encoding
 from keyswap.shell.decisions.masking import Masking
 from keyswap.shell.decisions.writer import DecisionLog
+from keyswap.shell.runtime.connection_limits import ConnectionLimits
 from keyswap.shell.runtime.well_known import served
 
 
@@ -29,14 +29,14 @@ class ActivePolicy:
     """A policy in force, and all that was made from it."""
 
     built: Built
-    washing: HeaderPolicy
+    header_policy: HeaderPolicy
     log: DecisionLog
     encoding: Encoding
     keep_host: bool
     own: Mapping[bytes, bytes]
     """The paths that the gateway answers itself, as `well_known.served` has them."""
     hosts: Hosts
-    bounds: Bounds
+    limits: ConnectionLimits
     addresses: frozenset[tuple[str, int]]
     """Host and port of every upstream."""
     admin: Settings | None
@@ -51,7 +51,7 @@ class ActivePolicy:
         """The limits' fields of a response."""
         return fields(levels, self.built.policy.limit_headers) if levels else ()
 
-    def told(self, levels: tuple[Level, ...], headers: Headers) -> Headers:
+    def refusal_fields(self, levels: tuple[Level, ...], headers: Headers) -> Headers:
         """The fields of a refusal: its limits, and those that let a browser's code read it. `headers`: a request's."""
         return (*self.limit_fields(levels), *self.built.cors.exposed(headers))
 
@@ -77,7 +77,7 @@ class PolicyLoader:
         """The policy, with everything that it needs. `before`: the one that is in force. Raises StateError."""
         admin = Settings.of(policy, self._file)
         built = build(policy, self._resources, self._upstream, time.time(), before is None, self._file)
-        washing = _header_policy(policy)
+        header_policy = _header_policy(policy)
         wanted = policy.log.decisions if self._terminal or policy.log.decisions != "stdout" else "off"
         same = before is not None and before.log.destination == wanted
         try:
@@ -91,13 +91,13 @@ class PolicyLoader:
         encoding = Encoding(off, Masking.of(policy))
         return ActivePolicy(
             built,
-            washing,
+            header_policy,
             log,
             encoding,
             keep,
             served(policy.issuer),
             Hosts(policy.hosts),
-            Bounds.of(policy),
+            ConnectionLimits.of(policy),
             addresses,
             admin,
             time.time(),

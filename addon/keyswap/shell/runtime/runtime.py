@@ -198,19 +198,19 @@ class Runtime:
     async def _follow_signing(self) -> None:
         await self.signing.tend(time.monotonic())
 
-    def record(self, line: Line) -> None:
+    def record(self, line: Line, policy: ActivePolicy | None = None) -> None:
         """Count a decision, log it and store it: every decision comes through here.
 
-        It is encoded once, and not at all where neither log nor store wants it.
+        It is encoded once, as `policy` (None: the one in force) has it, and not at all where neither log nor store
+        wants it. It goes where the lines of the policy in force go.
         """
         self.counts.record(line)
-        loaded = self.active
-        log, text = loaded.log.lines, None
+        log, encoding, text = self.active.log.lines, (policy or self.active).encoding, None
         if log is not None:
-            text = loaded.encoding.line(line)
+            text = encoding.line(line)
             log.write(text)
         if self._store.retain:
-            self._storing.write((line, loaded.encoding.record(line, text)))
+            self._storing.write((line, encoding.record(line, text)))
 
     async def snapshot(self) -> Snapshot:
         """Everything that this process has counted: a JSON value, gathered beside the requests."""

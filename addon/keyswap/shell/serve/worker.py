@@ -20,7 +20,8 @@ if __name__ == "__main__":
 from keyswap.model import StateError
 from keyswap.shell.control.commands import answer
 from keyswap.shell.mitm import lean
-from keyswap.shell.proxy.addon import KeyswapAddon, report
+from keyswap.shell.proxy.addon import KeyswapAddon
+from keyswap.shell.proxy.exceptions import report
 from keyswap.shell.runtime.runtime import Runtime
 from keyswap.shell.serve import masters
 from keyswap.shell.serve.ipc import Channel

@@ -1,14 +1,13 @@
-"""Whether a request, as mitmproxy's parser took it, can be written to the next hop with one reading.
+"""Whether a head, as a parser took it, can be written to the next hop with one reading.
 
-Law: mitmproxy pastes what it parsed into the head that it sends upstream, so whatever could be read there as another
-request, another host or another header is refused here, before anything is looked up. Nothing is mended.
+Law: what was parsed is pasted into the head that goes on, so whatever could be read there as another request, another
+host or another header is refused here, before anything is looked up. Nothing is mended.
 """
 
 import hashlib
 import re
 from base64 import b64encode
-
-from mitmproxy.http import HTTPFlow, Response
+from typing import Protocol
 
 from keyswap.model import METHODS, UPSTREAM, WIRE, Code, Headers, Refuse
 from keyswap.request.hosts import HOST
@@ -21,23 +20,33 @@ _VERSIONS = frozenset((b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0"))
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def unforwardable(flow: HTTPFlow, fields: Headers, max_head: int, max_body: int | None) -> Refuse | None:
+class RequestLine(Protocol):
+    """What stands in a request's head before its fields."""
+
+    method: bytes
+    path: bytes
+    """The target, with its query."""
+    http_version: bytes
+    authority: bytes
+    """Of HTTP/2, or of an absolute target; empty without."""
+
+
+def reject_malformed(line: RequestLine, fields: Headers, max_head: int, max_body: int | None) -> Refuse | None:
     """Refuse what cannot be forwarded as it is. `fields` are the headers as they came; the bounds are in bytes."""
-    data = flow.request.data
-    if data.method not in _METHODS:
+    if line.method not in _METHODS:
         return Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS, step=WIRE)
-    if data.http_version not in _VERSIONS:
+    if line.http_version not in _VERSIONS:
         return _invalid("the version is not HTTP/1.0, 1.1 or 2")
-    if len(data.path) > MAX_TARGET or len(fields) > MAX_HEADERS:
+    if len(line.path) > MAX_TARGET or len(fields) > MAX_HEADERS:
         return Refuse(Code.HEADERS_TOO_LARGE, f"over {MAX_TARGET} bytes of target or {MAX_HEADERS} headers", step=WIRE)
-    if sum([len(name) + len(value) for name, value in fields]) + len(data.path) > max_head:
+    if sum([len(name) + len(value) for name, value in fields]) + len(line.path) > max_head:
         return Refuse(Code.HEADERS_TOO_LARGE, f"over {max_head} bytes of head", step=WIRE)
     declared = [value for name, value in fields if len(name) == 14 and name.lower() == b"content-length"]
     if declared and (refused := _length(declared, max_body)) is not None:
         return refused
     if _CONTROL.search(b" ".join([value for _, value in fields])):
         return _invalid("a control character in a header")
-    return _one_host(data.authority, data.http_version == b"HTTP/2.0", fields)
+    return _one_host(line.authority, line.http_version == b"HTTP/2.0", fields)
 
 
 def _length(declared: list[bytes], max_body: int | None) -> Refuse | None:
@@ -52,9 +61,8 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 """What every parser can count to: larger numbers wrap around in some."""
 
 
-def unreadable(response: Response) -> Refuse | None:
-    """Refuse a response whose end another parser could see elsewhere (RFC 9112 §6.3)."""
-    fields = response.data.headers.fields
+def response_framing_error(fields: Headers) -> Refuse | None:
+    """Refuse a response, by its fields, whose end another parser could see elsewhere (RFC 9112 §6.3)."""
     lengths = [value for name, value in fields if len(name) == 14 and name.lower() == b"content-length"]
     codings = [value for name, value in fields if len(name) == 17 and name.lower() == b"transfer-encoding"]
     if not codings and (not lengths or (len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]))):
@@ -88,19 +96,22 @@ def _one_host(authority: bytes, multiplexed: bool, fields: Headers) -> Refuse | 
     return None if HOST.fullmatch(hosts[0]) else _invalid("a malformed host")
 
 
-def is_promised(request: Headers, response: Response) -> bool:
+def is_websocket_accept(request: Headers, response: Headers) -> bool:
     """Whether a 101 answers the WebSocket handshake that was sent (RFC 6455 §4.2.2); any other opens a raw pipe."""
-    keys = [value.strip() for name, value in request if name.lower() == b"sec-websocket-key"]
-    upgrades = [value.strip().lower() for name, value in request if name.lower() == b"upgrade"]
-    if upgrades != [b"websocket"] or len(keys) != 1:
+    keys = [value.strip() for value in _values(request, b"sec-websocket-key")]
+    if [value.strip().lower() for value in _values(request, b"upgrade")] != [b"websocket"] or len(keys) != 1:
         return False
-    expected = b64encode(hashlib.sha1(keys[0] + _WEBSOCKET, usedforsecurity=False).digest()).decode()
+    expected = b64encode(hashlib.sha1(keys[0] + _WEBSOCKET, usedforsecurity=False).digest())
     return (
-        response.headers.get_all("sec-websocket-accept") == [expected]
-        and "sec-websocket-extensions" not in response.headers  # none was offered
-        and [value.lower() for value in response.headers.get_all("upgrade")] == ["websocket"]
-        and "upgrade" in response.headers.get("connection", "").lower()
+        _values(response, b"sec-websocket-accept") == [expected]
+        and not _values(response, b"sec-websocket-extensions")  # none was offered
+        and [value.lower() for value in _values(response, b"upgrade")] == [b"websocket"]
+        and b"upgrade" in b", ".join(_values(response, b"connection")).lower()
     )
+
+
+def _values(fields: Headers, name: bytes) -> list[bytes]:
+    return [value for known, value in fields if known.lower() == name]
 
 
 _WEBSOCKET = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
