@@ -12,7 +12,7 @@ from itertools import dropwhile
 from typing import NamedTuple
 
 from keyswap import descriptions
-from keyswap.judgement import NOWHERE, Answer, BodyLimit, Judgement
+from keyswap.judgement import NOWHERE, BodyLimit, Judgement, StepAnswer
 from keyswap.model import (
     ANONYMOUS,
     UNCOUNTED,
@@ -43,7 +43,7 @@ class Step(NamedTuple):
     """A row of the table: a step's name in explanations, metrics and decision lines, and what judges there."""
 
     name: str
-    judge: "Callable[[Gate, Judgement], Awaitable[Answer]]"
+    judge: "Callable[[Gate, Judgement], Awaitable[StepAnswer]]"
     describe: Callable[[Judgement], str | None]
     """What the step found in a request that passed it, in a few words; None: there was nothing for it to do."""
 
@@ -196,11 +196,11 @@ class Gate:
         return not isinstance(match, Refuse) and match.operation.public
 
 
-async def _path(gate: Gate, judgement: Judgement) -> Answer:
+async def _path(gate: Gate, judgement: Judgement) -> StepAnswer:
     return gate.path(judgement.request.method, judgement.request.target)
 
 
-async def _credential(gate: Gate, judgement: Judgement) -> Answer:
+async def _credential(gate: Gate, judgement: Judgement) -> StepAnswer:
     """The request's credential. On a public operation a cross-site cookie is ignored, not refused."""
     request = judgement.request
     credential = gate.credential(request.headers, request.method, request.site)
@@ -210,7 +210,7 @@ async def _credential(gate: Gate, judgement: Judgement) -> Answer:
     return None
 
 
-async def _principal(gate: Gate, judgement: Judgement) -> Answer:
+async def _principal(gate: Gate, judgement: Judgement) -> StepAnswer:
     credential = judgement.credential
     if credential is None:
         judgement.principal = ANONYMOUS
@@ -222,7 +222,7 @@ async def _principal(gate: Gate, judgement: Judgement) -> Answer:
     return None
 
 
-async def _operation(gate: Gate, judgement: Judgement) -> Answer:
+async def _operation(gate: Gate, judgement: Judgement) -> StepAnswer:
     """Find the operation. To an anonymous caller, an unknown and a non-public operation look the same."""
     request = judgement.request
     match = gate.operation(request.method, request.target)
@@ -234,12 +234,12 @@ async def _operation(gate: Gate, judgement: Judgement) -> Answer:
     return None
 
 
-async def _permission(gate: Gate, judgement: Judgement) -> Answer:
+async def _permission(gate: Gate, judgement: Judgement) -> StepAnswer:
     judgement.claims = claims = gate.claims(judgement.principal, judgement.operation)
     return gate.permission(claims, judgement.operation) if not judgement.operation.public else None
 
 
-async def _limits(gate: Gate, judgement: Judgement) -> Answer:
+async def _limits(gate: Gate, judgement: Judgement) -> StepAnswer:
     """Count the request against all of its limits, or none."""
     counted = await gate.limits(
         judgement.principal, judgement.request, judgement.operation, judgement.now, judgement.dry
@@ -250,7 +250,7 @@ async def _limits(gate: Gate, judgement: Judgement) -> Answer:
     return None
 
 
-async def _validation(gate: Gate, judgement: Judgement) -> Answer:
+async def _validation(gate: Gate, judgement: Judgement) -> StepAnswer:
     """Validate the request as the backend would get it: its parameters, then its body."""
     if not judgement.is_resumed:
         judgement.request = judgement.request.forwarded()
@@ -269,7 +269,7 @@ async def _validation(gate: Gate, judgement: Judgement) -> Answer:
     return gate.body(judgement.request, judgement.match, judgement.body or b"")
 
 
-async def _mint(gate: Gate, judgement: Judgement) -> Answer:
+async def _mint(gate: Gate, judgement: Judgement) -> StepAnswer:
     """The signature comes last: a flood never buys one."""
     token = gate.signed(judgement.principal, judgement.claims, judgement.now)
     if isinstance(token, Refuse):

@@ -32,7 +32,7 @@ class BodyLimit(int):
     """A step's answer: it needs the body, of at most so many bytes."""
 
 
-Answer = Refuse | BodyLimit | None
+StepAnswer = Refuse | BodyLimit | None
 """A step's answer; None: the request may go on."""
 
 

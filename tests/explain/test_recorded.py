@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyswap.explain.recorded import retold
+from keyswap.explain.recorded import explain_record
 from keyswap.gate import STEPS
 from keyswap.model import (
     WIRE,
@@ -33,7 +33,7 @@ ADMIT = Admit(WHO, SAYS, "t", WHAT)
 
 def told(decision: Decision, status: int | None = 200, off: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
     line = Line(1e9, "r", decision, status, "GET", b"/pets", "127.0.0.1", 1e-5, **more)
-    return retold(json.loads(Encoding(off).record(line, None)))
+    return explain_record(json.loads(Encoding(off).record(line, None)))
 
 
 def refused_at(found: dict[str, Any]) -> str | None:

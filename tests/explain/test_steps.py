@@ -15,9 +15,9 @@ import pytest
 from keyswap import gate
 from keyswap.composition.gate import Built, build, modes_of
 from keyswap.composition.resources import Resources
-from keyswap.explain.recorded import retold
+from keyswap.explain.recorded import explain_record
 from keyswap.gate import Gate, Step
-from keyswap.judgement import Answer, BodyLimit, Judgement
+from keyswap.judgement import BodyLimit, Judgement, StepAnswer
 from keyswap.keys.local.writer import Ledger
 from keyswap.limits.limit import Acquired, LimitRequest, LimitStoreUnavailable
 from keyswap.limits.step import Limits
@@ -199,7 +199,7 @@ def test_the_step_that_refuses_is_the_same_everywhere(machine: Machine, case: Ca
     line = line_of(decision, case)
     off = [step for step, mode in modes_of(built).items() if mode == "off"]
     record = json.loads(Encoding(off).record(line, None))
-    told = retold(record)
+    told = explain_record(record)
     assert record["step"] == json.loads(Encoding().line(line))["step"] == case.step
     assert stages(line) == {case.step} and refusing(told) == [case.step]
     if case.is_explained:
@@ -227,7 +227,7 @@ def test_a_database_that_is_gone_is_told_by_the_principal_step(machine: Machine)
     said = asyncio.run(explained(built, {"method": "GET", "path": "/pets", "key": machine.value}, NOW + 5))
     assert (
         refusing(said)
-        == refusing(retold(json.loads(Encoding().record(line_of(decision, case), None))))
+        == refusing(explain_record(json.loads(Encoding().record(line_of(decision, case), None))))
         == ["principal"]
     )
 
@@ -235,7 +235,7 @@ def test_a_database_that_is_gone_is_told_by_the_principal_step(machine: Machine)
 # ---- A step that is new
 
 
-async def weekday(_gate: Gate, judgement: Judgement) -> Answer:
+async def weekday(_gate: Gate, judgement: Judgement) -> StepAnswer:
     """Refuses requests from one address, notes those of another, and needs the body of a third."""
     client = judgement.request.client
     if client == "10.0.0.13" or judgement.body == b"sunday":
@@ -278,7 +278,7 @@ def test_a_new_step_is_one_row(machine: Machine, extended: Built) -> None:
     ):
         asked = {"method": "GET", "path": "/pets", "key": machine.value, "client": client}
         now = asyncio.run(explained(extended, asked, NOW))
-        then = retold(json.loads(Encoding().record(line_of(decision, case), None)))
+        then = explain_record(json.loads(Encoding().record(line_of(decision, case), None)))
         for said in (now, then):
             assert [step["step"] for step in said["steps"]] == names
             assert {step["step"]: step["result"] for step in said["steps"]}["weekday"] == result
@@ -330,11 +330,11 @@ def test_a_body_that_never_comes_whole(machine: Machine, extended: Built) -> Non
     """Of a caller who left, the record says which step waited, and nothing refused it; of one who was too slow, that
     `wire` refused it there."""
     need = ask(extended, machine, "10.0.0.15")
-    said = retold(json.loads(Encoding().record(line_of(need, Case("", Code.INVALID_REQUEST)), None)))
+    said = explain_record(json.loads(Encoding().record(line_of(need, Case("", Code.INVALID_REQUEST)), None)))
     assert [step["result"] for step in said["steps"]] == [*["pass"] * 5, *["skip"] * 4] and not refusing(said)
     slow = Refuse(Code.INVALID_REQUEST, "the body came too slowly", step=WIRE)
     late = line_of(need, Case("", Code.INVALID_REQUEST))._replace(outcome=slow)
-    said = retold(json.loads(Encoding().record(late, None)))
+    said = explain_record(json.loads(Encoding().record(late, None)))
     assert stages(late) == {WIRE} and refusing(said) == [WIRE] and said["steps"][5]["result"] == "refuse"
 
 
@@ -359,7 +359,7 @@ def test_what_ends_an_admitted_request_comes_after_its_steps(machine: Machine, r
         ended = replace(refused, principal=admit.principal, operation=admit.operation)
         line = line_of(ended, case)._replace(status=None)
     record = json.loads(Encoding().record(line, None))
-    said = retold(record)
+    said = explain_record(record)
     assert record["step"] == refused.step and stages(line) == {refused.step} and refusing(said) == [refused.step]
     assert [step["result"] for step in said["steps"]].index("refuse") == len(gate.STEPS)
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from harness import Backend, Client, Gateway, Home, Reply, eventually, free_port
 from keyswap.cli import cli
-from keyswap.explain.recorded import retold
+from keyswap.explain.recorded import explain_record
 from keyswap.shell.decisions.reader import recorded
 
 Start = Callable[..., Gateway]
@@ -63,7 +63,7 @@ def explained(home: Home, request_id: str | None) -> Any:
     """The explanation of a decision, which can be had within a second of it; without a process for each."""
     assert request_id is not None
     assert request_id is not None
-    return retold(eventually(f"{request_id} is kept", lambda: recorded(home.state, request_id), 1.0))
+    return explain_record(eventually(f"{request_id} is kept", lambda: recorded(home.state, request_id), 1.0))
 
 
 def outcomes(told: Any) -> dict[str, str]:

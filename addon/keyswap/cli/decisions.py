@@ -28,9 +28,9 @@ def recalled(setting: Setting, request_id: str) -> dict[str, Any]:
     StateDirectory(setting.state).seen()
     record = recorded(setting.state, request_id)
     if record is not None:
-        from keyswap.explain.recorded import retold
+        from keyswap.explain.recorded import explain_record
 
-        return retold(record)
+        return explain_record(record)
     kept = retain(setting)
     if kept == 0:
         raise StateError("no decisions are kept: set `log.retain` of the policy")

@@ -32,7 +32,7 @@ Record = dict[str, Any]
 """A decision as the decision log keeps it."""
 
 
-def retold(record: Record) -> dict[str, Any]:
+def explain_record(record: Record) -> dict[str, Any]:
     """The explanation of a record."""
     principal, operation = _principal(record), _operation(record)
     refused = _refused(record, principal, operation)

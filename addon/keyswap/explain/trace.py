@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from keyswap.gate import Gate, Step
-from keyswap.judgement import Answer, Judgement
+from keyswap.judgement import Judgement, StepAnswer
 from keyswap.model import Credential, Decision, NeedBody, Noted, Refuse, Request, StepResult
 
 NOT_REACHED, NOTHING_TO_DO = "not reached", "nothing to do"
@@ -56,7 +56,7 @@ class Trace:
     def traced(self, step: Step) -> Step:
         """The step, with its result kept."""
 
-        async def judge(gate: Gate, judgement: Judgement) -> Answer:
+        async def judge(gate: Gate, judgement: Judgement) -> StepAnswer:
             began, noted = self._clock(), len(judgement.noted)
             answer = await step.judge(gate, judgement)
             result, detail = self._result(step, judgement, answer, judgement.noted[noted:])
@@ -65,7 +65,9 @@ class Trace:
 
         return step._replace(judge=judge)
 
-    def _result(self, step: Step, judgement: Judgement, answer: Answer, noted: tuple[Noted, ...]) -> tuple[str, str]:
+    def _result(
+        self, step: Step, judgement: Judgement, answer: StepAnswer, noted: tuple[Noted, ...]
+    ) -> tuple[str, str]:
         if isinstance(answer, Refuse):
             return "refuse" if answer.enforced else "shadow", answer.reason
         if step.name in self._off:

@@ -1,6 +1,6 @@
 """A decision and its steps as JSON, in the shape of CONTRACT §2.
 
-Law: no credential or token is told; a key is its id.
+Law: no credential or token is shown; a key is its id.
 """
 
 from typing import Any

@@ -20,7 +20,7 @@ from keyswap import __version__
 from keyswap.workos.breaker import Breaker
 from keyswap.workos.budget import Budget, Unlimited
 from keyswap.workos.health import WELL, Condition
-from keyswap.workos.responses import TOO_MUCH, Answer, Retry, Success, bounded, read
+from keyswap.workos.responses import TOO_MUCH, ApiAnswer, Retry, Success, bounded, read
 from keyswap.workos.responses import Rejected as Rejected
 
 for _library in ("httpx", "httpcore"):
@@ -201,10 +201,10 @@ class WorkOS:
         part.condition.down(why, self._clock())
         return Unreachable(why if again_s is None else f"{why}; it is asked again in {again_s:.1f} s")
 
-    async def _attempt(self, call: _Call, breaker: Breaker, probe: bool) -> Answer | Retry:
+    async def _attempt(self, call: _Call, breaker: Breaker, probe: bool) -> ApiAnswer | Retry:
         """One request; it tells the breaker when it has no outcome at all."""
         self.calls += 1
-        outcome: Answer | Retry | None = None
+        outcome: ApiAnswer | Retry | None = None
         try:
             outcome = await self._sent(call)
         finally:
@@ -212,7 +212,7 @@ class WorkOS:
                 breaker.abandoned(probe)
         return outcome
 
-    async def _sent(self, call: _Call) -> Answer | Retry:
+    async def _sent(self, call: _Call) -> ApiAnswer | Retry:
         if self._http is None:
             limits = httpx.Limits(
                 max_connections=CONNECTIONS, max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_ALIVE_S
@@ -234,9 +234,11 @@ class WorkOS:
             return Retry(f"it cannot be connected to ({error})", unseen=True)
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
             return Retry(f"the connection broke off ({type(error).__name__})")  # its text may repeat what was sent
-        return Answer(response.status_code, response.headers, raw) if raw is not None else Retry(TOO_MUCH)
+        return ApiAnswer(response.status_code, response.headers, raw) if raw is not None else Retry(TOO_MUCH)
 
-    def _judged(self, outcome: Answer | Retry, call: _Call, part: _Part, probe: bool, had_s: float) -> Success | Retry:
+    def _judged(
+        self, outcome: ApiAnswer | Retry, call: _Call, part: _Part, probe: bool, had_s: float
+    ) -> Success | Retry:
         """What an outcome means, having told breaker and condition; it had `had_s` seconds. Raises Rejected."""
         result = outcome if isinstance(outcome, Retry) else read(outcome, call.read)
         now = self._clock()
@@ -252,7 +254,7 @@ class WorkOS:
             raise result.rejected
         self.failures += 1
         part.condition.fault = result.why
-        if isinstance(outcome, Answer) and outcome.status == 429:
+        if isinstance(outcome, ApiAnswer) and outcome.status == 429:
             part.breaker.abandoned(probe)  # it is there, and says how long it wants to be left alone
             self._paused_until = max(self._paused_until, now + min(MAX_PAUSE_S, result.after_s or 0.0))
         elif result.late and had_s < self._timeout_s / 2 and not probe:

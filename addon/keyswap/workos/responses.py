@@ -25,7 +25,7 @@ class Unusable(Exception):
     """Data that is not what WorkOS' document says. The text holds nothing of it."""
 
 
-class Answer(NamedTuple):
+class ApiAnswer(NamedTuple):
     """An answer, whole."""
 
     status: int
@@ -55,7 +55,7 @@ class Retry(NamedTuple):
 TOO_MUCH = f"its answer is longer than {MAX_BYTES >> 20} MiB, or packed"
 
 
-def read(answer: Answer, reader: Callable[[Any], Any] | None = None) -> Success | Retry:
+def read(answer: ApiAnswer, reader: Callable[[Any], Any] | None = None) -> Success | Retry:
     """What it means; `reader` makes something of its data, or raises Unusable."""
     status = answer.status
     if status == 429 or status >= 500:

@@ -1,6 +1,6 @@
 """The decision on a request that is described and not made (CONTRACT §2).
 
-Law: no credential or token is told; a key is its id and its obfuscated form.
+Law: no credential or token is shown; a key is its id and its obfuscated form.
 """
 
 import json
@@ -29,37 +29,37 @@ from keyswap.shell.decisions.masking import Masking
 from keyswap.shell.runtime import well_known
 
 
-async def explained(built: Built, asked: dict[str, Any], now: float) -> dict[str, Any]:
+async def explained(built: Built, query: dict[str, Any], now: float) -> dict[str, Any]:
     """The decision on a request that is described and not made.
 
-    `asked` holds `method`, `path`, and `key` (a value), `key_id`, or neither.
+    `query` holds `method`, `path`, and `key` (a value), `key_id`, or neither.
     """
-    if not isinstance(asked["method"], str) or not isinstance(asked["path"], str):
+    if not isinstance(query["method"], str) or not isinstance(query["path"], str):
         raise TypeError("method and path are texts")
-    if asked["method"] not in METHODS:
+    if query["method"] not in METHODS:
         refused = Refuse(Code.METHOD_NOT_ALLOWED, "the method is none that is forwarded", allow=METHODS, step=WIRE)
         return explanation(refused, untraced(built.gate, refused))
-    path = asked["path"].encode("utf-8", "surrogateescape").partition(b"?")[0]
+    path = query["path"].encode("utf-8", "surrogateescape").partition(b"?")[0]
     ours = well_known.served(built.policy.issuer).get(path)
     if ours in well_known.PATHS:
-        return _answered_here(built, asked["method"], ours, now)
+        return _answered_here(built, query["method"], ours, now)
     gate, presented = built.gate, None
-    if asked.get("key_id"):
+    if query.get("key_id"):
 
         async def by_id(credential: Credential, request: Request, now: float) -> Principal | Refuse:
             return built.by_id(credential.value, now, request.client)
 
-        gate, presented = replace(gate, verifiers={**gate.verifiers, "id": by_id}), Credential("id", asked["key_id"])
-    elif asked.get("key"):
-        presented = classify(asked["key"].encode("utf-8", "surrogateescape"))
+        gate, presented = replace(gate, verifiers={**gate.verifiers, "id": by_id}), Credential("id", query["key_id"])
+    elif query.get("key"):
+        presented = classify(query["key"].encode("utf-8", "surrogateescape"))
     request = Request(
-        asked["method"], asked["path"].encode("utf-8", "surrogateescape"), (), asked.get("client") or "127.0.0.1"
+        query["method"], query["path"].encode("utf-8", "surrogateescape"), (), query.get("client") or "127.0.0.1"
     )
     off = [step for step, mode in modes_of(built).items() if mode == "off"]
     decision, steps = await explain(gate, request, now, time.perf_counter, presented, off)
-    said = explanation(decision, _with_plan(built, decision, steps))
-    told: dict[str, Any] = json.loads(Masking.of(built.policy)(json.dumps(said)))
-    return told
+    whole = explanation(decision, _with_plan(built, decision, steps))
+    masked: dict[str, Any] = json.loads(Masking.of(built.policy)(json.dumps(whole)))
+    return masked
 
 
 def _with_plan(built: Built, decision: Decision, steps: list[StepResult]) -> list[StepResult]:
@@ -81,5 +81,5 @@ def _answered_here(built: Built, method: str, path: bytes, now: float) -> dict[s
     if method not in {"GET", "HEAD"}:
         refused = Refuse(Code.METHOD_NOT_ALLOWED, "read with GET or HEAD", allow=("GET", "HEAD"), step="path")
     step = StepResult("path", "refuse" if refused else "pass", "the gateway answers it itself, whoever asks", 0.0)
-    told = explanation(refused or Reply(()), [step])
-    return told if refused else {**told, "decision": "admit", "status": 200}
+    answered = explanation(refused or Reply(()), [step])
+    return answered if refused else {**answered, "decision": "admit", "status": 200}

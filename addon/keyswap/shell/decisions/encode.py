@@ -135,16 +135,16 @@ def _method(line: Line) -> str:
 
 def _cut(text: str) -> str:
     """A line that is too long, with less of every text in it, and of lists."""
-    told: dict[str, object] = json.loads(text)
-    for name, value in told.items():
+    members: dict[str, object] = json.loads(text)
+    for name, value in members.items():
         if isinstance(value, str):
-            told[name] = shortened(value, _MOST.get(name, _MOST_ELSE))
+            members[name] = shortened(value, _MOST.get(name, _MOST_ELSE))
         elif isinstance(value, list):
-            told[name] = [
-                {**one, "limit": shortened(one["limit"], _MOST_ELSE)} if isinstance(one, dict) else one
-                for one in value[:_MOST_LISTED]
+            members[name] = [
+                {**each, "limit": shortened(each["limit"], _MOST_ELSE)} if isinstance(each, dict) else each
+                for each in value[:_MOST_LISTED]
             ]
-    return _encode(told)
+    return _encode(members)
 
 
 _MOST = {"path": 768, "reason": 384, "operation": 192, "request_id": 264}
@@ -251,8 +251,8 @@ def _principal(principal: Principal) -> _Part:
 
 
 def _claims(claims: Claims) -> str:
-    said = claims._replace(session_claims=None)._asdict()  # what a session's token says of its user is not kept
-    more = {name: value for name, value in said.items() if value is not None}
+    members = claims._replace(session_claims=None)._asdict()  # what a session's token says of its user is not kept
+    more = {name: value for name, value in members.items() if value is not None}
     return _bounded("claims", more, {**more, "permissions": None, "roles": None})
 
 
