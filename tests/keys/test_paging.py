@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyswap.keys.local.writer import Ended, Unusable
-from keyswap.keys.paging import Asked, Listing, Order, UnknownCursor, page
+from keyswap.keys.paging import Listing, Order, PageRequest, UnknownCursor, page
 from tests.keys.parts import Parts
 
 LISTING = Listing("things", "id", "1", "shown = 1")
@@ -41,7 +41,7 @@ def test_a_page_is_what_lies_beside_its_cursor(
         numbers = [number for number in range(len(shown)) if shown[number]]
         start = f"t{place}"
         before, after = (start, None) if cursor == "before" else (None, start)
-        asked = Asked(limit, before, after, order)
+        asked = PageRequest(limit, before, after, order)
         if place >= len(shown):
             with pytest.raises(UnknownCursor):
                 page(rows, LISTING, asked)
@@ -63,7 +63,7 @@ def test_keys_are_listed_in_the_order_of_creation(parts: Parts) -> None:
     """Also those of one millisecond, whatever their ids."""
     ledger = parts.ledger
     made = [ledger.create(now=1000.0, org_id="o", name="n")[0].id for _ in range(20)]
-    assert [key.id for key in ledger.page(Asked(100, order="asc"), "o").data] == made
+    assert [key.id for key in ledger.page(PageRequest(100, order="asc"), "o").data] == made
     assert made != sorted(made)
 
 

@@ -22,7 +22,7 @@ class UnknownCursor(Exception):
         self.field = field
 
 
-class Asked(NamedTuple):
+class PageRequest(NamedTuple):
     """Which page: at most `limit` objects after or before one, or from the start.
 
     `desc` is newest first, `asc` oldest first. `normal` is newest first too, with the cursors the other way round:
@@ -62,24 +62,24 @@ Rows = Callable[..., Sequence[Row]]
 """Runs a query with its parameters."""
 
 
-def page(rows: Rows, listing: Listing, asked: Asked) -> Page[Row]:
+def page(rows: Rows, listing: Listing, wanted: PageRequest) -> Page[Row]:
     """A page of rows, as `columns` has them. UnknownCursor; at most one of the cursors may be given."""
-    before, after = _place(rows, listing, "before", asked.before), _place(rows, listing, "after", asked.after)
-    onward, back = (before, after) if asked.order == "normal" else (after, before)
-    later, earlier = (">", "<") if asked.order == "asc" else ("<", ">")
+    before, after = _place(rows, listing, "before", wanted.before), _place(rows, listing, "after", wanted.after)
+    onward, back = (before, after) if wanted.order == "normal" else (after, before)
+    later, earlier = (">", "<") if wanted.order == "asc" else ("<", ">")
     if back is None:
-        found = _walk(rows, listing, later, onward, asked.limit + 1)
-        data = found[: asked.limit]
-        follows = len(found) > asked.limit
+        nearest = _walk(rows, listing, later, onward, wanted.limit + 1)
+        data = nearest[: wanted.limit]
+        follows = len(nearest) > wanted.limit
         precedes = onward is not None and bool(data) and bool(_walk(rows, listing, earlier, data[0][0], 1))
     else:
-        found = _walk(rows, listing, earlier, back, asked.limit + 1)
-        data = found[: asked.limit][::-1]
-        precedes = len(found) > asked.limit
+        nearest = _walk(rows, listing, earlier, back, wanted.limit + 1)
+        data = nearest[: wanted.limit][::-1]
+        precedes = len(nearest) > wanted.limit
         follows = bool(data) and bool(_walk(rows, listing, later, data[-1][0], 1))
     first, last = data[0][1] if precedes else None, data[-1][1] if follows else None
     shown = [row[2:] for row in data]
-    return Page(shown, last, first) if asked.order == "normal" else Page(shown, first, last)
+    return Page(shown, last, first) if wanted.order == "normal" else Page(shown, first, last)
 
 
 def _walk(rows: Rows, listing: Listing, beyond: str, start: int | None, limit: int) -> Sequence[Row]:
@@ -98,7 +98,7 @@ def _place(rows: Rows, listing: Listing, field: str, cursor: str | None) -> int 
     if cursor is None:
         return None
     query = f"SELECT rowid FROM {listing.table} WHERE {listing.scope} AND id = ?"  # noqa: S608, names of our own
-    found = rows(query, *listing.subject, cursor)
-    if not found:
+    matches = rows(query, *listing.subject, cursor)
+    if not matches:
         raise UnknownCursor(field)
-    return int(found[0][0])
+    return int(matches[0][0])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from keyswap.keys import validate
 from keyswap.keys.key import new_id
 from keyswap.keys.local.reader import Catalogue
-from keyswap.keys.paging import Asked, Listing, Page, page
+from keyswap.keys.paging import Listing, Page, PageRequest, page
 from keyswap.model import StateError
 
 MAX_NAME, MAX_DESCRIPTION = 48, 150
@@ -73,10 +73,10 @@ class Permissions(Catalogue):
                 raise Taken("a permission has this slug already") from None
         return made
 
-    def permissions(self, asked: Asked) -> Page[Permission]:
+    def permissions(self, wanted: PageRequest) -> Page[Permission]:
         """A page of them. UnknownCursor."""
         there = self._rows("SELECT 1 FROM sqlite_schema WHERE name = 'permissions'")
         # Without the table the list is empty, and no cursor is in it.
         listing = Listing("permissions", ", ".join(Permission._fields), "1", "1") if there else _NONE
-        rows = page(self._rows, listing, asked)
+        rows = page(self._rows, listing, wanted)
         return Page([Permission(*row) for row in rows.data], rows.before, rows.after)

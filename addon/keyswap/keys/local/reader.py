@@ -17,7 +17,7 @@ from keyswap.keys.key import state as state_of
 from keyswap.keys.local.database import USERS_INDEX, changing, connect, create_if_missing, damage
 from keyswap.keys.local.disk_reserve import Room
 from keyswap.keys.local.rows import COLUMNS, SELECT, Row, key_of, texts
-from keyswap.keys.paging import Asked, Listing, Page, page
+from keyswap.keys.paging import Listing, Page, PageRequest, page
 from keyswap.keys.pepper import DATABASE, Pepper
 from keyswap.model import StateError
 from keyswap.state import KEYS, Epochs, StateDirectory
@@ -74,7 +74,7 @@ class Catalogue:
             return self._keys("ORDER BY id")
         return self._keys("WHERE org_id = ? ORDER BY id", org_id)
 
-    def page(self, asked: Asked, org_id: str | None = None, user_id: str | None = None) -> Page[Key]:
+    def page(self, wanted: PageRequest, org_id: str | None = None, user_id: str | None = None) -> Page[Key]:
         """A page of an organization's own keys, or of a user's (in one organization or all), without revoked ones.
 
         UnknownCursor when no key of that list is where it is to begin.
@@ -87,7 +87,7 @@ class Catalogue:
             if org_id is not None:
                 scope, subject = f"{scope} AND org_id = ?", [user_id, org_id]
         listing = Listing("keys", f"digest, {', '.join(COLUMNS)}", scope, "revoked_at IS NULL", subject, index)
-        rows = page(self._rows, listing, asked)
+        rows = page(self._rows, listing, wanted)
         with self._noted():
             return Page([key_of(row) for row in rows.data], rows.before, rows.after)
 

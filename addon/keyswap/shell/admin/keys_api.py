@@ -14,19 +14,19 @@ from keyswap.keys.key import Key
 from keyswap.keys.local.permissions import Permission, Permissions, Taken
 from keyswap.keys.local.reader import UnknownKey
 from keyswap.keys.local.writer import Ended, Ledger, Unusable
-from keyswap.keys.paging import Asked as PageAsked
+from keyswap.keys.paging import PageRequest
 from keyswap.keys.serialize import as_workos, iso, said
 from keyswap.refusals import Answer
 from keyswap.shell.admin.errors import Conflict, NotFound
 from keyswap.shell.admin.executor import listed, opened, working
 from keyswap.shell.admin.requests import (
     Expiry,
+    KeyToValidate,
     NewKey,
     NewPermission,
     NewUserKey,
-    Validation,
     identifier,
-    page_asked_for,
+    page_request,
     read,
 )
 from keyswap.shell.admin.responses import as_json, cacheable, nothing
@@ -36,17 +36,17 @@ DELETED = "deleted over the admin listener"
 
 
 def _list_of_organization(store: KeyStoreRef, request: AdminRequest, _now: float) -> Answer:
-    page, _ = page_asked_for(request.query)
+    page, _ = page_request(request.query)
     return _list(store, request, page, _named(request, "organization_id", "Organization"), None)
 
 
 def _list_of_user(store: KeyStoreRef, request: AdminRequest, _now: float) -> Answer:
-    page, also = page_asked_for(request.query, "organization_id")
+    page, also = page_request(request.query, "organization_id")
     return _list(store, request, page, also.get("organization_id") or None, _named(request, "user_id", "User"))
 
 
 def _list(
-    store: KeyStoreRef, request: AdminRequest, page: PageAsked, org_id: str | None, user_id: str | None
+    store: KeyStoreRef, request: AdminRequest, page: PageRequest, org_id: str | None, user_id: str | None
 ) -> Answer:
     with opened(store, Ledger) as ledger:
         keys = ledger.page(page, org_id, user_id)
@@ -81,7 +81,7 @@ def _create(
 
 
 def _validate(store: KeyStoreRef, request: AdminRequest, now: float) -> Answer:
-    value = read(Validation, request.body, now).value
+    value = read(KeyToValidate, request.body, now).value
     valid: Mapping[str, object] | None = None
     with opened(store, Ledger) as ledger:
         key = ledger.find(value) if checksum_holds(value, store.prefix) else None
@@ -129,7 +129,7 @@ def _named(request: AdminRequest, part: str, kind: str) -> str:
 
 
 def _permissions(store: KeyStoreRef, request: AdminRequest, _now: float) -> Answer:
-    page, _ = page_asked_for(request.query)
+    page, _ = page_request(request.query)
     with opened(store, Permissions) as known:
         return listed(known.permissions(page), _permission, request.request_id)
 

@@ -113,15 +113,15 @@ class AdminListener:
 
 async def _bound(host: str, port: int) -> list[socket.socket]:
     """Listening sockets on every address of a host. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     sockets: list[socket.socket] = []
     try:
-        for family, _, _, _, place in dict.fromkeys(found):
-            sockets.append(socket.create_server(place, family=family))
+        for family, _, _, _, address in dict.fromkeys(addresses):
+            sockets.append(socket.create_server(address, family=family))
     except OSError:
-        for one in sockets:
-            one.close()
+        for listening in sockets:
+            listening.close()
         raise
-    for one in sockets:
-        one.setblocking(False)
+    for listening in sockets:
+        listening.setblocking(False)
     return sockets

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from keyswap import strict_json
 from keyswap.keys import validate
 from keyswap.keys.local.permissions import MAX_DESCRIPTION, MAX_NAME, ORGANIZATION, slug, text
-from keyswap.keys.paging import MOST, Asked, Order
+from keyswap.keys.paging import MOST, Order, PageRequest
 from keyswap.shell.admin.errors import InvalidInput
 
 _LIMIT = re.compile(r"[0-9]{1,3}")
@@ -58,14 +58,14 @@ def _name(value: str) -> str:
     return validate.text("it", value)
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """The fields of a JSON body."""
 
     not_honoured: ClassVar[frozenset[str]] = frozenset()
     """Fields that mean something to keyswap, and that WorkOS' requests have not."""
 
 
-class KeyBody(Body):
+class KeyBody(RequestBody):
     """A body that makes or changes a key."""
 
     not_honoured = frozenset(
@@ -94,13 +94,13 @@ class Expiry(KeyBody):
     expires_at: Annotated[float | None, PlainValidator(_moment)] = None
 
 
-class Validation(Body):
+class KeyToValidate(RequestBody):
     """A key's value, to be validated."""
 
     value: Annotated[str, PlainValidator(_text(str))]
 
 
-class NewPermission(Body):
+class NewPermission(RequestBody):
     """A permission."""
 
     slug: Annotated[str, PlainValidator(_text(slug))]
@@ -109,7 +109,7 @@ class NewPermission(Body):
     resource_type_slug: Annotated[str, PlainValidator(_text(slug))] = ORGANIZATION
 
 
-def read[T: Body](kind: type[T], body: bytes, now: float) -> T:
+def read[T: RequestBody](kind: type[T], body: bytes, now: float) -> T:
     """The fields of a body: a JSON object in UTF-8, or nothing, which stands for an object without fields."""
     given = _object(body)
     errors: list[dict[str, str]] = []
@@ -146,7 +146,7 @@ def _object(body: bytes) -> dict[str, Any]:
     return given
 
 
-def page_asked_for(query: str, *also: str) -> tuple[Asked, Mapping[str, str]]:
+def page_request(query: str, *also: str) -> tuple[PageRequest, Mapping[str, str]]:
     """Which page of a list is asked for, and the parameters that this list has beside; others are passed over."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=100)
@@ -166,7 +166,7 @@ def page_asked_for(query: str, *also: str) -> tuple[Asked, Mapping[str, str]]:
         raise InvalidInput.at("order", f"it must be one of {', '.join(_ORDERS)}")
     if "before" in given and "after" in given:
         raise InvalidInput.at("before", "give before or after, not both")
-    page = Asked(int(limit), given.get("before") or None, given.get("after") or None, order)
+    page = PageRequest(int(limit), given.get("before") or None, given.get("after") or None, order)
     return page, {name: given[name] for name in also if name in given}
 
 
