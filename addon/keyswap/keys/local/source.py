@@ -18,6 +18,8 @@ from keyswap.keys.source import Found, Lookups, judge
 from keyswap.model import Code, Principal, Refuse
 from keyswap.state import Epochs, StateDirectory
 
+_MISTYPED = Refuse(Code.INVALID_CREDENTIAL, "the key's checksum is wrong: mistyped or made up", step="principal")
+"""Whole already, with the step, as those of `keys/verify` are."""
 _BY_DIGEST = f"{SELECT} WHERE digest = ?"
 _BY_ID = f"{SELECT} WHERE id = ?"
 _VERSION = "SELECT version FROM keys WHERE id = ?"
@@ -61,7 +63,7 @@ class SqliteKeys:
         """Look a key up in the database; None: it is unknown."""
         if not checksum_holds(value, self._prefix):
             self.lookups.unknown += 1
-            return Refuse(Code.INVALID_CREDENTIAL, "the key's checksum is wrong: mistyped or made up")
+            return _MISTYPED
         found = self._look_up(_BY_DIGEST, digest)
         if isinstance(found, Found):
             self._remember(found)
