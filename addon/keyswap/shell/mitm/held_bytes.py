@@ -33,7 +33,7 @@ def held(layer: http.HttpLayer, ahead: int) -> list[Held]:
     """What is held for a connection; `ahead`: bytes that its layers have not seen yet."""
     server: Any = layer.connections.get(layer.context.client)
     lanes: Any = getattr(server, "keyswap_lanes", None)
-    found, passes, loose = list[Held](), False, _loose(server) + ahead
+    holders, passes, loose = list[Held](), False, _loose(server) + ahead
     for stream_id, stream in layer.streams.items():
         flow: HTTPFlow | None = getattr(stream, "flow", None)
         if flow is None:
@@ -44,15 +44,15 @@ def held(layer: http.HttpLayer, ahead: int) -> list[Held]:
         size = sum(_parts(stream, flow)) + (len(lane.waiting) if lane is not None else 0)
         if not flows and stream.client_state != stream.state_done:
             size += STREAM
-        found.append(Held(flow, size))
+        holders.append(Held(flow, size))
     rest = []
     if loose and _is_unended(layer, server):
         rest = [Held(None, loose, begun=False)]
-    elif loose and not found:
+    elif loose and not holders:
         rest = [Held(None, loose)]
-    elif not passes and found:
-        found[-1] = Held(found[-1].flow, found[-1].size + loose)
-    return [one for one in found if one.size >= SMALL] + rest
+    elif not passes and holders:
+        holders[-1] = Held(holders[-1].flow, holders[-1].size + loose)
+    return [holder for holder in holders if holder.size >= SMALL] + rest
 
 
 def _is_unended(layer: http.HttpLayer, server: Any) -> bool:

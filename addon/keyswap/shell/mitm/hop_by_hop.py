@@ -84,9 +84,13 @@ def _lose(self: Any, event: ConnectionClosed | Interjection) -> CommandGenerator
     """
     by = watch_of(self.context.client)
     code = by.close_code(self.flow) if by is not None else None
-    told = self.flow.websocket
-    told.timestamp_end, told.close_code, told.close_reason = time.time(), code or CloseReason.ABNORMAL_CLOSURE, ""
-    told.closed_by_client = isinstance(event, ConnectionClosed) and event.connection == self.context.client
+    data = self.flow.websocket
+    data.timestamp_end, data.close_code, data.close_reason = (
+        time.time(),
+        code or CloseReason.ABNORMAL_CLOSURE,
+        "",
+    )
+    data.closed_by_client = isinstance(event, ConnectionClosed) and event.connection == self.context.client
     for socket in (self.server_ws, self.client_ws):
         if code is not None and socket.state is ConnectionState.OPEN:
             yield socket.send2(WebSocketClose(code, ""))

@@ -269,9 +269,9 @@ def _go_on(self: Any, event: GoOn) -> CommandGenerator[None]:
     if lane.end is not None:
         lanes.of.pop(event.stream_id, None)
         yield from receive(self, lane.end)
-    told = self.h2_conn.data_to_send()
-    if told:
-        yield SendData(self.conn, told)
+    frames = self.h2_conn.data_to_send()
+    if frames:
+        yield SendData(self.conn, frames)
 
 
 # ---- What the guard looks at
@@ -295,7 +295,7 @@ def moved(layer: http.HttpLayer) -> int:
 
 def bodies(layer: http.HttpLayer) -> dict[int, Body]:
     """The bodies that a caller owes over HTTP/2, by their streams."""
-    lanes, found = _lanes(layer), dict[int, Body]()
+    lanes, bodies_by_stream = _lanes(layer), dict[int, Body]()
     server: Any = layer.connections.get(layer.context.client)
     for stream_id, lane in list(lanes.of.items()) if lanes is not None else ():
         stream: Any = layer.streams.get(stream_id)
@@ -306,8 +306,8 @@ def bodies(layer: http.HttpLayer) -> dict[int, Body]:
                 del lanes.of[stream_id]
         elif stream.client_state in (stream.state_stream_request_body, stream.state_consume_request_body):
             waiting = lane.held is not None or stream._paused is not None
-            found[stream_id] = Body(stream.flow, lane.came, waiting)
-    return found
+            bodies_by_stream[stream_id] = Body(stream.flow, lane.came, waiting)
+    return bodies_by_stream
 
 
 def unread(layer: http.HttpLayer) -> int:

@@ -412,8 +412,8 @@ class _Chunks(ChunkedReader):
         """The data of all chunks that have come whole, up to one that is the last, or malformed."""
         came, at, small, data = bytes(buf._data), 0, 0, []
         match = _CHUNK_HEAD.match
-        while found := match(came, at):
-            begin, size = found.end(), int(found[1], 16)
+        while size_line := match(came, at):
+            begin, size = size_line.end(), int(size_line[1], 16)
             end = begin + size
             if not size or not came.startswith(b"\r\n", end):
                 break

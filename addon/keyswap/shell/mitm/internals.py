@@ -229,17 +229,17 @@ def take_apart(layers: Iterable[Any]) -> None:
 
 def take_connection_apart(handler: Any) -> None:
     """The same for all layers of a caller's connection."""
-    found: dict[int, Any] = {}
+    layers: dict[int, Any] = {}
     left: list[Any] = list(handler.layer.context.layers)
     while left:
         layer = left.pop()
-        if id(layer) not in found:
-            found[id(layer)] = layer
+        if id(layer) not in layers:
+            layers[id(layer)] = layer
             left += layer.context.layers
             if isinstance(layer, HttpLayer):
                 failed = vars(layer).get("keyswap_failed", ())
                 left += [*layer.connections.values(), *layer.streams.values(), *failed]
-    take_apart(found.values())
+    take_apart(layers.values())
     vars(handler.timeout_watchdog).clear()
     handler.layer = _Over
 
@@ -380,8 +380,12 @@ def attach_exchange(flow: HTTPFlow, exchange: object) -> None:
 
 def caller_left(flow: HTTPFlow) -> bool:
     """Whether a flow's error is that its caller has gone away, or reset its stream."""
-    told = flow.error.msg if flow.error is not None else ""
-    return not flow.client_conn.connected or told == "Client disconnected." or told.startswith("stream reset by client")
+    message = flow.error.msg if flow.error is not None else ""
+    return (
+        not flow.client_conn.connected
+        or message == "Client disconnected."
+        or message.startswith("stream reset by client")
+    )
 
 
 async def stop_listening(master: Master) -> None:
@@ -395,5 +399,5 @@ async def stop_listening(master: Master) -> None:
 def listen_addresses(master: Master) -> list[str]:
     """The addresses on which the listener really listens, as HOST:PORT."""
     proxyserver: Any = master.addons.get("proxyserver")
-    found = proxyserver.listen_addrs() if proxyserver is not None else []
-    return [host_port.joined(host, port) for host, port, *_ in found]
+    addresses = proxyserver.listen_addrs() if proxyserver is not None else []
+    return [host_port.joined(host, port) for host, port, *_ in addresses]

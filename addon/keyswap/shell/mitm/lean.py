@@ -59,21 +59,21 @@ class LeanAddons(AddonManager):
 
     def handlers(self, kind: type[Hook]) -> tuple[str, tuple[Handler, ...]]:
         """What a hook's only field is called, and who wants to see it."""
-        found = self._of.get(kind)
-        if found is None:
+        handlers = self._of.get(kind)
+        if handlers is None:
             named = [field.name for field in fields(cast("Any", kind))]
             wanted = (getattr(addon, kind.name, None) for addon in traverse(self.chain))
-            found = named[0] if len(named) == 1 else "", tuple([func for func in wanted if callable(func)])
-            self._of[kind] = found
-        return found
+            handlers = named[0] if len(named) == 1 else "", tuple([func for func in wanted if callable(func)])
+            self._of[kind] = handlers
+        return handlers
 
     async def trigger_event(self, event: Hook) -> None:
         """Let every addon see an event."""
         for handler in self.handlers(type(event))[1]:
             try:
-                found = handler(*event.args())
-                if inspect.isawaitable(found):
-                    await found
+                result = handler(*event.args())
+                if inspect.isawaitable(result):
+                    await result
             except AddonHalt:
                 return
             except OptionsError:
@@ -191,12 +191,12 @@ class LeanConnection(mode_servers.ProxyConnectionHandler):
         data = getattr(hook, name)
         for number, handler in enumerate(handlers):
             try:
-                found = handler(data)
+                result = handler(data)
             except Exception as error:  # noqa: BLE001 (as mitmproxy does)
                 addons.report(error)
                 continue
-            if found is not None and inspect.iscoroutine(found):
-                task = asyncio.Task(found, loop=asyncio.get_running_loop(), eager_start=True)
+            if result is not None and inspect.iscoroutine(result):
+                task = asyncio.Task(result, loop=asyncio.get_running_loop(), eager_start=True)
                 if not task.done() or task.cancelled() or task.exception() is not None:
                     self._later(hook, task, handlers[number + 1 :], data)
                     return
@@ -214,9 +214,9 @@ class LeanConnection(mode_servers.ProxyConnectionHandler):
         works: list[Any] = [task, *rest]
         for work in works:
             try:
-                found = work if work is task else work(data)
-                if inspect.isawaitable(found):
-                    await found
+                result = work if work is task else work(data)
+                if inspect.isawaitable(result):
+                    await result
             except Exception as error:  # noqa: BLE001 (as mitmproxy does)
                 addons.report(error)
         if hook.blocking:
@@ -296,8 +296,8 @@ def _fork(self: Context) -> Context:
 
 
 def _current(self: _Option) -> Any:
-    found = self._default if self.value is unset else self.value
-    return found if type(found) in _PLAIN else copy.deepcopy(found)
+    value = self._default if self.value is unset else self.value
+    return value if type(value) in _PLAIN else copy.deepcopy(value)
 
 
 _PLAIN = {str, int, float, bool, type(None)}
@@ -318,8 +318,8 @@ def _get_all(self: http.Headers, name: str | bytes) -> list[str]:
 
 
 def _get(self: http.Headers, name: str | bytes, default: Any = None) -> Any:
-    found = _get_all(self, name)
-    return ", ".join(found) if found else default
+    values = _get_all(self, name)
+    return ", ".join(values) if values else default
 
 
 def _contains(self: http.Headers, name: object) -> bool:

@@ -280,9 +280,9 @@ class Awaited:
     def begins(self, data: bytes) -> bool:
         """Whether it has begun with these bytes; interim responses are none (RFC 9110 §15.2)."""
         self._came += self._read(data) if self._tls is not None else data
-        while (found := _INTERIM.match(self._came)) is not None and (end := self._came.find(b"\r\n\r\n")) > 0:
+        while (interim := _INTERIM.match(self._came)) is not None and (end := self._came.find(b"\r\n\r\n")) > 0:
             del self._came[: end + 4]
-        return len(self._came) >= 12 and (found is None or len(self._came) > MOST_INTERIM)
+        return len(self._came) >= 12 and (interim is None or len(self._came) > MOST_INTERIM)
 
     def _read(self, data: bytes) -> bytes:
         tls: Any = self._tls
