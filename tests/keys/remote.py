@@ -5,16 +5,17 @@ from collections.abc import Awaitable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from keyswap.keys.local.watch import Watch
+from keyswap.keys.local.watch import DatabaseWatch
 from keyswap.keys.local.writer import Ledger
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.verify import Before, KeyVerifier
-from keyswap.keys.workos.source import Ages, WorkosKeys
+from keyswap.keys.workos.source import WorkosKeys
+from keyswap.keys.workos.validation import Ages
 from keyswap.model import Credential, Principal, Refuse, Request
 from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.budget import Budget
 from keyswap.workos.change_feed import Change
-from keyswap.workos.client import WorkOS
+from keyswap.workos.client import WorkOSClient
 from tests.keys.parts import NOW
 from workos_standin import SECRET, Standin
 
@@ -44,9 +45,9 @@ class Remote:
         self.runner = asyncio.Runner()
         self.state = StateDirectory(path).open()
         self.epochs, self.pepper = Epochs(self.state), Pepper.load(self.state)
-        self.watch = Watch(self.state, self.epochs, self.pepper)
+        self.watch = DatabaseWatch(self.state, self.epochs, self.pepper)
         given: dict[str, Any] = {"clock": clock, "sleep": clock.sleep} if clock is not None else {}
-        self.workos = WorkOS(url or standin.url, SECRET, budget=budget, **given)
+        self.workos = WorkOSClient(url or standin.url, SECRET, budget=budget, **given)
         given.pop("sleep", None)
         self.source = WorkosKeys(self.workos, self.watch, Ages(**ages), size=size, **given)
         self.verifier = KeyVerifier(self.source, self.watch, self.pepper, None, before)
@@ -84,8 +85,8 @@ class Remote:
 
     async def settled(self) -> None:
         """Until nothing is being asked."""
-        while self.source._flights:
-            await asyncio.wait([flight.task for flight in self.source._flights.values()])
+        while self.source._pending:
+            await asyncio.wait([flight.task for flight in self.source._pending.values()])
 
     def forget(self, kind: str, of: str = "", ends: bool = True) -> None:
         self.source.forget(Change(kind, of, ends, NOW))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyswap.keys.local.writer import Ended, Unusable
+from keyswap.keys.local.writer import KeyExpired, KeyUnusable
 from keyswap.keys.paging import Listing, Order, PageRequest, UnknownCursor, page
 from tests.keys.parts import Parts
 
@@ -77,9 +77,9 @@ def test_an_end_that_is_given(parts: Parts) -> None:
     ended = ledger.expire(key.id, -5.0, 1004.7)
     assert ended.expires_at == 1004 and ledger.state(ended, 1004.7) == "expired"
     for at in (None, 9000.0):
-        with pytest.raises(Ended):
+        with pytest.raises(KeyExpired):
             ledger.expire(key.id, at, 1005.0)
     other, _ = ledger.create(now=1000.0, org_id="o", name="n")
     ledger.revoke(other.id, None, 1001.0)
-    with pytest.raises(Unusable):
+    with pytest.raises(KeyUnusable):
         ledger.expire(other.id, None, 1002.0)

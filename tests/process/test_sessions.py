@@ -14,7 +14,7 @@ from joserfc.jwk import KeySet
 
 from harness import Backend, Client, Gateway, Home, Reply, eventually
 from keyswap.state import Epochs, StateDirectory
-from keyswap.workos.change_feed import Change, Changes
+from keyswap.workos.change_feed import Change, ChangeFeed
 from tests.sessions.attacks import ATTACKS, CONNECT_KIDS, GOOD, KIDS
 from tests.sessions.issuing import (
     AUTHKIT,
@@ -184,7 +184,7 @@ def test_a_session_that_was_revoked(start: Start, home: Home, backend: Backend, 
     state = StateDirectory(home.state).open()
     with ExitStack() as stack:
         epochs = stack.enter_context(closing(Epochs(state)))
-        changes = stack.enter_context(closing(Changes(state, epochs)))
+        changes = stack.enter_context(closing(ChangeFeed(state, epochs)))
         callers = [stack.enter_context(Client(gateway.port)) for _ in range(20)]
         for caller in callers:
             for one in (text, other):

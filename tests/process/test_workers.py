@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness import Backend, Client, Gateway, Home, eventually
-from keyswap.cli.gateway import cores
+from keyswap.cli.serve import cores
 from keyswap.shell.decisions.reader import recorded
 
 Start = Callable[..., Gateway]

@@ -14,7 +14,7 @@ from keyswap.sessions.jwks import REFRESH_S, KeySets
 from keyswap.sessions.kinds import Issuer
 from keyswap.sessions.verifier import MAX_AGE_S, SessionVerifier
 from keyswap.state import Epochs, StateDirectory
-from keyswap.workos.change_feed import Change, Changes
+from keyswap.workos.change_feed import Change, ChangeFeed
 from keyswap.workos.store import CHANGES_S
 from tests.sessions.issuing import (
     AUTHKIT,
@@ -330,8 +330,8 @@ def test_another_process_hears_of_it(authkit: Endpoint, connect: Endpoint, tmp_p
     with (
         closing(Epochs(state)) as ours,
         closing(Epochs(state)) as theirs,
-        closing(Changes(state, ours)) as heard,
-        closing(Changes(state, theirs)) as other,
+        closing(ChangeFeed(state, ours)) as heard,
+        closing(ChangeFeed(state, theirs)) as other,
     ):
         verifier = SessionVerifier(entries(authkit, connect), OWN, KeySets(), heard)
         presented = Credential("session", token(user()))

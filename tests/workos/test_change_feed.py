@@ -16,8 +16,8 @@ import pytest
 from keyswap.model import StateError
 from keyswap.state import REMOTE, Epochs, StateDirectory
 from keyswap.workos import store
-from keyswap.workos.change_feed import Change, Changes
-from keyswap.workos.revocations import Ended
+from keyswap.workos.change_feed import Change, ChangeFeed
+from keyswap.workos.revocations import Revocations
 
 NOW = 1_800_000_000.0
 ADDON = str(Path(__file__).parents[2] / "addon")
@@ -29,11 +29,11 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self.state = StateDirectory(folder).open()
-        self._open: list[Changes | Epochs] = []
+        self._open: list[ChangeFeed | Epochs] = []
 
-    def changes(self) -> Changes:
+    def changes(self) -> ChangeFeed:
         epochs = Epochs(self.state)
-        changes = Changes(self.state, epochs)
+        changes = ChangeFeed(self.state, epochs)
         self._open += [changes, epochs]
         return changes
 
@@ -49,7 +49,7 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
     made.close()
 
 
-def listening(changes: Changes) -> list[Change]:
+def listening(changes: ChangeFeed) -> list[Change]:
     told: list[Change] = []
     changes.subscribe(told.append)
     return told
@@ -133,10 +133,10 @@ WRITER = """
 import sys, os, signal
 from pathlib import Path
 from keyswap.state import Epochs, StateDirectory
-from keyswap.workos.change_feed import Change, Changes
+from keyswap.workos.change_feed import Change, ChangeFeed
 state = StateDirectory(Path(sys.argv[1])).open()
 name, times, dies = sys.argv[2], int(sys.argv[3]), sys.argv[4]
-changes = Changes(state, Epochs(state))
+changes = ChangeFeed(state, Epochs(state))
 if dies == "before the bump":
     changes._epochs.bump = lambda which: os.kill(os.getpid(), signal.SIGKILL)
 if dies == "in the transaction":
@@ -237,7 +237,7 @@ def test_who_slept_past_what_is_kept(parts: Parts) -> None:
 
 def test_ends_in_memory_are_bounded() -> None:
     """Ends older than two days are forgotten, and past the bound the oldest."""
-    ended = Ended(at_most=3)
+    ended = Revocations(at_most=3)
     for number in range(4):
         ended.add("key", str(number), NOW + number)
     assert [ended.since("key", str(number), 0) for number in range(4)] == [False, True, True, True]
@@ -365,7 +365,7 @@ def test_a_file_that_is_no_good(parts: Parts, fault: Callable[[Path], None], mes
     before = path.read_bytes() if path.is_file() else b""
     epochs = Epochs(parts.state)
     with pytest.raises(StateError, match=message):
-        Changes(parts.state, epochs)
+        ChangeFeed(parts.state, epochs)
     epochs.close()
     assert (path.read_bytes() if path.is_file() else b"") == before
 
@@ -375,7 +375,7 @@ def test_a_log_without_its_database(parts: Parts) -> None:
     parts.state.file("changes.db-wal").write_bytes(b"x")
     epochs = Epochs(parts.state)
     with pytest.raises(StateError, match=r"changes\.db-wal is not"):
-        Changes(parts.state, epochs)
+        ChangeFeed(parts.state, epochs)
     epochs.close()
 
 

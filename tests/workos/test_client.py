@@ -9,7 +9,7 @@ import pytest
 
 from fault_proxy import FAULTS, FaultProxy
 from keyswap.workos.budget import OwnBudget
-from keyswap.workos.client import BudgetExhausted, Rejected, Unreachable, WorkOS
+from keyswap.workos.client import BudgetExhausted, Rejected, Unreachable, WorkOSClient
 from tests.keys.remote import Clock
 from workos_standin import SECRET, Standin
 
@@ -29,11 +29,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def workos(proxy: FaultProxy, clock: Clock) -> WorkOS:
-    return WorkOS(proxy.url, SECRET, clock=clock, sleep=clock.sleep)
+def workos(proxy: FaultProxy, clock: Clock) -> WorkOSClient:
+    return WorkOSClient(proxy.url, SECRET, clock=clock, sleep=clock.sleep)
 
 
-def run(workos: WorkOS, *calls: Callable[[], Coroutine[Any, Any, Any]]) -> list[Any]:
+def run(workos: WorkOSClient, *calls: Callable[[], Coroutine[Any, Any, Any]]) -> list[Any]:
     """What comes of calls, one after the other: an answer or an exception."""
 
     async def all_of_them() -> list[Any]:
@@ -50,12 +50,12 @@ def run(workos: WorkOS, *calls: Callable[[], Coroutine[Any, Any, Any]]) -> list[
     return asyncio.run(all_of_them())
 
 
-def asking(workos: WorkOS, **given: Any) -> Callable[[], Coroutine[Any, Any, Any]]:
+def asking(workos: WorkOSClient, **given: Any) -> Callable[[], Coroutine[Any, Any, Any]]:
     return lambda: workos.post(PATH, BODY, **given)
 
 
 @pytest.mark.parametrize("fault", [fault for fault in BAD if fault != "hang"])  # which has the whole deadline
-def test_it_is_tried_again(workos: WorkOS, proxy: FaultProxy, standin: Standin, clock: Clock, fault: str) -> None:
+def test_it_is_tried_again(workos: WorkOSClient, proxy: FaultProxy, standin: Standin, clock: Clock, fault: str) -> None:
     """Whatever goes wrong once or twice is tried again within the deadline, after a pause that grows."""
     proxy.script = [fault, fault]
     (answer,) = run(workos, asking(workos, deadline_s=5))
@@ -70,7 +70,7 @@ def test_it_is_tried_again(workos: WorkOS, proxy: FaultProxy, standin: Standin, 
 def test_it_ends_within_its_deadline(proxy: FaultProxy, fault: str) -> None:
     """A call ends within its deadline, retries included, and says why, without a word of what it was about."""
     proxy.fault = fault
-    workos = WorkOS(proxy.url, SECRET, timeout_s=0.3)
+    workos = WorkOSClient(proxy.url, SECRET, timeout_s=0.3)
 
     async def timed() -> float:
         loop = asyncio.get_running_loop()
@@ -87,14 +87,14 @@ def test_it_ends_within_its_deadline(proxy: FaultProxy, fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["429", "503"])
-def test_retry_after_is_honoured(workos: WorkOS, proxy: FaultProxy, clock: Clock, fault: str) -> None:
+def test_retry_after_is_honoured(workos: WorkOSClient, proxy: FaultProxy, clock: Clock, fault: str) -> None:
     """A Retry-After within the deadline is waited for, as long as it says."""
     proxy.script, proxy.retry_after_s = [fault], 3
     (answer,) = run(workos, asking(workos, deadline_s=5))
     assert answer["api_key"] and sum(clock.slept) == 3
 
 
-def test_a_throttle_that_takes_longer_stops_everybody(workos: WorkOS, proxy: FaultProxy, clock: Clock) -> None:
+def test_a_throttle_that_takes_longer_stops_everybody(workos: WorkOSClient, proxy: FaultProxy, clock: Clock) -> None:
     """A 429 whose Retry-After is beyond the deadline: nothing is asked for so long, at most a minute."""
     proxy.script, proxy.retry_after_s = ["429"], 3600
 
@@ -112,7 +112,7 @@ def test_a_throttle_that_takes_longer_stops_everybody(workos: WorkOS, proxy: Fau
     assert third["api_key"] and proxy.requests == 2
 
 
-def test_the_breaker(workos: WorkOS, proxy: FaultProxy, clock: Clock) -> None:
+def test_the_breaker(workos: WorkOSClient, proxy: FaultProxy, clock: Clock) -> None:
     """After five failures nothing is asked for a second; then one probe, and everything when that was good."""
     proxy.fault = "500"
 
@@ -130,7 +130,7 @@ def test_the_breaker(workos: WorkOS, proxy: FaultProxy, clock: Clock) -> None:
     assert answer["api_key"] and proxy.requests == 7
 
 
-def test_who_leaves_is_no_probe(workos: WorkOS, proxy: FaultProxy, clock: Clock) -> None:
+def test_who_leaves_is_no_probe(workos: WorkOSClient, proxy: FaultProxy, clock: Clock) -> None:
     """A probe whose caller leaves gives its place back."""
     proxy.fault = "reset"
 
@@ -148,14 +148,14 @@ def test_who_leaves_is_no_probe(workos: WorkOS, proxy: FaultProxy, clock: Clock)
     assert run(workos, *[asking(workos)] * 5, left)[-1]["api_key"]
 
 
-def test_our_secret_is_refused(workos: WorkOS, standin: Standin, proxy: FaultProxy) -> None:
+def test_our_secret_is_refused(workos: WorkOSClient, standin: Standin, proxy: FaultProxy) -> None:
     """A secret that WorkOS refuses is said, and not tried again."""
     standin.secret = "sk_another"
     (error,) = run(workos, asking(workos))
     assert isinstance(error, Rejected) and error.status == 401 and proxy.requests == 1
 
 
-def test_what_is_there_already(workos: WorkOS, standin: Standin, proxy: FaultProxy) -> None:
+def test_what_is_there_already(workos: WorkOSClient, standin: Standin, proxy: FaultProxy) -> None:
     """What WorkOS refuses is refused with its own code, and not tried again; that is no outage."""
     standin.permission("a:b")
     (error,) = run(workos, lambda: workos.post("/authorization/permissions", {"slug": "a:b", "name": "x"}))
@@ -164,7 +164,7 @@ def test_what_is_there_already(workos: WorkOS, standin: Standin, proxy: FaultPro
 
 
 def test_one_line_for_a_change(
-    workos: WorkOS, proxy: FaultProxy, standin: Standin, clock: Clock, caplog: pytest.LogCaptureFixture
+    workos: WorkOSClient, proxy: FaultProxy, standin: Standin, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However many calls fail: one line says that it is down, one that it answers again, one that our secret is refused."""
     caplog.set_level(logging.DEBUG)
@@ -196,7 +196,7 @@ def test_one_line_for_a_change(
 
 
 def test_an_outage_after_another_is_told_in_the_end(
-    workos: WorkOS, proxy: FaultProxy, clock: Clock, caplog: pytest.LogCaptureFixture
+    workos: WorkOSClient, proxy: FaultProxy, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Who is down and up again all the time does not fill the log; who stays down is told."""
 
@@ -218,12 +218,12 @@ def test_an_outage_after_another_is_told_in_the_end(
 
 def test_connections_are_kept(standin: Standin) -> None:
     """Calls one after the other go over one connection."""
-    workos = WorkOS(standin.url, SECRET)
+    workos = WorkOSClient(standin.url, SECRET)
     assert len(run(workos, *[asking(workos)] * 20)) == 20
     assert standin.connections == 1
 
 
-def test_what_may_have_happened_is_not_done_twice(workos: WorkOS, proxy: FaultProxy) -> None:
+def test_what_may_have_happened_is_not_done_twice(workos: WorkOSClient, proxy: FaultProxy) -> None:
     """Without `repeat` a call whose answer was lost is not made again; one that was turned away is."""
     proxy.script = ["half"]
     first, *_ = run(workos, asking(workos, repeat=False))
@@ -235,7 +235,7 @@ def test_what_may_have_happened_is_not_done_twice(workos: WorkOS, proxy: FaultPr
 
 def test_the_budget(proxy: FaultProxy, clock: Clock) -> None:
     """Every request is counted, those that are made again too; who is patient waits for room, a guess is refused."""
-    workos = WorkOS(proxy.url, SECRET, budget=OwnBudget(2, 4), clock=clock, sleep=clock.sleep)
+    workos = WorkOSClient(proxy.url, SECRET, budget=OwnBudget(2, 4), clock=clock, sleep=clock.sleep)
     proxy.script = ["500"]
     guess = asking(workos, known=False, patient=False)
     answers = run(workos, guess, guess, asking(workos), asking(workos), asking(workos))
@@ -246,7 +246,7 @@ def test_the_budget(proxy: FaultProxy, clock: Clock) -> None:
 
 def test_nobody_listens() -> None:
     """A base URL where nobody listens is said, with the system's reason."""
-    workos = WorkOS("http://127.0.0.1:9", SECRET, timeout_s=0.2)
+    workos = WorkOSClient("http://127.0.0.1:9", SECRET, timeout_s=0.2)
     (error,) = run(workos, asking(workos))
     assert isinstance(error, Unreachable) and "cannot be connected to" in error.why
 
@@ -255,7 +255,7 @@ def test_events_page_through(standin: Standin) -> None:
     """A list is read page by page with its cursor."""
     for _ in range(5):
         standin.event("session.revoked")
-    workos = WorkOS(standin.url, SECRET)
+    workos = WorkOSClient(standin.url, SECRET)
 
     async def paged() -> list[str]:
         found: list[str] = []
@@ -271,7 +271,7 @@ def test_events_page_through(standin: Standin) -> None:
     assert ids == [event["id"] for event in standin.events]
 
 
-def test_parts_fail_by_themselves(workos: WorkOS, proxy: FaultProxy, standin: Standin, clock: Clock) -> None:
+def test_parts_fail_by_themselves(workos: WorkOSClient, proxy: FaultProxy, standin: Standin, clock: Clock) -> None:
     """A part of the API that fails keeps no other one from being asked."""
     standin.event("session.revoked")
     proxy.fault = "500"
@@ -290,7 +290,7 @@ def test_parts_fail_by_themselves(workos: WorkOS, proxy: FaultProxy, standin: St
 
 def test_no_time_is_no_fault(proxy: FaultProxy) -> None:
     """Calls that have next to no time left do not open the breaker."""
-    workos = WorkOS(proxy.url, SECRET, timeout_s=2)
+    workos = WorkOSClient(proxy.url, SECRET, timeout_s=2)
     proxy.fault, proxy.slow_s = "slow", 0.1
     *failed, answer = run(workos, *[asking(workos, deadline_s=0.01)] * 6, asking(workos))
     assert all(isinstance(error, Unreachable) for error in failed) and answer["api_key"]

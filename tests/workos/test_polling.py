@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from keyswap.state import Epochs, StateDirectory
-from keyswap.workos.change_feed import Change, Changes
+from keyswap.workos.change_feed import Change, ChangeFeed
 from keyswap.workos.client import Rejected, Unreachable
 from keyswap.workos.events import OLDER_TYPES, TYPES
 from keyswap.workos.polling import Poller, environment
@@ -74,14 +74,14 @@ class Machine:
         self.state = StateDirectory(folder).open()
         self.workos = WorkOSOfTests()
         self.told: list[Change] = []
-        self._open: list[Changes | Epochs | Poller] = []
+        self._open: list[ChangeFeed | Epochs | Poller] = []
         self.changes = self.shared()
         self.changes.subscribe(self.told.append)
         self.poller = self.asking()
 
-    def shared(self) -> Changes:
+    def shared(self) -> ChangeFeed:
         epochs = Epochs(self.state)
-        changes = Changes(self.state, epochs)
+        changes = ChangeFeed(self.state, epochs)
         self._open += [changes, epochs]
         return changes
 

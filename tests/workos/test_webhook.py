@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from keyswap.model import StateError
 from keyswap.state import Epochs, StateDirectory
-from keyswap.workos.change_feed import Change, Changes
+from keyswap.workos.change_feed import Change, ChangeFeed
 from keyswap.workos.webhook import MAX_BODY, Answered, answer_webhook
 
 NOW = 1_800_000_000.0
@@ -43,10 +43,10 @@ def signed(body: bytes = BODY, secret: str = SECRET, t: str = T) -> str:
 
 
 @pytest.fixture
-def changes(tmp_path: Path) -> Iterator[Changes]:
+def changes(tmp_path: Path) -> Iterator[ChangeFeed]:
     state = StateDirectory(tmp_path).open()
     epochs = Epochs(state)
-    made = Changes(state, epochs)
+    made = ChangeFeed(state, epochs)
     yield made
     made.close()
     epochs.close()
@@ -56,7 +56,7 @@ def never(event_id: str, changes: Sequence[Change], now: float) -> bool:
     raise AssertionError("recorded")
 
 
-def test_a_delivery_is_recorded(changes: Changes) -> None:
+def test_a_delivery_is_recorded(changes: ChangeFeed) -> None:
     """A signed event is recorded before it is answered 200, and again delivered it is 200 and changes nothing."""
     assert answer_webhook(BODY, signed(), [SECRET], changes.record, NOW) == Answered(200, "recorded")
     changes.take_in(NOW)
@@ -205,7 +205,7 @@ def test_types_that_mean_nothing() -> None:
     assert answer_webhook(body, signed(body), [SECRET], never, NOW).status == 200
 
 
-def test_a_broken_event_is_told(changes: Changes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_event_is_told(changes: ChangeFeed, caplog: pytest.LogCaptureFixture) -> None:
     """A signed event of a known type that cannot be read is logged in one line, and everything is asked for again."""
     told: list[Change] = []
     changes.subscribe(told.append)
@@ -216,7 +216,7 @@ def test_a_broken_event_is_told(changes: Changes, caplog: pytest.LogCaptureFixtu
     assert told == [Change("all", "", False, NOW)] and len(caplog.records) == 1
 
 
-def test_what_cannot_be_recorded_is_delivered_again(changes: Changes, tmp_path: Path) -> None:
+def test_what_cannot_be_recorded_is_delivered_again(changes: ChangeFeed, tmp_path: Path) -> None:
     """An event that could not be written is 503: WorkOS delivers it again."""
 
     def full(*_: Any) -> bool:

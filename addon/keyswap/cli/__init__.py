@@ -18,11 +18,11 @@ from keyswap.model import StateError
 from keyswap.state import NotOurs
 
 COMMANDS = {
-    "serve": "gateway",
+    "serve": "serve",
     "init": "init",
     "check": "check",
-    "explain": "gateway",
-    "status": "gateway",
+    "explain": "explain",
+    "status": "status",
     "tail": "decisions",
     "keys": "keys",
     "signing": "signing",

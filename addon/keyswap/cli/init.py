@@ -94,11 +94,11 @@ def _lists(operations: OperationCatalogue) -> str:
 def _lines(operations: OperationCatalogue) -> list[str]:
     every = [entry.operation for entry in operations.entries]
     width = min(max((len(operation.name) for operation in every), default=0), 48)
-    asked = [one for one in every if one.public or one.require]
+    required = [one for one in every if one.public or one.require]
     free = [one for one in every if not (one.public or one.require)]
     public = [one for one in free if may_be_public(one)]
-    lines = ["# What the document requires:"] if asked else []
-    lines += [f"#   {operation.name:<{width}}  {lint.requirement_text(operation)}" for operation in asked]
+    lines = ["# What the document requires:"] if required else []
+    lines += [f"#   {operation.name:<{width}}  {lint.requirement_text(operation)}" for operation in required]
     if free:
         lines += [
             "# These require a valid credential alone. Take the # away from `operations:` and what should be in force:"
@@ -109,9 +109,9 @@ def _lines(operations: OperationCatalogue) -> list[str]:
     return lines
 
 
-def _entry(operation: Operation, width: int, said: str) -> str:
+def _entry(operation: Operation, width: int, entry: str) -> str:
     name = _quoted(operation.name) + ","
-    return f"#  - {{match: {name:<{width + 3}} {said}}}"
+    return f"#  - {{match: {name:<{width + 3}} {entry}}}"
 
 
 def _quoted(text: str) -> str:

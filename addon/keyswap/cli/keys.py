@@ -6,7 +6,7 @@ Law: a change is effective at the next request of every gateway on this machine 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,16 @@ from keyswap import audit
 from keyswap import policy as policies
 from keyswap.cli import workos_lookup
 from keyswap.cli.existing_state import existing
+from keyswap.cli.key_options import CLEARED, Span, changes, described
+from keyswap.cli.key_output import show_list, show_one
 from keyswap.cli.known_names import Known, known, note
 from keyswap.cli.output import Setting, common, counted, from_stdin, printable, read_input
 from keyswap.cli.state_snapshot import glanced
 from keyswap.keys.importing import parse_import
-from keyswap.keys.key import Key, state
 from keyswap.keys.local.writer import Ledger
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.serialize import as_workos, said
+from keyswap.keys.serialize import audit_detail
 from keyswap.model import StateError
-from keyswap.policy import seconds
 from keyswap.state import Epochs, StateDirectory
 
 
@@ -53,8 +53,8 @@ def opened(setting: Setting, reads: bool = False, ends: bool = False, makes: boo
         yield ledger
 
 
-def note_place(setting: Setting, known: Known | None) -> None:
-    """Say where keys were made, to who named no place and may run the gateway elsewhere."""
+def note_state(setting: Setting, known: Known | None) -> None:
+    """Tell where keys were made, when no state directory was named and no gateway runs on it."""
     named = "--state" in setting.named or "KEYSWAP_STATE" in os.environ
     if not named and (known is None or not known.running):
         click.echo(
@@ -68,109 +68,6 @@ def audited(setting: Setting, action: str, target: str | None, **detail: object)
     audit.changed(setting.state, "cli", action, target, **detail)
 
 
-def as_json(ledger: Ledger, found: Sequence[Key], value: str | None = None) -> list[dict[str, Any]]:
-    """Keys in WorkOS' shape with our fields (CONTRACT §2); `value` on create and rotate only."""
-    now, used = time.time(), ledger.last_used([key.id for key in found])
-    return [_key_json(key, state(key, now, ledger.is_blocked(key)), used.get(key.id), value) for key in found]
-
-
-def _key_json(key: Key, standing: str, last_used: int | None, value: str | None) -> dict[str, Any]:
-    return {
-        **as_workos(key, last_used),
-        "env": key.env,
-        "roles": list(key.roles),
-        "plan": key.plan,
-        "allow_ip": list(key.allow_ip),
-        "state": standing,
-        "revoked_reason": key.revoked_reason,
-        **({"value": value} if value else {}),
-    }
-
-
-def show_list(setting: Setting, ledger: Ledger, found: Sequence[Key]) -> None:
-    """Print keys as a list."""
-    data = as_json(ledger, found)
-    document = {"object": "list", "data": data, "list_metadata": {"before": None, "after": None}}
-    heads = ("id", "key", "name", "org", "user", "permissions", "plan", "state", "expires", "last used")
-    rows = [
-        (
-            *(one["id"], one["obfuscated_value"], one["name"], key.org_id, key.user_id, " ".join(key.permissions)),
-            *(key.plan, one["state"], one["expires_at"], one["last_used_at"]),
-        )
-        for one, key in zip(data, found, strict=True)
-    ]
-    setting.table(document, heads, rows)
-
-
-def show_one(setting: Setting, ledger: Ledger, key: Key, value: str | None = None, agent: str | None = None) -> None:
-    """Print one key, with its value when it has just been made; `agent`: whose registration it belongs to."""
-    (data,) = as_json(ledger, [key], value)
-    if agent is not None:
-        data["agent_registration_id"] = agent
-    owner = data.pop("owner")
-    lines = [f"{name:<17}{', '.join(told) if isinstance(told, list) else told}" for name, told in data.items() if told]
-    if value:
-        lines = [value, "(shown this once: keyswap keeps only a digest of it)", *(x for x in lines if value not in x)]
-    setting.print(
-        {"owner": owner, **data}, *lines, f"{'organization':<17}{key.org_id}", f"{'user':<17}{key.user_id or '-'}"
-    )
-
-
-class Span(click.ParamType[float]):
-    """A length of time, like 30d, in seconds."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse it."""
-        try:
-            return value if isinstance(value, float) else seconds(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-def described(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say what a key is."""
-    for option in reversed(
-        (
-            click.option("--org", metavar="ORG", help="The organization it belongs to."),
-            click.option(
-                "--user", metavar="USER", help="The user it acts for; without one it is the organization's own."
-            ),
-            click.option("--name", metavar="NAME", help="What people call it."),
-            click.option("--permission", "permissions", multiple=True, metavar="SLUG", help="Once for each."),
-            click.option("--role", "roles", multiple=True, metavar="SLUG", help="Once for each."),
-            click.option("--plan", metavar="NAME", help="The plan whose limits it has."),
-            click.option("--expires-in", type=Span(), metavar="30d", help="How long it is good for; default: no end."),
-            click.option("--allow-ip", multiple=True, metavar="CIDR", help="Only from there. May be given many times."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def changes(now: float, org: str | None, user: str | None, expires_in: float | None, **given: Any) -> dict[str, Any]:
-    """The options that were given, as the ledger calls them."""
-    named = {
-        "org_id": org,
-        "user_id": user,
-        "expires_at": None if expires_in is None else int(now + expires_in),
-        **given,
-    }
-    return {name: value for name, value in named.items() if value not in (None, ())}
-
-
-CLEARED: dict[str, tuple[str, Any]] = {
-    "user": ("user_id", None),
-    "permissions": ("permissions", ()),
-    "roles": ("roles", ()),
-    "plan": ("plan", None),
-    "expiry": ("expires_at", None),
-    "allow-ip": ("allow_ip", ()),
-}
-"""What can be taken from a key, how the ledger calls it, and what is there then."""
-
-
 @keys.command()
 @described
 @click.option("--env", type=click.Choice(["live", "test"]), default="live", show_default=True)
@@ -181,13 +78,13 @@ def create(setting: Setting, /, env: str, **given: Any) -> None:
         raise click.UsageError("--org is required: every key belongs to an organization")
     now = time.time()
     workos_lookup.note(setting)
-    found = known(setting)
+    names = known(setting)
     with opened(setting, makes=True) as ledger:
         key, value = ledger.create(now=now, env=env, **changes(now, **given))
-        audited(setting, "key.created", key.id, **said(key))
+        audited(setting, "key.created", key.id, **audit_detail(key))
         show_one(setting, ledger, key, value)
-    note(found, [key.plan], key.permissions)
-    note_place(setting, found)
+    note(names, [key.plan], key.permissions)
+    note_state(setting, names)
 
 
 @keys.command("list")
@@ -286,14 +183,14 @@ def import_(setting: Setting, file: Path) -> None:
     text = read_input(file, 256 << 20)
     workos_lookup.note(setting)
     with opened(setting, makes=True) as ledger:
-        found = ledger.import_rows(parse_import(text, file.name), time.time())
-        audited(setting, "keys.imported", str(file.absolute()), count=len(found))
-        show_list(setting, ledger, found)
+        imported = ledger.import_rows(parse_import(text, file.name), time.time())
+        audited(setting, "keys.imported", str(file.absolute()), count=len(imported))
+        show_list(setting, ledger, imported)
     if not setting.json:
-        click.echo(f"{counted(len(found), 'key')} imported")
-    knows = known(setting)
-    note(knows, [key.plan for key in found], [slug for key in found for slug in key.permissions])
-    note_place(setting, knows)
+        click.echo(f"{counted(len(imported), 'key')} imported")
+    names = known(setting)
+    note(names, [key.plan for key in imported], [slug for key in imported for slug in key.permissions])
+    note_state(setting, names)
 
 
 @keys.command()
@@ -308,7 +205,7 @@ def find(setting: Setting, value: str) -> None:
     remote = policy is not None and policy.api_keys.source == "workos"
     with opened(setting, reads=True) as ledger:
         if policy is not None and remote:
-            key, agent = workos_lookup.found(policy, setting.policy, presented)
+            key, agent = workos_lookup.look_up(policy, setting.policy, presented)
         else:
             key, agent = ledger.find(presented), None
         if key is None:

@@ -30,10 +30,10 @@ class Known(NamedTuple):
 def known(setting: Setting) -> Known | None:
     """What the running gateway knows, else what the policy and its files say; None: neither can be asked."""
     try:
-        told = control_socket.ask(setting.state, {"command": "known"})
-        running = told is not None
-        if told is not None:
-            return _understood(told, running)
+        answer = control_socket.ask(setting.state, {"command": "known"})
+        running = answer is not None
+        if answer is not None:
+            return _known_from(answer, running)
     except StateError:
         running = True  # and does not say, or is of another version
     try:
@@ -48,21 +48,21 @@ def known(setting: Setting) -> Known | None:
         operations = catalogue(policy, Documents(None), setting.policy.parent, upstream)
     except StateError:
         return None
-    return _understood(names_of(policy, operations, setting.policy), running)
+    return _known_from(names_of(policy, operations, setting.policy), running)
 
 
-def _understood(told: Mapping[str, Any], running: bool) -> Known:
+def _known_from(answer: Mapping[str, Any], running: bool) -> Known:
     """What was told, as far as it is needed. Raises StateError."""
-    plans, permissions = told["plans"], told["permissions"]
+    plans, permissions = answer["plans"], answer["permissions"]
     if not isinstance(plans, list) or not isinstance(permissions, list):
         raise StateError(control_socket.STRANGE)
-    return Known(str(told["policy"]), {*map(str, plans)}, {*map(str, permissions)}, str(told["documents"]), running)
+    return Known(str(answer["policy"]), {*map(str, plans)}, {*map(str, permissions)}, str(answer["documents"]), running)
 
 
 def near(word: str, known: Iterable[str]) -> str:
     """`: did you mean …?`, where something like it is known."""
-    found = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.7)
-    return f": did you mean {printable(' or '.join(found))}?" if found else ""
+    close = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.7)
+    return f": did you mean {printable(' or '.join(close))}?" if close else ""
 
 
 def note(known: Known | None, plans: Iterable[str | None], permissions: Iterable[str]) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyswap import audit
-from keyswap.cli.gateway import without_gateway
 from keyswap.cli.output import Setting, common, span
+from keyswap.cli.without_gateway import without_gateway
 from keyswap.limits.limit import LimitStoreUnavailable
 from keyswap.model import StateError
 from keyswap.shell.control import control_socket
@@ -60,9 +60,9 @@ def reset(setting: Setting, key: str | None, org: str | None) -> None:
 
 
 def _asked(
-    setting: Setting, command: str, asked: dict[str, Any], function: str, changes: bool = False
+    setting: Setting, command: str, options: dict[str, Any], function: str, changes: bool = False
 ) -> dict[str, Any]:
-    answer = control_socket.ask(setting.state, {"command": command, **asked})
+    answer = control_socket.ask(setting.state, {"command": command, **options})
     if answer is not None:
         return answer
 
@@ -70,7 +70,7 @@ def _asked(
         from keyswap.shell.control import limits as counted
 
         try:
-            answer: dict[str, Any] = await getattr(counted, function)(built, asked, time.time())
+            answer: dict[str, Any] = await getattr(counted, function)(built, options, time.time())
             return answer
         except LimitStoreUnavailable as error:
             raise StateError(f"the limit store can't be asked: {error}") from error

@@ -62,7 +62,7 @@ class Setting:
         """An explanation whose remedy's commands can be pasted: they are about the gateway that was asked."""
         if not answer.get("remedy"):
             return answer
-        text = re.sub(r"`keyswap ([^`]+)`", lambda found: f"`{self._whole(found[1])}`", answer["remedy"])
+        text = re.sub(r"`keyswap ([^`]+)`", lambda match: f"`{self._whole(match[1])}`", answer["remedy"])
         return {**answer, "remedy": text}
 
     def _whole(self, words: str) -> str:
@@ -117,12 +117,12 @@ def counted(number: int, noun: str) -> str:
 
 def span(seconds: float) -> str:
     """A length of time for people: its two largest units."""
-    left, told = math.ceil(seconds), []
+    left, parts = math.ceil(seconds), []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if left >= size:
-            told.append(f"{left // size} {unit}")
+            parts.append(f"{left // size} {unit}")
             left %= size
-    return " ".join(told[:2]) or "0 s"
+    return " ".join(parts[:2]) or "0 s"
 
 
 def printable(text: str) -> str:

@@ -16,7 +16,8 @@ import click
 
 from keyswap import policy as policies
 from keyswap.cli.existing_state import existing
-from keyswap.cli.keys import Span, audited
+from keyswap.cli.key_options import Span
+from keyswap.cli.keys import audited
 from keyswap.cli.output import Setting, common, read_input
 from keyswap.cli.state_snapshot import glanced
 from keyswap.keys.serialize import iso
@@ -41,7 +42,7 @@ def opened(setting: Setting, reads: bool = False, makes: bool = False) -> Iterat
         yield Keyring(directory, epochs)
 
 
-def show(setting: Setting, found: Sequence[SigningKey], now: int) -> None:
+def show(setting: Setting, keys: Sequence[SigningKey], now: int) -> None:
     """Print signing keys; never their private part."""
     data: list[dict[str, Any]] = [
         {
@@ -52,7 +53,7 @@ def show(setting: Setting, found: Sequence[SigningKey], now: int) -> None:
             "signs_from": iso(key.signs_from),
             "retires_at": iso(key.published_until),
         }
-        for key in found
+        for key in keys
     ]
     heads = ("kid", "alg", "state", "created", "signs from", "retires")
     setting.table({"data": data}, heads, [list(one.values()) for one in data])

@@ -17,7 +17,7 @@ from keyswap.policy import Policy
 WAIT_S = 10.0
 
 
-def found(policy: Policy, file: Path, value: str) -> tuple[Key | None, str | None]:
+def look_up(policy: Policy, file: Path, value: str) -> tuple[Key | None, str | None]:
     """The key at WorkOS that a value is, and its agent's registration; None: it is no good key. Raises StateError."""
     # What talks to WorkOS takes longer to import than other commands to run.
     from keyswap.composition.remote_identity import secret_of
@@ -26,23 +26,23 @@ def found(policy: Policy, file: Path, value: str) -> tuple[Key | None, str | Non
 
     secret = secret_of(policy.workos.api_key_env, "api_key_env", file)
     try:
-        told = api_key.read(asyncio.run(_asked(policy, secret, value)))
+        answer = api_key.read(asyncio.run(_ask(policy, secret, value)))
     except Rejected as error:
         if error.status == 422:  # what WorkOS says to what cannot be a key
             return None, None
         raise StateError(f"WorkOS ({policy.workos.base_url}) refuses to say: {error.why}") from error
     except (Unreachable, api_key.Malformed) as error:
         raise StateError(f"WorkOS ({policy.workos.base_url}) gives no answer that can be used: {error}") from error
-    if isinstance(told, api_key.UnknownOwner):
-        raise StateError(f"key {told.key_id} has an owner of a type that is not known here: {told.owner_type}")
-    return (told.key, told.agent) if told is not None else (None, None)
+    if isinstance(answer, api_key.UnknownOwner):
+        raise StateError(f"key {answer.key_id} has an owner of a type that is not known here: {answer.owner_type}")
+    return (answer.key, answer.agent) if answer is not None else (None, None)
 
 
-async def _asked(policy: Policy, secret: str, value: str) -> object:
+async def _ask(policy: Policy, secret: str, value: str) -> object:
     from keyswap.keys.workos.source import VALIDATIONS
-    from keyswap.workos.client import WorkOS
+    from keyswap.workos.client import WorkOSClient
 
-    client = WorkOS(policy.workos.base_url, secret, WAIT_S, policy.workos.api_key_env)
+    client = WorkOSClient(policy.workos.base_url, secret, WAIT_S, policy.workos.api_key_env)
     try:
         answer: object = await client.post(VALIDATIONS, {"value": value})
         return answer

@@ -19,7 +19,7 @@ from keyswap.operations.findings import Finding, pointer
 from keyswap.operations.openapi.document import DescribedOperation
 from keyswap.operations.slugs import conjunction
 from keyswap.policy import Policy
-from keyswap.workos.client import Rejected, Unreachable, WorkOS
+from keyswap.workos.client import Rejected, Unreachable, WorkOSClient
 
 _SLUG = re.compile(r"[a-z0-9_:.*-]{1,48}")
 _PATH = "/authorization/permissions"
@@ -71,8 +71,8 @@ def agree(policy: Policy, operations: OperationCatalogue | None, push: bool) -> 
 
 
 async def _agree(policy: Policy, required: Mapping[str, Sequence[_Place]], secret: str, push: bool) -> Agreement:
-    said = policy.workos
-    client = WorkOS(said.base_url, secret, _TIMEOUT_S, said.api_key_env)
+    settings = policy.workos
+    client = WorkOSClient(settings.base_url, secret, _TIMEOUT_S, settings.api_key_env)
     created: list[str] = []
     try:
         known = await _known(client)
@@ -83,7 +83,7 @@ async def _agree(policy: Policy, required: Mapping[str, Sequence[_Place]], secre
             del missing[slug]
     except Unreachable as error:
         raise StateError(
-            f"WorkOS at {said.base_url} cannot be reached: {error.why}: look at workos.base_url and the network"
+            f"WorkOS at {settings.base_url} cannot be reached: {error.why}: look at workos.base_url and the network"
             f"{_so_far(created)}"
         ) from error
     except Rejected as error:
@@ -95,20 +95,20 @@ async def _agree(policy: Policy, required: Mapping[str, Sequence[_Place]], secre
 
 
 def _rejection(error: Rejected, policy: Policy) -> str:
-    said = policy.workos
+    settings = policy.workos
     if error.status in {401, 403}:
         return (
-            f"WorkOS at {said.base_url} refuses our secret ({error.why}): ${said.api_key_env} has to hold the "
+            f"WorkOS at {settings.base_url} refuses our secret ({error.why}): ${settings.api_key_env} has to hold the "
             "environment's secret key"
         )
-    return f"WorkOS at {said.base_url} did not do what was asked ({error.why}): look at workos.base_url"
+    return f"WorkOS at {settings.base_url} did not do what was asked ({error.why}): look at workos.base_url"
 
 
 def _so_far(created: Sequence[str]) -> str:
     return f"; created before that: {', '.join(created)}" if created else ""
 
 
-async def _known(client: WorkOS) -> dict[str, bool]:
+async def _known(client: WorkOSClient) -> dict[str, bool]:
     """The environment's permissions, and whether each is WorkOS' own. Raises Unreachable, Rejected, StateError."""
     known: dict[str, bool] = {}
     after: str | None = None
@@ -116,12 +116,12 @@ async def _known(client: WorkOS) -> dict[str, bool]:
         params = {"limit": "100", "order": "asc"} | ({"after": after} if after is not None else {})
         page = await client.get(_PATH, params)
         try:
-            found = {str(one["slug"]): one.get("system") is True for one in page["data"]}
+            listed = {str(row["slug"]): row.get("system") is True for row in page["data"]}
             following = page["list_metadata"]["after"]
         except (KeyError, TypeError, AttributeError):
             raise StateError(f"{_PATH} answers no list of permissions: look at workos.base_url") from None
-        new = found.keys() - known.keys()
-        known |= found
+        new = listed.keys() - known.keys()
+        known |= listed
         if following is None or not page["data"]:
             return known
         if not new or following == after or not isinstance(following, str):
@@ -130,7 +130,7 @@ async def _known(client: WorkOS) -> dict[str, bool]:
     raise StateError(f"{_PATH} answers the same permissions again and again: look at workos.base_url")
 
 
-async def _create(client: WorkOS, slug: str, places: Sequence[_Place]) -> None:
+async def _create(client: WorkOSClient, slug: str, places: Sequence[_Place]) -> None:
     """Create a permission; one that somebody else created meanwhile is as good."""
     body: dict[str, Any] = {"slug": slug, "name": slug, "description": _description(places)}
     try:
@@ -165,10 +165,10 @@ def _finding(slug: str, places: Sequence[_Place], known: Iterable[str]) -> Findi
 def _required(policy: Policy, operations: OperationCatalogue | None) -> dict[str, list[_Place]]:
     """Every slug that policy and documents require, with its places in their order."""
     required: dict[str, list[_Place]] = {}
-    for requirement, place in _places(policy, operations):
+    for requirement, source in _places(policy, operations):
         for slug in dict.fromkeys(slug for alternative in requirement for slug in alternative):
-            if place not in required.setdefault(slug, []):
-                required[slug].append(place)
+            if source not in required.setdefault(slug, []):
+                required[slug].append(source)
     return required
 
 

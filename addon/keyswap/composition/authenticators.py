@@ -21,7 +21,7 @@ from keyswap.model import Code, Hint, Principal, Refuse, Request
 from keyswap.policy import Policy, SessionRule
 from keyswap.sessions.kinds import Issuer
 from keyswap.sessions.verifier import SessionVerifier
-from keyswap.workos.change_feed import Changes
+from keyswap.workos.change_feed import ChangeFeed
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Authenticators:
     remote_identity: RemoteIdentity | None = None
 
     @property
-    def changes(self) -> Changes:
+    def changes(self) -> ChangeFeed:
         """The change feed. Raises StateError."""
         assert self.remote_identity is not None
         return self.remote_identity.changes

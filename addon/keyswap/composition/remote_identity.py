@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyswap.keys.source import DenyList, Lookups
-from keyswap.keys.workos.source import Ages, WorkosKeys
+from keyswap.keys.workos.source import WorkosKeys
+from keyswap.keys.workos.validation import Ages
 from keyswap.model import StateError
 from keyswap.policy import Policy, line_at
 from keyswap.sessions.jwks import KeySets
 from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.budget import OwnBudget
-from keyswap.workos.change_feed import Changes
-from keyswap.workos.client import WorkOS
+from keyswap.workos.change_feed import ChangeFeed
+from keyswap.workos.client import WorkOSClient
 from keyswap.workos.polling import Poller
 from keyswap.workos.polling import environment as name_of
 
@@ -40,14 +41,16 @@ class WorkOSEnvironment:
     def __init__(self, policy: Policy, secret: str, share: int) -> None:
         settings = policy.workos
         rate = settings.max_rate.number / settings.max_rate.period_s / share
-        self.client = WorkOS(settings.base_url, secret, policy.api_keys.timeout, settings.api_key_env, OwnBudget(rate))
+        self.client = WorkOSClient(
+            settings.base_url, secret, policy.api_keys.timeout, settings.api_key_env, OwnBudget(rate)
+        )
         self.name = name_of(settings.base_url, secret, settings.client_id)
         self.keys: WorkosKeys | None = None
         self.poller: Poller | None = None
         self.unused = 0
         self._polling: asyncio.Task[None] | None = None
 
-    def poll(self, state: StateDirectory, changes: Changes) -> None:
+    def poll(self, state: StateDirectory, changes: ChangeFeed) -> None:
         """Ask for events from now on."""
         if self.poller is None:
             self.poller = Poller(state, changes, self.client, self.name)
@@ -86,7 +89,7 @@ class RemoteIdentity:
     def __init__(self, state: StateDirectory, epochs: Epochs, share: int = 1) -> None:
         self._state, self._epochs, self._share = state, epochs, share
         self.key_sets = KeySets()
-        self._changes: Changes | None = None
+        self._changes: ChangeFeed | None = None
         self._environments: dict[object, WorkOSEnvironment] = {}
         self._tending: asyncio.Task[None] | None = None
         self._given_up = _Calls()
@@ -94,10 +97,10 @@ class RemoteIdentity:
         """Held while an environment is found for a policy that is being built, and while an unused one is given up."""
 
     @property
-    def changes(self) -> Changes:
+    def changes(self) -> ChangeFeed:
         """The change feed. Raises StateError when its database cannot be opened."""
         if self._changes is None:
-            self._changes = Changes(self._state, self._epochs)
+            self._changes = ChangeFeed(self._state, self._epochs)
         return self._changes
 
     def environment(self, policy: Policy, secret: str) -> WorkOSEnvironment:
@@ -134,7 +137,7 @@ class RemoteIdentity:
     @property
     def calls(self) -> tuple[int, int]:
         """Requests to WorkOS, and those of them that were of no use."""
-        clients: list[_Calls | WorkOS] = [
+        clients: list[_Calls | WorkOSClient] = [
             self._given_up,
             *(client.client for client in list(self._environments.values())),
         ]

@@ -13,7 +13,7 @@ from keyswap.composition.limit_stores import open_limit_store
 from keyswap.composition.remote_identity import RemoteIdentity
 from keyswap.keys.local.disk_reserve import Room
 from keyswap.keys.local.source import SqliteKeys
-from keyswap.keys.local.watch import Watch
+from keyswap.keys.local.watch import DatabaseWatch
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.source import DenyList, Lookups
 from keyswap.limits.health import Health
@@ -51,7 +51,7 @@ class Resources:
         self.documents = Documents(state, patience_s=PATIENCE_S)
         self.remote_identity = RemoteIdentity(state, self.epochs, share)
         self._sqlite: dict[str, SqliteKeys] = {}
-        self._deny_list: Watch | None = None
+        self._deny_list: DatabaseWatch | None = None
         self._stores: dict[str, LimitStore] = {}
         self._healths: dict[str, Health] = {}
         self._tending: dict[str, asyncio.Task[None]] = {}
@@ -116,7 +116,7 @@ class Resources:
     def deny_list(self) -> DenyList:
         """The deny list in the key database, for sources of keys elsewhere."""
         if self._deny_list is None:
-            self._deny_list = Watch(self.state, self.epochs, self.pepper)
+            self._deny_list = DatabaseWatch(self.state, self.epochs, self.pepper)
         return self._deny_list
 
     def flush(self) -> None:

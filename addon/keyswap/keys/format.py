@@ -49,7 +49,7 @@ def checksum_holds(value: str, prefix: str) -> bool:
 
 
 def obfuscated(value: str) -> str:
-    """What may be shown of a key: `ksw_live_...3456`; of one shorter than 12 characters only `...`."""
+    """The part of a key that may be shown: `ksw_live_...3456`; of one shorter than 12 characters only `...`."""
     if len(value) < 12:
         return "..."
     # The last four are never part of what is shown in front, wherever a foreign key has its underscore.

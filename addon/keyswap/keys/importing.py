@@ -16,7 +16,7 @@ from typing import NamedTuple
 from keyswap.keys.format import checksum_holds, environment, obfuscated, well_formed
 from keyswap.keys.key import Key, new_id
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.validate import Changes, checked, moment
+from keyswap.keys.validate import KeyChanges, checked, moment
 
 FIELDS = ("value", "sha256", "org", "user", "name", "permissions", "roles", "plan", "expires_at")
 _LISTS = ("permissions", "roles")
@@ -95,7 +95,7 @@ def _known(line: int, names: list[str]) -> None:
 def key_from(row: ImportRow, pepper: Pepper, prefix: str, now: float) -> tuple[bytes, Key]:
     """The digest and the key of a row. Raises BadRow."""
     digest, shown, env = _identity(row, pepper, prefix)
-    changes: Changes = {"name": _text(row, "name") or "", "org_id": _text(row, "org") or ""}
+    changes: KeyChanges = {"name": _text(row, "name") or "", "org_id": _text(row, "org") or ""}
     changes |= {"user_id": _text(row, "user"), "plan": _text(row, "plan"), "expires_at": _time(row)}
     changes |= {"permissions": _texts(row, "permissions"), "roles": _texts(row, "roles")}
     try:

@@ -70,7 +70,7 @@ def state(key: Key, now: float, blocked: bool) -> str:
 
 
 def principal(key: Key) -> Principal:
-    """Who the key stands for."""
+    """The principal that the key stands for."""
     return Principal(
         key.org_id, key.user_id, key.id, key.permissions, key.roles, key.plan, None, None, None, key.expires_at
     )

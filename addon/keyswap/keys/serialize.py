@@ -1,6 +1,6 @@
-"""A key as people and programs are told of it: WorkOS' shape, and what the audit log says of a new one.
+"""Serialisation of a key: WorkOS' JSON shape, and the audit detail.
 
-Law: a value is told in one answer, that of the call which made it; nothing else here holds it.
+Law: a key's value stands in one answer, that of the call which made it; nothing else here holds it.
 """
 
 from datetime import UTC, datetime
@@ -33,9 +33,9 @@ def as_workos(key: Key, last_used: int | None) -> dict[str, object]:
     }
 
 
-def said(key: Key) -> dict[str, object]:
-    """What was said of a key when it was made."""
-    told = {
+def audit_detail(key: Key) -> dict[str, object]:
+    """A new key's fields for the audit log, without those that are empty."""
+    detail = {
         "name": key.name,
         "org_id": key.org_id,
         "user_id": key.user_id,
@@ -46,4 +46,4 @@ def said(key: Key) -> dict[str, object]:
         "expires_at": key.expires_at,
         "allow_ip": key.allow_ip,
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in detail.items() if value}

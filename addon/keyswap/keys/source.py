@@ -16,7 +16,7 @@ Blocks = Mapping[str | bytes, str]
 """Block reasons by key id (text) and by digest (bytes)."""
 
 
-class Found(NamedTuple):
+class KeyRecord(NamedTuple):
     """A key that exists. The principal is made once for a version of the key, so that equal stays identical."""
 
     key: Key
@@ -54,10 +54,10 @@ class DenyList(Protocol):
 class KeySource(Protocol):
     """Where keys are looked up. `recall` is asked first, on every request; `find` only when it has nothing."""
 
-    def recall(self, digest: bytes, now: float) -> Found | None:
+    def recall(self, digest: bytes, now: float) -> KeyRecord | None:
         """What is remembered of a digest and still to be trusted at `now`; never waits."""
 
-    async def find(self, value: str, digest: bytes, now: float) -> Found | Refuse | None:
+    async def find(self, value: str, digest: bytes, now: float) -> KeyRecord | Refuse | None:
         """Look a well-formed key up; None: it is unknown. Refuses when it is malformed or the source cannot answer."""
 
 
@@ -89,13 +89,13 @@ class RemoteSource(KeySource, Protocol):
         """Whether this was a good key not long ago, so that presenting it is no guess."""
 
 
-def judge(found: Found, blocked: Blocks, now: float, client: str) -> Principal | Refuse:
+def judge(record: KeyRecord, blocked: Blocks, now: float, client: str) -> Principal | Refuse:
     """The principal of a key that is good now; else a refusal that names the key and the private reason."""
-    key = found.key
-    if blocked and (key.id in blocked or found.digest in blocked):
-        return refuse_blocked(blocked.get(key.id) or blocked.get(found.digest), key.id)
+    key = record.key
+    if blocked and (key.id in blocked or record.digest in blocked):
+        return refuse_blocked(blocked.get(key.id) or blocked.get(record.digest), key.id)
     why = why_not(key, now, client)
-    return found.principal if why is None else Refuse(Code.INVALID_CREDENTIAL, why, key.id)
+    return record.principal if why is None else Refuse(Code.INVALID_CREDENTIAL, why, key.id)
 
 
 def refuse_blocked(reason: str | None, key_id: str | None = None) -> Refuse:

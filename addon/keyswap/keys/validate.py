@@ -23,7 +23,7 @@ _SEPARATORS = re.compile(r"[\s,;|]")
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
-class Changes(TypedDict, total=False):
+class KeyChanges(TypedDict, total=False):
     """What `update` may change of a key; `expires_at` in epoch seconds, None: it has no end."""
 
     name: str
@@ -49,7 +49,7 @@ class Checked(TypedDict, total=False):
     allow_ip: tuple[str, ...]
 
 
-def checked(changes: Changes, now: float) -> Checked:
+def checked(changes: KeyChanges, now: float) -> Checked:
     """The changes, judged; ValueError names the field that is not as it must be."""
     good: Checked = {}
     if "name" in changes:
@@ -84,8 +84,8 @@ def text(field: str, value: str) -> str:
 
 def slugs(field: str, values: Iterable[str], most: int) -> tuple[str, ...]:
     """Permission or role slugs: in their order, each once, no separators, 1 to 128 characters; `most` bytes in all."""
-    found = tuple(dict.fromkeys(values))
-    for slug in found:
+    distinct = tuple(dict.fromkeys(values))
+    for slug in distinct:
         if not slug or len(slug) > MAX_SLUG:
             raise ValueError(f"each of {field} must have 1 to {MAX_SLUG} characters")
         if _SEPARATORS.search(slug):
@@ -95,14 +95,14 @@ def slugs(field: str, values: Iterable[str], most: int) -> tuple[str, ...]:
             )
         if not slug.isprintable():
             raise ValueError(f"{field} must not hold control characters")
-    if len(found) > MAX_SLUGS or len(json.dumps(found)) > most:
+    if len(distinct) > MAX_SLUGS or len(json.dumps(distinct)) > most:
         raise ValueError(f"{field} must be at most {MAX_SLUGS} and have {most} bytes in all: a token holds them")
-    return found
+    return distinct
 
 
 def networks(values: Iterable[str]) -> tuple[str, ...]:
     """CIDRs, each once, as the ipaddress module writes them."""
-    found: dict[str, None] = {}
+    written: dict[str, None] = {}
     for value in values:
         try:
             network = ip_network(value)
@@ -111,8 +111,8 @@ def networks(values: Iterable[str]) -> tuple[str, ...]:
             raise ValueError(f"allow_ip must be CIDRs such as 192.0.2.0/24 or 2001:db8::/32{hint}") from None
         if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
             raise ValueError("allow_ip: write an IPv4-mapped network as IPv4")
-        found[str(network)] = None
-    return tuple(found)
+        written[str(network)] = None
+    return tuple(written)
 
 
 LATEST = 253_402_300_799
@@ -131,8 +131,8 @@ def future(expires_at: float | None, now: float) -> int | None:
 def moment(value: str) -> float:
     """Epoch seconds of an ISO 8601 time (RFC 3339 and bare dates; without an offset it is UTC)."""
     try:
-        found = datetime.fromisoformat(value)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        time = datetime.fromisoformat(value)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         raise ValueError("it is not a time in ISO 8601, such as 2026-12-31T23:59:59Z") from None
 

@@ -50,8 +50,8 @@ class KeyVerifier:
         if not well_formed(value):
             return _MALFORMED
         digest = self._digest(value)
-        found = self._recall(digest, now)
-        if found is None:
+        record = self._recall(digest, now)
+        if record is None:
             blocked = self._deny_list.blocked
             if digest in blocked:
                 return refuse_blocked(blocked[digest])
@@ -62,10 +62,10 @@ class KeyVerifier:
             answer = await self._find(value, digest, now)
             if answer is None or isinstance(answer, Refuse):
                 return answer or _UNKNOWN
-            found = answer
+            record = answer
         elif self._remote is not None and self._remote.due:
             self._remote.refresh(value, digest, now)
-        result = judge(found, self._deny_list.blocked, now, request.client)
+        result = judge(record, self._deny_list.blocked, now, request.client)
         if self._used is not None and isinstance(result, Principal):
-            self._used(found.key.id, now)
+            self._used(record.key.id, now)
         return result

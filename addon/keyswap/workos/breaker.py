@@ -1,4 +1,4 @@
-"""A circuit breaker: who has failed several times in a row is left alone for a while.
+"""A circuit breaker: a server that has failed several times in a row gets no calls for a while.
 
 Law: a pure function of what it is told and when. While it is open nothing is let through; after that one probe at a
 time, whose failure opens it again for twice as long, up to a bound. Any success closes it.

@@ -1,7 +1,7 @@
-"""How many calls WorkOS gets: what is known comes before what may be a guess.
+"""The budget of calls to WorkOS: known keys come before possible guesses.
 
 Law: within any span of t seconds at most `rate` × t + burst calls are let through. Guesses get what known keys leave of
-that: half of the burst is never theirs, so that known keys can always have the whole rate, whoever guesses. The time
+that: half of the burst is never theirs, so that known keys can always have the whole rate, however many guess. The time
 comes in as an argument.
 """
 
@@ -11,7 +11,7 @@ from typing import Protocol
 class Budget(Protocol):
     """Whether a call may be made at `now` (seconds of the client's clock); if so, it has been counted.
 
-    `known`: it is not about a key that nobody has seen to be good.
+    `known`: the call is about a key that was good before, or about no key.
     """
 
     async def may_call(self, known: bool, now: float) -> bool:

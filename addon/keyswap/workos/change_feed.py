@@ -1,10 +1,10 @@
-"""What WorkOS said has changed, shared by every process that uses the same state directory.
+"""The change feed: WorkOS' changes, shared by every process that uses the same state directory.
 
 Law: an event is recorded once, with all of its changes or not at all, and the epoch is bumped after the commit. Every
-process takes a change in at its next request, through the epoch; what a writer left unsaid that died between its commit
-and the epoch is seen within 0.5 s. A process that slept past what is kept is told that everything changed. A database
-that fails while the gateway runs refuses nobody by itself: `fault` says it, the log says it once, and what is
-remembered lives as long as its time to live allows.
+process takes a change in at its next request, through the epoch; changes of a writer that died between its commit and
+the epoch are seen within 0.5 s. A process that slept longer than changes are kept sees one change of everything. A
+database that fails while the gateway runs refuses no request by itself: `fault` holds the reason, it is logged once,
+and cached answers live as long as their time to live allows.
 """
 
 import logging
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from keyswap.databases import Sight
 from keyswap.model import StateError
 from keyswap.state import REMOTE, Epochs, StateDirectory
-from keyswap.workos.revocations import Ended
+from keyswap.workos.revocations import Revocations
 from keyswap.workos.store import STORE, prune
 
 logger = logging.getLogger(__name__)
@@ -33,19 +33,19 @@ _KEEP = """INSERT INTO cursors (environment, event_id) VALUES (?, ?)
 
 
 class Change(NamedTuple):
-    """Something that WorkOS said has changed."""
+    """A change at WorkOS."""
 
     kind: str
     """key, user, org, agent, session, membership or all."""
     id: str
     """WorkOS' id; of a membership the user's; empty for all."""
     ends: bool
-    """It is over and to be refused. Else what is remembered of it is to be asked for again."""
+    """It is over and to be refused. Else it is to be looked up again."""
     at: float
     """When, epoch seconds."""
 
 
-class Changes:
+class ChangeFeed:
     """The changes as one process knows them. The read side is for one thread; the write side for any."""
 
     def __init__(self, state: StateDirectory, epochs: Epochs) -> None:
@@ -55,7 +55,7 @@ class Changes:
         self.fault: str | None = None
         self._epochs = epochs
         self._forget: list[Callable[[Change], None]] = []
-        self._ended = Ended()
+        self._ended = Revocations()
         self._writer: sqlite3.Connection | None = None
         self._writing = threading.Lock()
         self._last = float("-inf")
@@ -73,16 +73,16 @@ class Changes:
         self._sight.opened()
 
     def subscribe(self, forget: Callable[[Change], None]) -> None:
-        """Have each change that is taken in from now on told to `forget`, in the order of their recording."""
+        """Call `forget` with each change that is taken in from now on, in the order of recording."""
         self._forget.append(forget)
 
     def unsubscribe(self, forget: Callable[[Change], None]) -> None:
-        """Tell it nothing more."""
+        """Stop calling it."""
         with suppress(ValueError):
             self._forget.remove(forget)
 
     def take_in(self, now: float) -> None:
-        """Learn what was recorded since. `now`: epoch seconds, on a clock that may step back."""
+        """Take in the changes recorded since. `now`: epoch seconds, on a clock that may step back."""
         due = not self._last <= now < self._last + INTERVAL_S
         if due or (self._epochs.read(REMOTE) != self._epoch and self.fault is None):
             self._look(now)
@@ -109,7 +109,7 @@ class Changes:
         return new
 
     def cursor(self, environment: str) -> str | None:
-        """The event after which an environment's are to be asked for. Raises StateError."""
+        """The event after which an environment's events are fetched. Raises StateError."""
         with self._writing:
             try:
                 row = (
@@ -122,7 +122,7 @@ class Changes:
         return None if row is None else str(row[0])
 
     def keep_cursor(self, environment: str, event_id: str | None) -> None:
-        """Keep it, or forget it. Raises StateError."""
+        """Keep the cursor, or forget it. Raises StateError."""
         with self._writing:
             connection = self._connection()
             with STORE.writing(connection, self.path):
@@ -132,7 +132,7 @@ class Changes:
                     connection.execute(_KEEP, (environment, event_id))
 
     def status(self) -> dict[str, object]:
-        """What `keyswap status` says of it."""
+        """The feed's part of `keyswap status`."""
         return {
             "database": str(self.path),
             "healthy": self.fault is None,
@@ -142,7 +142,7 @@ class Changes:
         }
 
     def close(self) -> None:
-        """Give the database back."""
+        """Close the database."""
         self._reader.close()
         with self._writing:
             if self._writer is not None:
@@ -150,7 +150,7 @@ class Changes:
                 self._writer = None
 
     def _connection(self) -> sqlite3.Connection:
-        """The connection to write on, proven to lead where others read."""
+        """The connection to write on, after proof that other processes read the same file."""
         try:
             moved = self._sight.lost()
         except OSError as error:
@@ -165,19 +165,19 @@ class Changes:
         self._last = now
         try:
             fault = self._sight.lost()
-            found = self._read(now) if fault is None else []
+            new = self._read(now) if fault is None else []
         except (OSError, sqlite3.Error) as error:
-            fault, found = str(STORE.damage(self.path, error) if isinstance(error, sqlite3.Error) else error), []
+            fault, new = str(STORE.damage(self.path, error) if isinstance(error, sqlite3.Error) else error), []
         if fault != self.fault:
             if fault is None:
                 logger.warning("the database of changes can be read again")
             elif self.fault is None:
                 logger.error("what WorkOS said has changed cannot be read: %s", fault)
             self.fault = fault
-        self._tell(found, now)
+        self._tell(new, now)
 
     def _read(self, now: float) -> list[Change]:
-        """What is new. The epoch is read before the rows: a change in between is seen once too often, never not."""
+        """The new changes. The epoch is read before the rows: a change in between is seen once too often, never not."""
         epoch = self._epochs.read(REMOTE)
         (newest,) = self._reader.execute(_NEWEST).fetchone() or (-1,)
         if newest < self._newest:

@@ -32,7 +32,7 @@ FIRST_BACK_OFF_S, MOST_BACK_OFF_S = 0.05, 1.0
 TURN_S = 0.02
 """How often a call that may wait looks whether the budget has room."""
 KEYS = "/api_keys"
-"""The part of the API whose condition is told: on it depends who is served."""
+"""The API path whose health is reported; authentication depends on it."""
 CONNECTIONS, KEPT_ALIVE, KEPT_ALIVE_S = 64, 16, 30.0
 
 Params = Mapping[str, str]
@@ -50,7 +50,7 @@ class BudgetExhausted(Unreachable):
     """The budget of calls has no room."""
 
 
-class _Call(NamedTuple):
+class _Request(NamedTuple):
     """A call and its bounds. `ends` is a time of the client's clock."""
 
     method: str
@@ -65,13 +65,13 @@ class _Call(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What is known of a part of the API: one can fail while another one answers."""
+    """The state of a part of the API: one part can fail while another one answers."""
 
     breaker: Breaker
     condition: Condition
 
 
-class WorkOS:
+class WorkOSClient:
     """WorkOS' API at `base_url`, with one secret key. For one event loop, on which it has to be closed.
 
     `api_key_env` names the environment variable that the key came from; `clock` counts seconds and never goes back.
@@ -107,7 +107,7 @@ class WorkOS:
 
     @property
     def down(self) -> bool:
-        """Whether the last answer about a key could not be used: who has something older to stand on need not wait."""
+        """Whether the last answer about a key could not be used: requests with a cached key need not wait."""
         return self._part(KEYS).condition.state != WELL
 
     async def post(
@@ -123,20 +123,20 @@ class WorkOS:
     ) -> Any:
         """The parsed answer to a POST, within `deadline_s` seconds. Raises Unreachable or Rejected.
 
-        `read` makes of it what is returned, or raises Unusable. Of the budget, what is not `known` gets the rest; who
-        is `patient` waits for room in it. Without `repeat` what may have had its effect is not sent again.
+        `read` makes the result of the answer, or raises UnusableAnswer. Calls that are not `known` get the rest of the
+        budget; `patient` ones wait for room in it. Without `repeat` a call with a possible effect is not repeated.
         """
         content = json.dumps(body).encode()
         ends = self._clock() + (self._timeout_s if deadline_s is None else deadline_s)
-        return await self._made(_Call("POST", path, None, content, ends, read, known, patient, repeat))
+        return await self._call(_Request("POST", path, None, content, ends, read, known, patient, repeat))
 
     async def get(self, path: str, params: Params | None = None, *, deadline_s: float | None = None) -> Any:
         """The parsed answer to a GET, within `deadline_s` seconds. Raises Unreachable or Rejected."""
         ends = self._clock() + (self._timeout_s if deadline_s is None else deadline_s)
-        return await self._made(_Call("GET", path, params, None, ends))
+        return await self._call(_Request("GET", path, params, None, ends))
 
     def state(self) -> Mapping[str, object]:
-        """What `keyswap status` says of it."""
+        """The client's part of `keyswap status`."""
         now, part = self._clock(), self._part(KEYS)
         return {
             "base_url": self._url,
@@ -148,7 +148,7 @@ class WorkOS:
         }
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         http, self._http = self._http, None
         if http is not None:
             await http.aclose()
@@ -160,13 +160,13 @@ class WorkOS:
             self._parts[name] = _Part(Breaker(), Condition(self._url, self._api_key_env, tells=name == KEYS))
         return self._parts[name]
 
-    async def _made(self, call: _Call) -> Any:
+    async def _call(self, call: _Request) -> Any:
         back_off_s, part = FIRST_BACK_OFF_S, self._part(call.path)
         while True:
             probe = await self._let_through(call, part)
             left_s = call.ends - self._clock()
             outcome = await self._attempt(call, part.breaker, probe)
-            result = self._judged(outcome, call, part, probe, left_s)
+            result = self._interpret(outcome, call, part, probe, left_s)
             if not isinstance(result, Retry):
                 return result.data
             wait_s = back_off_s * random.uniform(0.5, 1) if result.after_s is None else result.after_s  # noqa: S311
@@ -175,7 +175,7 @@ class WorkOS:
                 raise self._failed(part, result.why)
             await self._sleep(wait_s)
 
-    async def _let_through(self, call: _Call, part: _Part) -> bool:
+    async def _let_through(self, call: _Request, part: _Part) -> bool:
         """Wait until the call may be made; whether it is the breaker's probe. Raises Unreachable if not in time."""
         pause_s = self._paused_until - self._clock()
         if pause_s > 0:
@@ -197,22 +197,22 @@ class WorkOS:
         return probe
 
     def _failed(self, part: _Part, why: str, again_s: float | None = None) -> Unreachable:
-        """What ends a call that WorkOS does not answer."""
+        """The error of a call that WorkOS does not answer."""
         part.condition.down(why, self._clock())
         return Unreachable(why if again_s is None else f"{why}; it is asked again in {again_s:.1f} s")
 
-    async def _attempt(self, call: _Call, breaker: Breaker, probe: bool) -> ApiAnswer | Retry:
-        """One request; it tells the breaker when it has no outcome at all."""
+    async def _attempt(self, call: _Request, breaker: Breaker, probe: bool) -> ApiAnswer | Retry:
+        """One request; without any outcome the breaker's probe is abandoned."""
         self.calls += 1
         outcome: ApiAnswer | Retry | None = None
         try:
-            outcome = await self._sent(call)
+            outcome = await self._send(call)
         finally:
             if outcome is None:
                 breaker.abandoned(probe)
         return outcome
 
-    async def _sent(self, call: _Call) -> ApiAnswer | Retry:
+    async def _send(self, call: _Request) -> ApiAnswer | Retry:
         if self._http is None:
             limits = httpx.Limits(
                 max_connections=CONNECTIONS, max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_ALIVE_S
@@ -236,10 +236,10 @@ class WorkOS:
             return Retry(f"the connection broke off ({type(error).__name__})")  # its text may repeat what was sent
         return ApiAnswer(response.status_code, response.headers, raw) if raw is not None else Retry(TOO_MUCH)
 
-    def _judged(
-        self, outcome: ApiAnswer | Retry, call: _Call, part: _Part, probe: bool, had_s: float
+    def _interpret(
+        self, outcome: ApiAnswer | Retry, call: _Request, part: _Part, probe: bool, had_s: float
     ) -> Success | Retry:
-        """What an outcome means, having told breaker and condition; it had `had_s` seconds. Raises Rejected."""
+        """The meaning of an outcome, recorded in breaker and condition; it had `had_s` seconds. Raises Rejected."""
         result = outcome if isinstance(outcome, Retry) else read(outcome, call.read)
         now = self._clock()
         if isinstance(result, Success):

@@ -32,7 +32,7 @@ class Garbage(Exception):
     """An answer that is none."""
 
 
-class Page(NamedTuple):
+class EventPage(NamedTuple):
     """A page of the list of events."""
 
     events: list[Event]
@@ -101,7 +101,7 @@ def read(raw: object, now: float) -> Event | None:
     return Event(raw["id"], (change,), None)
 
 
-def page(answer: object, size: int, now: float) -> Page:
+def page(answer: object, size: int, now: float) -> EventPage:
     """A page out of its parsed JSON; `size` is how many events were asked for. Raises Garbage."""
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list):
@@ -109,16 +109,16 @@ def page(answer: object, size: int, now: float) -> Page:
     events = [event for raw in data if (event := read(raw, now)) is not None]
     if data and not events:
         raise Garbage("WorkOS' events have no ids")
-    return Page(events, events[-1].id if events else None, len(data) >= size)
+    return EventPage(events, events[-1].id if events else None, len(data) >= size)
 
 
 def _subject(means: _Means, data: Any) -> str:
     if not means.field:
         return ""
-    found = data.get(means.field) if isinstance(data, dict) else None
-    if not _is_id(found):
+    value = data.get(means.field) if isinstance(data, dict) else None
+    if not _is_id(value):
         raise ValueError(f"data.{means.field} is no id")
-    return str(found)
+    return str(value)
 
 
 def _is_id(value: object) -> bool:

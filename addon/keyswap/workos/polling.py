@@ -1,9 +1,9 @@
-"""Asking WorkOS for its events: no inbound port, and every machine asks for itself.
+"""Polling WorkOS for its events: no inbound port, and every machine polls for itself.
 
-Law: of the processes that share a state directory one asks; when it ends, however it ends, another goes on where it
-was. The place in the list is kept only after everything before it was recorded. A place that WorkOS no longer knows
-means that something was missed: everything remembered is asked for again. Whatever goes wrong is said once, and tried
-again within 30 s.
+Law: of the processes that share a state directory one polls; when it ends, however it ends, another goes on where it
+was. The cursor is kept only after everything before it was recorded. A cursor that WorkOS no longer knows means that
+something was missed: every cached answer is looked up again. Each trouble is logged once, and polling tried again
+within 30 s.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, Protocol
 
 from keyswap.model import StateError
 from keyswap.state import StateDirectory
-from keyswap.workos.change_feed import Change, Changes
+from keyswap.workos.change_feed import Change, ChangeFeed
 from keyswap.workos.client import Rejected, Unreachable
-from keyswap.workos.events import OLDER_TYPES, TYPES, Garbage, Page, page
+from keyswap.workos.events import OLDER_TYPES, TYPES, EventPage, Garbage, page
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +31,14 @@ PAGE = 100
 IDLE_S, MOST_S = 1.0, 30.0
 """How long nothing is asked when there is nothing new, and when it fails, at most."""
 BACK_S = 3600.0
-"""How far back it begins when no place is known."""
+"""How far back polling begins without a cursor."""
 DEADLINE_S = 10.0
 _LONGEST_NOTE = 500
-_PLACE_REFUSED = {400, 404, 422}
+_CURSOR_REFUSED = {400, 404, 422}
 
 
 class Client(Protocol):
-    """What asks; see workos/client.py."""
+    """The client that polls; see workos/client.py."""
 
     async def get(self, path: str, params: Mapping[str, str] = ..., *, deadline_s: float | None = ...) -> Any:
         """The parsed answer."""
@@ -50,18 +50,18 @@ class _Trouble(NamedTuple):
 
 
 def environment(base_url: str, api_key: str, client_id: str | None) -> str:
-    """A name for whose events they are, which tells nothing of the secret."""
+    """A name for the environment of events, which reveals nothing of the secret."""
     whose = client_id or hashlib.sha256(api_key.encode()).hexdigest()
     return hashlib.sha256(f"{base_url.rstrip('/')}\n{whose}".encode()).hexdigest()[:32]
 
 
 class Poller:
-    """Asks for the events of one environment. For one event loop."""
+    """Polls the events of one environment. For one event loop."""
 
     def __init__(
         self,
         state: StateDirectory,
-        changes: Changes,
+        changes: ChangeFeed,
         client: Client,
         environment: str,
         clock: Callable[[], float] = time.time,
@@ -70,7 +70,7 @@ class Poller:
         self._path, self._changes, self._client, self._environment = state.file(LOCK), changes, client, environment
         self._clock, self._wait = clock, wait
         self._lock: int | None = None
-        self._place: str | None = None
+        self._cursor: str | None = None
         self._since = 0.0
         self._types = TYPES
         self._told_of_types = False
@@ -81,7 +81,7 @@ class Poller:
         """Events that were new."""
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Poll until cancelled."""
         while True:
             try:
                 pause_s = await self.turn(self._clock())
@@ -95,10 +95,10 @@ class Poller:
         try:
             if not await self._holds(now):
                 return IDLE_S
-            found = await self._page(now)
-            if found is None:
+            page = await self._page(now)
+            if page is None:
                 return 0.0
-            await self._record(found, now)
+            await self._record(page, now)
         except (Rejected, Unreachable) as error:
             kind = f"rejected {error.status}" if isinstance(error, Rejected) else "unreachable"
             return self._troubled(_Trouble(kind, error.why))
@@ -107,7 +107,7 @@ class Poller:
         except Garbage as error:
             return self._troubled(_Trouble("garbage", str(error)))
         self._well(now)
-        return 0.0 if found.full else IDLE_S
+        return 0.0 if page.full else IDLE_S
 
     def status(self, now: float) -> Mapping[str, object]:
         """What `keyswap status` says of it, also where another process asks. `now`: epoch seconds."""
@@ -119,7 +119,7 @@ class Poller:
             "healthy": reason is None,
             "reason": reason,
             "answered_s_ago": None if self._answered_at is None else round(now - self._answered_at, 1),
-            "place": self._place,
+            "place": self._cursor,
             "recorded": self.recorded,
             "all_types": self._types is TYPES,
         }
@@ -137,7 +137,7 @@ class Poller:
         lock = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._place = await asyncio.to_thread(self._changes.cursor, self._environment)
+            self._cursor = await asyncio.to_thread(self._changes.cursor, self._environment)
         except BlockingIOError:
             os.close(lock)
             self._trouble = None
@@ -149,18 +149,18 @@ class Poller:
         self._note("")
         return True
 
-    async def _page(self, now: float) -> Page | None:
+    async def _page(self, now: float) -> EventPage | None:
         """The next page; None: it was refused, and is to be asked for otherwise. Raises Rejected, Unreachable."""
         params = {"events": ",".join(self._types), "limit": str(PAGE), "order": "asc"}
-        params |= {"range_start": _iso(self._since)} if self._place is None else {"after": self._place}
+        params |= {"range_start": _iso(self._since)} if self._cursor is None else {"after": self._cursor}
         try:
             answer = await self._client.get("/events", params, deadline_s=DEADLINE_S)
         except Rejected as error:
-            if error.status not in _PLACE_REFUSED:
+            if error.status not in _CURSOR_REFUSED:
                 raise
             if error.status != 404 and self._types is TYPES:
                 self._types = OLDER_TYPES  # perhaps it is the newer names that it does not know
-            elif self._place is not None:
+            elif self._cursor is not None:
                 await self._begin_anew(now)
             else:
                 raise
@@ -171,28 +171,28 @@ class Poller:
         logger.warning(
             "WorkOS no longer knows the event %s that was the last: everything remembered is asked for again, and "
             "events begin an hour ago",
-            self._place,
+            self._cursor,
         )
         missed = Change("all", "", False, now)
-        await asyncio.to_thread(self._changes.record, f"anew-{self._environment}-{self._place}", [missed], now)
+        await asyncio.to_thread(self._changes.record, f"anew-{self._environment}-{self._cursor}", [missed], now)
         await asyncio.to_thread(self._changes.keep_cursor, self._environment, None)
-        self._place, self._since, self._types = None, now - BACK_S, TYPES
+        self._cursor, self._since, self._types = None, now - BACK_S, TYPES
 
-    async def _record(self, page: Page, now: float) -> None:
+    async def _record(self, page: EventPage, now: float) -> None:
         for event in page.events:
             if event.fault is not None:
                 logger.warning("an event of WorkOS is not shaped as it should be: %s (%s)", event.id, event.fault)
-        found = [(event.id, event.changes) for event in page.events if event.changes]
-        if found:
-            self.recorded += await asyncio.to_thread(self._changes.record_all, found, now)
-        if page.last is not None and page.last != self._place:
+        recorded = [(event.id, event.changes) for event in page.events if event.changes]
+        if recorded:
+            self.recorded += await asyncio.to_thread(self._changes.record_all, recorded, now)
+        if page.last is not None and page.last != self._cursor:
             await asyncio.to_thread(self._changes.keep_cursor, self._environment, page.last)
-            self._place = page.last
+            self._cursor = page.last
         elif page.full:
             raise Garbage("WorkOS answers the same events again and again")
 
     def _note(self, why: str) -> None:
-        """Leave what is wrong in the lock's file, for the status of those that do not ask."""
+        """Leave the trouble in the lock's file, for the status of the processes that do not poll."""
         if self._lock is not None:
             with suppress(OSError):
                 os.ftruncate(self._lock, 0)
@@ -220,7 +220,7 @@ class Poller:
 
 
 def _noted(path: Path) -> str | None:
-    """What is wrong for the process that asks."""
+    """The trouble of the process that polls."""
     try:
         with path.open("rb") as file:
             return file.read(_LONGEST_NOTE).decode(errors="replace") or None

@@ -1,4 +1,4 @@
-"""What an answer of WorkOS' API means, before anybody looks at its data.
+"""The meaning of an answer of WorkOS' API, before its data is read.
 
 Law: pure functions. Of a body nothing is kept in words but WorkOS' own code of an error, when it looks like one.
 """
@@ -21,8 +21,8 @@ class Rejected(Exception):
         super().__init__(self.why)
 
 
-class Unusable(Exception):
-    """Data that is not what WorkOS' document says. The text holds nothing of it."""
+class UnusableAnswer(Exception):
+    """Data that is not as WorkOS documents it. The text holds nothing of it."""
 
 
 class ApiAnswer(NamedTuple):
@@ -56,7 +56,7 @@ TOO_MUCH = f"its answer is longer than {MAX_BYTES >> 20} MiB, or packed"
 
 
 def read(answer: ApiAnswer, reader: Callable[[Any], Any] | None = None) -> Success | Retry:
-    """What it means; `reader` makes something of its data, or raises Unusable."""
+    """The meaning of an answer; `reader` makes the result of its data, or raises UnusableAnswer."""
     status = answer.status
     if status == 429 or status >= 500:
         return Retry(f"it answers {status}", _retry_after_s(answer.headers), unseen=status == 429)
@@ -72,7 +72,7 @@ def read(answer: ApiAnswer, reader: Callable[[Any], Any] | None = None) -> Succe
         return Retry("its answer is not JSON")
     try:
         return Success(data if reader is None else reader(data))
-    except Unusable as error:
+    except UnusableAnswer as error:
         return Retry(f"its answer cannot be used: {error}")
 
 

@@ -85,10 +85,10 @@ def _signed(header: str | None) -> tuple[str, list[str]]:
     """The time and the signatures. Other names than t and v1 are another version's, and ignored."""
     if not header:
         raise Refused("there is no WorkOS-Signature")
-    said = [part.strip(" ").partition("=") for part in header.split(",")]
-    times = [value for name, _, value in said if name == "t"]
-    signatures = [value for name, _, value in said if name == "v1"]
-    if not all(equals for _, equals, _ in said) or len(times) != 1 or not _TIME.fullmatch(times[0]):
+    parts = [part.strip(" ").partition("=") for part in header.split(",")]
+    times = [value for name, _, value in parts if name == "t"]
+    signatures = [value for name, _, value in parts if name == "v1"]
+    if not all(equals for _, equals, _ in parts) or len(times) != 1 or not _TIME.fullmatch(times[0]):
         raise Refused("WorkOS-Signature needs one t, in milliseconds")
     if not 1 <= len(signatures) <= _MOST_SIGNATURES or not all(map(_DIGEST.fullmatch, signatures)):
         raise Refused("WorkOS-Signature needs a v1 of 64 hex digits")

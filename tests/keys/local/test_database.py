@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.keys.local.watch import Watch
+from keyswap.keys.local.watch import DatabaseWatch
 from keyswap.keys.pepper import Pepper
 from keyswap.model import StateError
 from keyswap.state import Epochs, StateDirectory
@@ -47,7 +47,7 @@ def test_first_use_by_many_processes(tmp_path: Path) -> None:
 def reopen(parts: Parts) -> None:
     epochs = Epochs(parts.state)
     try:
-        Watch(parts.state, epochs, Pepper.load(parts.state)).close()
+        DatabaseWatch(parts.state, epochs, Pepper.load(parts.state)).close()
     finally:
         epochs.close()
 
@@ -101,7 +101,7 @@ def test_a_folder_in_its_place(tmp_path: Path) -> None:
     pepper = Pepper.load(state)
     state.file("keys.db").mkdir()
     with pytest.raises(StateError, match="give this user"):
-        Watch(state, None, pepper)  # type: ignore[arg-type]
+        DatabaseWatch(state, None, pepper)  # type: ignore[arg-type]
 
 
 def test_an_orphaned_log_is_not_replayed(parts: Parts) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from keyswap.keys.importing import BadRow, parse_import
 from keyswap.keys.local.reader import UnknownKey
-from keyswap.keys.local.writer import Unusable
+from keyswap.keys.local.writer import KeyUnusable
 from keyswap.model import Principal, StateError
 from keyswap.state import KEYS
 from tests.keys.parts import NOW, Parts
@@ -64,11 +64,11 @@ def test_revoked_is_for_good(parts: Parts) -> None:
     first = parts.ledger.revoke(key.id, "first", NOW)
     assert parts.ledger.revoke(key.id, "second", NOW + 1) == first
     for again in (parts.ledger.enable, parts.ledger.disable):
-        with pytest.raises(Unusable):
+        with pytest.raises(KeyUnusable):
             again(key.id, NOW)
-    with pytest.raises(Unusable):
+    with pytest.raises(KeyUnusable):
         parts.ledger.update(key.id, name="x", now=NOW)
-    with pytest.raises(Unusable, match="revoked"):
+    with pytest.raises(KeyUnusable, match="revoked"):
         parts.ledger.rotate(key.id, 60, NOW)
 
 
@@ -91,7 +91,7 @@ def test_rotate(parts: Parts, own_end: int | None, old_end: int) -> None:
     assert old.expires_at == int(NOW) + old_end
     assert isinstance(parts.ask(value), Principal) and isinstance(parts.ask(new_value), Principal)
     parts.refused(value, NOW + old_end)
-    with pytest.raises(Unusable):
+    with pytest.raises(KeyUnusable):
         parts.ledger.rotate(key.id, 60, NOW + old_end)
 
 

@@ -11,12 +11,12 @@ import pytest
 from fault_proxy import FAULTS, FaultProxy
 from keyswap.composition.authenticators import Authenticators
 from keyswap.composition.remote_identity import RemoteIdentity
-from keyswap.keys.source import Found
+from keyswap.keys.source import KeyRecord
 from keyswap.keys.workos.source import REFRESHES
 from keyswap.model import Code, Principal, Refuse, Request
 from keyswap.policy import Policy
 from keyswap.workos.budget import OwnBudget
-from keyswap.workos.change_feed import Change, Changes
+from keyswap.workos.change_feed import Change, ChangeFeed
 from tests.keys.parts import NOW
 from tests.keys.remote import Clock, Remote, gathered
 from workos_standin import MADE, SECRET, Standin
@@ -102,7 +102,7 @@ def test_a_key_in_use_never_waits(remotes: Remotes, standin: Standin) -> None:
             step = remote.asking(KEY, NOW + second)
             with pytest.raises(StopIteration):  # no await reached the loop
                 step.send(None)
-        assert len(remote.source._flights) == 1
+        assert len(remote.source._pending) == 1
         standin.open.set()
         await remote.settled()
 
@@ -576,7 +576,7 @@ def test_a_key_that_was_revoked_before(elsewhere: tuple[Remote, RemoteIdentity, 
     """A process that begins after a revocation refuses the key as the others do, though WorkOS should call it good."""
     remote, of_process, policy = elsewhere
     key_id = standin.key(KEY)
-    changes = Changes(remote.state, remote.epochs)
+    changes = ChangeFeed(remote.state, remote.epochs)
     changes.record("event_1", [Change("key", key_id, True, NOW)], NOW)
     changes.close()
     source = of_process.keys(policy, SECRET, remote.watch)
@@ -595,7 +595,7 @@ def test_an_owner_of_a_key_that_is_not_remembered(
     standin.key(KEY, user="user_1", agent="agent_reg_1")
     source = of_process.keys(policy, SECRET, remote.watch)
     found = remote.run(source.find(KEY, remote.pepper.digest(KEY), NOW))
-    assert isinstance(found, Found)
+    assert isinstance(found, KeyRecord)
     callers = Authenticators(remote.watch, source, {}, remote_identity=of_process)
     source.tend(NOW + 661)
     assert callers.still(found.principal, NOW + 661, "", NOW) is None
@@ -643,7 +643,7 @@ def test_nothing_tells_a_value(
         remote.workos._paused_until = 0.0
     told = f"{caplog.text} {remote.source.status(NOW)} {vars(remote.source._memory)}"
     for entry in remote.source._memory.known.values():
-        told += repr(entry.found)
+        told += repr(entry.record)
     assert KEY not in told and "sk_guess" not in told and standin.secret not in told
     assert not [record for record in caplog.records if record.name.startswith(("httpx", "httpcore"))]
 

@@ -26,8 +26,8 @@ class DenyListWriter(Catalogue):
         UnknownKey for an id of our own shape that nobody has; ValueError when it looks like a key, not like an id.
         """
         self._named(subject)
-        found = self._keys("WHERE id = ?", subject)
-        key = self.get(subject) if subject.startswith("key_") else next(iter(found), None)
+        blocked_keys = self._keys("WHERE id = ?", subject)
+        key = self.get(subject) if subject.startswith("key_") else next(iter(blocked_keys), None)
         self._block(subject, reason, now)
         return key
 

@@ -26,7 +26,7 @@ _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 class Room:
-    """What is kept in a state directory."""
+    """The reserve of a state directory."""
 
     def __init__(self, state: StateDirectory) -> None:
         self._path = state.file(FILE)
@@ -44,7 +44,7 @@ class Room:
                     os.close(handle)
 
     def ending[T](self, end: Callable[[], T]) -> T:
-        """What `end` returns, which is done again with more room as long as that is what is missing."""
+        """The result of `end`, which is repeated with more room while the disk is full."""
         while True:
             try:
                 return end()
@@ -55,10 +55,10 @@ class Room:
     def _taken(self) -> int:
         """Bytes that the disk holds for it: a copy of it may be one hole."""
         try:
-            found = self._path.stat(follow_symlinks=False)
+            status = self._path.stat(follow_symlinks=False)
         except FileNotFoundError:
             return 0
-        return min(found.st_size, found.st_blocks * _BLOCK)
+        return min(status.st_size, status.st_blocks * _BLOCK)
 
     def _give(self) -> bool:
         """Give a piece up; False: there is none left."""

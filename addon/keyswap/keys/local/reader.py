@@ -109,8 +109,8 @@ class Catalogue:
         """The key that a caller presents as `value`; None when it is unknown."""
         if not well_formed(value):
             return None
-        found = self._keys("WHERE digest = ?", self._pepper.digest(value))
-        return found[0] if found else None
+        keys = self._keys("WHERE digest = ?", self._pepper.digest(value))
+        return keys[0] if keys else None
 
     def state(self, key: Key, now: float) -> str:
         """active, expired, disabled, revoked or blocked."""
@@ -122,8 +122,8 @@ class Catalogue:
 
     def last_used(self, ids: Iterable[str]) -> dict[str, int]:
         """Epoch seconds of the last use, of those of the keys that were ever used."""
-        found = (self._rows("SELECT id, at FROM last_used WHERE id = ?", key_id) for key_id in ids)
-        return {key_id: at for rows in found for key_id, at in rows}
+        pages = (self._rows("SELECT id, at FROM last_used WHERE id = ?", key_id) for key_id in ids)
+        return {key_id: at for rows in pages for key_id, at in rows}
 
     @contextmanager
     def _change(self) -> Iterator[int]:

@@ -12,9 +12,9 @@ from keyswap.keys.format import checksum_holds
 from keyswap.keys.key import principal
 from keyswap.keys.local.last_used import LastUsed
 from keyswap.keys.local.rows import SELECT, Row, key_of
-from keyswap.keys.local.watch import Watch, unavailable
+from keyswap.keys.local.watch import DatabaseWatch, unavailable
 from keyswap.keys.pepper import Pepper
-from keyswap.keys.source import Found, Lookups, judge
+from keyswap.keys.source import KeyRecord, Lookups, judge
 from keyswap.model import Code, Principal, Refuse
 from keyswap.state import Epochs, StateDirectory
 
@@ -34,11 +34,11 @@ class SqliteKeys:
         self, state: StateDirectory, epochs: Epochs, pepper: Pepper, prefix: str, cache_size: int = 100_000
     ) -> None:
         """Open the key database, creating it on first use. Raises StateError."""
-        self.watch = Watch(state, epochs, pepper)
+        self.watch = DatabaseWatch(state, epochs, pepper)
         self.used = LastUsed(state, pepper)
         self._prefix = prefix
-        self._cache: FIFOCache[bytes, Found] = FIFOCache(cache_size)
-        self._by_id: FIFOCache[str, Found] = FIFOCache(_MOST_BY_ID)
+        self._cache: FIFOCache[bytes, KeyRecord] = FIFOCache(cache_size)
+        self._by_id: FIFOCache[str, KeyRecord] = FIFOCache(_MOST_BY_ID)
         self._generation = self.watch.generation
         self.lookups = Lookups()
 
@@ -47,47 +47,47 @@ class SqliteKeys:
         """Another whenever anything in the database has changed."""
         return self.watch.generation
 
-    def recall(self, digest: bytes, now: float) -> Found | None:  # noqa: ARG002, time is a remote source's concern
+    def recall(self, digest: bytes, now: float) -> KeyRecord | None:  # noqa: ARG002, time is a remote source's concern
         """A key that was looked up since the last change."""
         if self._generation != self.watch.generation:
             self._generation = self.watch.generation
             self._cache = FIFOCache(self._cache.maxsize)
         try:
-            found = self._cache[digest]  # half of what `get` costs
+            record = self._cache[digest]  # half of what `get` costs
         except KeyError:
             return None
         self.lookups.remembered += 1
-        return found
+        return record
 
-    async def find(self, value: str, digest: bytes, now: float) -> Found | Refuse | None:  # noqa: ARG002
+    async def find(self, value: str, digest: bytes, now: float) -> KeyRecord | Refuse | None:  # noqa: ARG002
         """Look a key up in the database; None: it is unknown."""
         if not checksum_holds(value, self._prefix):
             self.lookups.unknown += 1
             return _MISTYPED
-        found = self._look_up(_BY_DIGEST, digest)
-        if isinstance(found, Found):
-            self._remember(found)
+        record = self._look_up(_BY_DIGEST, digest)
+        if isinstance(record, KeyRecord):
+            self._remember(record)
             self.lookups.found += 1
-        elif found is None:
+        elif record is None:
             self.lookups.unknown += 1
         else:
             self.lookups.failed += 1
-        return found
+        return record
 
     def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse:
         """What a caller at `client` would be told who presents this key now; for open requests, and explanations."""
         refused = self.watch.check(now)
         if refused is not None:
             return refused
-        found = self._unchanged(key_id) or self._look_up(_BY_ID, key_id)
-        if found is None:
+        record = self._unchanged(key_id) or self._look_up(_BY_ID, key_id)
+        if record is None:
             return Refuse(Code.INVALID_CREDENTIAL, "no key has this id")
-        if isinstance(found, Refuse):
-            return found
-        self._by_id[key_id] = found
-        return judge(found, self.watch.blocked, now, client)
+        if isinstance(record, Refuse):
+            return record
+        self._by_id[key_id] = record
+        return judge(record, self.watch.blocked, now, client)
 
-    def _unchanged(self, key_id: str) -> Found | None:
+    def _unchanged(self, key_id: str) -> KeyRecord | None:
         """The key as it was read before, if it has not changed since; every change raises its version."""
         known = self._by_id.get(key_id)
         if known is None:
@@ -127,7 +127,7 @@ class SqliteKeys:
         self.flush_last_used()
         self.watch.close()
 
-    def _look_up(self, query: str, subject: str | bytes) -> Found | Refuse | None:
+    def _look_up(self, query: str, subject: str | bytes) -> KeyRecord | Refuse | None:
         try:
             row: Row | None = self.watch.connection.execute(query, (subject,)).fetchone()
             if row is None:
@@ -135,7 +135,7 @@ class SqliteKeys:
             key = key_of(row)
         except (sqlite3.Error, ValueError) as error:
             return unavailable(f"the look-up failed: {error}")
-        return Found(key, row[0], principal(key))
+        return KeyRecord(key, row[0], principal(key))
 
-    def _remember(self, found: Found) -> None:
-        self._cache[found.digest] = found
+    def _remember(self, record: KeyRecord) -> None:
+        self._cache[record.digest] = record

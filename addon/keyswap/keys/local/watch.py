@@ -20,7 +20,7 @@ _BUSY_MS = 50
 _SETUP = "PRAGMA query_only = ON; PRAGMA cache_size = -65536;"
 
 
-class Watch:
+class DatabaseWatch:
     """A reader's view of keys.db. `generation` changes whenever what was read before is to be forgotten."""
 
     def __init__(self, state: StateDirectory, epochs: Epochs, pepper: Pepper) -> None:

@@ -15,22 +15,22 @@ from keyswap.keys.importing import BadRow, ImportRow, key_from
 from keyswap.keys.key import Key, new_id
 from keyswap.keys.local.deny_list import DenyListWriter
 from keyswap.keys.local.rows import INSERT, UPDATE, row_of
-from keyswap.keys.validate import Changes
+from keyswap.keys.validate import KeyChanges
 from keyswap.model import StateError
 
 
-class Unusable(StateError):
+class KeyUnusable(StateError):
     """The key is in a state in which this cannot be done to it."""
 
 
-class Ended(Unusable):
+class KeyExpired(KeyUnusable):
     """The key has expired."""
 
 
 class Ledger(DenyListWriter):
     """Every change to keys and blocks. One thread at a time; close it, or use it in a `with`."""
 
-    def create(self, *, now: float, env: str = "live", **given: Unpack[Changes]) -> tuple[Key, str]:
+    def create(self, *, now: float, env: str = "live", **given: Unpack[KeyChanges]) -> tuple[Key, str]:
         """A new key and its value, which nobody can tell again. `org_id` is required. ValueError for bad input."""
         value = generate(self._prefix, validate.environment(env))
         good = validate.checked({"org_id": "", **given}, now)
@@ -39,7 +39,7 @@ class Ledger(DenyListWriter):
         with self._change() as revision:
             return self._insert(self._pepper.digest(value), blank._replace(**good, version=revision)), value
 
-    def update(self, key_id: str, *, now: float, **changes: Unpack[Changes]) -> Key:
+    def update(self, key_id: str, *, now: float, **changes: Unpack[KeyChanges]) -> Key:
         """Change what is given of a key, and leave the rest. ValueError for bad input, Unusable when it is revoked."""
         good = validate.checked(changes, now)
         with self._change() as revision:
@@ -69,7 +69,7 @@ class Ledger(DenyListWriter):
             with self._change() as revision:
                 key = self._unrevoked(key_id)
                 if key.expires_at is not None and now >= key.expires_at:
-                    raise Ended(f"key {key_id} has expired already")
+                    raise KeyExpired(f"key {key_id} has expired already")
                 ends = None if at is None else int(max(now, min(at, validate.LATEST)))
                 return self._store(key._replace(expires_at=ends), now, revision)
 
@@ -107,7 +107,7 @@ class Ledger(DenyListWriter):
             old = self.get(key_id)
             state = self.state(old, now)
             if state != "active":
-                raise Unusable(f"key {key_id} is {state}: it cannot be rotated; create a new one")
+                raise KeyUnusable(f"key {key_id} is {state}: it cannot be rotated; create a new one")
             value = generate(self._prefix, old.env or "live")
             at, ends = int(now), int(now + grace_s)
             fresh = old._replace(id=new_id(now), env=old.env or "live", obfuscated_value=obfuscated(value))
@@ -149,5 +149,5 @@ class Ledger(DenyListWriter):
     def _unrevoked(self, key_id: str) -> Key:
         key = self.get(key_id)
         if key.revoked_at is not None:
-            raise Unusable(f"key {key_id} is revoked, which is for good: create a new one")
+            raise KeyUnusable(f"key {key_id} is revoked, which is for good: create a new one")
         return key

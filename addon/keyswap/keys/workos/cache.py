@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cachetools import FIFOCache
 
-from keyswap.keys.source import Found
+from keyswap.keys.source import KeyRecord
 from keyswap.model import Principal, Refuse
 from keyswap.workos.change_feed import Change
 
@@ -28,12 +28,12 @@ class Entry:
     `round` counts how often everything had become due by then.
     """
 
-    __slots__ = ("due_at", "found", "round", "since", "stale_until", "until")
+    __slots__ = ("due_at", "record", "round", "since", "stale_until", "until")
 
     def __init__(
-        self, found: Found, since: float, due_at: float, until: float, stale_until: float, asked_in: int
+        self, record: KeyRecord, since: float, due_at: float, until: float, stale_until: float, asked_in: int
     ) -> None:
-        self.found, self.since, self.round = found, since, asked_in
+        self.record, self.since, self.round = record, since, asked_in
         self.due_at, self.until, self.stale_until = due_at, until, stale_until
 
 
@@ -72,21 +72,21 @@ class Remembered:
 
     def keep(self, entry: Entry) -> None:
         """Remember a key as the newest; what was remembered of its digest, or is too much, is dropped."""
-        digest = entry.found.digest
+        digest = entry.record.digest
         self.drop(digest)
         while len(self.known) >= self._size:
             self.drop(next(iter(self.known)))
         self.known[digest] = entry
-        for name in _names(entry.found):
+        for name in _names(entry.record):
             self._named.setdefault(name, set()).add(digest)
         self.unknown.pop(digest, None)
         self.familiar.pop(digest, None)
-        self._ended.pop(entry.found.key.id, None)
+        self._ended.pop(entry.record.key.id, None)
 
     def drop(self, digest: bytes) -> Entry | None:
         """Forget a key, and all the ids by which it is found."""
         entry = self.known.pop(digest, None)
-        for name in _names(entry.found) if entry is not None else ():
+        for name in _names(entry.record) if entry is not None else ():
             digests = self._named[name]
             digests.discard(digest)
             if not digests:
@@ -103,17 +103,17 @@ class Remembered:
         until, refused = self.unknown.get(digest, (0.0, None))
         return refused if now < until else None
 
-    def familiarise(self, entry: Entry, now: float) -> None:
+    def remember_digest(self, entry: Entry, now: float) -> None:
         """Remember only that a digest was a good key not long ago, and which."""
         while len(self.familiar) >= self._size:
             self.familiar.popitem(last=False)
-        self.familiar[entry.found.digest] = now + FAMILIAR_S, entry.found.key.id
+        self.familiar[entry.record.digest] = now + FAMILIAR_S, entry.record.key.id
 
     def give_up(self, digest: bytes) -> str | None:
         """A digest is no good key; the id of the one that it was not long ago."""
         entry = self.drop(digest)
         _, key_id = self.familiar.pop(digest, (0.0, None))
-        return entry.found.key.id if entry is not None else key_id
+        return entry.record.key.id if entry is not None else key_id
 
     def with_id(self, key_id: str) -> Entry | None:
         """The key of an id."""
@@ -147,7 +147,7 @@ class Remembered:
         for digest in _leading(((digest, entry.stale_until) for digest, entry in self.known.items()), now):
             entry = self.drop(digest)
             if entry is not None:
-                self.familiarise(entry, now)
+                self.remember_digest(entry, now)
         for digest in _leading(((digest, until) for digest, (until, _) in self.unknown.items()), now):
             del self.unknown[digest]
         for digest in _leading(((digest, until) for digest, (until, _) in self.familiar.items()), now):
@@ -171,9 +171,9 @@ def _leading(ends: Iterable[tuple[bytes, float]], now: float) -> list[bytes]:
     return [digest for digest, _ in zip(over(), range(_TIDIED), strict=False)]
 
 
-def _names(found: Found) -> Iterator[_Names]:
-    principal = found.principal
-    yield _Names("key", found.key.id)
+def _names(record: KeyRecord) -> Iterator[_Names]:
+    principal = record.principal
+    yield _Names("key", record.key.id)
     for kind, named in (("org", principal.org_id), ("user", principal.user_id), ("agent", principal.agent)):
         if named is not None:
             yield _Names(kind, named)

@@ -1,70 +1,39 @@
 """Keys at WorkOS: the key source `workos`.
 
-Law: only WorkOS says that a key is good. What it said counts for `cache_ttl`; a key in use is asked about again before
+Law: only WorkOS says that a key is good. Its answer counts for `cache_ttl`; a key in use is asked about again before
 that ends, beside the requests, so that none of them waits. While WorkOS gives no answer that can be used, or may not be
-asked more often, keys known to be good live on for `stale_if_error`, never past their own end; all else is refused.
-However many callers wait for a key, it is asked about once, and nobody waits longer than `timeout`. An answer to a
-question that was asked before an event counts for nothing that the event is about. A key's value is in memory while its
-question is under way, and no longer.
+asked more often, cached keys stay valid for `stale_if_error`, never past their own end; every other key is refused.
+However many callers wait for a key, it is asked about once, and no request waits longer than `timeout`. A key's value
+is in memory while its question is under way, and no longer.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
-from keyswap.keys.source import DenyList, Found, Lookups, judge, refuse_blocked
+from keyswap.keys.source import DenyList, KeyRecord, Lookups, judge, refuse_blocked
 from keyswap.keys.workos import api_key
-from keyswap.keys.workos.cache import REVOKED, Entry, Remembered, concerns
+from keyswap.keys.workos.cache import REVOKED, Entry, Remembered
+from keyswap.keys.workos.validation import Ages, PendingValidation
 from keyswap.model import Code, Hint, Principal, Refuse
 from keyswap.workos.change_feed import Change
-from keyswap.workos.client import BudgetExhausted, Rejected, Unreachable, WorkOS
+from keyswap.workos.client import BudgetExhausted, Rejected, Unreachable, WorkOSClient
 
 logger = logging.getLogger(__name__)
 
 REFRESHES = 256
-"""How many keys are asked about ahead of time at once."""
+"""How many keys are refreshed at once."""
 AGAIN_S = 1.0
-"""How long after a question that brought nothing the next one about the same key is asked."""
+"""Until a key whose question brought no answer is asked about again."""
 STAND_IN_S = 5.0
-"""For how long at once a key lives on whose question brought nothing."""
+"""For how long at once a key lives on whose question brought no answer."""
 CLOCK_S = 5.0
-"""How far the clock may step back before what is remembered counts as unknown."""
+"""How far the clock may step back before cached keys count as unknown."""
 VALIDATIONS = "/api_keys/validations"
 
 _LATE = "no answer in time"
 _UNKNOWN = Refuse(Code.INVALID_CREDENTIAL, "the key is unknown to WorkOS, or no good there", hint=Hint.AT_WORKOS)
-
-
-class Ages(NamedTuple):
-    """How long answers count, in seconds; `refresh_ahead` is a fraction of `cache_ttl_s`."""
-
-    cache_ttl_s: float = 60.0
-    refresh_ahead: float = 0.75
-    negative_ttl_s: float = 10.0
-    stale_if_error_s: float = 600.0
-    timeout_s: float = 2.0
-
-
-class _Flight:
-    """A question under way, and what was told while it is."""
-
-    __slots__ = ("changes", "familiar", "round", "task")
-    task: asyncio.Task[Found | Refuse]
-
-    def __init__(self, familiar: bool) -> None:
-        self.changes: list[Change] = []
-        self.familiar = familiar
-        self.round = 0
-        """How often everything had become due when it was asked."""
-
-    def overtaken(self, told: api_key.Told | Refuse) -> bool:
-        """Whether an event came since it was asked that the answer may not know of, so that it counts for nothing."""
-        if isinstance(told, Refuse):
-            return any(change.kind == "key" and not change.ends for change in self.changes)
-        principal = told.principal()
-        return any(concerns(change, told.key.id, principal) for change in self.changes)
 
 
 class WorkosKeys:
@@ -72,7 +41,7 @@ class WorkosKeys:
 
     def __init__(
         self,
-        workos: WorkOS,
+        workos: WorkOSClient,
         deny_list: DenyList,
         ages: Ages | None = None,
         take_in: Callable[[float], None] = lambda _now: None,
@@ -87,19 +56,19 @@ class WorkosKeys:
         """Rises when a key that was good may be no more."""
         self._workos, self._clock = workos, clock
         self._take_in = take_in
-        """Called by every request: tells what events have said since."""
+        """Called by every request: takes in the changes since."""
         self._revoked = revoked
-        """Whether an event said so of a key's id, also before this source was made."""
+        """Whether an event has revoked a key's id, also before this source was made."""
         self._memory = Remembered(size)
         self._entries = self._memory.known
-        self._flights: dict[bytes, _Flight] = {}
+        self._pending: dict[bytes, PendingValidation] = {}
         self._round = 0
-        """How often everything has become due: what was asked about before is to be asked about again."""
-        self._strangers: set[str] = set()
+        """How often every cached key has become due for a refresh."""
+        self._unknown_owners: set[str] = set()
         self._stood_in = 0
         self._now = float("-inf")
 
-    def recall(self, digest: bytes, now: float) -> Found | None:
+    def recall(self, digest: bytes, now: float) -> KeyRecord | None:
         """A key that was good not long ago; `due` says whether `refresh` is to be called with its value."""
         self._take_in(now)
         entry = self._entries.get(digest)
@@ -107,23 +76,23 @@ class WorkosKeys:
             return None
         self.due = now >= entry.due_at or entry.round != self._round
         self.lookups.remembered += 1
-        return entry.found
+        return entry.record
 
     def knows(self, digest: bytes) -> bool:
-        """Whether this was a good key not long ago: then it is no guess."""
+        """Whether the digest was a good key's not long ago: then it is no guess."""
         return digest in self._entries or digest in self._memory.familiar
 
     def refresh(self, value: str, digest: bytes, now: float) -> None:
-        """Ask about a key again that is remembered, beside whoever needs it now."""
+        """Refresh a cached key, beside the request that needs it now."""
         entry = self._entries.get(digest)
-        if entry is not None and digest not in self._flights:
-            if len(self._flights) < REFRESHES:
-                self._ask(value, digest, now, patient=False)
+        if entry is not None and digest not in self._pending:
+            if len(self._pending) < REFRESHES:
+                self._begin(value, digest, now, patient=False)
             else:
                 self._not_before(entry, now + AGAIN_S)
 
-    async def find(self, value: str, digest: bytes, now: float) -> Found | Refuse | None:
-        """Ask about a key; whoever asks about the same one meanwhile waits for the same answer."""
+    async def find(self, value: str, digest: bytes, now: float) -> KeyRecord | Refuse | None:
+        """Ask about a key; requests with the same key meanwhile wait for the same answer."""
         refused = self._memory.refused(digest, now)
         if refused is not None:
             self.lookups.unknown += 1
@@ -131,19 +100,19 @@ class WorkosKeys:
         entry = self._entries.get(digest)
         if entry is not None and self._workos.down and self._stand_in(entry, now):
             self.refresh(value, digest, now)
-            return self._counted(entry.found)
-        # Who has nothing to stand on waits for room in the budget.
+            return self._count(entry.record)
+        # A request without a cached key waits for room in the budget.
         patient = entry is None or now >= entry.stale_until
-        flight = self._flights.get(digest) or self._ask(value, digest, now, patient)
-        done, _ = await asyncio.wait({flight.task}, timeout=self.ages.timeout_s)
-        if done and not flight.task.cancelled():
-            return self._counted(flight.task.result())
-        return self._counted(self._unanswered(Unreachable(_LATE), digest, now))
+        pending = self._pending.get(digest) or self._begin(value, digest, now, patient)
+        done, _ = await asyncio.wait({pending.task}, timeout=self.ages.timeout_s)
+        if done and not pending.task.cancelled():
+            return self._count(pending.task.result())
+        return self._count(self._fall_back(Unreachable(_LATE), digest, now))
 
     def forget(self, change: Change) -> None:
-        """Take in what an event says."""
-        for flight in self._flights.values():
-            flight.changes.append(change)
+        """Take in a change."""
+        for pending in self._pending.values():
+            pending.changes.append(change)
         if change.kind == "all":
             self._round += 1
             return
@@ -153,29 +122,29 @@ class WorkosKeys:
         if change.kind == "key" and change.ends:
             self._memory.revoke(change.id)
         elif change.kind == "key" and not named:
-            self._memory.unknown.clear()  # it was made, perhaps: who tried it too early need not wait
+            self._memory.unknown.clear()  # it was made, perhaps: a caller that tried it too early need not wait
         for digest in named:
             self._drop(digest, f"its {change.kind} has ended at WorkOS" if change.ends else None)
 
     def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse | None:
-        """What a caller at `client` would be told who presents this key now; None: it is not remembered here."""
+        """The verdict on this key for a caller at `client` now; None: the key is not cached."""
         refused = self.deny_list.check(now)
         if refused is not None:
             return refused
         ended, entry = self._why_ended(key_id), self._memory.with_id(key_id)
         if ended is None and entry is not None:
-            return judge(entry.found, self.deny_list.blocked, now, client)
+            return judge(entry.record, self.deny_list.blocked, now, client)
         if ended is None and key_id in self.deny_list.blocked:
             return refuse_blocked(self.deny_list.blocked[key_id], key_id)
         return None if ended is None else Refuse(Code.INVALID_CREDENTIAL, ended, key_id, hint=Hint.AT_WORKOS)
 
     def tend(self, now: float) -> None:
-        """What is to be done twice a second beside the requests."""
+        """Drop what is over: called twice a second beside the requests."""
         self._now = now
         self._memory.tidy(now)
 
     def status(self, now: float) -> dict[str, object]:
-        """What `keyswap status` says of this source."""
+        """The source's part of `keyswap status`."""
         refused = self.deny_list.check(now)
         state = self._workos.state()
         return {
@@ -185,53 +154,57 @@ class WorkosKeys:
             "reason": refused.reason if refused is not None else state["reason"],
             "cached": len(self._entries),
             "refused": len(self._memory.unknown),
-            "asking": len(self._flights),
+            "asking": len(self._pending),
             "stood_in": self._stood_in,
             "blocks": len(self.deny_list.blocked),
         }
 
     async def close(self) -> None:
-        """End what is under way; who waits for it is refused."""
-        tasks = [flight.task for flight in self._flights.values() if flight.task is not None]
+        """Cancel the questions under way; requests that wait for one are refused."""
+        tasks = [pending.task for pending in self._pending.values() if pending.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ask(self, value: str, digest: bytes, now: float, patient: bool) -> _Flight:
-        flight = self._flights[digest] = _Flight(self.knows(digest))
-        flight.task = asyncio.get_running_loop().create_task(self._asked(value, digest, now, flight, patient))
-        return flight
+    def _begin(self, value: str, digest: bytes, now: float, patient: bool) -> PendingValidation:
+        pending = self._pending[digest] = PendingValidation(self.knows(digest))
+        pending.task = asyncio.get_running_loop().create_task(self._resolve(value, digest, now, pending, patient))
+        return pending
 
-    async def _asked(self, value: str, digest: bytes, now: float, flight: _Flight, patient: bool) -> Found | Refuse:
+    async def _resolve(
+        self, value: str, digest: bytes, now: float, pending: PendingValidation, patient: bool
+    ) -> KeyRecord | Refuse:
         """The answer about a key, taken in; it ends within the time-out, and raises nothing."""
         began = self._clock()
-        patient = patient and flight.familiar
+        patient = patient and pending.familiar
         try:
             while True:
-                told = await self._told(value, began + self.ages.timeout_s, flight, patient)
+                answer = await self._validate(value, began + self.ages.timeout_s, pending, patient)
                 self._take_in(now + self._clock() - began)
-                if flight.overtaken(told):
+                if pending.overtaken(answer):
                     continue
-                if isinstance(told, Refuse):
-                    return self._no_good(told, digest, now)
-                return self._good(self._found(told, digest), now, flight.round)
+                if isinstance(answer, Refuse):
+                    return self._reject(answer, digest, now)
+                return self._accept(self._record_of(answer, digest), now, pending.round)
         except Unreachable as error:
-            return self._unanswered(error, digest, now)
+            return self._fall_back(error, digest, now)
         finally:
-            del self._flights[digest]
+            del self._pending[digest]
 
-    async def _told(self, value: str, ends: float, flight: _Flight, patient: bool) -> api_key.Told | Refuse:
-        flight.changes.clear()
-        flight.round = self._round
+    async def _validate(
+        self, value: str, ends: float, pending: PendingValidation, patient: bool
+    ) -> api_key.ValidatedKey | Refuse:
+        pending.changes.clear()
+        pending.round = self._round
         left_s = ends - self._clock()
         if left_s <= 0:
             raise Unreachable(_LATE)
         try:
-            told = await self._workos.post(
+            answer = await self._workos.post(
                 VALIDATIONS,
                 {"value": value},
                 deadline_s=left_s,
-                known=flight.familiar,
+                known=pending.familiar,
                 patient=patient,
                 read=api_key.read,
             )
@@ -239,29 +212,29 @@ class WorkosKeys:
             if error.status == 422:  # what WorkOS says to a value that cannot be a key
                 return _UNKNOWN
             raise Unreachable(error.why) from None
-        if isinstance(told, api_key.UnknownOwner):
-            return self._stranger(told)
-        return told or _UNKNOWN
+        if isinstance(answer, api_key.UnknownOwner):
+            return self._unknown_owner(answer)
+        return answer or _UNKNOWN
 
-    def _found(self, told: api_key.Told, digest: bytes) -> Found:
-        """The very same as before, if nothing about the key is another."""
+    def _record_of(self, answer: api_key.ValidatedKey, digest: bytes) -> KeyRecord:
+        """The very same record as before, if nothing about the key has changed."""
         entry = self._entries.get(digest)
-        same = entry is not None and (entry.found.key, entry.found.principal.agent) == told
-        return entry.found if entry is not None and same else Found(told.key, digest, told.principal())
+        same = entry is not None and (entry.record.key, entry.record.principal.agent) == answer
+        return entry.record if entry is not None and same else KeyRecord(answer.key, digest, answer.principal())
 
-    def _good(self, found: Found, now: float, asked_in: int) -> Found | Refuse:
-        if self._is_revoked(found.key.id):
-            return self._no_good(
-                Refuse(Code.INVALID_CREDENTIAL, REVOKED, found.key.id, hint=Hint.AT_WORKOS), found.digest, now
+    def _accept(self, record: KeyRecord, now: float, asked_in: int) -> KeyRecord | Refuse:
+        if self._is_revoked(record.key.id):
+            return self._reject(
+                Refuse(Code.INVALID_CREDENTIAL, REVOKED, record.key.id, hint=Hint.AT_WORKOS), record.digest, now
             )
-        ages, before = self.ages, self._entries.get(found.digest)
-        if before is not None and before.found is not found:
+        ages, before = self.ages, self._entries.get(record.digest)
+        if before is not None and before.record is not record:
             self.generation += 1
         # Keys that were all asked about at once, as after a start, are spread over what is left of their time.
-        ahead_s = ages.cache_ttl_s * (ages.refresh_ahead + (1 - ages.refresh_ahead) * found.digest[0] / 512)
+        ahead_s = ages.cache_ttl_s * (ages.refresh_ahead + (1 - ages.refresh_ahead) * record.digest[0] / 512)
         until = now + ages.cache_ttl_s
-        self._memory.keep(Entry(found, now, now + ahead_s, until, until + ages.stale_if_error_s, asked_in))
-        return found
+        self._memory.keep(Entry(record, now, now + ahead_s, until, until + ages.stale_if_error_s, asked_in))
+        return record
 
     def _is_revoked(self, key_id: str) -> bool:
         return self._memory.is_revoked(key_id) or self._revoked(key_id)
@@ -269,7 +242,7 @@ class WorkosKeys:
     def _why_ended(self, key_id: str) -> str | None:
         return REVOKED if self._is_revoked(key_id) else self._memory.ended(key_id)
 
-    def _no_good(self, refused: Refuse, digest: bytes, now: float) -> Refuse:
+    def _reject(self, refused: Refuse, digest: bytes, now: float) -> Refuse:
         key_id = self._memory.give_up(digest)
         if key_id is not None:
             self._memory.end(key_id, "the key is no good at WorkOS any more")
@@ -277,10 +250,10 @@ class WorkosKeys:
         self._memory.refuse(digest, refused, now + self.ages.negative_ttl_s)
         return refused
 
-    def _unanswered(self, error: Unreachable, digest: bytes, now: float) -> Found | Refuse:
+    def _fall_back(self, error: Unreachable, digest: bytes, now: float) -> KeyRecord | Refuse:
         entry = self._entries.get(digest)
         if entry is not None and self._stand_in(entry, now):
-            return entry.found
+            return entry.record
         if isinstance(error, BudgetExhausted):
             return Refuse(Code.STORE_UNAVAILABLE, f"the key is not known yet, and {error.why}")
         return Refuse(Code.STORE_UNAVAILABLE, f"WorkOS cannot be asked: {error.why}")
@@ -295,28 +268,28 @@ class WorkosKeys:
         return True
 
     def _not_before(self, entry: Entry, due_at: float) -> None:
-        """When to ask about a key again that could not be asked about now."""
+        """Set when to ask again about a key that could not be asked about now."""
         entry.due_at, entry.round = due_at, self._round
 
     def _drop(self, digest: bytes, ended: str | None) -> None:
-        """Forget what is known of a key, but that it was good; `ended` says why it is over."""
+        """Forget a key but for its having been good; `ended` says why it is over."""
         entry = self._memory.drop(digest)
         if entry is None:
             return
         if ended is not None:
-            self._memory.end(entry.found.key.id, ended)
+            self._memory.end(entry.record.key.id, ended)
             self.generation += 1
-        self._memory.familiarise(entry, max(self._now, entry.since))
+        self._memory.remember_digest(entry, max(self._now, entry.since))
 
-    def _stranger(self, told: api_key.UnknownOwner) -> Refuse:
-        kind = told.owner_type
-        if kind not in self._strangers and len(self._strangers) < 100:
-            self._strangers.add(kind)
+    def _unknown_owner(self, answer: api_key.UnknownOwner) -> Refuse:
+        kind = answer.owner_type
+        if kind not in self._unknown_owners and len(self._unknown_owners) < 100:
+            self._unknown_owners.add(kind)
             logger.error("WorkOS has keys whose owner is of the type %r, which keyswap does not know: refused", kind)
-        return Refuse(Code.INVALID_CREDENTIAL, f"the key's owner is of an unknown type, {kind!r}", told.key_id)
+        return Refuse(Code.INVALID_CREDENTIAL, f"the key's owner is of an unknown type, {kind!r}", answer.key_id)
 
-    def _counted(self, answer: Found | Refuse) -> Found | Refuse:
-        if isinstance(answer, Found):
+    def _count(self, answer: KeyRecord | Refuse) -> KeyRecord | Refuse:
+        if isinstance(answer, KeyRecord):
             self.lookups.found += 1
         elif answer.code is Code.INVALID_CREDENTIAL:
             self.lookups.unknown += 1

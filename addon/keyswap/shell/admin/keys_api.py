@@ -13,9 +13,9 @@ from keyswap.keys.format import checksum_holds
 from keyswap.keys.key import Key
 from keyswap.keys.local.permissions import Permission, Permissions, Taken
 from keyswap.keys.local.reader import UnknownKey
-from keyswap.keys.local.writer import Ended, Ledger, Unusable
+from keyswap.keys.local.writer import KeyExpired, KeyUnusable, Ledger
 from keyswap.keys.paging import PageRequest
-from keyswap.keys.serialize import as_workos, iso, said
+from keyswap.keys.serialize import as_workos, audit_detail, iso
 from keyswap.refusals import Answer
 from keyswap.shell.admin.errors import Conflict, NotFound
 from keyswap.shell.admin.executor import listed, opened, working
@@ -76,7 +76,7 @@ def _create(
             permissions=new.permissions,
             expires_at=new.expires_at,
         )
-    audit.changed(store.state, audit.ADMIN, "key.created", key.id, **said(key))
+    audit.changed(store.state, audit.ADMIN, "key.created", key.id, **audit_detail(key))
     return as_json({**as_workos(key, None), "value": value}, request.request_id, 201)
 
 
@@ -104,9 +104,9 @@ def _expire(store: KeyStoreRef, request: AdminRequest, now: float) -> Answer:
     with opened(store, Ledger) as ledger:
         try:
             key = ledger.expire(_there(ledger, request).id, ends, now)
-        except Ended:
+        except KeyExpired:
             raise Conflict("api_key_already_expired", "This API key has expired already.") from None
-        except Unusable:  # deleted since it was looked up
+        except KeyUnusable:  # deleted since it was looked up
             raise UnknownKey("") from None
         used = ledger.last_used([key.id]).get(key.id)
     audit.changed(store.state, audit.ADMIN, "key.updated", key.id, expires_at=key.expires_at)

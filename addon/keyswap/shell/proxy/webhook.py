@@ -14,7 +14,7 @@ from keyswap.model import WIRE, Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
 from keyswap.shell.connections.exchange import Exchange
 from keyswap.shell.runtime.well_known import as_json
-from keyswap.workos.change_feed import Changes
+from keyswap.workos.change_feed import ChangeFeed
 from keyswap.workos.webhook import HEADER, MAX_BODY, PATH, answer_webhook
 
 __all__ = ["MAX_BODY", "PATH", "Webhooks"]
@@ -58,7 +58,7 @@ class Webhooks:
     def _forget(self, key: int) -> None:
         self._coming.pop(key, None)
 
-    async def end(self, exchange: Exchange, changes: Changes, secret: str) -> tuple[Answer, Refuse | None]:
+    async def end(self, exchange: Exchange, changes: ChangeFeed, secret: str) -> tuple[Answer, Refuse | None]:
         """Its body is here: the answer, and the refusal that it is."""
         flow, request_id = exchange.flow, exchange.line.request_id
         _, signature = self._coming.pop(id(flow), (exchange, b""))

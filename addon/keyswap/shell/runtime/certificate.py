@@ -41,9 +41,9 @@ class Certificate:
 
     def connection(self) -> SSL.Connection:
         """The server's side of a new TLS connection, without a socket of its own."""
-        made = SSL.Connection(self._context)
-        made.set_accept_state()
-        return made
+        connection = SSL.Connection(self._context)
+        connection.set_accept_state()
+        return connection
 
     def renew(self) -> None:
         """Take changed files, if they can be used; connections that are open keep what they have.
@@ -80,8 +80,8 @@ class Certificate:
         try:
             first, *others = load_pem_x509_certificates(_TRUSTED.sub(_plain, texts[0]))
             context.use_certificate(first)
-            for one in others:
-                context.add_extra_chain_cert(one)
+            for other in others:
+                context.add_extra_chain_cert(other)
         except (SSL.Error, ValueError, UnsupportedAlgorithm) as error:
             raise StateError(f"{chain} holds no PEM certificate chain, the server's own first") from error
         try:
@@ -102,12 +102,12 @@ def _plain(trusted: re.Match[bytes]) -> bytes:
 
     Raises ValueError.
     """
-    found = binascii.a2b_base64(trusted[1])
+    der = binascii.a2b_base64(trusted[1])
     # DER: a certificate is a SEQUENCE whose length takes two bytes (X.690 §8.1.3.5).
-    end = 4 + int.from_bytes(found[2:4])
-    if found[:2] != b"\x30\x82" or end > len(found):
+    end = 4 + int.from_bytes(der[2:4])
+    if der[:2] != b"\x30\x82" or end > len(der):
         raise ValueError("no certificate")
-    return DER_cert_to_PEM_cert(found[:end]).encode()
+    return DER_cert_to_PEM_cert(der[:end]).encode()
 
 
 def _text(file: Path) -> bytes:
@@ -126,7 +126,7 @@ def _select(_connection: SSL.Connection, offered: list[bytes]) -> bytes:
 
 def _changed(file: Path) -> Version | None:
     try:
-        found = files.within(files.WAIT_S, file.stat, file)
+        status = files.within(files.WAIT_S, file.stat, file)
     except OSError:
         return None
-    return version_of(found)
+    return version_of(status)

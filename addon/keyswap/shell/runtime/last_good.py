@@ -23,10 +23,10 @@ _MAX_BYTES = 1 << 30
 
 def keep(state: StateDirectory, policy: Path, raw: bytes, parts: Parts) -> None:
     """Keep a policy's text and its documents' content. What cannot be written is said, and changes nothing else."""
-    pieces = [raw, *(one.raw for one in parts.values())]
-    listed = [(uri, len(one.raw)) for uri, one in parts.items()]
-    said = {"policy": str(policy), "size": len(raw), "parts": listed, "digest": _digest(pieces)}
-    head = json.dumps(said).encode() + b"\n"
+    pieces = [raw, *(content.raw for content in parts.values())]
+    listed = [(uri, len(content.raw)) for uri, content in parts.items()]
+    fields = {"policy": str(policy), "size": len(raw), "parts": listed, "digest": _digest(pieces)}
+    head = json.dumps(fields).encode() + b"\n"
     try:
         if _head_of(state.file(_name(policy))) != head:
             state.replace(_name(policy), head + b"".join(pieces))
@@ -39,14 +39,14 @@ def kept(state: StateDirectory, policy: Path) -> tuple[bytes, Parts] | None:
     file = state.file(_name(policy))
     try:
         head, _, rest = files.contents(file, _MAX_BYTES).partition(b"\n")
-        said = json.loads(head)
-        raw, at = rest[: said["size"]], said["size"]
+        head_fields = json.loads(head)
+        raw, at = rest[: head_fields["size"]], head_fields["size"]
         parts: dict[str, Content] = {}
-        for uri, size in said["parts"]:
+        for uri, size in head_fields["parts"]:
             parts[uri] = Content.of(rest[at : at + size])
             at += size
-        whole = said["policy"] == str(policy) and len(rest) == at
-        same = said["digest"] == _digest([raw, *(one.raw for one in parts.values())])
+        whole = head_fields["policy"] == str(policy) and len(rest) == at
+        same = head_fields["digest"] == _digest([raw, *(content.raw for content in parts.values())])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return (raw, parts) if whole and same else None

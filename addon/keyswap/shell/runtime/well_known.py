@@ -78,16 +78,16 @@ def as_json(body: bytes, request_id: str) -> Answer:
     return _answer(200, body, b"application/json", b"no-store", request_id)
 
 
-def document(found: PublishedDocument, headers: Headers, request_id: str) -> Answer:
+def document(published: PublishedDocument, headers: Headers, request_id: str) -> Answer:
     """A document with its caching headers; 304 to a caller that has it already (RFC 9110 §13.1.2)."""
-    etag, cache = found.etag.encode(), b"public, max-age=%d" % found.max_age_s
-    asked = b",".join(value for name, value in headers if name.lower() == b"if-none-match")
-    known = {tag.strip().removeprefix(b"W/") for tag in asked.split(b",")}
+    etag, cache = published.etag.encode(), b"public, max-age=%d" % published.max_age_s
+    if_none_match = b",".join(value for name, value in headers if name.lower() == b"if-none-match")
+    known = {tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")}
     if etag in known or b"*" in known:
         fields = ((b"ETag", etag), (b"Cache-Control", cache), (b"X-Request-Id", request_id.encode()), _ANY_PAGE)
         return Answer(304, fields, b"")
-    answered = _answer(200, found.body, found.content_type.encode(), cache, request_id)
-    return answered._replace(headers=(*answered.headers, (b"ETag", etag), _ANY_PAGE))
+    response = _answer(200, published.body, published.content_type.encode(), cache, request_id)
+    return response._replace(headers=(*response.headers, (b"ETag", etag), _ANY_PAGE))
 
 
 def _answer(status: int, body: bytes, content_type: bytes, cache: bytes, request_id: str) -> Answer:
