@@ -1,5 +1,7 @@
 """What a command loads: it waits for no library that it has no use for."""
 
+import json
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -26,6 +28,25 @@ def test_a_command_loads_no_engine(words: tuple[str, ...], tmp_path: Path) -> No
     _, packages = loaded(*words, *state)
     assert "keyswap" in packages
     assert not packages & {"mitmproxy", "httpx", "openapi_core", "valkey", "tornado"}
+
+
+def test_the_supervisor_loads_no_mitmproxy(tmp_path: Path) -> None:
+    """The process that `keyswap serve` listens with has no module of mitmproxy when it ends, and takes at most 55 MiB."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nissuer: http://127.0.0.1:1\nupstream: http://127.0.0.1:2\nlog: {decisions: 'off'}\n")
+    words = ["keyswap", "serve", "--policy", str(policy), "--state", str(tmp_path / "state"), "--workers", "1"]
+    code = f"{_THEN}; sys.argv = {[*words, '--listen', '127.0.0.1:0']!r}; from keyswap.cli import main; main()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], text=True, stdout=pipe, stderr=pipe) as supervisor:
+        assert supervisor.stdout is not None
+        assert json.loads(supervisor.stdout.readline())["event"] == "ready"
+        if sys.platform == "linux":
+            status = Path(f"/proc/{supervisor.pid}/status").read_text()
+            assert int(status.partition("VmRSS:")[2].split()[0]) <= 55 << 10
+        supervisor.send_signal(signal.SIGTERM)
+        _, errors = supervisor.communicate(timeout=60)
+    packages = set(errors.splitlines()[-1].split())
+    assert "keyswap" in packages and "mitmproxy" not in packages
 
 
 def test_the_version_names_python_and_mitmproxy() -> None:
