@@ -23,7 +23,7 @@ from keyswap.composition.gate import Built, build
 from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
 from keyswap.model import Admit, Claims, Request
-from keyswap.shell.mitm.internals import DEAD
+from keyswap.shell.mitm.proxy_master import DEAD
 from keyswap.shell.proxy.addon import RunningGate
 from keyswap.shell.runtime.runtime import Runtime
 from keyswap.state import StateDirectory

@@ -5,7 +5,7 @@ from typing import Any
 
 from keyswap.model import Code
 from keyswap.shell.connections.body_rate import BodyRateMonitor
-from keyswap.shell.mitm.http2_streams import Body
+from keyswap.shell.mitm.inspection import OwedBody
 from keyswap.shell.runtime.connection_limits import ConnectionLimits
 
 
@@ -15,7 +15,7 @@ def run(came: list[int], *, waiting: bool = False, rate: int = 100, response: ob
     flow: Any = SimpleNamespace(response=response)
     meters, late = BodyRateMonitor(), []
     for second, so_far in enumerate(came):
-        found = meters.late({1: Body(flow, so_far, waiting)}, limits, float(second), 1.0)
+        found = meters.late({1: OwedBody(flow, so_far, waiting)}, limits, float(second), 1.0)
         late += [(second, refused.code) for _, refused in found]
     return late
 

@@ -14,12 +14,12 @@ from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
-from mitmproxy.proxy.layers.http import HttpClient, _http2
+from mitmproxy.proxy.layers.http import HttpClient
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestData, RequestEndOfMessage
 
 from keyswap.refusals import Answer
-from keyswap.shell.mitm import http2_streams, http_layers, upstream_pool
+from keyswap.shell.mitm import connection_watch, http2_streams, inspection, patch_table, upstream_pool
 
 HEAD = [(":method", "POST"), (":path", "/"), (":scheme", "https"), (":authority", "h")]
 
@@ -58,10 +58,8 @@ class Watch:
 
 @pytest.fixture(autouse=True)
 def _changed() -> None:
-    http_layers.install({}, shows=True)
-    http2_streams.install()
-    http_layers.install({}, shows=True)
-    http2_streams.install()
+    patch_table.install({}, shows=True)
+    patch_table.install({}, shows=True)
 
 
 class Connection:
@@ -70,7 +68,7 @@ class Connection:
     def __init__(self) -> None:
         self.watch = Watch()
         client = Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), state=ConnectionState.OPEN, alpn=b"h2")
-        http_layers.watch(client, self.watch)
+        connection_watch.watch(client, self.watch)
         options = Options()
         Proxyserver().load(Loader(SimpleNamespace(options=options, commands=SimpleNamespace(collect_commands=bool))))
         self.layer = http.HttpLayer(Context(client, options), http.HTTPMode.transparent)
@@ -101,14 +99,6 @@ class Connection:
         return self.come()
 
 
-def test_installing_twice_changes_once() -> None:
-    """What was before is called once; http_layers still finds that it has been here."""
-    for name in ("handle_h2_event", "_handle_event", "__init__"):
-        method = vars(getattr(_http2.Http2Server, name))
-        assert not hasattr(method["before_flow"], "before_flow")
-        assert method["before_keyswap"].__module__.startswith("mitmproxy.")
-
-
 def test_a_body_waits_in_one_piece_until_its_backend_takes_it() -> None:
     """What comes meanwhile, and its end, goes on at once when the backend has taken what it was sent; not before."""
     made = Connection()
@@ -116,7 +106,7 @@ def test_a_body_waits_in_one_piece_until_its_backend_takes_it() -> None:
     assert isinstance(first, RequestData) and first.data == b"one"
     made.watch.full = True
     assert made.send(b"two") == made.send(b"three") == made.send(b"", end=True) == []
-    assert http2_streams.bodies(made.layer)[1] == (made.stream.flow, 11, True)
+    assert inspection.bodies(made.layer)[1] == (made.stream.flow, 11, True)
     assert len(made.watch.waiting) == 1
     for full in (True, False):
         made.watch.full = full
@@ -124,7 +114,7 @@ def test_a_body_waits_in_one_piece_until_its_backend_takes_it() -> None:
         received = made.handle(made.watch.delivered.pop())
         assert bool(received) is not full
     assert [type(event) for event in received] == [RequestData, RequestEndOfMessage]
-    assert received[0].data == b"twothree" and http2_streams.bodies(made.layer) == {} and not made.watch.waiting
+    assert received[0].data == b"twothree" and inspection.bodies(made.layer) == {} and not made.watch.waiting
 
 
 def test_a_body_waits_while_its_stream_is_judged() -> None:
@@ -145,7 +135,7 @@ def test_a_window_is_all_that_waits() -> None:
     made.watch.full = True
     while room := min(made.caller.local_flow_control_window(1), 16384):
         made.send(b"x" * room)
-    assert http2_streams.bodies(made.layer)[1].came == http2_streams.WINDOW
+    assert inspection.bodies(made.layer)[1].came == http2_streams.WINDOW
     made.watch.full = False
     made.watch.waiting.pop()()
     made.handle(made.watch.delivered.pop())
@@ -163,7 +153,7 @@ def test_what_is_reset_or_late_harms_nothing() -> None:
     made.come()
     made.watch.waiting.pop()()
     late = made.watch.delivered.pop()
-    assert made.handle(late) == [] and http2_streams.bodies(made.layer) == {}
+    assert made.handle(late) == [] and inspection.bodies(made.layer) == {}
     list(made.server.handle_event(events.ConnectionClosed(made.server.conn)))
     assert made.handle(late) == []
 
@@ -177,14 +167,14 @@ def test_an_empty_frame_is_not_passed_on() -> None:
 def test_only_heads_and_data_move() -> None:
     """PINGs, settings and window updates are no activity of a caller."""
     made = Connection()
-    before = http2_streams.moved(made.layer)
+    before = inspection.moved(made.layer)
     made.caller.ping(b"12345678")
     made.caller.update_settings({4: 100_000})
     made.caller.increment_flow_control_window(100)
     made.come()
-    assert http2_streams.moved(made.layer) == before
+    assert inspection.moved(made.layer) == before
     made.send(b"x")
-    assert http2_streams.moved(made.layer) == before + 1
+    assert inspection.moved(made.layer) == before + 1
 
 
 def test_connections_that_have_ended_are_forgotten() -> None:

@@ -22,7 +22,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHook, HttpResponseHook
 from mitmproxy.proxy.server_hooks import ClientConnectedHook
 from mitmproxy.test import tflow
 
-from keyswap.shell.mitm import internals, lean
+from keyswap.shell.mitm import connection_handler, fast_paths, lean
 
 THEIRS: dict[str, Any] = {name: getattr(http.Headers, name) for name in ("get_all", "get", "__contains__")}
 
@@ -299,7 +299,7 @@ def test_a_peer_that_vanishes_at_once_is_told(monkeypatch: pytest.MonkeyPatch) -
         assert "OpenConnectionCompleted" in layer.took or "after OpenConnection" in layer.took
         assert aborted and upstream not in handler.transports and not upstream.connected
 
-    internals.survive_vanished_peers()
+    connection_handler.survive_vanished_peers()
     in_master(run)
 
 
@@ -308,7 +308,7 @@ def test_a_peer_that_vanishes_at_once_is_told(monkeypatch: pytest.MonkeyPatch) -
 
 def test_options_are_what_they_were() -> None:
     """An option is its value, its default where it has none, and nobody can change one in place."""
-    lean.install_fast_paths()
+    fast_paths.install_fast_paths()
     options = Options()
     assert options.tcp_timeout == options._options["tcp_timeout"].default
     options.update(mode=["regular"], tcp_timeout=7)
@@ -318,7 +318,7 @@ def test_options_are_what_they_were() -> None:
 
 def test_flows_are_told_apart() -> None:
     """No two flows of a process have one name, and a name is a text."""
-    lean.install_fast_paths()
+    fast_paths.install_fast_paths()
     names = [tflow.tflow().id for _ in range(3)]
     assert len(set(names)) == 3 and all(isinstance(name, str) for name in names)
 
@@ -330,7 +330,7 @@ def test_a_forked_context_is_what_mitmproxy_makes() -> None:
         client = connection.Client(peername=("a", 1), sockname=("b", 2))
         whole = Context(client, master.options)
         theirs = Context.__dict__["fork"](whole)
-        ours = lean._fork(whole)
+        ours = fast_paths._fork(whole)
         assert vars(ours) == vars(theirs) and ours.layers is not whole.layers and ours.server is whole.server
 
     in_master(run)
@@ -378,6 +378,6 @@ def test_headers_are_found_as_mitmproxy_finds_them(fields: list[tuple[bytes, byt
     """All values, the folded one, the default and whether there is any: the same for whatever fields and name."""
     headers = http.Headers(fields)
     theirs = THEIRS["get_all"](headers, name)
-    assert lean._get_all(headers, name) == theirs
-    assert lean._get(headers, name, "none") == THEIRS["get"](headers, name, "none")
-    assert lean._contains(headers, name) == THEIRS["__contains__"](headers, name) == bool(theirs)
+    assert fast_paths._get_all(headers, name) == theirs
+    assert fast_paths._get(headers, name, "none") == THEIRS["get"](headers, name, "none")
+    assert fast_paths._contains(headers, name) == THEIRS["__contains__"](headers, name) == bool(theirs)

@@ -8,8 +8,8 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import commands, events
 
 from keyswap.refusals import Answer
-from keyswap.shell.mitm import http2_streams, http_layers
-from tests.shell.mitm.test_http_layers import context, layer_of
+from keyswap.shell.mitm import connection_watch, interjections, patch_table, turns
+from tests.shell.mitm.test_layers import context, layer_of
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -28,12 +28,11 @@ class Socket:
     """A WebSocket whose layers take events one by one, and whose turns and ends come when they are let go."""
 
     def __init__(self, of_caller: bytes, of_backend: bytes) -> None:
-        http_layers.install({}, shows=False)
-        http2_streams.install()
+        patch_table.install({}, shows=False)
         made = context()
         made.server = Server(address=("127.0.0.1", 3))
         self.client, self.layer = made.client, layer_of(made)
-        self.watch: Any = http_layers.watch_of(made.client)
+        self.watch: Any = connection_watch.watch_of(made.client)
         self.hooks, self.closed = list[str](), list[Connection]()
         self.flow: HTTPFlow
         self.server: Connection
@@ -88,7 +87,7 @@ def backend_ends(socket: Socket) -> None:
 
 
 def gateway_ends(socket: Socket) -> None:
-    event = http_layers.interject(socket.layer, socket.flow, Answer(503, (), b""))
+    event = interjections.interject(socket.layer, socket.flow, Answer(503, (), b""))
     assert event is not None
     socket.take(event)
 
@@ -124,7 +123,7 @@ def test_however_a_socket_ends_nothing_of_it_stays(
     assert socket.client.state is socket.server.state is ConnectionState.CLOSED
     for side in (socket.client, socket.server):
         one: Any = socket.layer.connections[side].context.layers[-1]
-        assert not one.buf and not http_layers.waits_for_turn(socket.layer, side)
+        assert not one.buf and not turns.waits_for_turn(socket.layer, side)
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
@@ -132,7 +131,7 @@ def test_nothing_is_read_behind_what_waits(side: str) -> None:
     """While what a peer sent ahead waits for its turn nothing more is read from it; from the other, it is."""
     many = {"client": (OF_CALLER * MANY, b""), "server": (b"", OF_BACKEND * MANY)}[side]
     socket = Socket(*many)
-    waits = [http_layers.waits_for_turn(socket.layer, one) for one in (socket.client, socket.server)]
+    waits = [turns.waits_for_turn(socket.layer, one) for one in (socket.client, socket.server)]
     assert waits == [side == "client", side == "server"]
     socket.turns()
-    assert not any(http_layers.waits_for_turn(socket.layer, one) for one in (socket.client, socket.server))
+    assert not any(turns.waits_for_turn(socket.layer, one) for one in (socket.client, socket.server))

@@ -9,7 +9,7 @@ import pytest
 from mitmproxy.proxy import server, tunnel
 from mitmproxy.proxy.layers import tls
 
-from keyswap.shell.mitm import internals, upstream_errors
+from keyswap.shell.mitm import connection_handler, upstream_errors
 
 ADDRESS = ("10.0.0.1", 9000)
 
@@ -55,5 +55,5 @@ def test_certificates_are_told_apart_by_openssls_numbers(verified: int, cause: s
 
 def test_the_texts_are_mitmproxys() -> None:
     """Each text that is compared stands where it is said."""
-    said = "".join(map(inspect.getsource, (server, tunnel, tls, internals)))
+    said = "".join(map(inspect.getsource, (server, tunnel, tls, connection_handler)))
     assert all(f'"{text}"' in said for text in upstream_errors.BY_TEXT)

@@ -13,7 +13,7 @@ import pytest
 
 from keyswap.keys.local.writer import Ledger
 from keyswap.model import UNCOUNTED, Admit, Code, Counted, Decision, Refuse, Request
-from keyswap.shell.mitm.internals import DEAD
+from keyswap.shell.mitm.proxy_master import DEAD
 from keyswap.shell.proxy.addon import RunningGate
 from keyswap.shell.runtime.runtime import Runtime
 from keyswap.state import Epochs, StateDirectory

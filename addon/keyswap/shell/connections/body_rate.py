@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from keyswap.model import UPSTREAM, WIRE, Code, Refuse
-from keyswap.shell.mitm.http2_streams import Body
+from keyswap.shell.mitm.inspection import OwedBody
 from keyswap.shell.runtime.connection_limits import ConnectionLimits
 
 BODY_GRACE_S = 5.0
@@ -29,8 +29,8 @@ class BodyRateMonitor:
         self._of: dict[int, _Meter] = {}
 
     def late(
-        self, bodies: Mapping[int, Body], limits: ConnectionLimits, now: float, elapsed_s: float
-    ) -> Iterator[tuple[Body, Refuse]]:
+        self, bodies: Mapping[int, OwedBody], limits: ConnectionLimits, now: float, elapsed_s: float
+    ) -> Iterator[tuple[OwedBody, Refuse]]:
         """The bodies, by their streams, that are to end now. `elapsed_s`: since it was asked before."""
         before, self._of = self._of, {}
         for stream_id, body in bodies.items():

@@ -23,7 +23,7 @@ from keyswap.shell.connections.memory_budget import Piece
 from keyswap.shell.connections.reading import CallerReading
 from keyswap.shell.connections.shared import WAITING_UP_TO, Shared, waiting
 from keyswap.shell.connections.upstream import UpstreamConnection
-from keyswap.shell.mitm import http2, http2_streams, http_layers
+from keyswap.shell.mitm import connection_watch, goaway, inspection, interjections
 from keyswap.shell.runtime.connection_limits import ConnectionLimits
 
 IDLE_S = 1.0
@@ -64,7 +64,7 @@ class ClientConnection:
         self.owed: set[str] = set()
         """Those of them that were this connection's."""
         self._waiters: list[asyncio.Future[None]] = []
-        http_layers.watch(client, LayerWatch(self))
+        connection_watch.watch(client, LayerWatch(self))
 
     async def read(self, n: int) -> bytes:
         """As StreamReader's; waits while what was read before cannot be used."""
@@ -87,7 +87,7 @@ class ClientConnection:
     @property
     def layer(self) -> Any:
         """The HTTP layer; None: there is none yet."""
-        return self.known_layer or http_layers.http_layer(self.handler)
+        return self.known_layer or inspection.http_layer(self.handler)
 
     # ---- What the guard asks
 
@@ -142,7 +142,7 @@ class ClientConnection:
         for exchange in self.open.values():
             exchange.closes = True
         layer = self.layer
-        event = http2.farewell(layer) if layer is not None else None
+        event = goaway.goaway(layer) if layer is not None else None
         if event is not None:
             self.deliver(event)
 
@@ -152,7 +152,7 @@ class ClientConnection:
             exchange.ended_by = exchange.ended_by or refused
         flow = next((exchange.flow for exchange in self.open.values()), None)
         answer, layer = self.listener.answer(flow, refused) if answers else None, self.known_layer
-        event = http_layers.interject_http1(layer, answer) if answer and layer is not None else None
+        event = interjections.interject_http1(layer, answer) if answer and layer is not None else None
         if event is None:
             self.hang_up()
         else:
@@ -182,7 +182,7 @@ class ClientConnection:
         upstream = self.upstreams.get(exchange.flow.server_conn.id)
         if upstream is not None:
             upstream.owe(exchange)
-        multiplexed = http2_streams.is_multiplexed(self.client)
+        multiplexed = inspection.is_multiplexed(self.client)
         if not multiplexed:
             self.ending_since = self.now()
         if exchange.has_begun:
@@ -195,14 +195,14 @@ class ClientConnection:
     def deny(self, flow: HTTPFlow, answer: Answer) -> None:
         """Answer a request at once, if its body is still coming or its response has not begun."""
         layer = self.layer
-        event = http_layers.interject(layer, flow, answer) if layer is not None else None
+        event = interjections.interject(layer, flow, answer) if layer is not None else None
         if event is not None:
             self.deliver(event)
 
     def still_sends(self, flow: HTTPFlow) -> bool:
         """Whether more of this request's body is to come, as far as can be told."""
         layer = self.layer
-        return layer is not None and http_layers.still_sends(layer, flow)
+        return layer is not None and inspection.still_sends(layer, flow)
 
     def metered(self, exchange: Exchange, limit: int) -> Callable[[bytes], bytes | list[bytes]]:
         """What passes a body on up to `limit` bytes; beyond it the backend is cut off and the caller gets a 413."""

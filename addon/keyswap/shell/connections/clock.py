@@ -11,7 +11,7 @@ from keyswap.model import UPSTREAM, WIRE, Code, Refuse
 from keyswap.shell.connections.body_rate import BODY_GRACE_S, BodyRateMonitor
 from keyswap.shell.connections.exchange import Exchange, ExchangeState
 from keyswap.shell.connections.shared import ENDING_S
-from keyswap.shell.mitm import http2_streams, http_layers, upstream_pool
+from keyswap.shell.mitm import inspection, upstream_pool
 from keyswap.shell.runtime.connection_limits import ConnectionLimits
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class CallerClock:
         """Until when nothing is due while nothing moves; 0: it is to be looked at."""
         self._limits: ConnectionLimits | None = None
         self._since = self._took = now
-        self._phase: http_layers.Phase | None = None
+        self._phase: inspection.Phase | None = None
         self._counted = self._buffered = self._moved = 0
         self._credit_s = BODY_GRACE_S
         self._rates = BodyRateMonitor()
@@ -72,8 +72,8 @@ class CallerClock:
     def _weigh(self, connection: "ClientConnection", now: float) -> None:
         """See what waits for the caller, and whether it takes any of it."""
         buffered = int(connection.writer.transport.get_write_buffer_size())
-        if connection.known_layer is not None and http2_streams.is_multiplexed(connection.client):
-            buffered += http2_streams.unread(connection.known_layer)
+        if connection.known_layer is not None and inspection.is_multiplexed(connection.client):
+            buffered += inspection.unread(connection.known_layer)
         if buffered < self._buffered or not buffered:
             self._took = now
         if buffered != self._buffered:
@@ -88,7 +88,7 @@ class CallerClock:
         self, connection: "ClientConnection", now: float, limits: ConnectionLimits, elapsed_s: float
     ) -> None:
         layer = connection.known_layer = connection.layer
-        phase = http_layers.phase(layer) if layer is not None else http_layers.Phase("head", None)
+        phase = inspection.phase(layer) if layer is not None else inspection.Phase("head", None)
         reading = connection.reading
         if phase != self._phase:
             if self._phase is not None:
@@ -99,7 +99,7 @@ class CallerClock:
             connection.give_up(
                 Refuse(Code.INVALID_REQUEST, "the head took too long", step=WIRE), answers=reading.received > 0
             )
-        elif http2_streams.is_multiplexed(connection.client):
+        elif inspection.is_multiplexed(connection.client):
             self._sweep_streams(connection, now, limits, elapsed_s)
         elif phase.name == "body" and self._is_too_slow(connection, limits, elapsed_s):
             connection.give_up(Refuse(Code.INVALID_REQUEST, "the body came too slowly", step=WIRE), answers=True)
@@ -116,10 +116,10 @@ class CallerClock:
         layer = connection.known_layer
         if layer is None:
             return
-        moved = http2_streams.moved(layer)
+        moved = inspection.moved(layer)
         if moved != self._moved:
             self._moved, connection.last = moved, now
-        for body, refused in self._rates.late(http2_streams.bodies(layer), limits, now, elapsed_s):
+        for body, refused in self._rates.late(inspection.bodies(layer), limits, now, elapsed_s):
             exchange = connection.open.get(id(body.flow))
             if exchange is not None:
                 connection.end(exchange, refused)

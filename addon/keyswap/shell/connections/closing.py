@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from keyswap.shell.mitm import connection_watch, http2_streams, internals
+from keyswap.shell.mitm import connection_watch, inspection, sockets, teardown
 
 if TYPE_CHECKING:
     from keyswap.shell.connections.client import ClientConnection
@@ -36,7 +36,7 @@ class Closing:
             return
         self.has_begun = True
         if self.resets:
-            internals.reset(connection.writer.transport)
+            sockets.reset(connection.writer.transport)
         if connection.reader.at_eof() or connection.writer.transport.is_closing():
             self._finish(connection)
             return
@@ -64,7 +64,7 @@ class Closing:
             last.callback(connection.wake)
             last.callback(self._close)
             if connection.known_layer is not None:
-                http2_streams.let_go(connection.known_layer)
+                inspection.forget_responses(connection.known_layer)
             if connection.writer.transport.get_write_buffer_size():
                 connection.writer.transport.abort()
 
@@ -73,11 +73,11 @@ class Closing:
         if not self._is_finished or self._is_apart:
             return
         if not self.layers_are_over or connection.owed:
-            internals.let_go_of_tls(connection.handler)
+            teardown.release_tls(connection.handler)
             return
-        internals.take_connection_apart(connection.handler)
+        teardown.take_connection_apart(connection.handler)
         connection_watch.unwatch(connection.client)
         for writer in (connection.writer, *(upstream.writer for upstream in connection.upstreams.values())):
-            internals.give_back(writer)
+            sockets.restore_writer(writer)
         connection.known_layer, self._is_apart = None, True
         connection.upstreams.clear()

@@ -29,7 +29,7 @@ from keyswap.shell.connections.shared import Shared
 from keyswap.shell.connections.turns import Turns
 from keyswap.shell.connections.upstream import UpstreamConnection
 from keyswap.shell.metrics.collect import Traffic
-from keyswap.shell.mitm import internals
+from keyswap.shell.mitm import connection_handler, flows, proxy_master
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +93,11 @@ class ConnectionGuard:
             raise
 
     def _watch(self, client: Client, address: str) -> None:
-        handler = internals.handler_of(self.master, client)
+        handler = proxy_master.handler_of(self.master, client)
         connection = ClientConnection(self._shared, client, address, handler)
         connection.owing = self._owing
-        internals.lift_connection_limit(handler)
-        internals.leave_draining(handler)
+        connection_handler.lift_connection_limit(handler)
+        connection_handler.leave_draining(handler)
         self.connections[client.id] = connection
 
     def _count_down(self, address: str) -> None:
@@ -142,7 +142,7 @@ class ConnectionGuard:
 
     def end_exchange(self, flow: HTTPFlow, outcome: Outcome | None = None) -> None:
         """A flow's exchange is over, if it became one."""
-        connection, exchange = self.connections.get(flow.client_conn.id), internals.exchange_of(flow)
+        connection, exchange = self.connections.get(flow.client_conn.id), flows.exchange_of(flow)
         if exchange is not None and connection is not None:
             connection.finish(exchange, outcome)
         elif exchange is not None:

@@ -13,7 +13,7 @@ from keyswap.limits.step import place
 from keyswap.model import WIRE, Code, Refuse
 from keyswap.refusals import Answer
 from keyswap.shell.connections.memory_budget import Piece
-from keyswap.shell.mitm import held_bytes, http2_streams, internals
+from keyswap.shell.mitm import held_bytes, inspection, sockets
 
 if TYPE_CHECKING:
     from keyswap.shell.connections.client import ClientConnection
@@ -43,7 +43,7 @@ class HeldRequests:
         if not connection.listener.shows:
             held_bytes.let_go_of_sent(layer)
         self.note_head(layer, connection.reading.came)
-        for held in held_bytes.held(layer, internals.ahead(connection.reader)):
+        for held in held_bytes.held(layer, sockets.bytes_ahead(connection.reader)):
             piece = self._piece(connection, held)
             if piece is not None:
                 yield piece
@@ -76,7 +76,7 @@ def _holder(connection: "ClientConnection") -> str:
 
 def _shed_ahead(connection: "ClientConnection") -> None:
     """End a connection of which too much was read ahead: a head that has not ended, or while no request is open."""
-    if http2_streams.is_multiplexed(connection.client):
+    if inspection.is_multiplexed(connection.client):
         connection.hang_up()
     else:
         connection.give_up(_TOO_MUCH, answers=True)
@@ -94,5 +94,5 @@ def _shed(connection: "ClientConnection", flow: HTTPFlow) -> None:
         connection.deny(flow, Answer(data.status_code, data.headers.fields, data.content or b""))
     else:
         connection.deny(flow, connection.listener.answer(flow, _TOO_MUCH))
-    if not http2_streams.is_multiplexed(connection.client):
+    if not inspection.is_multiplexed(connection.client):
         held_bytes.let_go_of_ahead(connection.layer)

@@ -1,4 +1,4 @@
-"""What mitmproxy's layers ask about a caller's connection (http_layers.Watch, http2_streams.FlowWatch).
+"""What mitmproxy's layers ask about a caller's connection (the protocols of `connection_watch`).
 
 Law: a layer asks here and nowhere else: it knows neither the guard nor the gate.
 """
@@ -16,7 +16,7 @@ from keyswap.refusals import Answer
 from keyswap.shell.connections.exchange import Exchange
 from keyswap.shell.connections.listener import refusal_of
 from keyswap.shell.connections.shared import waiting
-from keyswap.shell.mitm import internals
+from keyswap.shell.mitm import flows
 
 if TYPE_CHECKING:
     from keyswap.shell.connections.client import ClientConnection
@@ -70,7 +70,7 @@ class LayerWatch:
 
     def close_code(self, flow: HTTPFlow) -> int | None:
         """How the gateway ends a WebSocket (RFC 6455 §7.4.1); None: it does not, one of its ends was lost."""
-        exchange: Exchange | None = internals.exchange_of(flow)
+        exchange: Exchange | None = flows.exchange_of(flow)
         if exchange is not None and exchange.ended_by is not None:
             return POLICY_VIOLATION if exchange.ended_by.code is Code.INVALID_CREDENTIAL else UNEXPECTED
         return GOING_AWAY if self._connection.hung_up else None

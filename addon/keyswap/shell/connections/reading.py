@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from keyswap.shell.connections.client_hello import Opening
 from keyswap.shell.connections.shared import taken
 from keyswap.shell.connections.websocket_pace import Pace
-from keyswap.shell.mitm import http2_streams, http_layers, internals
+from keyswap.shell.mitm import inspection, sockets, turns
 
 if TYPE_CHECKING:
     from keyswap.shell.connections.client import ClientConnection
@@ -24,8 +24,8 @@ class CallerReading:
     def __init__(self, reader: Any, writer: Any, began: float) -> None:
         """`reader` and `writer` are asyncio's; `began`: when the connection did, in epoch seconds."""
         self._reader, self._writer = reader, writer
-        self._ahead = http_layers.SMALL_READ
-        internals.read_little_ahead(reader, writer, self._ahead)
+        self._ahead = inspection.SMALL_READ
+        sockets.read_little_ahead(reader, writer, self._ahead)
         self._opening: Opening | None = Opening()
         self._pace = Pace()
         self.under_way = False
@@ -54,7 +54,7 @@ class CallerReading:
         self.received += len(data)
         self.came, connection.clock.rests_until = time.time(), 0.0
         connection.shared.holdings.came(connection, len(data))
-        if not http2_streams.is_multiplexed(connection.client):
+        if not inspection.is_multiplexed(connection.client):
             connection.last = connection.now()
         return b"" if connection.hung_up else data
 
@@ -68,10 +68,10 @@ class CallerReading:
         """How many bytes to read at once."""
         if self._opening is not None:
             return min(most, self._opening.left)
-        room = http_layers.room(layer, most) if layer is not None else http_layers.SMALL_READ
+        room = inspection.room(layer, most) if layer is not None else inspection.SMALL_READ
         if room > self._ahead:
             self._ahead = room
-            internals.read_little_ahead(self._reader, self._writer, room)
+            sockets.read_little_ahead(self._reader, self._writer, room)
         return room
 
     def stop(self) -> None:
@@ -83,12 +83,12 @@ class CallerReading:
 
 async def _until_usable(connection: "ClientConnection", layer: Any) -> None:
     """Wait until what was read before is used, and its peers have taken what came of it."""
-    if http2_streams.is_multiplexed(connection.client):
-        while layer is not None and http_layers.waits_for_turn(layer) and not connection.hung_up:
+    if inspection.is_multiplexed(connection.client):
+        while layer is not None and turns.waits_for_turn(layer) and not connection.hung_up:
             await connection.change()
         await taken(connection)  # each stream waits for its own backend alone: http2_streams
         return
-    while layer is not None and http_layers.is_full(layer, connection.listener.limits().max_head):
+    while layer is not None and inspection.is_full(layer, connection.listener.limits().max_head):
         if connection.hung_up:
             break
         await connection.change()
@@ -107,5 +107,5 @@ async def read_from(connection: "ClientConnection", reader: Any, pace: Pace, n: 
             await turns.turn()
         if not connection.has_socket:
             return data
-        internals.put_back(reader, data)  # it has become one meanwhile
+        sockets.put_back(reader, data)  # it has become one meanwhile
     return await pace.read(reader, n, turns)

@@ -16,7 +16,16 @@ from keyswap.shell.connections.exchange import Exchange
 from keyswap.shell.connections.reading import read_from
 from keyswap.shell.connections.shared import ENDING_S, taken
 from keyswap.shell.connections.websocket_pace import Pace
-from keyswap.shell.mitm import http2_streams, http_layers, internals, upstream_errors, upstream_pool
+from keyswap.shell.mitm import (
+    awaited_response,
+    connection_handler,
+    flows,
+    inspection,
+    sockets,
+    turns,
+    upstream_errors,
+    upstream_pool,
+)
 from keyswap.shell.runtime.connection_limits import ConnectionLimits
 
 if TYPE_CHECKING:
@@ -45,7 +54,7 @@ class UpstreamConnection:
         self._reading = self._hung_up = False
         self._ended: float | None = None
         self._close: Callable[[], None] = nothing
-        self._awaited: upstream_pool.Awaited | None = None
+        self._awaited: awaited_response.AwaitedResponse | None = None
         self._held: Counted = UNCOUNTED
         self._until = 0.0
         self._has_ended = self._waits = False
@@ -58,9 +67,9 @@ class UpstreamConnection:
         self._reader, self.writer = transport.reader, transport.writer
         self._close = self.writer.close
         transport.reader, self.writer.close = self, self.close
-        internals.keep_what_came(self._reader, self.writer, self._broke)
-        internals.read_little_ahead(self._reader, self.writer)
-        if http2_streams.is_multiplexed(self.caller.client):
+        sockets.keep_what_came(self._reader, self.writer, self._broke)
+        sockets.read_little_ahead(self._reader, self.writer)
+        if inspection.is_multiplexed(self.caller.client):
             self.writer.transport.set_write_buffer_limits(0)  # `drain` waits until all is taken
         self.last = asyncio.get_running_loop().time()
 
@@ -77,7 +86,7 @@ class UpstreamConnection:
     @property
     def is_silent(self) -> bool:
         """Whether nothing has come that was not read, and the backend has not closed."""
-        return self._reading and not self._hung_up and internals.is_silent(self._reader, self.writer)
+        return self._reading and not self._hung_up and sockets.is_silent(self._reader, self.writer)
 
     async def read(self, n: int) -> bytes:
         """As StreamReader's; waits while the caller has not made room for what came before."""
@@ -102,15 +111,15 @@ class UpstreamConnection:
         layer = self.caller.known_layer
         if layer is None:
             return False
-        if http_layers.waits_for_turn(layer, self.server):
+        if turns.waits_for_turn(layer, self.server):
             return True
-        unread = http_layers.unread(layer, self.server)
-        return unread > UNREAD_UP_TO or (unread > 0 and http2_streams.unread(layer) > UNREAD_IN_ALL)
+        unread = inspection.unread_from(layer, self.server)
+        return unread > UNREAD_UP_TO or (unread > 0 and inspection.unread(layer) > UNREAD_IN_ALL)
 
     def _is_left_over(self) -> bool:
         """Whether the request that an HTTP/2 caller sent over it has ended before its body."""
         layer = self.caller.known_layer
-        multiplexed = layer is not None and http2_streams.is_multiplexed(self.caller.client)
+        multiplexed = layer is not None and inspection.is_multiplexed(self.caller.client)
         return multiplexed and upstream_pool.is_left_over(layer, self.server)
 
     def _broke(self, error: Exception) -> None:
@@ -127,7 +136,7 @@ class UpstreamConnection:
         self._ended = self._ended or asyncio.get_running_loop().time()
         self.caller.wake()
         if self._awaited is not None:
-            internals.cancel_transport(self.caller.handler, self.server)
+            connection_handler.cancel_transport(self.caller.handler, self.server)
         elif self._reading:
             self.writer.transport.pause_reading()
             self._reader.feed_eof()
@@ -152,20 +161,20 @@ class UpstreamConnection:
         why = upstream_errors.at(
             self.server.address, upstream_errors.LATE if self.writer is None else upstream_errors.LATE_TLS
         )
-        internals.blame_connection(self.server, why)
+        flows.blame_connection(self.server, why)
         for exchange in self.caller.open.values():
             # While connections are being made mitmproxy does not say which request each is for.
             if exchange.flow.server_conn is self.server or not exchange.flow.server_conn.connected:
                 exchange.late = exchange.late or why
         if self.writer is None:
-            internals.cancel_transport(self.caller.handler, self.server)
+            connection_handler.cancel_transport(self.caller.handler, self.server)
         else:
             self.hang_up()
 
     def abort(self) -> None:
         """Drop the connection, and what was to be written over it, unless an answer is owed."""
         if self._awaited is not None:
-            internals.cancel_transport(self.caller.handler, self.server)
+            connection_handler.cancel_transport(self.caller.handler, self.server)
         elif self.writer is not None:
             self.writer.transport.abort()
 
@@ -176,7 +185,7 @@ class UpstreamConnection:
 
         False: it was sent nothing, has answered or closed, or no place is held.
         """
-        client = upstream_pool.sent_over(self.caller.layer, self.server)
+        client = awaited_response.sent_over(self.caller.layer, self.server)
         waited_s = self._now() - (exchange.waits_since or self._now())
         is_open = self.writer is not None and not self.writer.transport.is_closing() and not self._has_ended
         if (
@@ -187,7 +196,7 @@ class UpstreamConnection:
         ):
             return False
         self._awaited, self._until = (
-            upstream_pool.Awaited(client),
+            awaited_response.AwaitedResponse(client),
             self._now() + self.caller.listener.limits().response_s - waited_s,
         )
         self._held = exchange.hand_over()
@@ -207,7 +216,7 @@ class UpstreamConnection:
             self.caller.owed.add(self.server.id)
             self.caller.spawn(self._wait(self._awaited))
 
-    async def _wait(self, awaited: upstream_pool.Awaited) -> None:
+    async def _wait(self, awaited: awaited_response.AwaitedResponse) -> None:
         try:
             async with asyncio.timeout_at(self._until):
                 while not awaited.has_begun and (data := await self._reader.read(1 << 16)):
@@ -235,7 +244,7 @@ class UpstreamConnection:
         """Nothing more is written over it, and nobody asks for it."""
         if self.writer.transport.get_write_buffer_size():
             self.writer.transport.abort()
-        internals.give_back(self.writer)
+        sockets.restore_writer(self.writer)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -251,7 +260,7 @@ class UpstreamConnection:
     def gone(self) -> None:
         """The connection has ended, or was never made: whatever way it did, its socket goes too."""
         if self.writer is None:
-            internals.forget_transport(self.caller.handler, self.server)
+            connection_handler.forget_transport(self.caller.handler, self.server)
             return
         if not self.writer.transport.is_closing():
             self.writer.close()

@@ -1,9 +1,18 @@
 """Every reliance on mitmproxy's private side; tests/shell/mitm breaks when one of them changes.
 
-internals      the master, connections, sockets and flows    lean              a master without what is not needed
-http_layers    HTTP, and HTTP/1                              http2             HTTP/2
-http2_streams  bodies of HTTP/2, stream by stream            upstream_pool     connections to backends
-hop_by_hop     what is for one hop alone                     connection_watch  what layers ask of who watches
-held_bytes     what is held of a caller's requests           imports           addons that are never run
-upstream_errors  why a backend gave no answer
+patch_table      what is changed, and by what         patching            how a method is changed
+http1            HTTP/1 towards callers               http1_parser        its heads and chunks, strictly
+http2            HTTP/2 towards callers               http2_costs         what its frames cost
+http2_streams    its bodies, stream by stream         goaway              its end
+http_streams     requests, whatever carries them      websocket           WebSockets
+upstream_http1   HTTP/1 towards backends              upstream_pool       connections to backends, kept
+awaited_response what comes after its caller has gone upstream_errors     why a backend gave no answer
+connection_watch what layers ask of who watches       inspection          what the guard looks at
+deferred         events from outside                  interjections       answers from outside
+turns            much that was read at once           held_bytes          what is held of a caller's requests
+proxy_master     the master and its listener          connection_handler  the tasks of a connection
+sockets          sockets and buffers                  teardown            freeing what is over
+flows            what is remembered of flows          wire_logs           logs without what was sent
+lean             a master without what is not needed  fast_paths          the same for each request
+imports          addons that are never run
 """

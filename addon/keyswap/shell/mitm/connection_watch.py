@@ -1,23 +1,22 @@
-"""What mitmproxy's HTTP layers, as `http_layers` changes them, ask of whoever watches over a caller's connection.
+"""What mitmproxy's HTTP layers, as `patch_table` changes them, ask of whoever watches over a caller's connection.
 
-Law: as in `internals`. Without a watch on the client nothing is bounded, and mitmproxy answers in its own words.
+Law: as in `patch_table`. Without a watch on the client nothing is bounded, and mitmproxy answers in its own words.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mitmproxy.connection import Client, Connection
+from mitmproxy.connection import Client, Server
 from mitmproxy.http import HTTPFlow
-from mitmproxy.proxy.commands import Command
-from mitmproxy.proxy.events import CommandCompleted, Event
+from mitmproxy.proxy.events import Event
 from mitmproxy.proxy.layers import http
-from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import ResponseProtocolError
 
 from keyswap.refusals import Answer
+from keyswap.shell.mitm.interjections import Interjection
 
 
-class Watch(Protocol):
+class ConnectionWatch(Protocol):
     """What these layers ask of whoever watches over a client's connection."""
 
     @property
@@ -34,12 +33,34 @@ class Watch(Protocol):
         """Let the connection's layers take an event after others had their turn."""
 
 
+class FlowWatch(Protocol):
+    """What is asked of whoever watches over a caller's connection, for the bodies of HTTP/2 and the backends."""
+
+    def backlog(self, server: Server) -> int:
+        """Bytes that this backend has not taken."""
+
+    def when_taken(self, server: Server, then: Callable[[], None]) -> None:
+        """Call `then` once it has taken all of them, or is gone."""
+
+    def deliver(self, event: Event) -> None:
+        """Let the connection's layers take an event, when they are done with what they do."""
+
+    def is_silent(self, server: Server) -> bool:
+        """Whether nothing has come of this backend that was not read, and it has not closed."""
+
+    def is_over(self, server: Server) -> bool:
+        """Whether nothing comes over this upstream connection any more, and nothing is owed over it."""
+
+    def hang_up_on(self, server: Server) -> None:
+        """End this connection upstream as if its backend had."""
+
+
 def watch_of(client: Client) -> Any:
     """Whoever watches over a client's connection, or None."""
     return vars(client).get("keyswap_watch")
 
 
-def watch(client: Client, by: Watch) -> None:
+def watch(client: Client, by: ConnectionWatch) -> None:
     """Let these layers ask `by` about this client's connection."""
     vars(client)["keyswap_watch"] = by
 
@@ -47,81 +68,6 @@ def watch(client: Client, by: Watch) -> None:
 def unwatch(client: Client) -> None:
     """Nobody asks any more."""
     vars(client).pop("keyswap_watch", None)
-
-
-@dataclass
-class Interject(Command):
-    """Nothing is done for this command: it marks where its completion goes."""
-
-    blocking = False
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-@dataclass(repr=False, init=False)
-class Interjection(ResponseProtocolError, CommandCompleted):
-    """From outside into the middle of a connection: this stream ends here, with an answer if none has begun."""
-
-    command: Interject = field(default_factory=Interject)
-    reply: None = None
-
-    def __init__(self, stream_id: int, answer: Answer) -> None:
-        super().__init__(stream_id, "ended by the gateway", ErrorCode.GENERIC_SERVER_ERROR)
-        self.command, self.reply, self.answer = Interject(), None, answer
-
-
-def event_for(layer: http.HttpLayer, target: Any, stream_id: int, answer: Answer) -> Interjection:
-    """The event that ends this stream with an answer; `target` is what takes it."""
-    event = Interjection(stream_id, answer)
-    layer.command_sources[event.command] = target
-    return event
-
-
-@dataclass
-class Turn(Command):
-    """Nothing is done for this command: it marks where its completion goes."""
-
-    blocking = False
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-@dataclass(repr=False)
-class TurnDue(CommandCompleted):
-    """Others had their turn: what was left of a read is taken up."""
-
-    command: Turn
-    reply: None = None
-
-
-def wait_for_turn(child: Any, by: Watch) -> None:
-    """Let a connection's layer go on with what was read when others had their turn; nothing is read until then."""
-    event = TurnDue(Turn())
-    layer_of(child).command_sources[event.command] = child
-    child.keyswap_waits = True
-    by.later(event)
-
-
-def waits_for_turn(layer: http.HttpLayer, of: Connection | None = None) -> bool:
-    """Whether something is left of what was read from the caller, or over this connection."""
-    first = layer.connections.get(of or layer.context.client)
-    # What speaks HTTP/1 over a connection upstream stands behind the layers that have made it.
-    return first is not None and bool(getattr(first.context.layers[-1], "keyswap_waits", False))
-
-
-def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
-    """Put `around` in place of a method: it is given the original, then what that was given."""
-    original = getattr(owner, name)
-    if hasattr(original, "before_keyswap"):
-        return
-
-    def method(self: Any, *given: Any, **named: Any) -> Any:
-        return around(original, self, *given, **named)
-
-    vars(method)["before_keyswap"] = original
-    setattr(owner, name, method)
 
 
 def layer_of(child: Any) -> http.HttpLayer:

@@ -1,6 +1,6 @@
 """What is held of a caller's requests: it only looks, and lets go of what was sent.
 
-Law: as in `internals`. What goes on to a backend as it comes is not held: waiting for the backend bounds it
+Law: as in `patch_table`. What goes on to a backend as it comes is not held: waiting for the backend bounds it
 (`connections`, `http2_streams`). Everything else of a request that mitmproxy's layers keep is counted here, in bytes;
 what was read ahead while a request is open is of that one: the frames of a WebSocket, requests behind it, a body whose
 head is judged. Measured on 12.2.3.
@@ -14,7 +14,7 @@ from mitmproxy.proxy.layers import http, websocket
 from mitmproxy.proxy.layers.http import _http1, _http2
 from mitmproxy.proxy.layers.http._events import RequestData
 
-from keyswap.shell.mitm.connection_watch import waits_for_turn
+from keyswap.shell.mitm.turns import waits_for_turn
 
 STREAM, SMALL = 8 << 10, 4 << 10
 """Bytes that a request takes while its body comes, besides those of the body; bytes of a whole one that count."""
@@ -32,27 +32,27 @@ class Held(NamedTuple):
 def held(layer: http.HttpLayer, ahead: int) -> list[Held]:
     """What is held for a connection; `ahead`: bytes that its layers have not seen yet."""
     server: Any = layer.connections.get(layer.context.client)
-    lanes: Any = getattr(server, "keyswap_lanes", None)
-    holders, passes, loose = list[Held](), False, _loose(server) + ahead
+    buffers: Any = getattr(server, "keyswap_buffers", None)
+    requests, passes, loose = list[Held](), False, _loose(server) + ahead
     for stream_id, stream in layer.streams.items():
         flow: HTTPFlow | None = getattr(stream, "flow", None)
         if flow is None:
             continue
         flows = stream.client_state == stream.state_stream_request_body
         passes = passes or flows
-        lane = lanes.of.get(stream_id) if lanes is not None else None
-        size = sum(_parts(stream, flow)) + (len(lane.waiting) if lane is not None else 0)
+        waiting = buffers.of.get(stream_id) if buffers is not None else None
+        size = sum(_parts(stream, flow)) + (len(waiting.waiting) if waiting is not None else 0)
         if not flows and stream.client_state != stream.state_done:
             size += STREAM
-        holders.append(Held(flow, size))
+        requests.append(Held(flow, size))
     rest = []
     if loose and _is_unended(layer, server):
         rest = [Held(None, loose, begun=False)]
-    elif loose and not holders:
+    elif loose and not requests:
         rest = [Held(None, loose)]
-    elif not passes and holders:
-        holders[-1] = Held(holders[-1].flow, holders[-1].size + loose)
-    return [holder for holder in holders if holder.size >= SMALL] + rest
+    elif not passes and requests:
+        requests[-1] = Held(requests[-1].flow, requests[-1].size + loose)
+    return [request for request in requests if request.size >= SMALL] + rest
 
 
 def _is_unended(layer: http.HttpLayer, server: Any) -> bool:

@@ -1,36 +1,27 @@
-"""mitmproxy's HTTP/2 layers, changed as `http_layers` says.
+"""HTTP/2 towards callers and backends, as `patch_table` changes it.
 
-Law: as in `http_layers`. A stream that has ended towards the caller has ended in mitmproxy too, and upstream. h2 reads
+Law: as in `patch_table`. A stream that has ended towards the caller has ended in mitmproxy too, and upstream. h2 reads
 all frames of a segment before mitmproxy sees the first event: what h2 says of a stream is how it stands after them all.
 Measured on mitmproxy 12.2.3 and h2 4.3.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import h2.errors
 import h2.events
 import h2.exceptions
-import h2.settings
 from hyperframe import frame as frames
-from mitmproxy.proxy.commands import Command, SendData
-from mitmproxy.proxy.events import CommandCompleted, DataReceived, Event
+from mitmproxy.proxy.commands import SendData
+from mitmproxy.proxy.events import DataReceived, Event
 from mitmproxy.proxy.layer import CommandGenerator
-from mitmproxy.proxy.layers.http import HttpLayer, _http2
+from mitmproxy.proxy.layers.http import _http2
 from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseHeaders, ResponseProtocolError
-from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
 from keyswap.http_date import dated
-from keyswap.shell.mitm.connection_watch import (
-    Interjection,
-    TurnDue,
-    Watch,
-    answer_to,
-    layer_of,
-    wait_for_turn,
-    watch_of,
-    wrap,
-)
+from keyswap.shell.mitm.connection_watch import answer_to, layer_of, watch_of
+from keyswap.shell.mitm.goaway import Goaway, serialize_goaway
+from keyswap.shell.mitm.interjections import Interjection
+from keyswap.shell.mitm.turns import TurnDue, wait_for_turn
 
 MAX_STREAMS = 100
 """Requests of one connection that may be under way, h2's own bound on open streams: one more is refused."""
@@ -38,71 +29,14 @@ MAX_HPACK_TABLE = 4096
 """Bytes of headers that are remembered for a caller's answers, whatever it allows: each is searched line by line."""
 RESET_COST = MALFORMED_COST = 4.0
 """What a reset or a malformed request costs: rapid reset (CVE-2023-44487), and the same by mistakes (CVE-2025-8671)."""
-SMALL_DATA, SMALL_COST = 64, 0.02
-"""Bytes under which a DATA frame costs: 1,650 a second are free."""
 TURN, REQUEST_TURN = 64, 8
 """Frames that are read before others have their turn, and for how many of them a request counts: a read may hold a
 thousand requests, or ten thousand frames."""
-DUE_PER_SEND, DUE_PER_BYTE, DUE_PER_REQUEST, MAX_DUE = 4.0, 1 / 4096, 4.0, float(1 << 14)
-"""How many WINDOW_UPDATEs and the like a caller may send for what it was sent: the most talkative clients send two for
-each frame, and frames are cut where its windows end."""
-
-
-def install() -> None:
-    """Change the HTTP/2 layers of this process; doing it again changes nothing."""
-    caller = _http2.Http2Server
-    wrap(caller, "__init__", _begin)
-    wrap(caller, "_handle_event", _handle)
-    wrap(caller, "handle_h2_event", _receive)
-    wrap(caller, "close_connection", _close)
-    wrap(_http2.Http2Connection, "protocol_error", _end)
-    wrap(_http2.Http2Client, "handle_h2_event", _receive_upstream)
-    _http2.BufferedH2Connection = _Connection  # type: ignore[attr-defined]
-
-
-# ---- What frames cost
-
-
-class _Connection(BufferedH2Connection):
-    """h2's connection; frames that only cost are noted before they are read."""
-
-    by: Watch | None = None
-    _due = 0.0
-
-    def send_data(self, stream_id: int, data: Any, end_stream: bool = False, pad_length: Any = None) -> None:
-        self._due = min(MAX_DUE, self._due + DUE_PER_SEND + len(data) * DUE_PER_BYTE)
-        super().send_data(stream_id, data, end_stream, pad_length)
-
-    def _receive_frame(self, frame: frames.Frame) -> list[h2.events.Event]:
-        cost = self._cost(frame) if self.by is not None else 0.0
-        if cost and self.by is not None and self.by.is_abusive(cost):
-            raise h2.exceptions.DenialOfServiceError("too many frames of no use")
-        return super()._receive_frame(frame)
-
-    def _cost(self, frame: frames.Frame) -> float:
-        """What a frame costs, beyond what comes of it. Resets of open streams are told by their event."""
-        if isinstance(frame, frames.DataFrame):
-            if len(frame.data) >= SMALL_DATA or "END_STREAM" in frame.flags:
-                return 0.0
-            return SMALL_COST if frame.data else 1.0
-        if isinstance(frame, frames.HeadersFrame) and frame.stream_id > self.highest_inbound_stream_id:
-            self._due = min(MAX_DUE, self._due + DUE_PER_REQUEST)
-            return 0.0
-        if isinstance(frame, frames.SettingsFrame):
-            # h2 remembers every setting that it was told of, known or not.
-            frame.settings = {code: value for code, value in frame.settings.items() if code in _SETTINGS}
-        answers = isinstance(frame, frames.WindowUpdateFrame | frames.RstStreamFrame | frames.HeadersFrame)
-        if answers and self._due >= 1:
-            self._due -= 1
-            return 0.0
-        return 0.0 if isinstance(frame, frames.GoAwayFrame) else 1.0
-
-
 _HEADERS = int(frames.HeadersFrame.type)
-_SETTINGS = frozenset(h2.settings.SettingCodes)
 
 
-def _begin(original: Any, self: Any, *given: Any) -> None:
+def begin(original: Any, self: Any, *given: Any) -> None:
+    """The costs of frames and the length of heads are those of whoever watches."""
     original(self, *given)
     self.keyswap_missing = {}
     self.keyswap_rest, self.keyswap_waits = bytearray(), False
@@ -113,11 +47,9 @@ def _begin(original: Any, self: Any, *given: Any) -> None:
         self.h2_conn.decoder.max_header_list_size = 2 * by.max_head
 
 
-# ---- From the caller
-
-
-def _receive(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
-    event = _seen(self, event)
+def receive(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
+    """Resets cost, and what mitmproxy must not see is kept from it."""
+    event = _admitted(self, event)
     if isinstance(event, h2.exceptions.DenialOfServiceError):
         yield from _calm(self)
         return True
@@ -133,10 +65,10 @@ def _receive(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
     return event is not None and bool((yield from original(self, event)))
 
 
-def _seen(self: Any, event: Any) -> Any:
+def _admitted(self: Any, event: Any) -> Any:
     """What mitmproxy is to see of this event: itself, a reset in its place, or None."""
     if isinstance(event, h2.events.RequestReceived):
-        return _seen_request(self, event)
+        return _admitted_request(self, event)
     if isinstance(event, h2.events.DataReceived):
         if event.stream_id in self.keyswap_missing:
             self.keyswap_missing[event.stream_id] -= len(event.data)
@@ -153,7 +85,7 @@ def _seen(self: Any, event: Any) -> Any:
     return event
 
 
-def _seen_request(self: Any, event: h2.events.RequestReceived) -> Any:
+def _admitted_request(self: Any, event: h2.events.RequestReceived) -> Any:
     stream_id, layer = event.stream_id, layer_of(self)
     assert stream_id is not None
     if self.is_closed(stream_id):
@@ -164,22 +96,22 @@ def _seen_request(self: Any, event: h2.events.RequestReceived) -> Any:
     if missing and event.stream_ended is not None:
         return _reset(self, stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
     if len(self.streams) > 2 * MAX_STREAMS:  # mitmproxy forgets none that has been answered
-        for gone in [known for known in self.streams if known not in layer.streams and self.is_closed(known)]:
-            del self.streams[gone]
-            self.keyswap_missing.pop(gone, None)
+        for ended in [known for known in self.streams if known not in layer.streams and self.is_closed(known)]:
+            del self.streams[ended]
+            self.keyswap_missing.pop(ended, None)
     if missing:
         self.keyswap_missing[stream_id] = missing
     return event
 
 
 def _is_under_way(stream: Any) -> bool:
-    """Whether a request has not ended; those that a caller has just reset are told to the gate and then forgotten."""
+    """Whether a request has not ended; what a caller has just reset is reported to the gate, then forgotten."""
     flow = getattr(stream, "flow", None)
     return flow is None or flow.error is None
 
 
 def _reset(self: Any, stream_id: int, code: h2.errors.ErrorCodes) -> h2.events.StreamReset:
-    """Reset a stream, and tell of it as if the caller had."""
+    """Reset a stream, and report it as if the caller had."""
     if not self.is_closed(stream_id):
         self.h2_conn.reset_stream(stream_id, code)
     return h2.events.StreamReset(stream_id=stream_id, error_code=code, remote_reset=False)
@@ -189,33 +121,32 @@ def _calm(self: Any) -> CommandGenerator[None]:
     yield from self.protocol_error("too many frames of no use", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
 
 
-def _end(original: Any, self: Any, _message: str, *code: int) -> CommandGenerator[None]:
-    """What ends a connection is told by its error code alone: the message would quote what was sent."""
+def protocol_error(original: Any, self: Any, _message: str, *code: int) -> CommandGenerator[None]:
+    """What ends a connection is said by its error code alone: the message would quote what was sent."""
     yield from original(self, "malformed HTTP/2", *code)
 
 
-def _close(original: Any, self: Any, message: str) -> CommandGenerator[None]:
+def close_connection(original: Any, self: Any, message: str) -> CommandGenerator[None]:
     """The end of a connection ends every request of it, also those that mitmproxy has forgotten here."""
     for stream_id in layer_of(self).streams:
         self.streams[stream_id] = _http2.StreamState.HEADERS_RECEIVED
     yield from original(self, message)
 
 
-def _receive_upstream(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
+def receive_upstream(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
+    """Trailers are discarded, as on HTTP/1."""
     if isinstance(event, h2.events.TrailersReceived):
         return False
     return bool((yield from original(self, event)))
 
 
-# ---- To the caller
-
-
-def _handle(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+def handle_event(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    """What is read is read in turns; answers are the gateway's own."""
     if isinstance(event, ResponseProtocolError):
         yield from _fail(original, self, event)
         return
-    if isinstance(event, FarewellDue):
-        yield SendData(self.conn, _goaway())  # what h2 writes are whole frames: it stands between two of them
+    if isinstance(event, Goaway):
+        yield SendData(self.conn, serialize_goaway())  # what h2 writes are whole frames: it stands between two of them
         return
     if isinstance(event, ResponseHeaders) and event.response.data.status_code >= 200:
         event.response.data.headers.fields = dated(event.response.data.headers.fields)
@@ -303,41 +234,3 @@ def _overfull(self: Any) -> bool:
     held = sum(len(frame.data) for frame in buffer._headers_buffer)
     announced = int.from_bytes(buffer._data[:3]) if len(buffer._data) >= 3 else 0
     return bool(announced > buffer.max_frame_size or held > 2 * by.max_head)
-
-
-# ---- The end of a gateway
-
-
-@dataclass
-class Farewell(Command):
-    """Nothing is done for this command: it marks where its completion goes."""
-
-    blocking = False
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-@dataclass(repr=False)
-class FarewellDue(CommandCompleted):
-    """From outside: the caller is to begin no more streams; those that it has, also those on their way, go on."""
-
-    command: Farewell
-    reply: None = None
-
-
-def farewell(layer: HttpLayer) -> FarewellDue | None:
-    """The event that says farewell to a caller; None: it does not speak HTTP/2."""
-    connection: Any = layer.connections.get(layer.context.client)
-    if not isinstance(connection, _http2.Http2Server) or connection._handle_event == connection.done:
-        return None
-    event = FarewellDue(Farewell())
-    layer.command_sources[event.command] = connection
-    return event
-
-
-def _goaway() -> bytes:
-    """The first of the two frames of RFC 9113 §6.8: h2 knows only the second, after which it sends nothing any more."""
-    frame = frames.GoAwayFrame(0)
-    frame.last_stream_id, frame.error_code = 2**31 - 1, h2.errors.ErrorCodes.NO_ERROR
-    return bytes(frame.serialize())

@@ -1,4 +1,4 @@
-"""The bodies of HTTP/2 requests, stream by stream, beside `http_layers`.
+"""The bodies of HTTP/2 requests, stream by stream.
 
 Law: no stream's backend holds up another stream, nor what the caller says of its windows. What has come of a body and
 cannot be used yet waits here in one piece, behind it its end; it is acknowledged when it goes on, so that a caller has
@@ -8,12 +8,10 @@ it would be the end, and what follows it another request. Measured on mitmproxy 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 from weakref import WeakSet
 
 import h2.events
-from mitmproxy.connection import Client, Server
-from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.commands import Command, SendData
 from mitmproxy.proxy.events import CommandCompleted, Event
 from mitmproxy.proxy.layer import CommandGenerator
@@ -22,10 +20,10 @@ from mitmproxy.proxy.layers.http import _http2
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestData
 
-from keyswap.shell.mitm import hop_by_hop, upstream_pool
-from keyswap.shell.mitm.connection_watch import TurnDue
-from keyswap.shell.mitm.hop_by_hop import wrap
-from keyswap.shell.mitm.http_layers import watch_of
+from keyswap.shell.mitm.connection_watch import FlowWatch, layer_of, watch_of
+from keyswap.shell.mitm.deferred import Deferred, address
+from keyswap.shell.mitm.patching import beneath
+from keyswap.shell.mitm.turns import TurnDue
 
 WINDOW = 65_535
 """Bytes of a stream's body that may be on their way: HTTP/2's default, which a caller may use before our settings."""
@@ -33,30 +31,8 @@ WIDE, MANY_WIDE = 1 << 20, 32
 """The same for a body that flows, for one stream of a connection and so many of the process."""
 
 
-class FlowWatch(Protocol):
-    """What is asked of whoever watches over a caller's connection, besides `http_layers.Watch`."""
-
-    def backlog(self, server: Server) -> int:
-        """Bytes that this backend has not taken."""
-
-    def when_taken(self, server: Server, then: Callable[[], None]) -> None:
-        """Call `then` once it has taken all of them, or is gone."""
-
-    def deliver(self, event: Event) -> None:
-        """Let the connection's layers take an event, when they are done with what they do."""
-
-    def is_silent(self, server: Server) -> bool:
-        """Whether nothing has come of this backend that was not read, and it has not closed."""
-
-    def is_over(self, server: Server) -> bool:
-        """Whether nothing comes over this upstream connection any more, and nothing is owed over it."""
-
-    def hang_up_on(self, server: Server) -> None:
-        """End this connection upstream as if its backend had."""
-
-
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class Lane:
+class BodyBuffer:
     """A request's body, on its way."""
 
     came: int = 0
@@ -70,114 +46,98 @@ class Lane:
 
 
 @dataclass(slots=True)
-class Lanes:
-    """Those of a connection whose bodies have not ended, by their streams."""
+class BodyBuffers:
+    """The bodies of a connection that have not ended, by their streams."""
 
     layer: http.HttpLayer
     by: FlowWatch
-    of: dict[int, Lane] = field(default_factory=dict)
+    of: dict[int, BodyBuffer] = field(default_factory=dict)
     wide: int = 0
     """The stream that has a wide window."""
     moved: int = 0
     """HEADERS, and DATA that was not empty."""
 
 
-_WIDE: WeakSet[Lane] = WeakSet()
+_WIDE: WeakSet[BodyBuffer] = WeakSet()
 
 
-@dataclass
-class Hold(Command):
-    """Nothing is done for this command: it marks where its completion goes."""
-
-    blocking = False
-
-    def __hash__(self) -> int:
-        return id(self)
+class AwaitObstacle(Deferred):
+    """Marks the connection one of whose streams has an obstacle."""
 
 
 @dataclass(repr=False)
-class GoOn(CommandCompleted):
+class Resume(CommandCompleted):
     """What has waited of this stream's body can be used, perhaps."""
 
-    command: Hold
+    command: AwaitObstacle
     reply: None
     stream_id: int
 
 
-def install() -> None:
-    """Change the layers of this process, after `http_layers`; doing it again changes nothing."""
-    server = _http2.Http2Server
-    wrap(server, "__init__", _begin)
-    wrap(server, "handle_h2_event", _receive)
-    wrap(server, "_handle_event", _handle)
-    wrap(server, "done", _done)
-    hop_by_hop.install()
-    upstream_pool.install()
-
-
-def _begin(original: Any, self: Any, *given: Any) -> None:
+def begin(original: Any, self: Any, *given: Any) -> None:
+    """Each stream has a window of its own."""
     original(self, *given)
     by = watch_of(self.context.client)
     if by is not None:
-        layer = next(layer for layer in self.context.layers if isinstance(layer, http.HttpLayer))
-        self.keyswap_lanes = Lanes(layer, by)
+        self.keyswap_buffers = BodyBuffers(layer_of(self), by)
         settings = self.h2_conn.local_settings
         settings.initial_window_size = WINDOW
         settings.acknowledge()  # as in mitmproxy: otherwise the old ones are sent
 
 
-# ---- What comes from the caller
-
-
-def _receive(original: Any, self: Any, event: h2.events.Event) -> CommandGenerator[bool]:
-    lanes: Lanes | None = getattr(self, "keyswap_lanes", None)
-    if lanes is not None:
+def receive(original: Any, self: Any, event: h2.events.Event) -> CommandGenerator[bool]:
+    """A body that cannot go on waits."""
+    buffers: BodyBuffers | None = getattr(self, "keyswap_buffers", None)
+    if buffers is not None:
         if isinstance(event, h2.events.DataReceived):
-            return _receive_data(original, self, lanes, event)
+            return _receive_data(original, self, buffers, event)
         if isinstance(event, h2.events.RequestReceived):
-            lanes.moved += 1
-            lanes.of[event.stream_id] = Lane()
+            buffers.moved += 1
+            buffers.of[event.stream_id] = BodyBuffer()
         elif isinstance(event, h2.events.StreamEnded):
-            lane = lanes.of.get(event.stream_id)
-            if lane is not None and lane.held is not None and _is_whole(self, event, lane):
-                lane.end = event
+            buffer = buffers.of.get(event.stream_id)
+            if buffer is not None and buffer.held is not None and _is_whole(self, event, buffer):
+                buffer.end = event
                 return _nothing()
-            _forget(self, lanes, event.stream_id)
+            forget(self, buffers, event.stream_id)
         elif isinstance(event, h2.events.StreamReset):
-            _forget(self, lanes, event.stream_id)
+            forget(self, buffers, event.stream_id)
     received: CommandGenerator[bool] = original(self, event)
     return received
 
 
-def _is_whole(self: Any, event: h2.events.StreamEnded, lane: Lane) -> bool:
+def _is_whole(self: Any, event: h2.events.StreamEnded, buffer: BodyBuffer) -> bool:
     """Whether a body has the length that its head declared: one that has not is reset at once (http2)."""
     missing = self.keyswap_missing.get(event.stream_id)
-    return missing is None or missing == len(lane.waiting)
+    return missing is None or missing == len(buffer.waiting)
 
 
-def _forget(self: Any, lanes: Lanes, stream_id: int | None) -> None:
-    lane = lanes.of.pop(stream_id or 0, None)
-    if lane is not None and lane.owed:
-        self.h2_conn.acknowledge_received_data(lane.owed, stream_id)
+def forget(self: Any, buffers: BodyBuffers, stream_id: int | None) -> None:
+    """Forget a body, and acknowledge what was held of it."""
+    buffer = buffers.of.pop(stream_id or 0, None)
+    if buffer is not None and buffer.owed:
+        self.h2_conn.acknowledge_received_data(buffer.owed, stream_id)
 
 
-def _receive_data(original: Any, self: Any, lanes: Lanes, event: h2.events.DataReceived) -> CommandGenerator[bool]:
-    lane = lanes.of.get(event.stream_id)
+def _receive_data(
+    original: Any, self: Any, buffers: BodyBuffers, event: h2.events.DataReceived
+) -> CommandGenerator[bool]:
+    buffer = buffers.of.get(event.stream_id)
     if not event.data:
         return (yield from _without_data(original(self, event)))
-    lanes.moved += 1
-    if lane is None:
+    buffers.moved += 1
+    if buffer is None:
         return bool((yield from original(self, event)))
-    lane.came += len(event.data)
-    obstacle = _obstacle(lanes, event.stream_id)
-    if lane.held is None and obstacle is None:
-        _widen(self, lanes, lane, event)
+    buffer.came += len(event.data)
+    obstacle = _obstacle(buffers, event.stream_id)
+    if buffer.held is None and obstacle is None:
+        _widen(self, buffers, buffer, event)
         return bool((yield from original(self, event)))
-    if lane.held is None:
-        lane.held = event
-        _arrange(self, lanes, event.stream_id, obstacle)
-    lane.waiting += event.data
-    lane.owed += event.flow_controlled_length
+    if buffer.held is None:
+        buffer.held = event
+        _resume_later(self, buffers, event.stream_id, obstacle)
+    buffer.waiting += event.data
+    buffer.owed += event.flow_controlled_length
     return False
 
 
@@ -196,38 +156,43 @@ def _without_data(received: Iterator[Command]) -> CommandGenerator[bool]:
             yield command
 
 
-def _widen(self: Any, lanes: Lanes, lane: Lane, event: h2.events.DataReceived) -> None:
+def _widen(self: Any, buffers: BodyBuffers, buffer: BodyBuffer, event: h2.events.DataReceived) -> None:
     """Give a body that flows a wider window: with the first one it would move 64 KiB each time there and back."""
-    if lane.came <= WINDOW or lanes.wide in lanes.of or len(_WIDE) >= MANY_WIDE or self.is_closed(event.stream_id):
+    if (
+        buffer.came <= WINDOW
+        or buffers.wide in buffers.of
+        or len(_WIDE) >= MANY_WIDE
+        or self.is_closed(event.stream_id)
+    ):
         return
-    lanes.wide = event.stream_id
-    _WIDE.add(lane)
+    buffers.wide = event.stream_id
+    _WIDE.add(buffer)
     self.h2_conn.increment_flow_control_window(WIDE - WINDOW, event.stream_id)
 
 
-def _obstacle(lanes: Lanes, stream_id: int) -> Any:
+def _obstacle(buffers: BodyBuffers, stream_id: int) -> Any:
     """Why what comes of a body must wait: its stream, which is being judged or connected, or its backend, or None."""
-    stream: Any = lanes.layer.streams.get(stream_id)
+    stream: Any = buffers.layer.streams.get(stream_id)
     if stream is None:
         return None
     if stream._paused is not None:
         return stream
     streams = stream.client_state == stream.state_stream_request_body
-    return stream.flow.server_conn if streams and lanes.by.backlog(stream.flow.server_conn) else None
+    return stream.flow.server_conn if streams and buffers.by.backlog(stream.flow.server_conn) else None
 
 
-def _arrange(self: Any, lanes: Lanes, stream_id: int, obstacle: Any) -> None:
+def _resume_later(self: Any, buffers: BodyBuffers, stream_id: int, obstacle: Any) -> None:
     """See that the stream goes on when its obstacle is gone."""
 
     def then() -> None:
-        event = GoOn(Hold(), None, stream_id)
-        lanes.layer.command_sources[event.command] = self
-        lanes.by.deliver(event)
+        event = Resume(AwaitObstacle(), None, stream_id)
+        address(buffers.layer, event, self)
+        buffers.by.deliver(event)
 
     if isinstance(obstacle, http.HttpStream):
         _when_awake(obstacle, then)
     else:
-        lanes.by.when_taken(obstacle, then)
+        buffers.by.when_taken(obstacle, then)
 
 
 def _when_awake(stream: Any, then: Callable[[], None]) -> None:
@@ -241,94 +206,36 @@ def _when_awake(stream: Any, then: Callable[[], None]) -> None:
     vars(stream)["handle_event"] = handle_event
 
 
-def _handle(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
-    handled: CommandGenerator[None] = _go_on(self, event) if isinstance(event, GoOn) else original(self, event)
+def handle_event(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    """A body goes on that has waited; everything else is for the connection."""
+    handled: CommandGenerator[None] = _resume(self, event) if isinstance(event, Resume) else original(self, event)
     return handled
 
 
-def _done(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+def done(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
+    """What comes from outside when the connection is over is for nobody."""
     if isinstance(event, TurnDue):
         self.keyswap_waits = False
-    elif not isinstance(event, GoOn):
+    elif not isinstance(event, Resume):
         yield from original(self, event)
 
 
-def _go_on(self: Any, event: GoOn) -> CommandGenerator[None]:
-    lanes: Lanes = self.keyswap_lanes
-    lane = lanes.of.get(event.stream_id)
-    if lane is None or lane.held is None:
+def _resume(self: Any, event: Resume) -> CommandGenerator[None]:
+    buffers: BodyBuffers = self.keyswap_buffers
+    buffer = buffers.of.get(event.stream_id)
+    if buffer is None or buffer.held is None:
         return
-    obstacle = _obstacle(lanes, event.stream_id)
+    obstacle = _obstacle(buffers, event.stream_id)
     if obstacle is not None:
-        return _arrange(self, lanes, event.stream_id, obstacle)
-    receive = vars(_http2.Http2Server.handle_h2_event)["before_flow"]
-    held, lane.held = lane.held, None
-    held.data, held.flow_controlled_length = bytes(lane.waiting), lane.owed
-    lane.waiting, lane.owed = bytearray(), 0
-    yield from receive(self, held)
-    if lane.end is not None:
-        lanes.of.pop(event.stream_id, None)
-        yield from receive(self, lane.end)
+        return _resume_later(self, buffers, event.stream_id, obstacle)
+    received = beneath(_http2.Http2Server, "handle_h2_event", receive)
+    held, buffer.held = buffer.held, None
+    held.data, held.flow_controlled_length = bytes(buffer.waiting), buffer.owed
+    buffer.waiting, buffer.owed = bytearray(), 0
+    yield from received(self, held)
+    if buffer.end is not None:
+        buffers.of.pop(event.stream_id, None)
+        yield from received(self, buffer.end)
     frames = self.h2_conn.data_to_send()
     if frames:
         yield SendData(self.conn, frames)
-
-
-# ---- What the guard looks at
-
-
-class Body(NamedTuple):
-    """A body that a caller owes."""
-
-    flow: HTTPFlow
-    came: int
-    """Bytes so far."""
-    waiting: bool
-    """The caller is not to blame: what has come cannot be used yet."""
-
-
-def moved(layer: http.HttpLayer) -> int:
-    """A number that changes with each HEADERS and DATA of a caller, as no PING changes it."""
-    lanes = _lanes(layer)
-    return lanes.moved if lanes is not None else 0
-
-
-def bodies(layer: http.HttpLayer) -> dict[int, Body]:
-    """The bodies that a caller owes over HTTP/2, by their streams."""
-    lanes, bodies_by_stream = _lanes(layer), dict[int, Body]()
-    server: Any = layer.connections.get(layer.context.client)
-    for stream_id, lane in list(lanes.of.items()) if lanes is not None else ():
-        stream: Any = layer.streams.get(stream_id)
-        if stream is None and lanes is not None:
-            _forget(server, lanes, stream_id)
-        elif stream is None or server.is_closed(stream_id):
-            if lane.held is None and lanes is not None:
-                del lanes.of[stream_id]
-        elif stream.client_state in (stream.state_stream_request_body, stream.state_consume_request_body):
-            waiting = lane.held is not None or stream._paused is not None
-            bodies_by_stream[stream_id] = Body(stream.flow, lane.came, waiting)
-    return bodies_by_stream
-
-
-def unread(layer: http.HttpLayer) -> int:
-    """Bytes of all responses that an HTTP/2 caller has not made room for."""
-    server: Any = layer.connections.get(layer.context.client)
-    if not isinstance(server, _http2.Http2Server):
-        return 0
-    return sum(len(chunk.data) for waiting in server.h2_conn.stream_buffers.values() for chunk in waiting)
-
-
-def let_go(layer: http.HttpLayer) -> None:
-    """Forget what waits for an HTTP/2 caller that is gone: its layers refer to each other, and may live for long."""
-    server: Any = layer.connections.get(layer.context.client)
-    if isinstance(server, _http2.Http2Server):
-        server.h2_conn.stream_buffers.clear()
-
-
-def _lanes(layer: http.HttpLayer) -> Lanes | None:
-    return getattr(layer.connections.get(layer.context.client), "keyswap_lanes", None)
-
-
-def is_multiplexed(client: Client) -> bool:
-    """Whether the caller speaks HTTP/2; known once TLS is."""
-    return client.alpn == b"h2"

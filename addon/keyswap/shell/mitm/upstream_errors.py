@@ -55,7 +55,7 @@ def at(address: tuple[str, int] | None, cause: str, why: object = None) -> str:
 
 def of_connecting(address: tuple[str, int] | None, error: str) -> str:
     """Why no connection was made. `error` is mitmproxy's text."""
-    numbers = [int(match) for match in _NUMBER.findall(error)]
+    numbers = [int(number) for number in _NUMBER.findall(error)]
     if not numbers:
         return at(address, BY_TEXT.get(error, "accepted no connection"))
     number = numbers[-1]

@@ -18,7 +18,7 @@ from keyswap.shell.connections.exchange import Exchange
 from keyswap.shell.connections.guard import ConnectionGuard, raise_file_limit
 from keyswap.shell.control import commands
 from keyswap.shell.control.control_socket import ControlSocket
-from keyswap.shell.mitm import http2_streams, http_layers, internals
+from keyswap.shell.mitm import connection_handler, patch_table, proxy_master, wire_logs
 from keyswap.shell.proxy import flow_writer, options
 from keyswap.shell.proxy.bodies import BodyHandler
 from keyswap.shell.proxy.exceptions import report
@@ -89,22 +89,21 @@ class KeyswapAddon:
 
     def start(self, master: Master) -> None:
         """Take hold of mitmproxy, load the policy. Raises OptionsError or StateError, with the way upstream closed."""
-        internals.quieten_wire_logs()
-        internals.log_without_quoting(report)
-        internals.survive_vanished_peers()
-        internals.drop_replays(master)
-        internals.drop_revocation_list(master)
+        wire_logs.quieten_wire_logs()
+        wire_logs.log_without_quoting(report)
+        connection_handler.survive_vanished_peers()
+        proxy_master.drop_replays(master)
+        proxy_master.drop_revocation_list(master)
         raise_file_limit()
         mode = list(master.options.mode)
-        internals.close_direct_path(master)
+        proxy_master.close_direct_path(master)
         options.refuse_dangerous(master.options)
         upstream = self._upstream or options.upstream_of(mode)
         options.take_hold(master.options)
         self._set = (master.options.keyswap_policy, master.options.keyswap_state)
         self._master = master
-        shows = internals.keeps_flows(master)
-        http_layers.install(flow_writer.REASONS, shows)
-        http2_streams.install()
+        shows = proxy_master.keeps_flows(master)
+        patch_table.install(flow_writer.REASONS, shows)
         self._gate = gate = RunningGate(master, self._runtime(master, upstream), shows)
         connections = ConnectionAddon(gate.runtime, gate.guard, self._certificate)
         self._replace(master, [connections, GateAddon(gate.heads, gate.bodies), ResponseAddon(gate.responses)])
@@ -115,7 +114,7 @@ class KeyswapAddon:
             Path(policy).expanduser() if policy else default_policy(),
             Path(state).expanduser() if state else default_state(),
             upstream,
-            terminal=not internals.owns_terminal(master),
+            terminal=not proxy_master.owns_terminal(master),
             certificate=self._certificate,
             alone=not self._supervised,
             resumes=self._resumes,
@@ -140,16 +139,16 @@ class KeyswapAddon:
             master, runtime = self._gate.master, self._gate.runtime
             folder, answer = runtime.resources.state.path, partial(commands.answer, runtime)
             tended = () if self._supervised else (ControlSocket(folder, answer),)
-            await runtime.begin(lambda: internals.listen_addresses(master), tended)
+            await runtime.begin(lambda: proxy_master.listen_addresses(master), tended)
             self._sweeps = asyncio.create_task(self._gate.guard.run(), name="keyswap guard")
-            if url := internals.web_url(master):
+            if url := proxy_master.web_url(master):
                 print(f"look at decisions: {url}", file=sys.stderr, flush=True)
 
     async def drain(self, grace_s: float) -> None:
         """Let nobody in any more, and give those who are here so long to be done."""
         if self._gate is not None:
             self._gate.heads.draining = self._gate.runtime.stopping = True
-            await internals.stop_listening(self._gate.master)
+            await proxy_master.stop_listening(self._gate.master)
             await self._gate.guard.drain(grace_s)
 
     async def done(self) -> None:
@@ -158,6 +157,6 @@ class KeyswapAddon:
             self._gate.runtime.stopping = True
             if self._sweeps is not None:
                 self._sweeps.cancel()
-            await internals.stop_listening(self._gate.master)
+            await proxy_master.stop_listening(self._gate.master)
             await self._gate.guard.end()
             await self._gate.runtime.end()

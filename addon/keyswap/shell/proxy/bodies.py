@@ -13,7 +13,7 @@ from keyswap.model import Admit, Refuse
 from keyswap.refusals import answer, status_of
 from keyswap.shell.connections.exchange import AwaitingBody, Exchange, ExchangeState, Outcome
 from keyswap.shell.connections.guard import ConnectionGuard
-from keyswap.shell.mitm import internals
+from keyswap.shell.mitm import flows
 from keyswap.shell.proxy import flow_writer
 from keyswap.shell.proxy.exceptions import report
 from keyswap.shell.proxy.handler import FAILED, SHOWN_UP_TO, WHOLE_UP_TO
@@ -30,7 +30,7 @@ class BodyHandler:
 
     def judge(self, flow: HTTPFlow) -> Awaitable[None] | None:
         """Judge a request whose body is whole, if its head alone could not be admitted."""
-        exchange: Exchange | None = internals.exchange_of(flow)
+        exchange: Exchange | None = flows.exchange_of(flow)
         if exchange is None:
             return None
         if exchange.state is ExchangeState.ANSWERED:

@@ -17,7 +17,7 @@ from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.forwarding import downstream_head, upstream_head
 from keyswap.request.headers import SanitizedHeaders
-from keyswap.shell.mitm import upstream_pool
+from keyswap.shell.mitm import upstream_http1, upstream_pool
 
 
 def admit(
@@ -43,7 +43,7 @@ def is_chunked_behind(request: Request) -> bool:
     """Whether a body comes by HTTP/2 whose length is not declared: HTTP/1 behind has it in chunks."""
     if request.data.http_version != b"HTTP/2.0" or "content-length" in request.headers:
         return False
-    return not upstream_pool.ended_with_head(request)
+    return not upstream_http1.ended_with_head(request)
 
 
 def scheme_of(flow: HTTPFlow, sanitized: SanitizedHeaders) -> str:

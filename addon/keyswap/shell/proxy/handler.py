@@ -18,7 +18,7 @@ from keyswap.request.wellformed import reject_malformed
 from keyswap.shell.connections.exchange import AwaitingBody, Exchange
 from keyswap.shell.connections.guard import ConnectionGuard
 from keyswap.shell.decisions.record import Line
-from keyswap.shell.mitm import http_layers, internals
+from keyswap.shell.mitm import flows, http_streams
 from keyswap.shell.proxy import flow_writer, options, webhook
 from keyswap.shell.proxy.exceptions import report
 from keyswap.shell.proxy.listener import GateListener
@@ -148,8 +148,8 @@ class RequestHandler:
             return self._refuse(head, head.presented, line._replace(decision=refused or NO_GATE))
         exchange = Exchange(flow, ANONYMOUS, line, head.policy, self._runtime.record, head.sanitized.closes)
         exchange.await_body(None)
-        http_layers.bound_body(flow, webhook.MAX_BODY)
-        internals.attach_exchange(flow, exchange)
+        http_streams.bound_body(flow, webhook.MAX_BODY)
+        flows.attach_exchange(flow, exchange)
         connection.open[id(flow)] = exchange
         self._webhooks.begin(exchange, head.presented)
         return None
@@ -215,15 +215,15 @@ class RequestHandler:
             raise
 
     def _forward(self, head: Head, exchange: Exchange, admit: Admit) -> None:
-        internals.attach_exchange(head.flow, exchange)
+        flows.attach_exchange(head.flow, exchange)
         flow_writer.admit(head.flow, admit, head.sanitized, head.request_id, head.policy.keep_host, self._whole_up_to)
         exchange.forward()
         self._open(exchange)
 
     def _await_body(self, head: Head, exchange: Exchange, need: NeedBody) -> None:
         exchange.await_body(AwaitingBody(need, head.sanitized, exchange.line.gate_s))
-        http_layers.bound_body(head.flow, min(need.limit, head.policy.limits.max_body or need.limit))
-        internals.attach_exchange(head.flow, exchange)
+        http_streams.bound_body(head.flow, min(need.limit, head.policy.limits.max_body or need.limit))
+        flows.attach_exchange(head.flow, exchange)
         self._open(exchange)
 
     def _open(self, exchange: Exchange) -> None:

@@ -17,7 +17,7 @@ from keyswap.request import wellformed
 from keyswap.shell.connections.client import ClientConnection
 from keyswap.shell.connections.guard import ConnectionGuard
 from keyswap.shell.connections.upstream import UpstreamConnection
-from keyswap.shell.mitm import internals, upstream_errors
+from keyswap.shell.mitm import connection_handler, flows, teardown, upstream_errors
 from keyswap.shell.proxy import flow_writer
 from keyswap.shell.proxy.bodies import BodyHandler
 from keyswap.shell.proxy.exceptions import report
@@ -125,14 +125,14 @@ class ConnectionAddon:
                 else:
                     wrong = wellformed.is_tls(begin) and not ctx.options.certs
                 if wrong:
-                    data.layer = internals.Hangup(data.context)
+                    data.layer = connection_handler.Hangup(data.context)
         except Exception as error:  # noqa: BLE001 (as above: a connection that cannot be judged is closed)
             report(error)
-            data.layer = internals.Hangup(data.context)
+            data.layer = connection_handler.Hangup(data.context)
 
     def tls_clienthello(self, data: ClientHelloData) -> None:
         """Let go of it, as soon as all have seen it."""
-        asyncio.get_running_loop().call_soon(internals.let_go_of_hello, data.client_hello)
+        asyncio.get_running_loop().call_soon(teardown.release_client_hello, data.client_hello)
 
     def tls_start_client(self, data: TlsData) -> None:
         """Show our certificate, not one that mitmproxy's own authority signs."""
@@ -178,7 +178,7 @@ class ConnectionAddon:
         """Forget it, but not why it was not made."""
         upstream = self._upstream(data.client, data.server)
         if upstream is None or not upstream.late:
-            internals.blame_connection(
+            flows.blame_connection(
                 data.server, upstream_errors.of_connecting(data.server.address, data.server.error or "")
             )
         self._drop(data.client, data.server)
@@ -187,8 +187,10 @@ class ConnectionAddon:
         """Remember why TLS with a backend did not stand."""
         upstream = self._upstream(data.context.client, data.context.server)
         if isinstance(data.conn, Server) and (upstream is None or not upstream.late):
-            why = upstream_errors.of_tls(data.conn.address, internals.verified(data.ssl_conn), data.conn.error or "")
-            internals.blame_connection(data.conn, why)
+            why = upstream_errors.of_tls(
+                data.conn.address, flows.certificate_error(data.ssl_conn), data.conn.error or ""
+            )
+            flows.blame_connection(data.conn, why)
 
     def _upstream(self, client: Client, server: Server) -> UpstreamConnection | None:
         connection = self._guard.of(client)

@@ -15,7 +15,7 @@ from keyswap.model import UPSTREAM, WIRE, Code, Refuse
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.shell.connections.exchange import Exchange, Outcome
 from keyswap.shell.decisions.record import Line
-from keyswap.shell.mitm import internals
+from keyswap.shell.mitm import flows
 from keyswap.shell.proxy import flow_writer
 from keyswap.shell.proxy.exceptions import report
 from keyswap.shell.runtime.connection_limits import ConnectionLimits
@@ -37,7 +37,7 @@ class GateListener:
 
     def answer(self, flow: HTTPFlow | None, refused: Refuse) -> Answer:
         """The gateway's own answer in place of mitmproxy's. Writes the decision line."""
-        exchange: Exchange | None = internals.exchange_of(flow) if flow is not None else None
+        exchange: Exchange | None = flows.exchange_of(flow) if flow is not None else None
         if flow is not None and exchange is not None:
             refused = cause_of(exchange, refused)
             exchange.refuse(Outcome(status_of(refused.code), refused))
@@ -75,7 +75,7 @@ def cause_of(exchange: Exchange, refused: Refuse) -> Refuse:
     if refused.code is Code.UPSTREAM_UNAVAILABLE:
         if exchange.late is not None:
             return Refuse(Code.UPSTREAM_TIMEOUT, exchange.late, step=UPSTREAM)
-        why = internals.blamed(exchange.flow)
+        why = flows.blamed(exchange.flow)
         if why is not None:
             return Refuse(Code.UPSTREAM_UNAVAILABLE, why, step=UPSTREAM)
         if not exchange.flow.server_conn.timestamp_tcp_setup:

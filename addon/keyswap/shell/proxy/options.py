@@ -12,7 +12,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 
 from keyswap.model import Upstream
 from keyswap.policy import parse_upstream
-from keyswap.shell.mitm.internals import DEAD
+from keyswap.shell.mitm.proxy_master import DEAD
 
 FORBIDDEN = {
     "ignore_hosts": "makes connections a raw pipe past every check",

@@ -14,7 +14,7 @@ from keyswap.request.wellformed import is_websocket_accept, response_framing_err
 from keyswap.shell.connections.exchange import Exchange, ExchangeState, Outcome
 from keyswap.shell.connections.guard import ConnectionGuard
 from keyswap.shell.connections.listener import refusal_of
-from keyswap.shell.mitm import internals
+from keyswap.shell.mitm import flows
 from keyswap.shell.proxy import flow_writer
 from keyswap.shell.proxy.exceptions import report
 from keyswap.shell.proxy.handler import FAILED, SHOWN_UP_TO, WHOLE_UP_TO
@@ -34,7 +34,7 @@ class ResponseHandler:
 
     def begin(self, flow: HTTPFlow) -> None:
         """Pass a response on whose head has come: streamed, unless it is known to be small."""
-        exchange: Exchange | None = internals.exchange_of(flow)
+        exchange: Exchange | None = flows.exchange_of(flow)
         try:
             if exchange is not None and flow.response is not None:
                 self._pass_on(flow, exchange)
@@ -81,7 +81,7 @@ class ResponseHandler:
         """End the exchange of a response that is whole; a WebSocket has only begun."""
         if flow.websocket is not None:
             return
-        exchange: Exchange | None = internals.exchange_of(flow)
+        exchange: Exchange | None = flows.exchange_of(flow)
         was_answered = exchange is None or exchange.state is ExchangeState.ANSWERED
         try:
             if exchange is not None and flow.response is not None:
@@ -109,7 +109,7 @@ class ResponseHandler:
 
     def failed(self, flow: HTTPFlow) -> None:
         """End an exchange that got no response, or not all of it."""
-        exchange: Exchange | None = internals.exchange_of(flow)
+        exchange: Exchange | None = flows.exchange_of(flow)
         if exchange is None:
             return
         try:
@@ -120,7 +120,7 @@ class ResponseHandler:
 
 
 def _failure(flow: HTTPFlow, exchange: Exchange) -> Outcome:
-    if internals.caller_left(flow):
+    if flows.caller_left(flow):
         return exchange.left
     refused = cause_of(exchange, refusal_of(502))
     return Outcome(status_of(refused.code), refused)

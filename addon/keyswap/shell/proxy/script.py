@@ -10,7 +10,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.exceptions import OptionsError
 
 from keyswap.model import StateError
-from keyswap.shell.mitm import internals
+from keyswap.shell.mitm import proxy_master
 from keyswap.shell.proxy.addon import KeyswapAddon
 from keyswap.shell.proxy.exceptions import report
 
@@ -30,13 +30,13 @@ def load(loader: Loader) -> None:
             # An option of ours that cannot be read stops `add` half-way: mitmproxy would go on, and forward.
             if addon not in master.addons.chain:
                 master.addons.chain.append(addon)
-            internals.move_to_front(master, addon)
+            proxy_master.move_to_front(master, addon)
         addon.start(master)
     except (StateError, OptionsError) as error:
         # An exception would print a traceback; one error line while starting makes mitmproxy exit with 1.
         logger.error(str(error))
-        internals.close_direct_path(master)
+        proxy_master.close_direct_path(master)
     except Exception as error:  # noqa: BLE001 (refuse unless proven: also when the start has a bug)
         report(error)
         logger.error("keyswap could not start: everything is refused")
-        internals.close_direct_path(master)
+        proxy_master.close_direct_path(master)

@@ -16,7 +16,7 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 
 from keyswap.model import StateError
-from keyswap.shell.mitm import internals
+from keyswap.shell.mitm import proxy_master
 from keyswap.shell.proxy.addon import KeyswapAddon
 from keyswap.shell.runtime.certificate import Certificate
 from keyswap.shell.serve.settings import Start, ready_line
@@ -31,7 +31,7 @@ class Running:
 
     def running(self) -> None:
         """Connections can be accepted."""
-        self._on_ready(internals.listen_addresses(self._master))
+        self._on_ready(proxy_master.listen_addresses(self._master))
 
 
 def options_of(start: Start) -> Options:
@@ -40,7 +40,7 @@ def options_of(start: Start) -> Options:
     logging.getLogger().setLevel(logging.INFO)
     # A folder of its own keeps mitmproxy's certificates and settings out of the home folder.
     confdir = start.state / "mitmproxy"
-    return Options(listen_host=start.host, listen_port=start.port, mode=[internals.DEAD], confdir=str(confdir))
+    return Options(listen_host=start.host, listen_port=start.port, mode=[proxy_master.DEAD], confdir=str(confdir))
 
 
 def put_gate(master: Master, start: Start, supervised: bool = False, resumes: bool = False) -> KeyswapAddon:
@@ -48,7 +48,7 @@ def put_gate(master: Master, start: Start, supervised: bool = False, resumes: bo
     certificate = Certificate(start.tls_cert, start.tls_key) if start.tls_cert and start.tls_key else None
     addon = KeyswapAddon(start.upstream, certificate, supervised, resumes, start.workers if supervised else 1)
     master.addons.add(addon)
-    internals.move_to_front(master, addon)
+    proxy_master.move_to_front(master, addon)
     master.options.update(keyswap_policy=str(start.policy), keyswap_state=str(start.state))
     if authorities := os.environ.get("SSL_CERT_FILE"):
         master.options.update(ssl_verify_upstream_trusted_ca=authorities)

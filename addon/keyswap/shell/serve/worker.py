@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 from keyswap.model import StateError
 from keyswap.shell.control.commands import answer
-from keyswap.shell.mitm import lean
+from keyswap.shell.mitm import fast_paths, lean
 from keyswap.shell.proxy.addon import KeyswapAddon
 from keyswap.shell.proxy.exceptions import report
 from keyswap.shell.runtime.runtime import Runtime
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 async def work(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
     """Run until the stop. Raises StateError, before anything is accepted."""
-    lean.install_fast_paths()
+    fast_paths.install_fast_paths()
     listener = SharedListener(listening)
     master = lean.LeanMaster(masters.options_of(start), report)
     addon = masters.put_gate(master, start, supervised=True, resumes=resumes)

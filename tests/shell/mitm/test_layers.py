@@ -1,4 +1,4 @@
-"""What http_layers.py counts on in mitmproxy's HTTP layers, and what it makes of them, without a socket."""
+"""What shell/mitm counts on in mitmproxy's HTTP layers, and what it makes of them, without a socket."""
 
 import struct
 from collections.abc import Callable
@@ -30,7 +30,16 @@ from wsproto.connection import Connection as WebSocket
 from wsproto.events import BytesMessage, CloseConnection, Message
 
 from keyswap.refusals import Answer
-from keyswap.shell.mitm import connection_watch, held_bytes, http2_streams, http_layers
+from keyswap.shell.mitm import (
+    connection_watch,
+    held_bytes,
+    http1,
+    inspection,
+    interjections,
+    patch_table,
+    turns,
+    websocket,
+)
 from keyswap.shell.mitm.http2 import MAX_STREAMS
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -72,14 +81,13 @@ class Watch:
 
 @pytest.fixture(autouse=True)
 def _changed() -> None:
-    http_layers.install({400: "Bad Request", 431: "Too Large"}, shows=True)
-    http2_streams.install()
-    http_layers.install({}, shows=True)
+    patch_table.install({400: "Bad Request", 431: "Too Large"}, shows=True)
+    patch_table.install({}, shows=True)
 
 
 def context(alpn: bytes = b"http/1.1") -> Context:
     client = Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), state=ConnectionState.OPEN, alpn=alpn)
-    http_layers.watch(client, Watch())
+    connection_watch.watch(client, Watch())
     options = Options()
     Proxyserver().load(Loader(SimpleNamespace(options=options, commands=SimpleNamespace(collect_commands=bool))))
     return Context(client, options)
@@ -96,7 +104,7 @@ def begun[L: Layer](layer: L) -> L:
 
 def in_turns(layer: http.HttpLayer, data: bytes) -> list[commands.Command]:
     """What the layers do with what was read, turn after turn."""
-    watch: Any = http_layers.watch_of(layer.context.client)
+    watch: Any = connection_watch.watch_of(layer.context.client)
     done = list(layer.handle_event(events.DataReceived(layer.context.client, data)))
     while watch.delivered:
         done += list(layer.handle_event(watch.delivered.pop(0)))
@@ -111,25 +119,18 @@ def closes(done: list[commands.Command]) -> bool:
     return any(isinstance(command, commands.CloseConnection) for command in done)
 
 
-def test_installing_twice_changes_once() -> None:
-    """What was before is called once, and is mitmproxy's own."""
-    for owner, name in ((_http1.Http1Server, "send"), (_http2.Http2Server, "_handle_event")):
-        before = vars(getattr(owner, name))["before_keyswap"]
-        assert not hasattr(before, "before_keyswap") and before.__module__.startswith("mitmproxy.")
-
-
 def test_what_the_guard_looks_at_is_there() -> None:
     """The private names by which a connection's state is told exist, on both protocols."""
     for alpn, kind in ((b"http/1.1", _http1.Http1Server), (b"h2", _http2.Http2Server)):
         made = context(alpn)
         layer = layer_of(made)
-        assert http_layers.phase(layer).name == "head"
+        assert inspection.phase(layer).name == "head"
         assert isinstance(layer.connections[made.client], kind)
         assert layer.streams == {} and layer.command_sources == {}
         stream = http.HttpStream(made, 1)
         layer.streams[1] = stream
         assert stream._paused is None and len(stream._paused_event_queue) == 0
-        assert not http_layers.is_full(layer, 0) and http_layers.unread(layer, Server(address=None)) == 0
+        assert not inspection.is_full(layer, 0) and inspection.unread_from(layer, Server(address=None)) == 0
         server = layer.connections[made.client]
         if isinstance(server, _http2.Http2Server):
             buffer = server.h2_conn.incoming_buffer
@@ -203,7 +204,7 @@ def test_a_malformed_chunk_behind_good_ones_is_malformed(bad: bytes) -> None:
 def test_very_many_small_chunks_end_the_request() -> None:
     """Half a million small chunks at once are a flood: 400, and the connection is closed; large ones cost nothing."""
     made = context()
-    watch: Any = http_layers.watch_of(made.client)
+    watch: Any = connection_watch.watch_of(made.client)
     assert body_of(made, *[(b"40\r\n" + b"x" * 64 + b"\r\n") * 500] * 20) and watch.left == 100
     got = body_of(made, *[b"1\r\nx\r\n" * 10_000] * 6)
     assert watch.left < 0 and got[-1] == b"RequestProtocolError" and len(got) == 7
@@ -226,11 +227,11 @@ def pipelined(made: Context, count: int) -> tuple[Any, list[bytes]]:
                 (command, *_) = [*layer.handle_event(events.HookCompleted(command)), None]
 
     run(events.DataReceived(made.client, b"".join(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % n for n in range(count))))
-    watch: Any = http_layers.watch_of(made.client)
+    watch: Any = connection_watch.watch_of(made.client)
     while watch.delivered:
-        assert http_layers.is_full(layer, 1 << 20), "more is read before what has come was used"
+        assert inspection.is_full(layer, 1 << 20), "more is read before what has come was used"
         run(watch.delivered.pop(0))
-    assert not http_layers.is_full(layer, 1 << 20) and not server.buf
+    assert not inspection.is_full(layer, 1 << 20) and not server.buf
     return server, targets
 
 
@@ -263,12 +264,12 @@ def test_what_came_before_a_socket_stood_is_taken_in_turns(side: str) -> None:
     run(one.make_pipe())
     run(one._handle_event(events.DataReceived(one.conn, more)))
     run(one._handle_event(events.ConnectionClosed(one.conn)))
-    watch: Any = http_layers.watch_of(made.client)
+    watch: Any = connection_watch.watch_of(made.client)
     while watch.delivered:
-        assert http_layers.waits_for_turn(layer, one.conn), "more is read before what has come was used"
+        assert turns.waits_for_turn(layer, one.conn), "more is read before what has come was used"
         run(one._handle_event(watch.delivered.pop(0)))
     assert b"".join(passed) == came + more + b"|end" and max(map(len, passed)) <= 260
-    assert not http_layers.waits_for_turn(layer, one.conn)
+    assert not turns.waits_for_turn(layer, one.conn)
 
 
 def test_a_socket_takes_an_answer_that_comes_too_late() -> None:
@@ -282,7 +283,7 @@ def test_a_socket_takes_an_answer_that_comes_too_late() -> None:
     (hook,) = list(socket.handle_event(events.Start()))
     assert isinstance(hook, WebsocketStartHook)
     list(socket.handle_event(events.HookCompleted(hook)))
-    late = connection_watch.Interjection(1, Answer(503, (), b""))
+    late = interjections.Interjection(1, Answer(503, (), b""))
     done = list(socket.handle_event(late))
     assert {one.connection for one in done if isinstance(one, commands.CloseConnection)} == {made.client, made.server}
     assert not list(socket.handle_event(late)), "it has ended"
@@ -324,7 +325,7 @@ def test_an_endless_response_head_is_an_error() -> None:
     made.server.state = ConnectionState.OPEN
     upstream = begun(_http1.Http1Client(made))
     list(upstream.send(RequestHeaders(1, Request.make("GET", "http://h/"), end_stream=True)))
-    raw = b"HTTP/1.1 200 OK\r\nX: " + b"a" * (http_layers.MAX_UPSTREAM_HEAD + 1)
+    raw = b"HTTP/1.1 200 OK\r\nX: " + b"a" * (http1.MAX_UPSTREAM_HEAD + 1)
     done = list(upstream.handle_event(events.DataReceived(made.server, raw)))
     told = [command.event for command in done if isinstance(command, ReceiveHttp)]
     assert isinstance(told[0], ResponseProtocolError) and closes(done)
@@ -337,7 +338,7 @@ def test_an_answer_can_be_interjected() -> None:
     raw = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345"
     server = layer.connections[made.client]
     list(server.handle_event(events.DataReceived(made.client, raw)))
-    event = http_layers.interject_http1(layer, Answer(400, ((b"A", b"b"),), b"told"))
+    event = interjections.interject_http1(layer, Answer(400, ((b"A", b"b"),), b"told"))
     assert event is not None and layer.command_sources[event.command] is server
     done = list(layer.handle_event(event))
     assert sent(done).startswith(b"HTTP/1.1 400 Bad Request\r\nA: b\r\n") and sent(done).endswith(b"told")
@@ -361,7 +362,7 @@ def test_frames_in_one_read_are_taken_in_turns(cut: int) -> None:
     """300 requests, or 4,000 frames, that came in one read are taken some at a time, in order, wherever reads end."""
     made = context(b"h2")
     made.server = Server(address=("127.0.0.1", 3))
-    watch: Any = http_layers.watch_of(made.client)
+    watch: Any = connection_watch.watch_of(made.client)
     watch.left = 1e6
     layer = layer_of(made)
     server: Any = layer.connections[made.client]
@@ -406,7 +407,7 @@ def test_http2_frames_are_bounded() -> None:
     assert closes(done)
 
 
-@pytest.mark.parametrize("sizes", [[http_layers.MAX_MESSAGE + 1], [1] * (http_layers.MAX_FRAGMENTS + 2)])
+@pytest.mark.parametrize("sizes", [[websocket.MAX_MESSAGE + 1], [1] * (websocket.MAX_FRAGMENTS + 2)])
 def test_websocket_messages_are_bounded(sizes: list[int]) -> None:
     """A message of too many bytes or too many frames closes the socket with 1009."""
     made = context()
@@ -429,7 +430,7 @@ class Caller:
         made.server = Server(address=("127.0.0.1", 3))
         self.client = made.client
         self.layer = http.HttpLayer(made, http.HTTPMode.transparent)
-        self.watch: Any = http_layers.watch_of(made.client)
+        self.watch: Any = connection_watch.watch_of(made.client)
         self.watch.left = 1000.0
         self.h2 = H2Connection()
         self.h2.initiate_connection()
@@ -521,7 +522,7 @@ def test_a_head_that_has_not_ended_is_of_no_request() -> None:
     """What has come of it counts as such, also behind a request that has ended here, and each is told from the last."""
     made = context()
     made.server = Server(address=("127.0.0.1", 3))
-    vars(http_layers.watch_of(made.client))["max_head"] = 2 * len(LONG)
+    vars(connection_watch.watch_of(made.client))["max_head"] = 2 * len(LONG)
     layer = layer_of(made)
     assert held_bytes.unended(layer) is None and loose(layer, 1) == [(None, False)]
     in_turns(layer, LONG)
@@ -614,7 +615,7 @@ def test_a_request_that_ends_while_its_connection_is_made_is_not_sent(sends: str
         caller.h2.reset_stream(stream_id)
         caller.say()
     else:
-        event = http_layers.interject(caller.layer, caller.layer.streams[stream_id].flow, Answer(504, (), b"late"))
+        event = interjections.interject(caller.layer, caller.layer.streams[stream_id].flow, Answer(504, (), b"late"))
         assert event is not None
         caller.event(event)
     opening.connection.state = ConnectionState.OPEN

@@ -1,4 +1,4 @@
-"""The names and orders of mitmproxy's private side that internals.py counts on: a new mitmproxy that changes one fails."""
+"""The names and orders of mitmproxy's private side that shell/mitm counts on: a new mitmproxy that changes one fails."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from mitmproxy.tools.console.master import ConsoleMaster
 from mitmproxy.tools.dump import DumpMaster
 from mitmproxy.tools.web.master import WebMaster
 
-from keyswap.shell.mitm import internals
+from keyswap.shell.mitm import connection_handler, flows, proxy_master, sockets, wire_logs
 
 
 def in_master(test: Callable[[DumpMaster], None]) -> None:
@@ -41,12 +41,12 @@ def test_the_listener_is_rekeyed() -> None:
         await proxyserver.setup_servers()
         (before,) = proxyserver.servers
         listening = before.listen_addrs
-        internals.close_direct_path(master)
+        proxy_master.close_direct_path(master)
         (after,) = proxyserver.servers
         assert after is before and after.listen_addrs == listening
         assert after.mode == ProxyMode.parse("reverse:http://127.0.0.1:9@127.0.0.1:0")
         assert proxyserver.servers[after.mode] is after and len(proxyserver.servers) == 1
-        assert internals.listen_addresses(master) == [f"127.0.0.1:{listening[0][1]}"]
+        assert proxy_master.listen_addresses(master) == [f"127.0.0.1:{listening[0][1]}"]
         proxyserver.running()
         await proxyserver.servers.update([after.mode])
         (still,) = proxyserver.servers
@@ -66,7 +66,7 @@ def test_an_addon_comes_first() -> None:
     def check(master: DumpMaster) -> None:
         probe = Probe()
         master.addons.add(probe)
-        internals.move_to_front(master, probe)
+        proxy_master.move_to_front(master, probe)
         assert master.addons.chain[0] is probe and master.addons.get("probe") is probe
 
     in_master(check)
@@ -74,7 +74,7 @@ def test_an_addon_comes_first() -> None:
 
 def test_wire_logs_are_quiet() -> None:
     """Below `warning`, nothing that a connection logs is recorded anywhere."""
-    internals.quieten_wire_logs()
+    wire_logs.quieten_wire_logs()
     for name in ("mitmproxy.proxy.server", "mitmproxy.proxy.layers.http", "mitmproxy.proxy.layer"):
         assert not logging.getLogger(name).isEnabledFor(logging.INFO)
         assert logging.getLogger(name).isEnabledFor(logging.WARNING)
@@ -99,7 +99,7 @@ def test_kinds_of_masters_are_told_apart() -> None:
         ):
             master = kind(Options(), with_termlog=False)
             master.options.update(**saving)
-            assert internals.keeps_flows(master) is keeps and not internals.owns_terminal(master)
+            assert proxy_master.keeps_flows(master) is keeps and not proxy_master.owns_terminal(master)
             await master.done()
         assert ConsoleMaster.__name__ == "ConsoleMaster"
 
@@ -109,10 +109,10 @@ def test_kinds_of_masters_are_told_apart() -> None:
 def test_an_exchange_is_not_saved() -> None:
     """What is remembered of a flow is in no flow file, and a copy of the flow has none."""
     flow = tflow.tflow()
-    internals.attach_exchange(flow, object())
-    assert internals.exchange_of(flow) is not None
+    flows.attach_exchange(flow, object())
+    assert flows.exchange_of(flow) is not None
     assert "keyswap_exchange" not in str(flow.get_state())
-    assert internals.exchange_of(flow.copy()) is None
+    assert flows.exchange_of(flow.copy()) is None
 
 
 def test_no_command_answers_from_a_recording() -> None:
@@ -120,7 +120,7 @@ def test_no_command_answers_from_a_recording() -> None:
 
     def check(master: DumpMaster) -> None:
         assert "replay.server" in master.commands.commands
-        internals.drop_replays(master)
+        proxy_master.drop_replays(master)
         left = {name for name in master.commands.commands if name.startswith("replay.server")}
         assert left == {"replay.server.count", "replay.server.stop"}
 
@@ -132,7 +132,7 @@ def test_reading_waits_for_writing_elsewhere() -> None:
     assert asyncio.iscoroutinefunction(ConnectionHandler.drain_writers)
     assert "drain_writers()" in inspect.getsource(ConnectionHandler.handle_connection)
     handler = SimpleNamespace()
-    internals.leave_draining(handler)
+    connection_handler.leave_draining(handler)
     assert asyncio.run(handler.drain_writers()) is None
 
 
@@ -142,7 +142,7 @@ def test_no_connection_upstream_waits_for_its_turn() -> None:
         ConnectionHandler.open_connection
     )
     handler = SimpleNamespace()
-    internals.lift_connection_limit(handler)
+    connection_handler.lift_connection_limit(handler)
 
     async def take() -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -157,9 +157,9 @@ def test_connections_that_could_not_be_made_are_forgotten() -> None:
     assert "self.transports.pop" not in inspect.getsource(ConnectionHandler.open_connection)
     handler = SimpleNamespace(transports={"server": None})
     for _ in range(2):
-        internals.forget_transport(handler, cast("Any", "server"))
+        connection_handler.forget_transport(handler, cast("Any", "server"))
     assert handler.transports == {}
-    internals.cancel_transport(handler, cast("Any", "server"))
+    connection_handler.cancel_transport(handler, cast("Any", "server"))
 
 
 def test_little_is_read_ahead() -> None:
@@ -168,15 +168,15 @@ def test_little_is_read_ahead() -> None:
     async def run() -> None:
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=ours)
-        internals.read_little_ahead(reader, writer)
+        sockets.read_little_ahead(reader, writer)
         sender = asyncio.ensure_future(asyncio.to_thread(theirs.sendall, bytes(1 << 20)))
         try:
             before = 0
-            while not before or internals.ahead(reader) != before:
-                before = internals.ahead(reader)
+            while not before or sockets.bytes_ahead(reader) != before:
+                before = sockets.bytes_ahead(reader)
                 for _ in range(20):
                     await asyncio.sleep(0)
-            assert before <= 2 * internals.READ_AHEAD
+            assert before <= 2 * sockets.READ_AHEAD
             await reader.readexactly(1 << 20)
             await sender
         finally:

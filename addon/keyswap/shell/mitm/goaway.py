@@ -1,0 +1,40 @@
+"""The first GOAWAY of RFC 9113 §6.8, when a gateway is to end: its HTTP/2 callers begin no more streams."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import h2.errors
+from hyperframe import frame as frames
+from mitmproxy.proxy.events import CommandCompleted
+from mitmproxy.proxy.layers.http import HttpLayer, _http2
+
+from keyswap.shell.mitm.deferred import Deferred, address
+
+
+class SendGoaway(Deferred):
+    """Marks the connection over which a GOAWAY goes."""
+
+
+@dataclass(repr=False)
+class Goaway(CommandCompleted):
+    """From outside: the caller is to begin no more streams; those that it has, also those on their way, go on."""
+
+    command: SendGoaway
+    reply: None = None
+
+
+def goaway(layer: HttpLayer) -> Goaway | None:
+    """The event that sends a caller a GOAWAY; None: it does not speak HTTP/2, or its connection is over."""
+    connection: Any = layer.connections.get(layer.context.client)
+    if not isinstance(connection, _http2.Http2Server) or connection._handle_event == connection.done:
+        return None
+    event = Goaway(SendGoaway())
+    address(layer, event, connection)
+    return event
+
+
+def serialize_goaway() -> bytes:
+    """The first of the two frames: h2 knows only the second, after which it sends nothing any more."""
+    frame = frames.GoAwayFrame(0)
+    frame.last_stream_id, frame.error_code = 2**31 - 1, h2.errors.ErrorCodes.NO_ERROR
+    return bytes(frame.serialize())
