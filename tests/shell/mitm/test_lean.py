@@ -22,7 +22,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHook, HttpResponseHook
 from mitmproxy.proxy.server_hooks import ClientConnectedHook
 from mitmproxy.test import tflow
 
-from keyswap.shell.mitm import connection_handler, fast_paths, lean
+from keyswap.shell.mitm import fast_paths, lean, patch_table
 
 THEIRS: dict[str, Any] = {name: getattr(http.Headers, name) for name in ("get_all", "get", "__contains__")}
 
@@ -299,7 +299,7 @@ def test_a_peer_that_vanishes_at_once_is_told(monkeypatch: pytest.MonkeyPatch) -
         assert "OpenConnectionCompleted" in layer.took or "after OpenConnection" in layer.took
         assert aborted and upstream not in handler.transports and not upstream.connected
 
-    connection_handler.survive_vanished_peers()
+    patch_table.install({}, shows=True)
     in_master(run)
 
 

@@ -1,4 +1,7 @@
-"""A response that nobody will get, because its caller has gone: only whether it begins is of interest."""
+"""A response that nobody will get, because its caller has gone: only whether it begins is of interest.
+
+Law: it only reads; nothing of it is passed on.
+"""
 
 import re
 from contextlib import suppress

@@ -4,12 +4,10 @@ Law: as in `patch_table`.
 """
 
 import contextlib
-import functools
 from collections import defaultdict
 from typing import Any, cast
 
 from mitmproxy.connection import Connection, ConnectionState
-from mitmproxy.proxy import server
 from mitmproxy.proxy.commands import CloseConnection, OpenConnection
 from mitmproxy.proxy.events import Event, OpenConnectionCompleted
 from mitmproxy.proxy.layer import CommandGenerator, Layer
@@ -55,25 +53,15 @@ def cancel_transport(handler: Any, connection: Connection) -> None:
         transport.handler.cancel("not in time")
 
 
-def survive_vanished_peers() -> None:
-    """Let a connection upstream whose peer is gone as soon as it stands be one that could not be made.
+async def open_connection(original: Any, self: Any, command: OpenConnection) -> None:
+    """A connection upstream whose peer is gone as soon as it stands is one that could not be made.
 
-    mitmproxy asserts that the peer has an address; without one its task ended, and the request waited for ever. Doing
-    it again changes nothing.
+    mitmproxy asserts that the peer has an address; without one its task ended, and the request waited for ever.
     """
-    handler: Any = server.ConnectionHandler
-    if not hasattr(handler.open_connection, "keyswap"):
-        original = handler.open_connection
-
-        @functools.wraps(original)
-        async def open_connection(self: Any, command: OpenConnection) -> None:
-            try:
-                await original(self, command)
-            except AssertionError:
-                await _report_vanished(self, command)
-
-        open_connection.keyswap = True  # type: ignore[attr-defined]
-        handler.open_connection = open_connection
+    try:
+        await original(self, command)
+    except AssertionError:
+        await _report_vanished(self, command)
 
 
 async def _report_vanished(handler: Any, command: OpenConnection) -> None:

@@ -1,4 +1,7 @@
-"""The first GOAWAY of RFC 9113 §6.8, when a gateway is to end: its HTTP/2 callers begin no more streams."""
+"""The first GOAWAY of RFC 9113 §6.8, when a gateway is to end: its HTTP/2 callers begin no more streams.
+
+Law: streams that have begun, and those on their way, go on.
+"""
 
 from dataclasses import dataclass
 from typing import Any

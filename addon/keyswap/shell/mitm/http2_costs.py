@@ -1,4 +1,7 @@
-"""What HTTP/2 frames cost that are of no use: they are noted before h2 reads them."""
+"""What HTTP/2 frames cost that are of no use: they are noted before h2 reads them.
+
+Law: a frame that carries a request, or answers what a caller was sent, costs nothing.
+"""
 
 from typing import Any
 

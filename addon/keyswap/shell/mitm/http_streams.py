@@ -1,4 +1,7 @@
-"""mitmproxy's HttpStream and HttpLayer, as `patch_table` changes them: bodies, ends, upstream connections."""
+"""mitmproxy's HttpStream and HttpLayer, as `patch_table` changes them: bodies, ends, upstream connections.
+
+Law: as in `patch_table`.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""The end of a stream from outside its connection, with an answer of the gateway's if none has begun."""
+"""The end of a stream from outside its connection, with an answer of the gateway's if none has begun.
+
+Law: as in `patch_table`. It ends its own stream, and never answers another one.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any

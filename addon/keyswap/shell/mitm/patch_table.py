@@ -1,4 +1,4 @@
-"""What is changed in mitmproxy's HTTP and WebSocket layers, and by what: all of it is here.
+"""What is changed in mitmproxy's connections and their layers, and by what: all of it is here.
 
 Law: nothing outside `shell/mitm` touches a name of mitmproxy's that begins with an underscore, or counts on an order of
 events that its documentation does not promise; tests/shell/mitm breaks when one of them changes. A change bounds,
@@ -12,8 +12,18 @@ from typing import Any, NamedTuple
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1, _http2
 from mitmproxy.proxy.layers.websocket import WebsocketConnection, WebsocketLayer
+from mitmproxy.proxy.server import ConnectionHandler
 
-from keyswap.shell.mitm import http1, http2, http2_streams, http_streams, upstream_http1, upstream_pool, websocket
+from keyswap.shell.mitm import (
+    connection_handler,
+    http1,
+    http2,
+    http2_streams,
+    http_streams,
+    upstream_http1,
+    upstream_pool,
+    websocket,
+)
 from keyswap.shell.mitm.http1_parser import ChunkReader
 from keyswap.shell.mitm.http2_costs import CostedConnection
 from keyswap.shell.mitm.patching import patch
@@ -28,6 +38,7 @@ class Patch(NamedTuple):
 
 
 PATCHES = (
+    Patch(ConnectionHandler, "open_connection", (connection_handler.open_connection,)),
     Patch(_http1.Http1Server, "__init__", (http1.begin_server,)),
     Patch(_http1.Http1Server, "send", (http1.send,)),
     Patch(_http1.Http1Server, "read_headers", (http1.read_request_head,)),

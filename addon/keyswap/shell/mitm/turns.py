@@ -1,4 +1,7 @@
-"""Turns: what is left of a read that holds much is taken up after others had theirs."""
+"""Turns: what is left of a read that holds much is taken up after others had theirs.
+
+Law: as in `patch_table`. What waits keeps its order, and nothing more is read until it was taken.
+"""
 
 from dataclasses import dataclass
 from typing import Any

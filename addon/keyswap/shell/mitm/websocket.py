@@ -1,4 +1,7 @@
-"""mitmproxy's WebSockets, as `patch_table` changes them: their messages are bounded, and their ends are said apart."""
+"""mitmproxy's WebSockets, as `patch_table` changes them: their messages are bounded, and their ends are said apart.
+
+Law: as in `patch_table`. A socket that is lost at one end has no normal end at the other.
+"""
 
 import time
 from typing import Any

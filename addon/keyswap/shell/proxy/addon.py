@@ -18,7 +18,7 @@ from keyswap.shell.connections.exchange import Exchange
 from keyswap.shell.connections.guard import ConnectionGuard, raise_file_limit
 from keyswap.shell.control import commands
 from keyswap.shell.control.control_socket import ControlSocket
-from keyswap.shell.mitm import connection_handler, patch_table, proxy_master, wire_logs
+from keyswap.shell.mitm import patch_table, proxy_master, wire_logs
 from keyswap.shell.proxy import flow_writer, options
 from keyswap.shell.proxy.bodies import BodyHandler
 from keyswap.shell.proxy.exceptions import report
@@ -91,7 +91,6 @@ class KeyswapAddon:
         """Take hold of mitmproxy, load the policy. Raises OptionsError or StateError, with the way upstream closed."""
         wire_logs.quieten_wire_logs()
         wire_logs.log_without_quoting(report)
-        connection_handler.survive_vanished_peers()
         proxy_master.drop_replays(master)
         proxy_master.drop_revocation_list(master)
         raise_file_limit()
