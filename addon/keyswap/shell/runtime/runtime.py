@@ -79,18 +79,11 @@ class Runtime:
         try:
             text = PolicyText.read(self.file, resumes)
             self.resources = Resources(StateDirectory(state).open(), share)
-            self.signing = Signing(self.resources.keyring)
-            loader = PolicyLoader(self.file, self.resources, upstream, terminal)
-            in_force = (lambda: self.active), self._put_in_force
-            self.reloads = PolicyReload(self.file, self.resources, loader, self.counts, *in_force, keeps=not alone)
-            self.active = self.reloads.start(text)
+            self._load(text, PolicyLoader(self.file, self.resources, upstream, terminal), keeps=not alone)
         except StateError as error:
             if state.is_dir():
                 audit.policy(state, self.file, str(error))
             raise
-        audit.policy(self.resources.state.path, self.file, self.reloads.error, self.reloads.raw)
-        if text.raw is not None:
-            self.reloads.keep(text.raw, self.active)
         self._unhealthy: Refuse | None = None
         self._store = DecisionStore(self.resources.state.path, self.active.built.policy.log.retain)
         self._storing = BackgroundWriter(str(self.resources.state.file(FILE)), self._store.write, self._store.close)
@@ -99,6 +92,16 @@ class Runtime:
         self._tended: Sequence[Tended] = ()
         self._admin = AdminListener(self) if alone else None
         self._exposing = asyncio.Lock()
+
+    def _load(self, text: PolicyText, loader: PolicyLoader, keeps: bool) -> None:
+        """Put the first policy in force. Raises StateError."""
+        self.signing = Signing(self.resources.keyring)
+        in_force = (lambda: self.active), self._put_in_force
+        self.reloads = PolicyReload(self.file, self.resources, loader, self.counts, *in_force, keeps=keeps)
+        self.active = self.reloads.start(text)
+        audit.policy(self.resources.state.path, self.file, self.reloads.error, self.reloads.raw)
+        if text.raw is not None:
+            self.reloads.keep(text.raw, self.active)
 
     def _put_in_force(self, policy: ActivePolicy) -> None:
         """Replace the policy in force."""
