@@ -68,7 +68,7 @@ class Connection:
     def __init__(self) -> None:
         self.watch = Watch()
         client = Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), state=ConnectionState.OPEN, alpn=b"h2")
-        connection_watch.watch(client, self.watch)
+        connection_watch.attach_watch(client, self.watch)
         options = Options()
         Proxyserver().load(Loader(SimpleNamespace(options=options, commands=SimpleNamespace(collect_commands=bool))))
         self.layer = http.HttpLayer(Context(client, options), http.HTTPMode.transparent)

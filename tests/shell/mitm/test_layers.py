@@ -87,7 +87,7 @@ def _changed() -> None:
 
 def context(alpn: bytes = b"http/1.1") -> Context:
     client = Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), state=ConnectionState.OPEN, alpn=alpn)
-    connection_watch.watch(client, Watch())
+    connection_watch.attach_watch(client, Watch())
     options = Options()
     Proxyserver().load(Loader(SimpleNamespace(options=options, commands=SimpleNamespace(collect_commands=bool))))
     return Context(client, options)
@@ -524,9 +524,9 @@ def test_a_head_that_has_not_ended_is_of_no_request() -> None:
     made.server = Server(address=("127.0.0.1", 3))
     vars(connection_watch.watch_of(made.client))["max_head"] = 2 * len(LONG)
     layer = layer_of(made)
-    assert held_bytes.unended(layer) is None and loose(layer, 1) == [(None, False)]
+    assert held_bytes.unended_head(layer) is None and loose(layer, 1) == [(None, False)]
     in_turns(layer, LONG)
-    assert loose(layer) == [(None, False)] and held_bytes.unended(layer) == 1
+    assert loose(layer) == [(None, False)] and held_bytes.unended_head(layer) == 1
 
 
 @pytest.mark.parametrize(
@@ -541,7 +541,7 @@ def test_what_is_read_behind_an_open_request_is_its_own(sent_first: bytes, behin
     in_turns(layer, sent_first + behind)
     (stream,) = layer.streams.values()
     assert loose(layer, 2 * held_bytes.SMALL) == [(stream.flow, True)]
-    assert held_bytes.unended(layer) is None
+    assert held_bytes.unended_head(layer) is None
 
 
 def test_a_body_behind_a_head_that_is_judged_is_held() -> None:
@@ -574,10 +574,10 @@ def test_a_header_block_that_has_not_ended_is_of_no_request() -> None:
     caller.say()
     caller.say(frames.DataFrame(last, b"x" * 8000).serialize()[:6000])
     assert [one.size for one in held_bytes.held(caller.layer, 0)] == [held_bytes.STREAM, held_bytes.STREAM + 6000]
-    assert held_bytes.unended(caller.layer) is None
+    assert held_bytes.unended_head(caller.layer) is None
     caller.say(b"x" * 2009)
     caller.say(frames.HeadersFrame(last + 2, b"\x00" * 3000).serialize())
-    assert (None, False) in loose(caller.layer) and held_bytes.unended(caller.layer) == last + 2
+    assert (None, False) in loose(caller.layer) and held_bytes.unended_head(caller.layer) == last + 2
 
 
 def test_as_many_requests_may_follow_those_that_are_taken_back() -> None:

@@ -64,7 +64,7 @@ class ClientConnection:
         self.owed: set[str] = set()
         """Those of them that were this connection's."""
         self._waiters: list[asyncio.Future[None]] = []
-        connection_watch.watch(client, LayerWatch(self))
+        connection_watch.attach_watch(client, LayerWatch(self))
 
     async def read(self, n: int) -> bytes:
         """As StreamReader's; waits while what was read before cannot be used."""

@@ -76,7 +76,7 @@ class Closing:
             teardown.release_tls(connection.handler)
             return
         teardown.take_connection_apart(connection.handler)
-        connection_watch.unwatch(connection.client)
+        connection_watch.detach_watch(connection.client)
         for writer in (connection.writer, *(upstream.writer for upstream in connection.upstreams.values())):
             sockets.restore_writer(writer)
         connection.known_layer, self._is_apart = None, True

@@ -31,7 +31,7 @@ class HeldRequests:
 
     def note_head(self, layer: Any, came: float) -> None:
         """Note when a head began to come: with the last read, at `came`, if it is another one."""
-        head = held_bytes.unended(layer)
+        head = held_bytes.unended_head(layer)
         if head != self._head:
             self._head, self._head_came = head, came
 
@@ -41,7 +41,7 @@ class HeldRequests:
         if layer is None:
             return
         if not connection.listener.shows:
-            held_bytes.let_go_of_sent(layer)
+            held_bytes.release_sent_bodies(layer)
         self.note_head(layer, connection.reading.came)
         for held in held_bytes.held(layer, sockets.bytes_ahead(connection.reader)):
             piece = self._piece(connection, held)
@@ -54,7 +54,7 @@ class HeldRequests:
             end = partial(_shed_ahead, connection)
             return Piece(size, self._head_came, _holder(connection), None, 0, end, connection, held.begun)
         exchange, since = connection.open.get(id(flow)), flow.request.timestamp_start
-        if held_bytes.is_let_go(flow) or (exchange is not None and exchange.ended_by is not None):
+        if held_bytes.is_evicted(flow) or (exchange is not None and exchange.ended_by is not None):
             return None
         end = partial(_shed, connection, flow)
         if exchange is None:
@@ -80,12 +80,12 @@ def _shed_ahead(connection: "ClientConnection") -> None:
         connection.hang_up()
     else:
         connection.give_up(_TOO_MUCH, answers=True)
-    held_bytes.let_go_of_ahead(connection.layer)
+    held_bytes.release_read_ahead(connection.layer)
 
 
 def _shed(connection: "ClientConnection", flow: HTTPFlow) -> None:
     """End a request of which too much is held; one that has its answer already gets that, and reads no more."""
-    held_bytes.mark_let_go(flow)
+    held_bytes.mark_evicted(flow)
     exchange = connection.open.get(id(flow))
     if exchange is not None:
         connection.end(exchange, _TOO_MUCH)
@@ -95,4 +95,4 @@ def _shed(connection: "ClientConnection", flow: HTTPFlow) -> None:
     else:
         connection.deny(flow, connection.listener.answer(flow, _TOO_MUCH))
     if not inspection.is_multiplexed(connection.client):
-        held_bytes.let_go_of_ahead(connection.layer)
+        held_bytes.release_read_ahead(connection.layer)

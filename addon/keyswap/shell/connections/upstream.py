@@ -67,7 +67,7 @@ class UpstreamConnection:
         self._reader, self.writer = transport.reader, transport.writer
         self._close = self.writer.close
         transport.reader, self.writer.close = self, self.close
-        sockets.keep_what_came(self._reader, self.writer, self._broke)
+        sockets.keep_received(self._reader, self.writer, self._broke)
         sockets.read_little_ahead(self._reader, self.writer)
         if inspection.is_multiplexed(self.caller.client):
             self.writer.transport.set_write_buffer_limits(0)  # `drain` waits until all is taken

@@ -7,7 +7,7 @@ http2_streams    its bodies, stream by stream         goaway              its en
 http_streams     requests, whatever carries them      websocket           WebSockets
 upstream_http1   HTTP/1 towards backends              upstream_pool       connections to backends, kept
 awaited_response what comes after its caller has gone upstream_errors     why a backend gave no answer
-connection_watch what layers ask of who watches       inspection          what the guard looks at
+connection_watch what layers ask of the guard         inspection          what the guard looks at
 deferred         events from outside                  interjections       answers from outside
 turns            much that was read at once           held_bytes          what is held of a caller's requests
 proxy_master     the master and its listener          connection_handler  the tasks of a connection

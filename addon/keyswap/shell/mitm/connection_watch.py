@@ -1,4 +1,4 @@
-"""What mitmproxy's HTTP layers, as `patch_table` changes them, ask of whoever watches over a caller's connection.
+"""What mitmproxy's HTTP layers, as `patch_table` changes them, ask of the watch over a caller's connection.
 
 Law: as in `patch_table`. Without a watch on the client nothing is bounded, and mitmproxy answers in its own words.
 """
@@ -17,7 +17,7 @@ from keyswap.shell.mitm.interjections import Interjection
 
 
 class ConnectionWatch(Protocol):
-    """What these layers ask of whoever watches over a client's connection."""
+    """The watch over a client's connection, as mitmproxy's layers ask it."""
 
     @property
     def max_head(self) -> int:
@@ -34,7 +34,7 @@ class ConnectionWatch(Protocol):
 
 
 class FlowWatch(Protocol):
-    """What is asked of whoever watches over a caller's connection, for the bodies of HTTP/2 and the backends."""
+    """The same watch, as the bodies of HTTP/2 and the connections to backends ask it."""
 
     def backlog(self, server: Server) -> int:
         """Bytes that this backend has not taken."""
@@ -56,17 +56,17 @@ class FlowWatch(Protocol):
 
 
 def watch_of(client: Client) -> Any:
-    """Whoever watches over a client's connection, or None."""
+    """The watch over a client's connection, or None."""
     return vars(client).get("keyswap_watch")
 
 
-def watch(client: Client, by: ConnectionWatch) -> None:
-    """Let these layers ask `by` about this client's connection."""
-    vars(client)["keyswap_watch"] = by
+def attach_watch(client: Client, watch: ConnectionWatch) -> None:
+    """Let mitmproxy's layers ask `watch` about this client's connection."""
+    vars(client)["keyswap_watch"] = watch
 
 
-def unwatch(client: Client) -> None:
-    """Nobody asks any more."""
+def detach_watch(client: Client) -> None:
+    """Let go of the watch over a client's connection."""
     vars(client).pop("keyswap_watch", None)
 
 
@@ -78,11 +78,11 @@ def layer_of(child: Any) -> http.HttpLayer:
 def answer_to(child: Any, event: ResponseProtocolError, status: int) -> Answer | None:
     """What the gateway says where mitmproxy would say something."""
     flow = flow_of(child, event.stream_id)
-    by = watch_of(child.context.client)
+    watch = watch_of(child.context.client)
     if isinstance(event, Interjection):
         answer = event.answer
-    elif by is not None:
-        answer = by.answer(flow, status)
+    elif watch is not None:
+        answer = watch.answer(flow, status)
     else:
         return None
     return answer._replace(body=b"") if flow is not None and flow.request.data.method == b"HEAD" else answer

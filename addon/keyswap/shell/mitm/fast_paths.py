@@ -59,7 +59,7 @@ class _Streams(dict[int, HttpStream]):
     """The streams of a connection. mitmproxy drops one by `pop` when it has ended, or all but its last event."""
 
     def pop(self, stream_id: int, default: Any = None) -> Any:
-        """As it is, and the stream is let go when the event is over in which it ends."""
+        """Drop a stream; it is let go when the event is over in which it ends."""
         stream = super().pop(stream_id, default)
         if stream is not None:
             asyncio.get_running_loop().call_soon(_let_go, stream)

@@ -26,7 +26,7 @@ def blame(flow: HTTPFlow, why: str) -> None:
 
 
 def blamed(flow: HTTPFlow) -> str | None:
-    """What was remembered last."""
+    """The reason that `blame` remembered last, or None."""
     return vars(flow).get("keyswap_why")
 
 

@@ -20,7 +20,7 @@ class SendGoaway(Deferred):
 
 @dataclass(repr=False)
 class Goaway(CommandCompleted):
-    """From outside: the caller is to begin no more streams; those that it has, also those on their way, go on."""
+    """The caller is to begin no more streams; the streams that it has, and what is on its way, go on."""
 
     command: SendGoaway
     reply: None = None

@@ -33,25 +33,25 @@ def held(layer: http.HttpLayer, ahead: int) -> list[Held]:
     """What is held for a connection; `ahead`: bytes that its layers have not seen yet."""
     server: Any = layer.connections.get(layer.context.client)
     buffers: Any = getattr(server, "keyswap_buffers", None)
-    requests, passes, loose = list[Held](), False, _loose(server) + ahead
+    requests, streaming, read_ahead = list[Held](), False, _read_ahead(server) + ahead
     for stream_id, stream in layer.streams.items():
         flow: HTTPFlow | None = getattr(stream, "flow", None)
         if flow is None:
             continue
         flows = stream.client_state == stream.state_stream_request_body
-        passes = passes or flows
+        streaming = streaming or flows
         waiting = buffers.of.get(stream_id) if buffers is not None else None
         size = sum(_parts(stream, flow)) + (len(waiting.waiting) if waiting is not None else 0)
         if not flows and stream.client_state != stream.state_done:
             size += STREAM
         requests.append(Held(flow, size))
     rest = []
-    if loose and _is_unended(layer, server):
-        rest = [Held(None, loose, begun=False)]
-    elif loose and not requests:
-        rest = [Held(None, loose)]
-    elif not passes and requests:
-        requests[-1] = Held(requests[-1].flow, requests[-1].size + loose)
+    if read_ahead and _is_unended(layer, server):
+        rest = [Held(None, read_ahead, begun=False)]
+    elif read_ahead and not requests:
+        rest = [Held(None, read_ahead)]
+    elif not streaming and requests:
+        requests[-1] = Held(requests[-1].flow, requests[-1].size + read_ahead)
     return [request for request in requests if request.size >= SMALL] + rest
 
 
@@ -64,7 +64,7 @@ def _is_unended(layer: http.HttpLayer, server: Any) -> bool:
     return not layer.streams or bool(_blocks(server))
 
 
-def unended(layer: http.HttpLayer) -> int | None:
+def unended_head(layer: http.HttpLayer) -> int | None:
     """What tells the head that has begun and not ended from others of its connection; None: there is none."""
     server: Any = layer.connections.get(layer.context.client)
     if isinstance(server, _http1.Http1Server):
@@ -87,7 +87,7 @@ def _parts(stream: Any, flow: HTTPFlow) -> Iterator[int]:
             yield sum(map(len, side.frame_buf)) if side is not None else 0
 
 
-def _loose(server: Any) -> int:
+def _read_ahead(server: Any) -> int:
     if isinstance(server, _http1.Http1Server):
         return len(server.buf)
     if not isinstance(server, _http2.Http2Server):
@@ -97,17 +97,17 @@ def _loose(server: Any) -> int:
     return len(buffer._data) + blocks + len(getattr(server, "keyswap_rest", b""))
 
 
-def mark_let_go(flow: HTTPFlow) -> None:
+def mark_evicted(flow: HTTPFlow) -> None:
     """Note that this request is to end, because too much is held."""
-    vars(flow)["keyswap_let_go"] = True
+    vars(flow)["keyswap_evicted"] = True
 
 
-def is_let_go(flow: HTTPFlow) -> bool:
-    """Whether it was noted."""
-    return "keyswap_let_go" in vars(flow)
+def is_evicted(flow: HTTPFlow) -> bool:
+    """Whether `mark_evicted` noted this request."""
+    return "keyswap_evicted" in vars(flow)
 
 
-def let_go_of_ahead(layer: http.HttpLayer) -> None:
+def release_read_ahead(layer: http.HttpLayer) -> None:
     """Forget what was read ahead: its connection is to end, and nobody reads it."""
     server: Any = layer.connections.get(layer.context.client)
     if isinstance(server, _http1.Http1Server):
@@ -119,7 +119,7 @@ def let_go_of_ahead(layer: http.HttpLayer) -> None:
         vars(server)["keyswap_rest"] = bytearray()
 
 
-def let_go_of_sent(layer: http.HttpLayer) -> None:
+def release_sent_bodies(layer: http.HttpLayer) -> None:
     """Forget the bodies that have been written to their backends: mitmproxy would keep them until they are answered."""
     for stream in layer.streams.values():
         flow = getattr(stream, "flow", None)

@@ -88,9 +88,9 @@ def _end_response(original: Any, self: Any, event: HttpEvent) -> CommandGenerato
         yield CloseConnection(self.conn)
         return
     if not _is_framed(self.response):
-        by = watch_of(self.context.client)
-        if by is not None:
-            by.cut()  # its body ends where the connection does: an ordinary end would make it look whole
+        watch = watch_of(self.context.client)
+        if watch is not None:
+            watch.cut()  # its body ends where the connection does: an ordinary end would make it look whole
     yield from original(self, event)
 
 
@@ -136,33 +136,33 @@ def _is_whole(server: Any) -> bool:
 
 def read_request_head(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
     """A head is bounded, and the gateway says in its own words what is wrong with one."""
-    by = watch_of(self.context.client)
+    watch = watch_of(self.context.client)
     before, self.buf.awaits_head = self.stream_id, True
     for command in original(self, event):
-        if isinstance(command, SendData) and by is not None:  # it says what was malformed, and quotes it
-            command = SendData(self.conn, _serialize(by.answer(None, 400)))
+        if isinstance(command, SendData) and watch is not None:  # it says what was malformed, and quotes it
+            command = SendData(self.conn, _serialize(watch.answer(None, 400)))
         yield command
-    if by is None or self.request is not None or self.stream_id != before or isinstance(event, ConnectionClosed):
+    if watch is None or self.request is not None or self.stream_id != before or isinstance(event, ConnectionClosed):
         return
-    if len(self.buf) > by.max_head and self.state != self.done:
+    if len(self.buf) > watch.max_head and self.state != self.done:
         self.state = self.done
-        yield from _answer_and_close(self, by.answer(None, 431))
+        yield from _answer_and_close(self, watch.answer(None, 431))
 
 
 def finish_request(original: Any, self: Any, **done: bool) -> CommandGenerator[None]:
     """A request that came right behind this one is read when others had their turn: a read may hold a thousand."""
-    by = watch_of(self.context.client)
+    watch = watch_of(self.context.client)
     whole = all(
         getattr(self, name) or done.get(name.removesuffix("_done")) for name in ("request_done", "response_done")
     )
-    if by is None or not whole or not self.buf or _http1.should_make_pipe(self.request, self.response):
+    if watch is None or not whole or not self.buf or _http1.should_make_pipe(self.request, self.response):
         yield from original(self, **done)
         return
     rest, self.buf = self.buf, StrictBuffer(REQUEST_HEAD)
     yield from original(self, **done)
     self.buf = rest
     if self.state == self.read_headers:
-        wait_for_turn(self, by)
+        wait_for_turn(self, watch)
 
 
 def handle_event(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
@@ -210,15 +210,15 @@ def _pass_through(self: Any) -> CommandGenerator[None]:
 
 def read_request_body(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
     """The small chunks of a body cost."""
-    reader, by = self.body_reader, watch_of(self.context.client)
+    reader, watch = self.body_reader, watch_of(self.context.client)
     yield from _read_body_strictly(original, self, event)
     small = reader.small if isinstance(reader, ChunkReader) else 0
     self.keyswap_crumbs = small > MANY_SMALL
-    if small and by is not None:
+    if small and watch is not None:
         reader.small = 0
-        if by.is_abusive(small * SMALL_CHUNK_COST) and self.state == self.read_body and self.body_reader is reader:
+        if watch.is_abusive(small * SMALL_CHUNK_COST) and self.state == self.read_body and self.body_reader is reader:
             self.state = self.done
-            yield from _answer_and_close(self, by.answer(flow_of(self, self.stream_id), 400))
+            yield from _answer_and_close(self, watch.answer(flow_of(self, self.stream_id), 400))
             error = RequestProtocolError(self.stream_id, "too many small chunks", ErrorCode.GENERIC_CLIENT_ERROR)
             yield ReceiveHttp(error)
 
@@ -227,9 +227,9 @@ def _read_body_strictly(original: Any, self: Any, event: Event) -> CommandGenera
     for command in original(self, event):
         malformed = isinstance(command, CloseConnection) and isinstance(event, DataReceived)
         if malformed and not self.request_done and not self.response:
-            by = watch_of(self.context.client)
-            if by is not None:
-                yield from _answer_and_close(self, by.answer(flow_of(self, self.stream_id), 400))
+            watch = watch_of(self.context.client)
+            if watch is not None:
+                yield from _answer_and_close(self, watch.answer(flow_of(self, self.stream_id), 400))
                 continue
         yield command
 

@@ -67,7 +67,7 @@ class ChunkReader(ChunkedReader):
         """Small chunks since they were last counted."""
 
     def __call__(self, buf: Any) -> Any:
-        """As it was, for what is not whole; and all whole chunks at once."""
+        """The data of all whole chunks at once; of a chunk that is not whole, what h11 makes of it."""
         if self._bytes_to_discard == b"\r\n" and buf._data[:2] == b"\r\n":
             buf._extract(2)
             self._bytes_to_discard = b""

@@ -36,28 +36,28 @@ _HEADERS = int(frames.HeadersFrame.type)
 
 
 def begin(original: Any, self: Any, *given: Any) -> None:
-    """The costs of frames and the length of heads are those of whoever watches."""
+    """The costs of frames and the length of heads are those of the connection's watch."""
     original(self, *given)
     self.keyswap_missing = {}
     self.keyswap_rest, self.keyswap_waits = bytearray(), False
-    by = watch_of(self.context.client)
-    if by is not None:
-        self.h2_conn.by = by
+    watch = watch_of(self.context.client)
+    if watch is not None:
+        self.h2_conn.watch = watch
         # Twice the bound: what is over it once gets a 431, what is over it twice loses its connection.
-        self.h2_conn.decoder.max_header_list_size = 2 * by.max_head
+        self.h2_conn.decoder.max_header_list_size = 2 * watch.max_head
 
 
 def receive(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
     """Resets cost, and what mitmproxy must not see is kept from it."""
-    event = _admitted(self, event)
+    event = _filter_event(self, event)
     if isinstance(event, h2.exceptions.DenialOfServiceError):
-        yield from _calm(self)
+        yield from _enhance_your_calm(self)
         return True
     if isinstance(event, h2.events.StreamReset):
-        by = watch_of(self.context.client)
+        watch = watch_of(self.context.client)
         refused = event.error_code == h2.errors.ErrorCodes.REFUSED_STREAM and not event.remote_reset
-        if by is not None and by.is_abusive(1.0 if refused else RESET_COST):
-            yield from _calm(self)
+        if watch is not None and watch.is_abusive(1.0 if refused else RESET_COST):
+            yield from _enhance_your_calm(self)
             return True
         if event.stream_id in layer_of(self).streams:
             # mitmproxy forgets a stream at its end when h2 has read its reset already, and then ignores the reset.
@@ -65,10 +65,10 @@ def receive(original: Any, self: Any, event: Any) -> CommandGenerator[bool]:
     return event is not None and bool((yield from original(self, event)))
 
 
-def _admitted(self: Any, event: Any) -> Any:
+def _filter_event(self: Any, event: Any) -> Any:
     """What mitmproxy is to see of this event: itself, a reset in its place, or None."""
     if isinstance(event, h2.events.RequestReceived):
-        return _admitted_request(self, event)
+        return _filter_request(self, event)
     if isinstance(event, h2.events.DataReceived):
         if event.stream_id in self.keyswap_missing:
             self.keyswap_missing[event.stream_id] -= len(event.data)
@@ -85,7 +85,7 @@ def _admitted(self: Any, event: Any) -> Any:
     return event
 
 
-def _admitted_request(self: Any, event: h2.events.RequestReceived) -> Any:
+def _filter_request(self: Any, event: h2.events.RequestReceived) -> Any:
     stream_id, layer = event.stream_id, layer_of(self)
     assert stream_id is not None
     if self.is_closed(stream_id):
@@ -117,7 +117,7 @@ def _reset(self: Any, stream_id: int, code: h2.errors.ErrorCodes) -> h2.events.S
     return h2.events.StreamReset(stream_id=stream_id, error_code=code, remote_reset=False)
 
 
-def _calm(self: Any) -> CommandGenerator[None]:
+def _enhance_your_calm(self: Any) -> CommandGenerator[None]:
     yield from self.protocol_error("too many frames of no use", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
 
 
@@ -164,8 +164,8 @@ def handle_event(original: Any, self: Any, event: Event) -> CommandGenerator[Non
 
 def _in_turn(self: Any, event: DataReceived) -> DataReceived:
     """So much of what was read as is taken in one turn; the rest waits for the next."""
-    by, rest = watch_of(self.context.client), self.keyswap_rest
-    if by is None:
+    watch, rest = watch_of(self.context.client), self.keyswap_rest
+    if watch is None:
         return event
     rest += event.data
     if self.keyswap_waits:
@@ -174,7 +174,7 @@ def _in_turn(self: Any, event: DataReceived) -> DataReceived:
     taken = bytes(rest[:at])
     del rest[:at]
     if rest:
-        wait_for_turn(self, by)
+        wait_for_turn(self, watch)
     return DataReceived(self.conn, taken)
 
 
@@ -221,16 +221,16 @@ def _fail(original: Any, self: Any, event: ResponseProtocolError) -> CommandGene
     if not self.is_closed(stream_id) and not connection.stream_buffers.get(stream_id):
         connection.reset_stream(stream_id, h2.errors.ErrorCodes.NO_ERROR)  # RFC 9113 §8.1: send no more of it
     yield SendData(self.conn, connection.data_to_send())
-    by = watch_of(self.context.client)
-    if event.code in _MALFORMED and by is not None and by.is_abusive(MALFORMED_COST):
-        yield from _calm(self)
+    watch = watch_of(self.context.client)
+    if event.code in _MALFORMED and watch is not None and watch.is_abusive(MALFORMED_COST):
+        yield from _enhance_your_calm(self)
 
 
 def _overfull(self: Any) -> bool:
     """Whether a frame, or a header block, will be too long: h2 checks neither before it has all of it."""
-    by, buffer = watch_of(self.context.client), self.h2_conn.incoming_buffer
-    if by is None or self._handle_event == self.done:
+    watch, buffer = watch_of(self.context.client), self.h2_conn.incoming_buffer
+    if watch is None or self._handle_event == self.done:
         return False
     held = sum(len(frame.data) for frame in buffer._headers_buffer)
     announced = int.from_bytes(buffer._data[:3]) if len(buffer._data) >= 3 else 0
-    return bool(announced > buffer.max_frame_size or held > 2 * by.max_head)
+    return bool(announced > buffer.max_frame_size or held > 2 * watch.max_head)

@@ -24,7 +24,7 @@ _SETTINGS = frozenset(h2.settings.SettingCodes)
 class CostedConnection(BufferedH2Connection):
     """h2's connection; frames that only cost are noted before they are read."""
 
-    by: ConnectionWatch | None = None
+    watch: ConnectionWatch | None = None
     _due = 0.0
 
     def send_data(self, stream_id: int, data: Any, end_stream: bool = False, pad_length: Any = None) -> None:
@@ -33,8 +33,8 @@ class CostedConnection(BufferedH2Connection):
         super().send_data(stream_id, data, end_stream, pad_length)
 
     def _receive_frame(self, frame: frames.Frame) -> list[h2.events.Event]:
-        cost = self._cost(frame) if self.by is not None else 0.0
-        if cost and self.by is not None and self.by.is_abusive(cost):
+        cost = self._cost(frame) if self.watch is not None else 0.0
+        if cost and self.watch is not None and self.watch.is_abusive(cost):
             raise h2.exceptions.DenialOfServiceError("too many frames of no use")
         return super()._receive_frame(frame)
 

@@ -50,7 +50,7 @@ class BodyBuffers:
     """The bodies of a connection that have not ended, by their streams."""
 
     layer: http.HttpLayer
-    by: FlowWatch
+    watch: FlowWatch
     of: dict[int, BodyBuffer] = field(default_factory=dict)
     wide: int = 0
     """The stream that has a wide window."""
@@ -77,9 +77,9 @@ class Resume(CommandCompleted):
 def begin(original: Any, self: Any, *given: Any) -> None:
     """Each stream has a window of its own."""
     original(self, *given)
-    by = watch_of(self.context.client)
-    if by is not None:
-        self.keyswap_buffers = BodyBuffers(layer_of(self), by)
+    watch = watch_of(self.context.client)
+    if watch is not None:
+        self.keyswap_buffers = BodyBuffers(layer_of(self), watch)
         settings = self.h2_conn.local_settings
         settings.initial_window_size = WINDOW
         settings.acknowledge()  # as in mitmproxy: otherwise the old ones are sent
@@ -178,7 +178,7 @@ def _obstacle(buffers: BodyBuffers, stream_id: int) -> Any:
     if stream._paused is not None:
         return stream
     streams = stream.client_state == stream.state_stream_request_body
-    return stream.flow.server_conn if streams and buffers.by.backlog(stream.flow.server_conn) else None
+    return stream.flow.server_conn if streams and buffers.watch.backlog(stream.flow.server_conn) else None
 
 
 def _resume_later(self: Any, buffers: BodyBuffers, stream_id: int, obstacle: Any) -> None:
@@ -187,12 +187,12 @@ def _resume_later(self: Any, buffers: BodyBuffers, stream_id: int, obstacle: Any
     def then() -> None:
         event = Resume(AwaitObstacle(), None, stream_id)
         address(buffers.layer, event, self)
-        buffers.by.deliver(event)
+        buffers.watch.deliver(event)
 
     if isinstance(obstacle, http.HttpStream):
         _when_awake(obstacle, then)
     else:
-        buffers.by.when_taken(obstacle, then)
+        buffers.watch.when_taken(obstacle, then)
 
 
 def _when_awake(stream: Any, then: Callable[[], None]) -> None:

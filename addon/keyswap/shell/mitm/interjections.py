@@ -41,7 +41,7 @@ def interject(layer: http.HttpLayer, flow: HTTPFlow, answer: Answer) -> Interjec
 
 
 def interject_http1(layer: http.HttpLayer, answer: Answer) -> Interjection | None:
-    """The same for the one request that an HTTP/1 connection carries, whose head may not have ended."""
+    """The event that ends the request of an HTTP/1 connection, whose head may not have ended; None: there is none."""
     server: Any = layer.connections.get(layer.context.client)  # None: a TLS handshake has not ended
     if not isinstance(server, _http1.Http1Server):
         return None

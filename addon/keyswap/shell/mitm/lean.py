@@ -38,12 +38,12 @@ class LeanAddons(AddonManager):
         self._of: dict[type[Hook], tuple[str, tuple[Handler, ...]]] = {}
 
     def register(self, addon: Any) -> Any:
-        """As it was, and the look-ups begin anew."""
+        """Register an addon; handlers are looked up anew."""
         self._of.clear()
         return cast("Any", super()).register(addon)
 
     def remove(self, addon: Any) -> None:
-        """As it was, and the look-ups begin anew."""
+        """Remove an addon; handlers are looked up anew."""
         cast("Any", super()).remove(addon)
         self._of.clear()
 
@@ -107,16 +107,16 @@ class LeanConnection(mode_servers.ProxyConnectionHandler):
         self._busy = False
 
     async def handle_client(self) -> None:
-        """As it is, and then it is taken apart."""
+        """Serve a client, then take its connection apart."""
         await super().handle_client()
-        by = connection_watch.watch_of(self.client)
-        if by is not None:
-            by.layers_are_over()
+        watch = connection_watch.watch_of(self.client)
+        if watch is not None:
+            watch.layers_are_over()
         else:  # it was turned away
             asyncio.get_running_loop().call_soon(teardown.take_connection_apart, self)
 
     async def handle_connection(self, connection: Connection) -> None:
-        """As it is, but that its cancellation does not keep the frames alive that it went through."""
+        """Serve a connection; its cancellation does not keep the frames alive that it went through."""
         try:
             await super().handle_connection(connection)
         except asyncio.CancelledError as error:

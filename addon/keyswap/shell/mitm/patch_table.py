@@ -60,7 +60,7 @@ PATCHES = (
     Patch(_http2.Http2Client, "handle_h2_event", (http2.receive_upstream,)),
     Patch(http.HttpStream, "state_wait_for_request_headers", (upstream_http1.begin_request,)),
     Patch(http.HttpStream, "check_body_size", (http_streams.check_body_size,)),
-    Patch(http.HttpStream, "handle_protocol_error", (upstream_pool.repeat, http_streams.end_stream)),
+    Patch(http.HttpStream, "handle_protocol_error", (upstream_pool.repeat_request, http_streams.end_stream)),
     Patch(http.HttpLayer, "register_connection", (http_streams.register_connection,)),
     Patch(http.HttpLayer, "get_connection", (upstream_pool.get_connection,)),
     Patch(WebsocketConnection, "events", (websocket.events,)),

@@ -43,10 +43,10 @@ def is_silent(reader: Any, writer: Any) -> bool:
     return not waits.poll(0)
 
 
-def keep_what_came(reader: Any, writer: Any, broke: Callable[[Exception], None]) -> None:
+def keep_received(reader: Any, writer: Any, broke: Callable[[Exception], None]) -> None:
     """Let all be read that a peer has sent, also when it has stopped reading, and then the end (RFC 9112 §9.5).
 
-    asyncio forgets what has come as soon as writing fails, read or not. `broke` is told why a connection has ended.
+    asyncio forgets what has come as soon as writing fails, read or not. `broke` learns why a connection has ended.
     """
     transport = writer.transport
     protocol = transport.get_protocol()

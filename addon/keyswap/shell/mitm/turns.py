@@ -26,16 +26,16 @@ class TurnDue(CommandCompleted):
     reply: None = None
 
 
-def wait_for_turn(child: Any, by: ConnectionWatch) -> None:
+def wait_for_turn(child: Any, watch: ConnectionWatch) -> None:
     """Let a connection's layer go on with what was read when others had their turn; nothing is read until then."""
     event = TurnDue(AwaitTurn())
     address(layer_of(child), event, child)
     child.keyswap_waits = True
-    by.later(event)
+    watch.later(event)
 
 
 def waits_for_turn(layer: http.HttpLayer, of: Connection | None = None) -> bool:
-    """Whether something is left of what was read from the caller, or over this connection."""
+    """Whether a part of a read, from the caller or over this connection, waits for its turn."""
     first = layer.connections.get(of or layer.context.client)
     # What speaks HTTP/1 over a connection upstream stands behind the layers that have made it.
     return first is not None and bool(getattr(first.context.layers[-1], "keyswap_waits", False))

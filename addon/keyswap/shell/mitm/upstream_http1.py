@@ -61,37 +61,37 @@ def _as_http1(request: Request) -> Request:
 
 def read_response_head(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
     """Note why there is no answer, or that it begins before its request has ended: what follows it may be anything."""
-    by = watch_of(self.context.client)
+    watch = watch_of(self.context.client)
     is_end = isinstance(event, ConnectionClosed)
     if isinstance(event, DataReceived) and self.request is not None:
-        self.keyswap_early |= not self.request_done or bool(by is not None and by.backlog(self.conn))
+        self.keyswap_early |= not self.request_done or bool(watch is not None and watch.backlog(self.conn))
     elif is_end and self.request is not None and not self.buf:
         stream = _stream_of(self)
         if stream is not None:
             vars(stream)["keyswap_closed"] = True
     for command in original(self, event):
-        if isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError) and by is not None:
+        if isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError) and watch is not None:
             half = upstream_errors.HALF_HEAD if self.buf else upstream_errors.CLOSED
-            _blame(self, by, half if is_end else upstream_errors.MALFORMED)
+            _blame(self, watch, half if is_end else upstream_errors.MALFORMED)
         yield command
 
 
 def read_response_body(original: Any, self: Any, event: Event) -> CommandGenerator[None]:
-    """Note why a body did not end. One that ends where its connection does is not whole when that was reset."""
-    by = watch_of(self.context.client)
+    """Note why a body did not end. A body that ends with its connection is not whole when the connection was reset."""
+    watch = watch_of(self.context.client)
     is_end = isinstance(event, ConnectionClosed) and isinstance(self.body_reader, Http10Reader)
-    if is_end and by is not None and by.was_reset(self.conn):
-        _blame(self, by, upstream_errors.HALF_BODY)
+    if is_end and watch is not None and watch.was_reset(self.conn):
+        _blame(self, watch, upstream_errors.HALF_BODY)
         yield CloseConnection(self.conn)
         yield ReceiveHttp(
             ResponseProtocolError(self.stream_id, upstream_errors.HALF_BODY, ErrorCode.GENERIC_SERVER_ERROR)
         )
         return
     for command in original(self, event):
-        if isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError) and by is not None:
+        if isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError) and watch is not None:
             _blame(
                 self,
-                by,
+                watch,
                 upstream_errors.HALF_BODY if isinstance(event, ConnectionClosed) else upstream_errors.MALFORMED,
             )
         yield command
@@ -103,7 +103,7 @@ def _stream_of(client: Any) -> Any:
     return layer.streams.get(client.stream_id) if layer is not None else None
 
 
-def _blame(client: Any, by: Any, cause: str) -> None:
+def _blame(client: Any, watch: Any, cause: str) -> None:
     flow = getattr(_stream_of(client), "flow", None)
     if flow is not None:
-        blame(flow, upstream_errors.at(client.conn.address, cause, by.why_broken(client.conn)))
+        blame(flow, upstream_errors.at(client.conn.address, cause, watch.why_broken(client.conn)))

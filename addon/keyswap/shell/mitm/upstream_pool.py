@@ -64,10 +64,10 @@ def mark_done(original: Any, self: Any, **done: bool) -> CommandGenerator[None]:
         error = ResponseProtocolError(self.stream_id, "answered before its request", ErrorCode.GENERIC_SERVER_ERROR)
         yield ReceiveHttp(error)
         return
-    if not _rests(self):
+    if not _is_idle(self):
         return
     layer = layer_of(self)
-    kept = _kept(layer)
+    kept = _idle(layer)
     if closes:
         yield from _close(layer, self.conn)
         return
@@ -75,7 +75,7 @@ def mark_done(original: Any, self: Any, **done: bool) -> CommandGenerator[None]:
         yield from _close(layer, next(iter(kept)))
     kept[self.conn] = since = time.monotonic()
     if len(layer.streams) > 1:
-        asyncio.get_running_loop().call_later(PATIENCE_S, _spare, layer, self.conn, since)
+        asyncio.get_running_loop().call_later(PATIENCE_S, _close_if_others_wait, layer, self.conn, since)
 
 
 def _refuses(response: Response) -> bool:
@@ -97,7 +97,7 @@ def _may_say_more(client: Any) -> bool:
     )
 
 
-def _kept(layer: Any) -> dict[Server, float]:
+def _idle(layer: Any) -> dict[Server, float]:
     """The connections at rest, and since when, those that have rested longest first."""
     kept: dict[Server, float] = vars(layer).setdefault("keyswap_kept", {})
     return kept
@@ -110,27 +110,27 @@ def client_of(layer: Any, server: Server) -> Any:
     return client if isinstance(client, _http1.Http1Client) else None
 
 
-def _rests(client: Any) -> bool:
+def _is_idle(client: Any) -> bool:
     return client.stream_id is None and client.request is None and client.state == client.read_headers
 
 
 def _close(layer: Any, server: Server) -> CommandGenerator[None]:
-    _kept(layer).pop(server, None)
+    _idle(layer).pop(server, None)
     client = client_of(layer, server)
     if client is not None and server.connected:
         client.state = client.done
         yield CloseConnection(server)
 
 
-def _spare(layer: Any, server: Server, since: float) -> None:
+def _close_if_others_wait(layer: Any, server: Server, since: float) -> None:
     """Close a connection that rests while the caller's other requests wait: its backend may have no other worker."""
-    by = watch_of(layer.context.client)
-    if by is not None and _kept(layer).get(server) == since and any(map(_waits, layer.streams.values())):
-        del _kept(layer)[server]
-        by.hang_up_on(server)
+    watch = watch_of(layer.context.client)
+    if watch is not None and _idle(layer).get(server) == since and any(map(_awaits_response, layer.streams.values())):
+        del _idle(layer)[server]
+        watch.hang_up_on(server)
 
 
-def _waits(stream: Any) -> bool:
+def _awaits_response(stream: Any) -> bool:
     return bool(stream.server_state == stream.state_wait_for_response_headers)
 
 
@@ -146,13 +146,13 @@ def forget_closed(layer: http.HttpLayer) -> None:
     mitmproxy keeps each with its last response for as long as the caller's connection lasts, looks through all of them
     for the next request, and lets one that could not be made answer for it.
     """
-    by = watch_of(layer.context.client)
+    watch = watch_of(layer.context.client)
     used = {id(stream.context.server) for stream in layer.streams.values()}
     used |= {id(server) for server in (layer.context.server, *layer.waiting_for_establishment)}
     for server in list(layer.connections):
         if not isinstance(server, Server) or not (server.timestamp_end or server.error) or id(server) in used:
             continue
-        if by is None or by.is_over(server):
+        if watch is None or watch.is_over(server):
             take_apart(_behind(layer.connections.pop(server)))
     take_apart(vars(layer).pop("keyswap_failed", ()))
 
@@ -171,17 +171,17 @@ def _behind(first: Any) -> list[Any]:
 
 
 def get_connection(original: Any, self: Any, event: Any, *, reuse: bool = True) -> CommandGenerator[None]:
-    """A connection for a request: of those that serve its principal the one that rested least, or a new one."""
+    """A connection for a request: the one of its principal that rested least, or a new one."""
     stream: Any = self.command_sources[event]
-    by, kept = watch_of(self.context.client), _kept(self)
+    watch, kept = watch_of(self.context.client), _idle(self)
     repeats, whom = _can_repeat(stream.flow.request), vars(stream.flow.request).get("keyswap_whom")
     for server in reversed(list(kept)) if reuse and "keyswap_again" not in vars(stream) else ():
         client = client_of(self, server)
         if not event.connection_spec_matches(server) or (client is not None and client.keyswap_whom != whom):
             continue
         rested_s = time.monotonic() - kept[server]
-        is_good = client is not None and server.connected and _rests(client) and not client.buf
-        is_good = is_good and (by is None or by.is_silent(server))
+        is_good = client is not None and server.connected and _is_idle(client) and not client.buf
+        is_good = is_good and (watch is None or watch.is_silent(server))
         if is_good and (repeats or rested_s < FRESH_S):
             del kept[server]
             vars(stream)["keyswap_repeats"] = repeats
@@ -192,7 +192,7 @@ def get_connection(original: Any, self: Any, event: Any, *, reuse: bool = True) 
         if is_good:
             break  # the others have rested longer
     for server, since in kept.items():
-        asyncio.get_running_loop().call_later(PATIENCE_S, _spare, self, server, since)
+        asyncio.get_running_loop().call_later(PATIENCE_S, _close_if_others_wait, self, server, since)
     # mitmproxy would look for a connection among those that serve others.
     yield from original(self, event, reuse=False)
 
@@ -206,7 +206,7 @@ def _can_repeat(request: Request) -> bool:
     )
 
 
-def repeat(original: Any, self: Any, event: Any) -> CommandGenerator[None]:
+def repeat_request(original: Any, self: Any, event: Any) -> CommandGenerator[None]:
     """A connection that was used again was closed instead of answering: over a new one, once."""
     if not (
         type(event) is ResponseProtocolError

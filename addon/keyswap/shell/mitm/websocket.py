@@ -64,8 +64,8 @@ def _end_lost(self: Any, event: ConnectionClosed | Interjection) -> CommandGener
     Whose peer is gone without a word is left without a word; where the gateway ends it, both get a code. What was to
     be its answer may come when the handshake has been answered already.
     """
-    by = watch_of(self.context.client)
-    code = by.close_code(self.flow) if by is not None else None
+    watch = watch_of(self.context.client)
+    code = watch.close_code(self.flow) if watch is not None else None
     data = self.flow.websocket
     data.timestamp_end, data.close_code, data.close_reason = time.time(), code or CloseReason.ABNORMAL_CLOSURE, ""
     data.closed_by_client = isinstance(event, ConnectionClosed) and event.connection == self.context.client
