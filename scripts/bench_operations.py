@@ -23,7 +23,7 @@ from keyswap.composition import gate
 from keyswap.model import Request, Upstream
 from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.openapi import lint
-from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.openapi.document_cache import Documents
 from keyswap.operations.router import OperationMatch
 
 COPIES = 10

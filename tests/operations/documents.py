@@ -12,8 +12,8 @@ from keyswap.composition import gate
 from keyswap.model import Operation, Refuse, Upstream
 from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.openapi.document import OpenApiDocument
+from keyswap.operations.openapi.document_cache import Documents
 from keyswap.operations.openapi.document_reader import read
-from keyswap.operations.openapi.fetching import Documents
 from keyswap.operations.openapi.references import Library
 from keyswap.operations.router import OperationMatch
 from keyswap.policy import Policy, parse

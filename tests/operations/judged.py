@@ -6,7 +6,7 @@ from typing import Any
 from keyswap.composition import gate
 from keyswap.model import Code, Operation, Refuse, Request
 from keyswap.operations.catalogue import OperationCatalogue
-from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.openapi.document_cache import Documents
 from keyswap.operations.router import OperationMatch
 from keyswap.operations.validate.validation import Validations
 from tests.operations.documents import BACKEND, policy

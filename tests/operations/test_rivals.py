@@ -8,7 +8,7 @@ import pytest
 
 from keyswap.composition import gate
 from keyswap.model import Code, Refuse, Upstream
-from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.openapi.document_cache import Documents
 from tests.operations.documents import BACKEND, policy
 
 Law = Callable[[str, str], Refuse | None]

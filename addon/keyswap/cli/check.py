@@ -28,7 +28,7 @@ from keyswap.operations.catalogue import CatalogueEntry, OperationCatalogue
 from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.openapi import lint, lint_parameters
 from keyswap.operations.openapi.agreement import disagreements
-from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.openapi.document_cache import Documents
 from keyswap.operations.openapi.parsing import LineIndex
 from keyswap.operations.validate import openapi_core_document
 from keyswap.policy import Policy, PolicyError, parse_upstream

@@ -17,7 +17,7 @@ from keyswap.model import Operation, StateError
 from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.findings import DocumentError
 from keyswap.operations.openapi import lint
-from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.openapi.document_cache import Documents
 from keyswap.operations.openapi.proposals import may_be_public, slug
 from keyswap.policy import parse_upstream
 

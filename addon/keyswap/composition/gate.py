@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from keyswap.composition.authenticators import Authenticators, Guessing, authenticators
 from keyswap.composition.key_sources import SourceParts
-from keyswap.composition.likeness import differing
 from keyswap.composition.limits import findings, rules
+from keyswap.composition.operation_likeness import differing
 from keyswap.composition.resources import Resources
 from keyswap.gate import Gate
 from keyswap.judgement import NOWHERE
@@ -20,7 +20,7 @@ from keyswap.limits.step import Limits
 from keyswap.model import ANONYMOUS, Claims, Operation, Principal, Refuse, Request, StateError, Upstream
 from keyswap.operations.catalogue import Api, Mount, OperationCatalogue, OverrideRule
 from keyswap.operations.findings import DocumentError, Finding
-from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.openapi.document_cache import Documents
 from keyswap.operations.path_law import PathLaw, PathOptions
 from keyswap.operations.requirements import Override, permitted
 from keyswap.operations.rivals import Rivals

@@ -18,7 +18,7 @@ from keyswap.keys.pepper import Pepper
 from keyswap.keys.source import DenyList, Lookups
 from keyswap.limits.health import Health
 from keyswap.limits.limit import LimitStore
-from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.openapi.document_cache import Documents
 from keyswap.policy import Policy
 from keyswap.state import Epochs, StateDirectory
 from keyswap.tokens.keyring import Keyring

@@ -5,11 +5,11 @@ taken whole or not at all. Nothing is read after load, and no secret stands in a
 """
 
 from keyswap.policy.callers import SessionRule
-from keyswap.policy.fields import parse_listen, parse_upstream, seconds
 from keyswap.policy.limits import ByRequest, LimitRule, Numbers, effective
 from keyswap.policy.loading import PolicyError, PolicyUnread, line_at, load, parse, read, schema
 from keyswap.policy.operations import OperationRule
 from keyswap.policy.sections import Policy
+from keyswap.policy.value_types import parse_listen, parse_upstream, seconds
 
 __all__ = [
     "ByRequest",

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
-from keyswap.policy.fields import Header, Issuer, Section, Time, Variable, Wait
 from keyswap.policy.limits import Rate, RateText
+from keyswap.policy.value_types import Header, Issuer, Section, Time, Variable, Wait
 
 _COOKIE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _CLIENT = re.compile(r"[0-9A-Za-z_-]{1,128}")

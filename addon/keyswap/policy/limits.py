@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from keyswap.model import METHODS
-from keyswap.policy.fields import Section
 from keyswap.policy.operations import ByOperationId, Match
+from keyswap.policy.value_types import Section
 
 _PERIODS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATE, _QUOTA = r"[1-9]\d{0,8}/[smhd]", r"[1-9]\d{0,11}/(?:hour|day|month)"

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from keyswap.model import METHODS
 from keyswap.operations.slugs import conjunction
 from keyswap.operations.template import Template
-from keyswap.policy.fields import Section, Size, UpstreamUrl
+from keyswap.policy.value_types import Section, Size, UpstreamUrl
 
 
 def _match(text: str) -> str:

@@ -11,7 +11,9 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from keyswap.policy.callers import ApiKeys, SessionRule, WorkOS, of_sessions
-from keyswap.policy.fields import (
+from keyswap.policy.limits import FieldPath, LimitRule, Orgs, Plans, StoreUrl, contradictions
+from keyswap.policy.operations import OpenApi, OperationRule, distinct
+from keyswap.policy.value_types import (
     ByteRate,
     Cidr,
     Header,
@@ -27,8 +29,6 @@ from keyswap.policy.fields import (
     Variable,
     Wait,
 )
-from keyswap.policy.limits import FieldPath, LimitRule, Orgs, Plans, StoreUrl, contradictions
-from keyswap.policy.operations import OpenApi, OperationRule, distinct
 from keyswap.request.header_names import ONE_SPELLING, STRIPPED, Patterns, canonical
 
 

@@ -17,7 +17,7 @@ from keyswap import files
 from keyswap.file_identity import version_of
 from keyswap.model import StateError
 from keyswap.state import SIGNING, Epochs, StateDirectory
-from keyswap.tokens.ring import KEEP_S, ended, merged, parse, takeover, text_of
+from keyswap.tokens.rotation import KEEP_S, ended, merged, parse, takeover, text_of
 from keyswap.tokens.signers import ALGORITHMS, LoadedKey, SigningKey, load_key, new_key
 
 __all__ = ["KEEP_S", "LEAD_S", "Keyring"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from keyswap.operations.findings import DocumentError
-from keyswap.operations.openapi.fetching import Documents
+from keyswap.operations.openapi.document_cache import Documents
 from keyswap.operations.openapi.parsing import MAX_BYTES, parse
 from keyswap.operations.openapi.references import Library
 from keyswap.operations.openapi.servers import prefixes

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import resource
 import time
 from collections import Counter
 from collections.abc import Coroutine
@@ -30,6 +29,7 @@ from keyswap.shell.connections.turns import Turns
 from keyswap.shell.connections.upstream import UpstreamConnection
 from keyswap.shell.metrics.collect import Traffic
 from keyswap.shell.mitm import connection_handler, flows, proxy_master
+from keyswap.shell.runtime.connection_limits import most_per_address
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,6 @@ HASTE_S = 0.05
 DRAIN_S = 0.05
 STUCK_S = 1.0
 """How long a caller has taken nothing when it counts as one that does not read."""
-MOST_PER_ADDRESS = 4096
 UNREAD_TOGETHER = 64 << 20
 """Bytes that may wait for callers who do not read them, beyond what may wait for each."""
 
@@ -253,18 +252,3 @@ class ConnectionGuard:
             except Exception as error:  # noqa: BLE001 (as above)
                 self.listener.report(error)
             before = now
-
-
-def most_per_address() -> int:
-    """How many connections one address may have: it never takes more than half of the process's files."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(MOST_PER_ADDRESS, soft // 4)  # each may need a second one, upstream
-
-
-def raise_file_limit() -> None:
-    """Allow as many open files as the system lets this process have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if hard != resource.RLIM_INFINITY else 1 << 16
-    if soft < wanted:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 1 << 16) if soft < 1 << 16 else soft, hard))

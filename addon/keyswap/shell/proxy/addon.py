@@ -15,7 +15,7 @@ from mitmproxy.master import Master
 
 from keyswap.model import Refuse, Upstream
 from keyswap.shell.connections.exchange import Exchange
-from keyswap.shell.connections.guard import ConnectionGuard, raise_file_limit
+from keyswap.shell.connections.guard import ConnectionGuard
 from keyswap.shell.control import commands
 from keyswap.shell.control.control_socket import ControlSocket
 from keyswap.shell.mitm import patch_table, proxy_master, wire_logs
@@ -28,6 +28,7 @@ from keyswap.shell.proxy.listener import GateListener
 from keyswap.shell.proxy.responses import ResponseHandler
 from keyswap.shell.proxy.webhook import Webhooks
 from keyswap.shell.runtime.certificate import Certificate
+from keyswap.shell.runtime.connection_limits import raise_file_limit
 from keyswap.shell.runtime.runtime import Runtime
 from keyswap.state import default_policy, default_state
 

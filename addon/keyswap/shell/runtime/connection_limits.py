@@ -1,12 +1,16 @@
-"""What connections may hold, and for how long, as the policy has it.
+"""What connections may hold, for how long, and how many an address may have.
 
 Law: a limit is read from the policy in force whenever it is applied, so that a reload reaches open connections too.
 """
 
+import contextlib
+import resource
 from dataclasses import dataclass
 
 from keyswap.policy import Policy
 from keyswap.request import addresses
+
+MOST_PER_ADDRESS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +45,18 @@ class ConnectionLimits:
             policy.min_body_rate,
             tuple(map(addresses.network, policy.trusted_proxies)),
         )
+
+
+def most_per_address() -> int:
+    """How many connections one address may have: it never takes more than half of the process's files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(MOST_PER_ADDRESS, soft // 4)  # each may need a second one, upstream
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets this process have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 1 << 16
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 1 << 16) if soft < 1 << 16 else soft, hard))
