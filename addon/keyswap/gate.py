@@ -46,6 +46,8 @@ class Step(NamedTuple):
     judge: "Callable[[Gate, Judgement], Awaitable[StepAnswer]]"
     describe: Callable[[Judgement], str | None]
     """What the step found in a request that passed it, in a few words; None: there was nothing for it to do."""
+    can_shadow: bool = False
+    """Its refusals may be noted only, where the policy says so; those of any other step always refuse."""
 
 
 async def _uncounted(*_asked: object) -> Counted:
@@ -105,14 +107,14 @@ class Gate:
         """Ask one step after the other. A refused request is in flight no longer; what it has poured stays poured."""
         is_open = False
         try:
-            for judgement.step, judge, _ in steps:
+            for judgement.step, judge, _, can_shadow in steps:
                 answer = await judge(self, judgement)
                 if answer is None:
                     continue
                 if isinstance(answer, BodyLimit):
                     is_open = True
                     return judgement.waiting(answer)
-                if answer.enforced:
+                if answer.enforced or not can_shadow:
                     return judgement.refused(answer)
                 judgement.note(answer)
             is_open = True
@@ -291,9 +293,9 @@ STEPS: tuple[Step, ...] = (
         lambda judgement: _unless_nobody(descriptions.describe_principal(judgement.principal), judgement),
     ),
     Step("operation", _operation, lambda judgement: descriptions.describe_operation(judgement.operation)),
-    Step("permission", _permission, lambda judgement: descriptions.describe_requirement(judgement.operation)),
+    Step("permission", _permission, lambda judgement: descriptions.describe_requirement(judgement.operation), True),
     Step("limits", _limits, lambda judgement: descriptions.describe_levels(judgement.counted)),
-    Step("validation", _validation, lambda judgement: descriptions.describe_schemas(judgement.dry)),
+    Step("validation", _validation, lambda judgement: descriptions.describe_schemas(judgement.dry), True),
     Step("mint", _mint, lambda judgement: _unless_nobody("a token", judgement)),
 )
 """The path of a request, from the target as it was sent to the token that its backend gets."""

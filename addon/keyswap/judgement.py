@@ -4,6 +4,8 @@ Law: a judgement belongs to one request and one walk over the steps: each step f
 left, and leaves there what it found. It never leaves the gate but inside a `NeedBody`, with which that walk goes on.
 """
 
+from dataclasses import replace
+
 from keyswap.model import (
     ANONYMOUS,
     UNCOUNTED,
@@ -124,5 +126,7 @@ class Judgement:
     def waiting(self, limit: int) -> NeedBody:
         """The step that is asked needs a body of at most `limit` bytes before it can answer."""
         self.waited = self.step
+        if self.principal is not UNKNOWN and self.credential is not None:
+            self.credential = replace(self.credential, value="")  # a body may take long
         admit = Admit(self.principal, None, None, self.operation, self.shadow, self.counted, self.noted)
         return NeedBody(self.request, admit, self.step, limit, self)

@@ -245,7 +245,7 @@ async def weekday(_gate: Gate, judgement: Judgement) -> StepAnswer:
     return BodyLimit(100) if client == "10.0.0.15" and judgement.body is None else None
 
 
-ROW = Step("weekday", weekday, lambda _: "a working day")
+ROW = Step("weekday", weekday, lambda _: "a working day", can_shadow=True)
 
 
 @pytest.fixture
@@ -283,6 +283,15 @@ def test_a_new_step_is_one_row(machine: Machine, extended: Built) -> None:
             assert [step["step"] for step in said["steps"]] == names
             assert {step["step"]: step["result"] for step in said["steps"]}["weekday"] == result
     assert "weekday" in standing(extended, NOW)["enforced"]
+
+
+def test_a_step_without_a_shadow_mode_refuses(
+    machine: Machine, extended: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not meant to be in shadow mode lets nobody through, whatever its refusal says of being enforced."""
+    at = gate.STEPS.index(ROW)
+    monkeypatch.setattr(gate, "STEPS", (*gate.STEPS[:at], ROW._replace(can_shadow=False), *gate.STEPS[at + 1 :]))
+    assert isinstance(ask(machine.build(FLIGHT), machine, "10.0.0.14"), Refuse)
 
 
 @pytest.mark.parametrize("extended", ["operation", "limits", "mint"], indirect=True)

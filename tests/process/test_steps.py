@@ -39,6 +39,8 @@ LARGE = b"x" * 2000
 
 def behave(got: Got, connection: socket.socket) -> None:
     """A backend that says nothing, half of something, or no end."""
+    if got.target == b"/doubled":
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok")
     if got.target == b"/half":
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
     elif got.target == b"/stream":
@@ -93,6 +95,7 @@ def test_refusals_beside_the_gate_name_one_step(start: Start, home: Home) -> Non
             ("validation", "invalid-request", head("POST", "/judged", value, JSON, "Content-Length: 2") + b"[]"),
             ("upstream", "upstream-timeout", head("GET", "/never", value)),
             ("upstream", "upstream-unavailable", head("GET", "/gone", value)),
+            ("upstream", "upstream-unavailable", head("GET", "/doubled", value)),
             ("upstream", "upstream-timeout", head("GET", "/half", value)),
         ]  # fmt: skip
         told = [(step, code, request_id(say(port, raw))) for step, code, raw in cases]
@@ -108,6 +111,7 @@ def test_refusals_beside_the_gate_name_one_step(start: Start, home: Home) -> Non
         for step, code, wanted in told:
             line = eventually(f"{code} of {wanted} is written", lambda wanted=wanted: last_line(gateway, wanted))
             assert (line["step"], line["code"]) == (step, code), line
+            assert line["status"] == 502 or code != "upstream-unavailable", line
             said = eventually("it is kept", lambda wanted=wanted, code=code: recorded(home, wanted, code))
             assert [row["step"] for row in said["steps"] if row["result"] == "refuse"] == [step], said
             assert said["remedy"]

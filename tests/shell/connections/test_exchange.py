@@ -36,13 +36,15 @@ class Site:
             exchange.await_body(AwaitingBody(BODY, BODY, 0.0))
         elif event == "forward":
             exchange.forward()
+        elif event == "decline":
+            exchange.decline(exchange.line._replace(status=403))
         elif event in {"leave", "end"}:
             exchange.leave() if event == "leave" else exchange.finish()
         else:
             getattr(exchange, event)(outcome)
 
 
-EVENTS = ("await", "forward", "stream", "answer", "refuse", "finish", "leave", "end")
+EVENTS = ("await", "forward", "stream", "answer", "refuse", "decline", "finish", "leave", "end")
 
 
 def test_whatever_comes_there_is_one_line_and_one_release() -> None:

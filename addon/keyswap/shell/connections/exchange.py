@@ -158,9 +158,9 @@ class Exchange:
 
     def decline(self, line: Line | None) -> None:
         """Its body was refused, by a decision of its own, or a webhook's was taken, which has no line."""
-        self.awaiting = None
+        was_settled, self.awaiting = self.is_settled, None
         self._reach(ExchangeState.REFUSED)
-        if line is not None:
+        if line is not None and not was_settled:
             self.record(line, self.policy)
 
     def cut(self, refused: Refuse) -> None:
@@ -181,8 +181,12 @@ class Exchange:
             self._reach(ExchangeState.CUT if self.state is ExchangeState.STREAMING else ExchangeState.DONE)
             self.on_end()
         finally:
-            if upstream is None or not upstream.owe(self):
-                self.release()
+            is_taken_over = False
+            try:
+                is_taken_over = upstream is not None and upstream.owe(self)
+            finally:
+                if not is_taken_over:
+                    self.release()
 
     def leave(self, upstream: PlaceKeeper | None = None) -> None:
         """It is over because its caller is gone."""

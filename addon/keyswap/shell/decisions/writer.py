@@ -94,6 +94,8 @@ class BackgroundWriter[Item]:
                 self._complain(error.strerror or "an error")
             except StateError as error:
                 self._complain(str(error))
+            except Exception as error:  # noqa: BLE001 (one batch is lost, not the writer; its text may quote a caller)
+                self._complain(type(error).__name__)
         self._end()
 
     def _complain(self, why: str) -> None:

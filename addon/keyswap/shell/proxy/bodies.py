@@ -80,6 +80,7 @@ class BodyHandler:
     async def _take_webhook(self, flow: HTTPFlow, exchange: Exchange) -> None:
         """Answer a webhook whose body is whole."""
         authenticators, line = exchange.policy.built.authenticators, exchange.line
+        exchange.is_webhook = False  # it is whole, whoever leaves now
         refused: Refuse | None
         try:
             reply, refused = await self._webhooks.end(

@@ -231,7 +231,7 @@ class RequestHandler:
         flow, max_body = exchange.flow, exchange.policy.limits.max_body
         connection = self._guard.of(flow.client_conn)
         if connection is None:
-            return exchange.release()  # the connection has ended meanwhile
+            return exchange.leave()  # the connection has ended meanwhile
         connection.open[id(flow)] = exchange
         if max_body is not None and flow.request.stream:
             flow.request.stream = connection.metered(exchange, max_body)

@@ -53,7 +53,7 @@ class ResponseHandler:
         if status == 101 and not is_websocket_accept(flow.request.data.headers.fields, fields):
             refused = Refuse(Code.UPSTREAM_UNAVAILABLE, "a 101 that answers no WebSocket handshake", step=UPSTREAM)
         if refused is not None:
-            return self._withdraw(flow, exchange, Outcome(status, refused), refused.code)
+            return self._withdraw(flow, exchange, Outcome(status_of(refused.code), refused), refused.code)
         limits = policy.limit_fields(exchange.counted.levels)
         declared = flow_writer.pass_on(response, exchange.line.request_id, exchange.closes, limits)
         response.stream = declared is None or declared > self._whole_up_to
