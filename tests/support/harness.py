@@ -6,6 +6,7 @@ Everything listens on loopback, on a port of its own, and is ended by the test t
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import ssl
@@ -14,9 +15,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,23 @@ EVENTUALLY_S = 60.0
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, nor is given by the system before it is used: of this process's share of those below
+    the ephemeral ones."""
+    for port in _PORTS:
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable")
+
+
+def _share() -> Iterator[int]:
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    size = 22_000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    first = random.randrange(size)
+    return cycle(10_000 + number * size + (first + count) % size for count in range(size))
+
+
+_PORTS = _share()
 
 
 def eventually(what: str, check: Any, patience_s: float = EVENTUALLY_S) -> Any:
