@@ -2,7 +2,7 @@
 
 Law: the path of a request is the table `STEPS`, read from top to bottom: `decide` walks it, and the first refusal ends
 it. A step answers with nothing, a refusal, or the limit of the body that it needs; an exception is a bug, and the
-shell's to catch. Nothing on the warm path waits, reads a file or a clock. A new step is one row: all take its name there.
+shell's to catch. Nothing on the warm path waits, reads a file or a clock. A new step is one row, with its name for all.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
