@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import disk
-from harness import Backend, Client, Gateway, Home, free_port
+from harness import Backend, Client, Gateway, Home, eventually, free_port
 
 Start = Callable[..., Gateway]
 
@@ -88,7 +88,10 @@ def test_on_a_full_disk_keys_can_be_ended(start: Start, home: Home) -> None:
     state, view = Path(f"/proc/{gateway.process.pid}/root{home.state}"), disk.beside(gateway.process.pid)
     with Client(gateway.port) as client:
         for name in ("filler", "more"):
-            assert {client.ask("GET", "/", value).status for _, value in made} == {200}
+            replies = [client.ask("GET", "/", value) for _, value in made]
+            assert {reply.status for reply in replies} == {200}
+            words = ("explain", "--request-id", str(replies[-1].header("x-request-id")))
+            eventually("they are kept", lambda words=words: home.done(*words, before=view).code == 0)  # type: ignore[misc]
             disk.fill(state, name)
             assert "the disk is full" in home.run("keys", "create", "--org", "org_1", code=3, before=view)
             for line in ("revoke {} --reason leaked", "update {} --disable", "block {}", "block -"):
