@@ -91,7 +91,7 @@ def test_on_a_full_disk_keys_can_be_ended(start: Start, home: Home) -> None:
             replies = [client.ask("GET", "/", value) for _, value in made]
             assert {reply.status for reply in replies} == {200}
             words = ("explain", "--request-id", str(replies[-1].header("x-request-id")))
-            eventually("they are kept", lambda words=words: home.done(*words, before=view).code == 0)  # type: ignore[misc]
+            eventually("they are kept", lambda words=words: home.done(*words, before=view).code == 0)
             disk.fill(state, name)
             assert "the disk is full" in home.run("keys", "create", "--org", "org_1", code=3, before=view)
             for line in ("revoke {} --reason leaked", "update {} --disable", "block {}", "block -"):
