@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from statistics import quantiles
 from typing import Any
 
@@ -141,6 +142,8 @@ def hooks(folder: Path, key: str, count: int) -> None:
     runtime = Runtime(folder / "policy.yaml", folder / "state", None, terminal=False)
     gate = RunningGate(master, runtime, shows=False)
     asked = flows(key, count + count // 10)
+    connection: Any = SimpleNamespace(open={})
+    gate.guard.connections.update({flow.client_conn.id: connection for flow in asked})
     taken = iter(asked)
     p50, p99 = spread(timed(count, lambda _: ran(gate.heads.judge(next(taken)))))
     assert all(flow.response is None and flow.request.port == 9000 for flow in asked)
