@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from statistics import quantiles
+from types import SimpleNamespace
 from typing import Any
 
 from mitmproxy.http import Headers, HTTPFlow, Response
