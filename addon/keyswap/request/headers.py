@@ -152,7 +152,9 @@ class HeaderPolicy:
             kept = [field for field in kept if field[0].lower() not in named]
         if upgrades:
             kept = [*kept, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        sanitized = sanitized._replace(kept=kept, closes=b"close" in options)
+        sanitized = SanitizedHeaders(
+            kept, sanitized.host, peer, None, None, b"close" in options, sanitized.framed, sanitized.trace_id
+        )
         if not self._trusts(peer):
             if not self._warned:
                 self._warn(peer, noted)

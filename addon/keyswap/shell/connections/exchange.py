@@ -203,8 +203,7 @@ class Exchange:
             self.state = state
         if not is_known:
             upstream_s = time.perf_counter() - self.sent
-            line = self.line._replace(status=outcome.status, upstream_s=upstream_s, outcome=outcome.refused)
-            self.record(line, self.policy)
+            self.record(self.line.ended(outcome.status, upstream_s, outcome.refused), self.policy)
 
     def _reach(self, state: ExchangeState) -> None:
         if state in _NEXT[self.state]:
@@ -234,7 +233,8 @@ class Exchange:
 
     def hand_over(self) -> Counted:
         """What it has counted, which somebody else releases; its levels stay known here."""
-        counted, self.counted = self.counted, self.counted._replace(give_back=nothing)
+        counted = self.counted
+        self.counted = Counted(counted.levels, counted.shadow, nothing, counted.watched)
         return counted
 
     @property

@@ -21,3 +21,8 @@ class Line(NamedTuple):
     """Why an admitted request was answered by the gateway all the same."""
     trace_id: str | None = None
     """The trace that it belongs to (W3C Trace Context), 32 hex digits; None: it was not judged."""
+
+    def ended(self, status: int | None, upstream_s: float, outcome: Refuse | None) -> "Line":
+        """It with what became of the request. Each of its values is named: `_replace` takes three times as long."""
+        at, request_id, decision, _, method, target, client, gate_s, _, _, trace_id = self
+        return Line(at, request_id, decision, status, method, target, client, gate_s, upstream_s, outcome, trace_id)

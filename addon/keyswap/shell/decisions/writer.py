@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from keyswap.model import StateError
+from keyswap.shell.decisions.pending import PendingDecision
 from keyswap.shell.decisions.sinks import LogFile, Stream
 
 logger = logging.getLogger(__name__)
@@ -27,20 +28,30 @@ WAITING_BATCHES = 256
 """How many flushes wait for a destination that has stalled, before decisions are lost: over 12 s."""
 
 
-class BackgroundWriter[Item]:
+class BackgroundWriter[Item, Encoded]:
     """Decisions on their way to one destination; its thread begins with the first one."""
 
-    def __init__(self, name: str, write: Callable[[Sequence[Item]], None], end: Callable[[], None]) -> None:
-        """`write` takes a batch, an empty one only to look around; it raises OSError or StateError. Both run apart."""
-        self._name, self._write_out, self._end = name, write, end
+    def __init__(
+        self,
+        name: str,
+        encode: Callable[[Item], Encoded],
+        write: Callable[[Sequence[Encoded]], None],
+        end: Callable[[], None],
+    ) -> None:
+        """`encode` makes the destination's form of a decision, on the event loop, a batch at a time.
+
+        `write` takes a batch, an empty one only to look around; it raises OSError or StateError. It and `end` run
+        apart.
+        """
+        self._name, self._encode, self._write_out, self._end = name, encode, write, end
         self._waiting: list[Item] = []
         self._timer: asyncio.TimerHandle | None = None
         self._complained = False
-        self._batches: queue.Queue[list[Item] | None] = queue.Queue(WAITING_BATCHES)
+        self._batches: queue.Queue[list[Encoded] | None] = queue.Queue(WAITING_BATCHES)
         self._thread: threading.Thread | None = None
 
     def write(self, item: Item) -> None:
-        """Take a decision, in the destination's form."""
+        """Take a decision."""
         self._waiting.append(item)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
@@ -48,7 +59,13 @@ class BackgroundWriter[Item]:
     def flush(self) -> None:
         """Hand over what was gathered; it is dropped when the destination has stalled."""
         self._timer = None
-        batch, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, []
+        batch: list[Encoded] = []
+        for item in waiting:
+            try:
+                batch.append(self._encode(item))
+            except Exception as error:  # noqa: BLE001 (one decision is lost, not those beside it)
+                self._complain(type(error).__name__)
         if batch:
             self._hand_over(batch)
 
@@ -76,7 +93,7 @@ class BackgroundWriter[Item]:
         if self._thread is not None:
             self._thread.join(ENDING_S)
 
-    def _hand_over(self, batch: list[Item]) -> None:
+    def _hand_over(self, batch: list[Encoded]) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._drain, name=f"keyswap {self._name}", daemon=True)
             self._thread.start()
@@ -110,13 +127,13 @@ class DecisionLog:
     def __init__(self, destination: str, folder: Path) -> None:
         """Open it. Raises OSError or ValueError."""
         self.destination = destination
-        self.lines: BackgroundWriter[str] | None = None
+        self.lines: BackgroundWriter[PendingDecision, str] | None = None
         """None: decisions are not logged."""
         if destination == "off":
             return
         out = Stream(os.dup(sys.stdout.fileno())) if destination == "stdout" else LogFile(folder / destination)
         self.lines = BackgroundWriter(
-            destination, lambda lines: out.write(("\n".join(lines) + "\n").encode()), out.close
+            destination, PendingDecision.text, lambda lines: out.write(("\n".join(lines) + "\n").encode()), out.close
         )
 
     def finish(self) -> None:

@@ -151,11 +151,9 @@ def read_request_head(original: Any, self: Any, event: Event) -> CommandGenerato
 
 def finish_request(original: Any, self: Any, **done: bool) -> CommandGenerator[None]:
     """A request that came right behind this one is read when others had their turn: a read may hold a thousand."""
-    watch = watch_of(self.context.client)
-    whole = all(
-        getattr(self, name) or done.get(name.removesuffix("_done")) for name in ("request_done", "response_done")
-    )
-    if watch is None or not whole or not self.buf or _http1.should_make_pipe(self.request, self.response):
+    watch = watch_of(self.context.client) if self.buf else None
+    whole = (self.request_done or done.get("request")) and (self.response_done or done.get("response"))
+    if watch is None or not whole or _http1.should_make_pipe(self.request, self.response):
         yield from original(self, **done)
         return
     rest, self.buf = self.buf, StrictBuffer(REQUEST_HEAD)

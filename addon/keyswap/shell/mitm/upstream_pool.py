@@ -199,11 +199,14 @@ def get_connection(original: Any, self: Any, event: Any, *, reuse: bool = True) 
 
 def _can_repeat(request: Request) -> bool:
     """Whether it may be sent twice, and is all there to be sent again."""
-    fields = request.data.headers.fields
-    return request.data.method in _SAFE and not any(
-        name.lower() == b"transfer-encoding" or (name.lower() == b"content-length" and value != b"0")
-        for name, value in fields
-    )
+    if request.data.method not in _SAFE:
+        return False
+    for name, value in request.data.headers.fields:
+        if len(name) == len(b"content-length") and name.lower() == b"content-length" and value != b"0":
+            return False
+        if len(name) == len(b"transfer-encoding") and name.lower() == b"transfer-encoding":
+            return False
+    return True
 
 
 def repeat_request(original: Any, self: Any, event: Any) -> CommandGenerator[None]:

@@ -17,6 +17,7 @@ from keyswap.composition.resources import Resources
 from keyswap.files import aside
 from keyswap.model import Refuse, StateError, Upstream
 from keyswap.shell.admin.listener import AdminListener, KeyStoreRef
+from keyswap.shell.decisions.pending import PendingDecision
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.decisions.store import FILE, DecisionStore
 from keyswap.shell.decisions.writer import BackgroundWriter
@@ -86,7 +87,8 @@ class Runtime:
             raise
         self._unhealthy: Refuse | None = None
         self._store = DecisionStore(self.resources.state.path, self.active.built.policy.log.retain)
-        self._storing = BackgroundWriter(str(self.resources.state.file(FILE)), self._store.write, self._store.close)
+        database = str(self.resources.state.file(FILE))
+        self._storing = BackgroundWriter(database, PendingDecision.stored, self._store.write, self._store.close)
         freeze_heap(whole=True)
         self._tasks: list[asyncio.Task[None]] = []
         self._tended: Sequence[Tended] = ()
@@ -208,12 +210,14 @@ class Runtime:
         wants it. It goes where the lines of the policy in force go.
         """
         self.counts.record(line)
-        log, encoding, text = self.active.log.lines, (policy or self.active).encoding, None
+        log, retain = self.active.log.lines, self._store.retain
+        if log is None and not retain:
+            return
+        pending = PendingDecision(line, (policy or self.active).encoding)
         if log is not None:
-            text = encoding.line(line)
-            log.write(text)
-        if self._store.retain:
-            self._storing.write((line, encoding.record(line, text)))
+            log.write(pending)
+        if retain:
+            self._storing.write(pending)
 
     async def snapshot(self) -> Snapshot:
         """Everything that this process has counted: a JSON value, gathered beside the requests."""
