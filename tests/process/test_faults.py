@@ -89,6 +89,7 @@ def answered(load: Load, more: int = 60) -> None:
 # ---- A worker dies
 
 
+@pytest.mark.timing
 def test_a_killed_worker_takes_nothing_with_it_but_what_it_had(start: Start, home: Home, noting: Noting) -> None:
     """Workers are killed under load: only requests that were in flight in them are lost, new connections never; each is
     replaced within seconds, and `status` tells."""
@@ -107,7 +108,7 @@ def test_a_killed_worker_takes_nothing_with_it_but_what_it_had(start: Start, hom
                 pids = [one["pid"] for one in state["running"]]
                 return state["restarts"] == number and len(pids) == state["wanted"] == 2 and victim not in pids
 
-            eventually("it is replaced", replaced, 8)
+            eventually("it is replaced", replaced, 15)
         answered(load)
         assert "workers   2 of 2, 3 restarts" in home.run("status")
     judge(load, noting)

@@ -109,7 +109,7 @@ def test_a_warm_key_never_waits(gateway: Gateway, standin: Standin) -> None:
     assert len(took) > 100 and max(took) < 0.15, f"{max(took):.3f} s, of which a busy machine takes a part"
 
 
-@pytest.mark.parametrize("gateway", [{"ttl": "1s", "stale": "4s", "timeout": "500ms"}], indirect=True)
+@pytest.mark.parametrize("gateway", [{"ttl": "1s", "stale": "8s", "timeout": "2s"}], indirect=True)
 @pytest.mark.parametrize(
     "fault", ["hang", *(pytest.param(one, marks=pytest.mark.slow) for one in ("reset", "500", "html"))]
 )
@@ -119,21 +119,23 @@ def test_an_outage(gateway: Gateway, standin: Standin, proxy: FaultProxy, fault:
     warm(gateway, KEY)
     proxy.fault = fault
     began = time.monotonic()
-    while time.monotonic() < began + 3.5:
+    while time.monotonic() < began + 7:
         assert gateway.get("/x", KEY).status == 200, f"after {time.monotonic() - began:.2f} s"
         time.sleep(0.05)
 
     def refused_everywhere() -> Reply | None:
-        replies = [gateway.get("/x", KEY) for _ in range(12)]
+        with ThreadPoolExecutor(12) as many:
+            replies = list(many.map(lambda _: gateway.get("/x", KEY), range(12)))
         return replies[0] if {reply.status for reply in replies} == {503} else None
 
-    refused: Reply = eventually("stale_if_error is over", refused_everywhere, 6)
+    refused: Reply = eventually("stale_if_error is over", refused_everywhere, 15)
     assert refused.code == "store-unavailable" and refused.header("retry-after") == "1"
     assert "WorkOS" not in refused.body.decode()
     proxy.fault = "none"
     eventually("WorkOS is back", lambda: gateway.get("/x", KEY).status == 200, 35)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("gateway", [{"timeout": "500ms"}], indirect=True)
 def test_nobody_waits_beyond_the_time_out(gateway: Gateway, standin: Standin, proxy: FaultProxy) -> None:
     """While WorkOS hangs, throttles, resets or tells nonsense, no decision takes longer than `timeout`."""

@@ -75,9 +75,12 @@ class AwaitingBody(NamedTuple):
 
 
 class ResponseStep(Protocol):
-    """Looks at an exchange's response, and changes nothing of it."""
+    """Sees an exchange's response after its head: every part of its body, in one piece or in many, and the end."""
 
-    def end(self, flow: HTTPFlow) -> None:
+    def chunk(self, data: bytes) -> bytes:
+        """What the caller gets instead of a part of the body; a last, empty one comes behind a body in many."""
+
+    def end(self) -> None:
         """The response is whole."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from mitmproxy.http import HTTPFlow
 
 from keyswap.composition.gate import Built
-from keyswap.model import Operation
+from keyswap.model import Headers, Operation
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +47,7 @@ class ResponseChecker:
             return None
         if flow.request.method == "HEAD" or response.status_code in {101, 204, 304}:
             return None
-        capture = ResponseCapture(self, built, operation, limit)
-        if response.stream:
-            response.stream = capture.chunk
-        return capture
+        return ResponseCapture(self, built, operation, limit, response.status_code, response.data.headers.fields)
 
     def log(self, *finding: str) -> None:
         """Log a finding, a format and what goes into it, unless it was logged within the last minute."""
@@ -65,15 +62,23 @@ class ResponseChecker:
 class ResponseCapture:
     """A response that is checked when it is whole."""
 
-    def __init__(self, checker: ResponseChecker, built: Built, operation: Operation, limit: int) -> None:
+    def __init__(
+        self,
+        checker: ResponseChecker,
+        built: Built,
+        operation: Operation,
+        limit: int,
+        status: int,
+        headers: Headers,
+    ) -> None:
         """`limit`: bytes of a body that is checked; a longer one is passed on unchecked."""
         self._checker, self._built, self._operation, self._limit = checker, built, operation, limit
+        self._status, self._headers = status, headers
         self._chunks: list[bytes] = []
-        """The body of a streamed response; none of one that was held."""
         self._size = 0
 
     def chunk(self, data: bytes) -> bytes:
-        """Keep a part of a streamed response, and pass it on."""
+        """Keep a part of the body, and pass it on."""
         self._size += len(data)
         if self._size <= self._limit:
             self._chunks.append(data)
@@ -81,26 +86,20 @@ class ResponseCapture:
             self._chunks.clear()
         return data
 
-    def end(self, flow: HTTPFlow) -> None:
+    def end(self) -> None:
         """Check the response. Whatever goes wrong in that must not become the response's own failure."""
         try:
-            self._check(flow)
+            self._check()
         except Exception as error:  # noqa: BLE001
             # A bug of ours, in what only looks: its place is logged, and not its message, which may quote the response.
             self._checker.log(_FAILED, self._operation.name, *_origin(error))
 
-    def _check(self, flow: HTTPFlow) -> None:
-        response = flow.response
-        if response is None or self._size > self._limit:
+    def _check(self) -> None:
+        if self._size > self._limit:
             return
-        body = b"".join(self._chunks) or response.data.content or b""
-        if len(body) > self._limit:
-            return
-        headers = response.data.headers.fields
-        for fault in self._built.validations.response(self._operation, response.status_code, headers, body):
-            self._checker.log(
-                _UNLIKE, self._operation.name, str(response.status_code), f"{fault.where} {fault.at or '/'}"
-            )
+        body = b"".join(self._chunks)
+        for fault in self._built.validations.response(self._operation, self._status, self._headers, body):
+            self._checker.log(_UNLIKE, self._operation.name, str(self._status), f"{fault.where} {fault.at or '/'}")
 
 
 def _origin(error: Exception) -> tuple[str, str]:

@@ -61,6 +61,8 @@ class ResponseHandler:
         decision = exchange.line.decision
         if policy.built.validations.any_response and isinstance(decision, Admit):
             exchange.step = self._checker.begin(flow, policy.built, decision.operation, declared)
+            if exchange.step is not None and response.stream:
+                response.stream = exchange.step.chunk
         return exchange.stream(Outcome(status)) if streams else None
 
     def _withdraw(self, flow: HTTPFlow, exchange: Exchange, outcome: Outcome, code: Code) -> None:
@@ -89,7 +91,9 @@ class ResponseHandler:
                 if exchange.unsent:
                     flow.response.data.content = exchange.unsent.pop()
                 elif exchange.step is not None:
-                    exchange.step.end(flow)
+                    if not flow.response.stream:
+                        flow.response.data.content = exchange.step.chunk(flow.response.data.content or b"")
+                    exchange.step.end()
         except Exception as error:  # noqa: BLE001 (as in RequestHandler.judge; what was streamed has left already)
             report(error)
             if flow.response is not None and not flow.response.stream:
