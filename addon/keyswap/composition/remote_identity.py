@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyswap.error_origin import origin
 from keyswap.keys.source import DenyList, Lookups
 from keyswap.keys.workos.source import WorkosKeys
 from keyswap.keys.workos.validation import Ages
@@ -167,8 +168,8 @@ class RemoteIdentity:
                 else:
                     await environment.poll_no_more()
                 await self._give_up(name, UNUSED_TICKS)
-        except Exception:
-            logger.exception("WorkOS or a key set could not be tended; it will be tried again")
+        except Exception as error:  # noqa: BLE001 (the next time may go well)
+            logger.error("WorkOS or a key set could not be tended; it will be tried again: %s", origin(error))
 
     async def _give_up(self, name: object, unused: int = -1) -> None:
         """Close an environment that was not used for so many ticks."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from keyswap.composition.limit_stores import open_limit_store
 from keyswap.composition.remote_identity import RemoteIdentity
+from keyswap.error_origin import origin
 from keyswap.keys.local.disk_reserve import Room
 from keyswap.keys.local.source import SqliteKeys
 from keyswap.keys.local.watch import DatabaseWatch
@@ -104,8 +105,8 @@ class Resources:
                     return
                 self._stores.pop(url, None)
             await store.close()
-        except Exception:
-            logger.exception("the limit store could not be tended; it will be tried again")
+        except Exception as error:  # noqa: BLE001 (the other stores go on)
+            logger.error("the limit store could not be tended; it will be tried again: %s", origin(error))
 
     def sqlite(self, prefix: str) -> SqliteKeys:
         """The key database, for keys that begin with `prefix`."""

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from keyswap.error_origin import origin
 from keyswap.model import StateError
 from keyswap.state import StateDirectory
 from keyswap.workos.change_feed import Change, ChangeFeed
@@ -85,8 +86,8 @@ class Poller:
         while True:
             try:
                 pause_s = await self.turn(self._clock())
-            except Exception:
-                logger.exception("asking WorkOS for events failed; it will be tried again")
+            except Exception as error:  # noqa: BLE001 (the other turns go on)
+                logger.error("asking WorkOS for events failed; it will be tried again: %s", origin(error))
                 pause_s = MOST_S
             await self._wait(pause_s)
 

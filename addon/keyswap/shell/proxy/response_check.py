@@ -6,19 +6,18 @@ check fails; what is logged quotes nothing of it. The same finding is logged onc
 
 import logging
 import time
-import traceback
-from pathlib import Path
 
 from mitmproxy.http import HTTPFlow
 
 from keyswap.composition.gate import Built
+from keyswap.error_origin import origin
 from keyswap.model import Headers, Operation
 
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 60.0
 MAX_REMEMBERED = 10_000
-_FAILED = "looking at a response of %s failed: %s at %s"
+_FAILED = "looking at a response of %s failed: %s"
 _UNLIKE = "a response of %s with status %s is not as documented: %s"
 
 
@@ -35,7 +34,7 @@ class ResponseChecker:
         try:
             return self._captured(flow, built, operation, declared)
         except Exception as error:  # noqa: BLE001 (as below)
-            self.log(_FAILED, operation.name, *_origin(error))
+            self.log(_FAILED, operation.name, origin(error))
             return None
 
     def _captured(
@@ -92,7 +91,7 @@ class ResponseCapture:
             self._check()
         except Exception as error:  # noqa: BLE001
             # A bug of ours, in what only looks: its place is logged, and not its message, which may quote the response.
-            self._checker.log(_FAILED, self._operation.name, *_origin(error))
+            self._checker.log(_FAILED, self._operation.name, origin(error))
 
     def _check(self) -> None:
         if self._size > self._limit:
@@ -100,9 +99,3 @@ class ResponseCapture:
         body = b"".join(self._chunks)
         for fault in self._built.validations.response(self._operation, self._status, self._headers, body):
             self._checker.log(_UNLIKE, self._operation.name, str(self._status), f"{fault.where} {fault.at or '/'}")
-
-
-def _origin(error: Exception) -> tuple[str, str]:
-    """The kind of an exception, and where it was raised."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return type(error).__name__, f"{Path(last.filename).name}:{last.lineno}"

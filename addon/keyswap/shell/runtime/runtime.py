@@ -14,6 +14,7 @@ from typing import Protocol
 
 from keyswap import audit
 from keyswap.composition.resources import Resources
+from keyswap.error_origin import origin
 from keyswap.files import aside
 from keyswap.model import Refuse, StateError, Upstream
 from keyswap.shell.admin.listener import AdminListener, KeyStoreRef
@@ -172,8 +173,8 @@ class Runtime:
                 waits = act()
                 if asyncio.iscoroutine(waits):
                     await waits
-            except Exception:
-                logger.exception("%s failed; it will be tried again", act.__name__)
+            except Exception as error:  # noqa: BLE001 (the next time may go well)
+                logger.error("%s failed; it will be tried again: %s", act.__name__, origin(error))
 
     async def _keep_last_used(self) -> None:
         await asyncio.to_thread(self.resources.flush)

@@ -15,6 +15,7 @@ import sys
 import time
 
 from keyswap import host_port
+from keyswap.error_origin import origin
 from keyswap.model import StateError
 from keyswap.shell.control.control_socket import ControlSocket
 from keyswap.shell.serve.ipc import Channel
@@ -179,8 +180,8 @@ class Supervisor:
                 await self._control.tend()
                 await self._pool.tend()
                 self._pool.kill_unresponsive()
-            except Exception:
-                logger.exception("a look at the workers failed; it will be tried again")
+            except Exception as error:  # noqa: BLE001 (the next look may go well)
+                logger.error("a look at the workers failed; it will be tried again: %s", origin(error))
 
     # ---- The end
 
