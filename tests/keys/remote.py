@@ -50,7 +50,7 @@ class Remote:
         self.workos = WorkOSClient(url or standin.url, SECRET, budget=budget, **given)
         given.pop("sleep", None)
         self.source = WorkosKeys(self.workos, self.watch, Ages(**ages), size=size, **given)
-        self.verifier = KeyVerifier(self.source, self.watch, self.pepper, None, before)
+        self.verifier = KeyVerifier(self.source, self.watch, self.pepper, None, before, **given)
 
     def run(self, what: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(what)

@@ -38,7 +38,14 @@ class Door:
 
     def __init__(self, authkit: Endpoint, connect: Endpoint, *extra: Issuer, **given: Any) -> None:
         self.keysets, self.changes = KeySets(), Ended()
-        self.verifier = SessionVerifier([*entries(authkit, connect, **given), *extra], OWN, self.keysets, self.changes)
+        self.clock_s = 0.0
+        self.verifier = SessionVerifier(
+            [*entries(authkit, connect, **given), *extra],
+            OWN,
+            self.keysets,
+            self.changes,
+            clock=lambda: self.clock_s,
+        )
 
     async def __call__(self, text: str, now: float = NOW) -> Principal | Refuse:
         return await self.verifier(Credential("session", text), REQUEST, now)

@@ -286,6 +286,18 @@ def test_the_leeway_is_the_entrys(authkit: Endpoint, connect: Endpoint) -> None:
     run(story())
 
 
+def test_the_time_after_the_wait_for_a_key_set_counts(door: Door) -> None:
+    """A token that ends while its issuer's key set is waited for is refused, and gets not one request."""
+
+    async def story() -> None:
+        asking = asyncio.create_task(door(token(user(iat=NOW, exp=NOW + 100)), NOW + 129))
+        await asyncio.sleep(0)
+        door.clock_s += 1.5
+        refused(await asking, "expired")
+
+    run(story())
+
+
 # ---- What has ended
 
 

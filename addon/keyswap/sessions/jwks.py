@@ -56,7 +56,10 @@ class Jwks:
         self._flight: asyncio.Task[None] | None = None
 
     async def key(self, kid: str, now: float) -> rsa.RSAPublicKey | Refuse:
-        """The key with this id, after a look at the endpoint if there is none: WorkOS may have a new one."""
+        """The key with this id, after a look at the endpoint if there is none: WorkOS may have a new one.
+
+        A known key is not waited for; the endpoint is, for `PATIENCE_S` (2 s) at most.
+        """
         key = self.keys.get(kid)
         if key is not None:
             return key

@@ -7,7 +7,8 @@ reason quotes more of a token than a short piece that could be no secret.
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from cachetools import FIFOCache
@@ -57,16 +58,29 @@ class SessionVerifier:
     """The verifier of the credential kind `session`, for the entries of one policy."""
 
     def __init__(
-        self, issuers: Sequence[Issuer], own_issuer: str, keysets: KeySets, changes: Endings, size: int = 50_000
+        self,
+        issuers: Sequence[Issuer],
+        own_issuer: str,
+        keysets: KeySets,
+        changes: Endings,
+        size: int = 50_000,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises StateError when two entries ask for the same tokens."""
+        """Raises StateError when two entries ask for the same tokens.
+
+        `clock` counts seconds and never goes back; it is read where a key set may be waited for, and nowhere else.
+        """
         self._own = own_issuer
         self._entries = _by_issuer(issuers, keysets)
         self._changes = changes
         self._known: FIFOCache[bytes, _Known] = FIFOCache(size)
+        self._clock = clock
 
     async def __call__(self, credential: Credential, _request: Request, now: float) -> Principal | Refuse:
-        """The principal whose token this is, at `now` (epoch seconds)."""
+        """The principal whose token this is, at `now` (epoch seconds).
+
+        A token whose key is not known yet waits for its issuer's key set, for `PATIENCE_S` (2 s) at most.
+        """
         text = credential.value
         if len(text) > MAX_BYTES:
             return _refuse(f"the token is longer than {MAX_BYTES} bytes")
@@ -75,7 +89,9 @@ class SessionVerifier:
         digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
         known = self._known.get(digest)
         if known is None or known.version != known.jwks.version:
+            began = self._clock()
             verified = await self._verified(text, now)
+            now += self._clock() - began
             if isinstance(verified, Refuse):
                 return verified
             self._known[digest] = known = verified

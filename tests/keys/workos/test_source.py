@@ -70,6 +70,56 @@ def test_one_question_for_many_callers(remotes: Remotes, standin: Standin) -> No
     assert standin.validations == {KEY: 1}
 
 
+@pytest.mark.parametrize("how", ["blocked", "expired", "no deny list"])
+def test_what_happens_during_the_first_look_up_counts(remotes: Remotes, standin: Standin, how: str) -> None:
+    """A key that is blocked or ends while it is asked about, or whose deny list is lost, gets not one request."""
+    key_id = standin.key(KEY, expires_at="2027-01-15T08:00:01.000Z" if how == "expired" else None)
+    standin.open.clear()
+    clock = Clock()
+    remote = remotes(clock=clock)
+
+    async def asked() -> Principal | Refuse:
+        asking = asyncio.create_task(remote.asking(KEY))
+        while not standin.asked:
+            await asyncio.sleep(0)
+        if how == "blocked":
+            with remote.ledger() as ledger:
+                ledger.block(key_id, "abuse", NOW)
+        elif how == "no deny list":
+            remote.watch.path.unlink()
+        clock.now += 1.5
+        standin.open.set()
+        return await asking
+
+    answer = remote.run(asked())
+    assert isinstance(answer, Refuse)
+    assert answer.code is (Code.STORE_UNAVAILABLE if how == "no deny list" else Code.INVALID_CREDENTIAL)
+
+
+def test_a_key_that_is_revoked_during_a_wait_without_an_answer(
+    remotes: Remotes, standin: Standin, proxy: FaultProxy
+) -> None:
+    """A cached key does not stand in for a missing answer when its revocation was recorded during the wait for it."""
+    key_id = standin.key(KEY)
+    remote = remotes(url=proxy.url, timeout_s=0.2)
+    remote.good(KEY)
+    proxy.fault = "hang"
+    recorded: list[str] = []
+
+    def take_in(_now: float) -> None:
+        while recorded:
+            remote.forget("key", recorded.pop())
+
+    async def asked() -> Principal | Refuse:
+        remote.source._take_in = take_in
+        asking = asyncio.create_task(remote.asking(KEY, NOW + 61))
+        await asyncio.sleep(0.05)
+        recorded.append(key_id)
+        return await asking
+
+    assert isinstance(remote.run(asked()), Refuse)
+
+
 def test_a_caller_that_leaves(remotes: Remotes, standin: Standin) -> None:
     """A caller that disconnects while it waits takes the answer from nobody else."""
     standin.key(KEY)
@@ -236,7 +286,7 @@ def test_an_end_within_an_outage(remotes: Remotes, standin: Standin, proxy: Faul
     remote.good(KEY)
     remote.good(f"{KEY}2")
     proxy.fault = "reset"
-    remote.good(KEY, NOW + 119)
+    remote.good(KEY, NOW + 117)
     assert remote.refused(KEY, NOW + 120).reason == "the key has expired"
     remote.good(f"{KEY}2", NOW + 119)
     remote.forget("key", other)

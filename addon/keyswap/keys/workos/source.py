@@ -104,10 +104,11 @@ class WorkosKeys:
         # A request without a cached key waits for room in the budget.
         patient = entry is None or now >= entry.stale_until
         pending = self._pending.get(digest) or self._begin(value, digest, now, patient)
+        began = self._clock()
         done, _ = await asyncio.wait({pending.task}, timeout=self.ages.timeout_s)
         if done and not pending.task.cancelled():
             return self._count(pending.task.result())
-        return self._count(self._fall_back(Unreachable(_LATE), digest, now))
+        return self._count(self._fall_back(Unreachable(_LATE), digest, now + self._clock() - began))
 
     def forget(self, change: Change) -> None:
         """Take in a change."""
@@ -187,7 +188,7 @@ class WorkosKeys:
                     return self._reject(answer, digest, now)
                 return self._accept(self._record_of(answer, digest), now, pending.round)
         except Unreachable as error:
-            return self._fall_back(error, digest, now)
+            return self._fall_back(error, digest, now + self._clock() - began)
         finally:
             del self._pending[digest]
 
@@ -200,13 +201,9 @@ class WorkosKeys:
         if left_s <= 0:
             raise Unreachable(_LATE)
         try:
+            asked, known = {"value": value}, pending.familiar
             answer = await self._workos.post(
-                VALIDATIONS,
-                {"value": value},
-                deadline_s=left_s,
-                known=pending.familiar,
-                patient=patient,
-                read=api_key.read,
+                VALIDATIONS, asked, deadline_s=left_s, known=known, patient=patient, read=api_key.read
             )
         except Rejected as error:
             if error.status == 422:  # what WorkOS says to a value that cannot be a key
@@ -251,6 +248,8 @@ class WorkosKeys:
         return refused
 
     def _fall_back(self, error: Unreachable, digest: bytes, now: float) -> KeyRecord | Refuse:
+        """What is made of a question without an answer, at `now`: it was waited for, so changes are taken in first."""
+        self._take_in(now)
         entry = self._entries.get(digest)
         if entry is not None and self._stand_in(entry, now):
             return entry.record
