@@ -164,6 +164,18 @@ def test_last_use_is_kept(home: Home, start: Start) -> None:
     assert home.json("keys", "show", key.id)["last_used_at"] is not None
 
 
+@pytest.mark.parametrize("running", [True, False], ids=["running", "without"])
+def test_an_explanation_uses_no_key(running: bool, home: Home, start: Start) -> None:
+    """To be explained, by its id or by its value, is no use of a key, whether a gateway runs or not."""
+    key, value = home.key()
+    gateway = start("serve").ready() if running else None
+    home.run("explain", "GET", "/pets", "--key", key.id)
+    home.run("explain", "GET", "/pets", "--key", "-", given=value)
+    if gateway is not None:
+        gateway.stop()
+    assert home.json("keys", "show", key.id)["last_used_at"] is None
+
+
 def test_signing_keys_move_to_a_second_machine(home: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
     """`export` and `import` give two machines one key set; an export never overwrites a file."""
     other = Home(tmp_path_factory.mktemp("other"), home.upstream)

@@ -40,7 +40,4 @@ def without_gateway(
     with directory as state, closing(Resources(state)) as resources:
         nowhere = Upstream("http", "unknown.invalid", 80) if policy.upstream is None else None
         built = build(policy, resources, nowhere, time.time(), False, setting.policy)
-        try:
-            return use(built, resources)
-        finally:
-            resources.forget_uses()
+        return use(built, resources)

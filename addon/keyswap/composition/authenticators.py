@@ -39,6 +39,8 @@ class Authenticators:
     deny_list: DenyList
     keys: InspectableSource
     verifiers: Mapping[str, Verifier]
+    explaining: Mapping[str, Verifier] = field(default_factory=dict)
+    """Those by which an explanation replaces verifiers that note each use: to be explained is no use of a key."""
     sessions: SessionVerifier | None = None
     environment: WorkOSEnvironment | None = None
     polls: bool = False
@@ -127,6 +129,7 @@ def authenticators(parts: SourceParts, pepper: Pepper, guessing: Guessing | None
     source = KEY_SOURCES[policy.api_keys.source](parts)
     before = guessing if isinstance(source.keys, RemoteSource) else None
     verifiers: dict[str, Verifier] = {"key": KeyVerifier(source.keys, source.deny_list, pepper, source.used, before)}
+    explaining: dict[str, Verifier] = {"key": KeyVerifier(source.keys, source.deny_list, pepper, None, before)}
     environment = source.environment
     if environment is None and _hears_of_sessions(policy):
         secret = secret_of(policy.workos.api_key_env, "api_key_env", file)
@@ -141,7 +144,17 @@ def authenticators(parts: SourceParts, pepper: Pepper, guessing: Guessing | None
     polls = environment is not None and policy.workos.events == "poll"
     if hook is not None:
         remote_identity.changes  # noqa: B018 (opened before the policy is taken)
-    return Authenticators(source.deny_list, source.keys, verifiers, sessions, environment, polls, hook, remote_identity)
+    return Authenticators(
+        source.deny_list,
+        source.keys,
+        verifiers,
+        explaining,
+        sessions,
+        environment,
+        polls,
+        hook,
+        remote_identity,
+    )
 
 
 def _hears_of_sessions(policy: Policy) -> bool:

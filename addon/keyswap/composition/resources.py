@@ -128,11 +128,6 @@ class Resources:
             store.flush()
         self._room.keep()
 
-    def forget_uses(self) -> None:
-        """Drop the uses of keys that are to be recorded: an explanation uses no key."""
-        for keys in self._sqlite.values():
-            keys.used.waiting.clear()
-
     async def release(self) -> None:
         """Give the limit stores back: nothing is in flight any more."""
         for task in self._tending.values():

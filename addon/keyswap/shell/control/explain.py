@@ -1,6 +1,6 @@
 """The decision on a request that is described and not made (CONTRACT §2).
 
-Law: no credential or token is shown; a key is its id and its obfuscated form.
+Law: no credential or token is shown; a key is its id and its obfuscated form. To be explained is no use of a key.
 """
 
 import json
@@ -43,13 +43,14 @@ async def explained(built: Built, query: dict[str, Any], now: float) -> dict[str
     ours = well_known.served(built.policy.issuer).get(path)
     if ours in well_known.PATHS:
         return _answered_here(built, query["method"], ours, now)
-    gate, presented = built.gate, None
+    verifiers = {**built.gate.verifiers, **built.authenticators.explaining}
+    gate, presented = replace(built.gate, verifiers=verifiers), None
     if query.get("key_id"):
 
         async def by_id(credential: Credential, request: Request, now: float) -> Principal | Refuse:
             return built.by_id(credential.value, now, request.client)
 
-        gate, presented = replace(gate, verifiers={**gate.verifiers, "id": by_id}), Credential("id", query["key_id"])
+        gate, presented = replace(gate, verifiers={**verifiers, "id": by_id}), Credential("id", query["key_id"])
     elif query.get("key"):
         presented = classify(query["key"].encode("utf-8", "surrogateescape"))
     request = Request(
