@@ -64,11 +64,27 @@ def test_a_type_beside_bytes_is_judged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [b"application/json, text/plain", b"application/json,application/x", b"json", b"", b";", b"application/", b"application/json x", b"application / json"])  # fmt: skip
 def test_a_content_type_is_one_media_type(tmp_path: Path, kind: bytes) -> None:
-    """What is no media type is none of a range either: a lenient backend may read it as JSON."""
-    api = taking(tmp_path, "'application/*'", "{type: object}")
-    assert api.messages("POST", "/a", (b"Content-Type", kind), (b"Content-Length", b"2"), body=b"[]")
+    """What is no media type is none of a range either, whether the body's length is declared (Content-Length) or not
+    (chunks, HTTP/2): a lenient backend may read it as JSON."""
+    for documented in ("'application/*'", "'*/*'"):
+        api = taking(tmp_path, documented, "{type: object}")
+        for length in ((), ((b"Content-Length", b"2"),)):
+            assert api.messages("POST", "/a", (b"Content-Type", kind), *length, body=b"[]"), (documented, length)
     api = of_body(tmp_path, "{type: object}")
     assert api.messages("POST", "/a", (b"Content-Type", kind), body=b"{}")
+
+
+@pytest.mark.parametrize("kinds", [(b"application/json", b"text/plain"), (b"text/plain", b"application/json"), (b"text/plain", b"text/plain"), (b"text/plain", b"")])  # fmt: skip
+@pytest.mark.parametrize("length", [(), ((b"Content-Length", b"2"),)], ids=["undeclared", "declared"])
+def test_a_content_type_that_is_sent_twice_is_a_fault(
+    tmp_path: Path, kinds: tuple[bytes, ...], length: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    """Backends differ in which of two lines they read: the body goes on unjudged by neither, range or not."""
+    content = "{application/json: {schema: {type: object}}, '*/*': {}, 'text/*': {}}"
+    text = f"openapi: 3.1.0\npaths: {{/a: {{post: {{requestBody: {{content: {content}}}}}}}}}\n"
+    api = Api(tmp_path, text, "requests: enforce")
+    lines = [(b"Content-Type", kind) for kind in kinds]
+    assert api.faults("POST", "/a", *lines, *length, body=b"[]") == [("header", "Content-Type")]
 
 
 def test_a_form_is_no_json_whatever_it_says(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ class Validations:
         if known is None or known[0].requests == "off" or known[1].content is None:
             return None
         kind = joined(values(request.headers, b"content-type"))
-        if kind and reader_of(kind) is None and documented(media_type(kind), known[1].content) is not None:
+        if kind and reader_of(kind) is None and not inputs.content_type(request.headers, known[1].content):
             return None
         limit = known[0].max_body
         if known[0].requests == "shadow" and not _is_short(request, limit):
