@@ -11,7 +11,7 @@ from itertools import dropwhile
 from typing import NamedTuple
 
 from keyswap import descriptions
-from keyswap.judgement import NOWHERE, BodyLimit, Judgement, StepAnswer
+from keyswap.judgement import NOWHERE, BodyLimit, Judgement, StepAnswer, with_limits
 from keyswap.model import (
     ANONYMOUS,
     UNCOUNTED,
@@ -172,8 +172,7 @@ class Gate:
         operation = NOWHERE if isinstance(match, Refuse) else match.operation
         counted = await self.guesses(ANONYMOUS, request, operation, now, self.dry)
         if isinstance(counted, Counted):
-            shadow = tuple([noted.code for noted in counted.shadow])
-            return replace(refused, levels=counted.levels, shadow=shadow) if counted is not UNCOUNTED else refused
+            return with_limits(refused, counted, "principal") if counted is not UNCOUNTED else refused
         return replace(counted, reason=f"{counted.reason}; {refused.reason}", key_id=refused.key_id)
 
     async def principal(self, credential: Credential, request: Request, now: float) -> Principal | Refuse:

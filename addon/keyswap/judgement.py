@@ -130,3 +130,10 @@ class Judgement:
             self.credential = replace(self.credential, value="")  # a body may take long
         admit = Admit(self.principal, None, None, self.operation, self.shadow, self.counted, self.noted)
         return NeedBody(self.request, admit, self.step, limit, self)
+
+
+def with_limits(refused: Refuse, counted: Counted, step: str) -> Refuse:
+    """A refusal with the levels of limits that were counted in its step, and what those in shadow mode say of it."""
+    codes = tuple([full.code for full in counted.shadow])
+    noted = tuple([Noted(step, full.reason) for full in counted.shadow])
+    return replace(refused, levels=counted.levels, shadow=codes, noted=noted)

@@ -241,6 +241,7 @@ def test_a_shadowed_guess_is_noted(machine: Machine) -> None:
     told = [ask(built, "sk_wrong") for _ in range(2)]
     shadows = [(one.code, one.shadow) for one in told if isinstance(one, Refuse)]
     assert shadows == [(Code.INVALID_CREDENTIAL, ()), (Code.INVALID_CREDENTIAL, (Code.RATE_LIMITED,))]
+    assert [[noted.step for noted in one.noted] for one in told if isinstance(one, Refuse)] == [[], ["principal"]]
 
 
 def test_a_preflight_takes_nothing_of_what_all_callers_share(machine: Machine) -> None:

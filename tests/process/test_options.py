@@ -85,7 +85,9 @@ def test_dangerous_options_are_refused_at_run_time(start: Start, home: Home, bac
     _, value = home.key()
     gateway = start("mitmweb").ready()
     with Web(gateway) as web:
-        assert web.set(anticomp=True) == 200, "the way to change options is open, so a refusal below means something"
+        assert web.set(termlog_verbosity="info") == 200, (
+            "the way to change options is open, so a refusal below means something"
+        )
         for options in OPENING:
             assert web.set(**options) == 400, options
             assert (gateway.get("/", value).status, gateway.get("/").status) == (200, 401), options
@@ -98,6 +100,9 @@ OPENING: tuple[dict[str, object], ...] = (
     {"ignore_hosts": [".*"]},
     {"validate_inbound_headers": False},
     {"rawtcp": True},
+    {"websocket": False},
+    {"anticache": True},
+    {"anticomp": True},
     {"keep_host_header": False},
     {"connection_strategy": "eager"},
     {"block_global": True},

@@ -44,6 +44,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 @pytest.mark.skipif(shutil.which("slowhttptest") is None, reason="there is no slowhttptest (a Debian package)")
 @pytest.mark.parametrize("mode", MODES)
 def test_a_thousand_slow_callers_leave_room_for_others(gateway: Gateway, tmp_path: Path, mode: str) -> None:
