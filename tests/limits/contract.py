@@ -16,6 +16,7 @@ from keyswap.limits.limit import Kind, Limit, LimitRequest, LimitStore, Reservat
 from tests.limits.parts import Clock, Driver, asking, back, named, places, quota, rate
 
 KINDS: Mapping[str, Callable[[int], Limit]] = {"rate": rate, "quota": quota, "concurrency": places}
+YEAR_S = 366 * 86_400
 POOL = (rate(3), rate(5), quota(2), quota(6, "day"), places(1), places(2))
 SETTINGS = settings(
     deadline=None,
@@ -111,6 +112,16 @@ class LimitStoreContract:
     @pytest.fixture
     def driver(self, store: LimitStore, runner: asyncio.Runner, clock: Clock | None) -> Driver:
         return Driver(store, runner, clock)
+
+    @pytest.fixture
+    def used_up_ahead(self, driver: Driver) -> Callable[[LimitRequest], None]:
+        """What uses a quota up by a clock that is a year ahead; stores with a clock of their own override it."""
+
+        def use_up(ask: LimitRequest) -> None:
+            whole = (ask._replace(cost=ask.limit.capacity),)
+            assert driver.runner.run(driver.store.acquire(whole, driver.now + YEAR_S)).fits
+
+        return use_up
 
     @SETTINGS
     @given(STEPS)
@@ -256,6 +267,21 @@ class LimitStoreContract:
         assert driver.reset(month) >= 1
         assert driver.fits(month)
         assert driver.fits(hour)
+
+    @pytest.mark.parametrize("window", ["hour", "day", "month"])
+    def test_a_clock_that_was_ahead_locks_nobody_out(
+        self, driver: Driver, used_up_ahead: Callable[[LimitRequest], None], window: str
+    ) -> None:
+        """A quota that was used up while the clock was a year ahead is there again once the clock is right, and is
+        then listed, counted and over as any other."""
+        ask = asking(quota(3, window))
+        used_up_ahead(ask)
+        assert driver.states(ask) == {}
+        assert driver.acquire(ask, dry=True).levels[0].level == 1
+        assert driver.fill(ask) == 3
+        level = driver.level(ask)
+        assert level
+        assert (level.level, level.full_in_s <= {"hour": 3600, "day": 86_400}.get(window, 31 * 86_400)) == (3, True)
 
     def test_a_store_reports_its_status(self, driver: Driver) -> None:
         """A store that answers says that it is well, and has its memory written when asked."""

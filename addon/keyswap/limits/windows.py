@@ -1,6 +1,8 @@
 """Calendar windows of quotas, in UTC.
 
-Law: a window is known by the hour at which it ends, counted from the epoch: hours, days and months all end at one.
+Law: a window is known by the hour at which it ends, counted from the epoch: hours, days and months all end at one. A
+clock that steps back by up to a window begins none anew; a window that ends later than the one after the present one
+was begun by a clock that was ahead, and is over.
 """
 
 from datetime import UTC, datetime
@@ -28,3 +30,14 @@ def end_hour(window: str, now: float) -> int:
     at = datetime.fromtimestamp(hour * HOUR_S, UTC)  # a fraction might be rounded up into the next month
     ends = datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC)
     return int(ends.timestamp()) // HOUR_S
+
+
+def latest_end(window: str, now: float) -> int:
+    """The hour, since the epoch, at which the window after that of `now` (epoch seconds) ends."""
+    return end_hour(window, end_hour(window, now) * HOUR_S)
+
+
+def is_over(window: str, ends: int, now: float) -> bool:
+    """Whether a window that ends at the hour `ends` is over at `now` (epoch seconds)."""
+    hour = hour_of(now)
+    return not hour < ends <= latest_end(window, hour * HOUR_S)

@@ -19,7 +19,7 @@ from keyswap.limits.limit import Acquired, Kind, Limit, LimitRequest, LimitStore
 from keyswap.limits.valkey.connection import Address, bulk, packed
 from keyswap.limits.valkey.plan import PREFIX, SOURCE
 from keyswap.limits.valkey.store import ValkeyLimits
-from keyswap.limits.windows import end_hour
+from keyswap.limits.windows import end_hour, is_over
 from tests.limits.servers import PATIENCE_S, Server, cluster
 
 RATE = Limit("rate", Kind.RATE, 5, 1, 60)
@@ -637,16 +637,17 @@ def test_a_bucket_fuller_than_full_begins_to_drain(server: Server) -> None:
 
 
 def test_a_window_that_is_not_over_stays(server: Server) -> None:
-    """A quota's window of a clock that was ahead counts until it ends; one that is over counts no longer."""
+    """A quota's window of a clock that was up to a day ahead counts until it ends; one that is over counts no longer."""
 
     async def story() -> None:
         store = ValkeyLimits(server.url(), TIMEOUT_S)
         hour = int(time.time() // 3600)
         key = PREFIX.decode() + f"quota.day:{ask(QUOTA).subject}"
-        server.tell("SET", key, f"{hour + 100}:99")
+        ends = end_hour("day", end_hour("day", time.time()) * 3600)
+        server.tell("SET", key, f"{ends}:99")
         assert (await pour(store, ask(QUOTA))).levels[0].level == 100
         refused = await pour(store, ask(QUOTA))
-        assert abs(refused.levels[0].retry_after_s - ((hour + 100) * 3600 - time.time())) < 1
+        assert abs(refused.levels[0].retry_after_s - (ends * 3600 - time.time())) < 1
         server.tell("SET", key, f"{hour}:99")
         assert (await pour(store, ask(QUOTA))).levels[0].level == 1
         await store.close()
@@ -675,6 +676,25 @@ def test_windows_are_those_of_the_calendar(server: Server) -> None:
     for number, window in enumerate(("hour", "day", "month"), 1):
         found = _evaluated(server, code, str(number), " ".join(map(str, instants)))
         assert [int(hour) for hour in found] == [end_hour(window, instant) for instant in instants]
+
+
+def test_what_is_over_is_so_in_windows_py(server: Server) -> None:
+    """Whether a window is over is the same in the script as in windows.py, at every edge of the one after the next."""
+    dice, cases = random.Random(4), []
+    for _ in range(5000):
+        number, now = dice.randrange(3), dice.randrange(1, 7 * 10**9)
+        window = ("hour", "day", "month")[number]
+        ends = end_hour(window, now)
+        for end in (0, ends - 1, ends, end_hour(window, ends * 3600), ends + dice.randrange(1500)):
+            cases += [(number + 1, now, end + more) for more in (-1, 0, 1) if end + more >= 0]
+    code = "local out, of = {}, {} for word in ARGV[1]:gmatch('%d+') do of[#of + 1] = tonumber(word) end"
+    code += " for at = 1, #of, 3 do out[#out + 1] = is_over(of[at + 2], of[at], of[at + 1]) and '1' or '0' end"
+    found = _evaluated(
+        server, f"{code} return table.concat(out, ' ')", " ".join(str(n) for case in cases for n in case)
+    )
+    windows = ("", "hour", "day", "month")
+    assert found == [str(int(is_over(windows[number], end, now))) for number, now, end in cases]
+    assert {"0", "1"} == set(found)
 
 
 def test_buckets_are_those_of_bucket_py(server: Server) -> None:

@@ -8,9 +8,9 @@ is written but by `write` and `repair`.
 from collections.abc import Callable
 
 from keyswap.limits import bucket
-from keyswap.limits.limit import SEPARATOR, WINDOWS_S, Kind, Limit, LimitRequest, count_level, rate_level
+from keyswap.limits.limit import SEPARATOR, WINDOWS_S, Kind, Limit, LimitRequest, Stored, count_level, rate_level
 from keyswap.limits.local.table import COUNT_AT, SLOTS, Table
-from keyswap.limits.windows import HOUR_S, end_hour, hour_of
+from keyswap.limits.windows import HOUR_S, end_hour, hour_of, is_over, latest_end
 from keyswap.model import Level
 
 NS = 1_000_000_000
@@ -30,6 +30,14 @@ def quota_subject(name: str, state: int) -> tuple[str, int, Kind, str]:
     """The first fields of a stored quota, by its bucket's name."""
     subject, _, window = name.rpartition(SEPARATOR)
     return (subject, state, Kind.QUOTA, window) if window in WINDOWS_S else (name, state, Kind.QUOTA, "")
+
+
+def begun_ahead(quota: Stored, now: float) -> bool:
+    """Whether a quota is over though its end is to come: a clock that was ahead began it.
+
+    Where the name was cut its window is not known, and its end is believed.
+    """
+    return bool(quota.window) and is_over(quota.window, quota.state >> COUNT_BITS, now)
 
 
 class Slot:
@@ -116,13 +124,20 @@ class RateSlot(Slot):
 class QuotaSlot(Slot):
     """The slot of a quota."""
 
-    __slots__ = ()
+    __slots__ = ("_ends", "_hour", "_latest")
+
+    def __init__(self, ask: LimitRequest, table: Table) -> None:
+        super().__init__(ask, table)
+        self._hour = self._ends = self._latest = -1
 
     def read(self, clock: int, now: float) -> bool:  # noqa: ARG002, quotas know nothing but the calendar
-        """Whether it fits. A window that is not over stays, also when the clock steps back."""
-        state = self.stored()
-        if state >> COUNT_BITS <= hour_of(now):
-            state = end_hour(self.limit.window, hour_of(now) * HOUR_S) << COUNT_BITS
+        """Whether it fits. A window that is not over stays, also when the clock steps back by up to one."""
+        state, hour = self.stored(), hour_of(now)
+        if hour != self._hour:
+            self._hour, window = hour, self.limit.window
+            self._ends, self._latest = end_hour(window, hour * HOUR_S), latest_end(window, hour * HOUR_S)
+        if not hour < state >> COUNT_BITS <= self._latest:  # as `windows.is_over`
+            state = self._ends << COUNT_BITS
         self.state, self.after = state, state + self.cost
         self.fits = (state & _COUNT) + self.cost <= self.limit.capacity or not self.cost
         return self.fits

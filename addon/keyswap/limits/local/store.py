@@ -33,6 +33,7 @@ from keyswap.limits.local.slot import (
     QuotaSlot,
     RateSlot,
     Slot,
+    begun_ahead,
     bucket_name,
     quota_subject,
 )
@@ -214,7 +215,8 @@ class LocalLimits:
         if kind is Kind.RATE:
             return [Stored(name, state, kind, "", fingerprint) for name, fingerprint, state in rows]
         if kind is Kind.QUOTA:
-            return [Stored(*quota_subject(name, state), fingerprint) for name, fingerprint, state in rows]
+            quotas = [Stored(*quota_subject(name, state), fingerprint) for name, fingerprint, state in rows]
+            return [quota for quota in quotas if not begun_ahead(quota, now)]
         self._reserved.rescan()
         counted = [(name, fingerprint, self._reserved.count(fingerprint)) for name, fingerprint, _ in rows]
         return [Stored(name, count, kind, "", fingerprint) for name, fingerprint, count in counted if count]

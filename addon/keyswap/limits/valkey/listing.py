@@ -6,7 +6,8 @@ Law: a bucket that no gateway can have written is an error, not an empty one.
 from collections.abc import Iterator, Sequence
 
 from keyswap.limits.limit import Kind, Stored
-from keyswap.limits.valkey.plan import HOUR_US, PREFIX, prefix
+from keyswap.limits.valkey.plan import PREFIX, US, prefix
+from keyswap.limits.windows import is_over
 
 LOOK = b"""
 local time = redis.call('TIME')
@@ -25,19 +26,27 @@ COUNT = (1 << COUNT_BITS) - 1
 
 def listed_bucket(key: bytes, state: int) -> Stored:
     """A bucket by its key."""
+    word, window, subject = _parts(key)
+    return Stored(subject.decode("utf-8", "replace"), state, Kind(word), window, key)
+
+
+def _parts(key: bytes) -> tuple[str, str, bytes]:
+    """A key's kind, its window if it is a quota's, and its subject."""
     kind, _, subject = key[len(PREFIX) :].partition(b":")
     word, _, window = kind.decode().partition(".")
-    return Stored(subject.decode("utf-8", "replace"), state, Kind(word), window, key)
+    return word, window, subject
 
 
 def listed_states(keys: list[bytes], states: Sequence[bytes | int | None], now_us: int) -> Iterator[tuple[bytes, int]]:
     """The buckets that are not empty, with their states as `level` reads them."""
     for key, raw in zip(keys, states, strict=True):
-        state = 0 if raw is None else int(raw) if isinstance(raw, int) or raw.isdigit() else _quota(raw, now_us)
+        state = 0 if raw is None else int(raw) if isinstance(raw, int) or raw.isdigit() else _quota(key, raw, now_us)
         if state > (now_us if key.startswith(prefix(Kind.RATE)) else 0):
             yield key, state
 
 
-def _quota(raw: bytes, now_us: int) -> int:
+def _quota(key: bytes, raw: bytes, now_us: int) -> int:
     ends, _, used = raw.partition(b":")
-    return int(ends) << COUNT_BITS | int(used) if int(ends) * HOUR_US > now_us and int(used) else 0
+    if not int(used) or is_over(_parts(key)[1], int(ends), now_us / US):
+        return 0
+    return int(ends) << COUNT_BITS | int(used)

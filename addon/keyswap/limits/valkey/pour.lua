@@ -56,6 +56,12 @@ local function end_hour(window, now_s)
   return (first + floor((153 * (month + 1) + 2) / 5)) * 24
 end
 
+local function is_over(ends, window, now_s)
+  local left = ends - floor(now_s / 3600)
+  if left <= 1 or window == 2 and left <= 24 or window == 3 and left <= 672 then return left <= 0 end
+  return ends > end_hour(window, end_hour(window, now_s) * 3600) -- a clock that was ahead began it
+end
+
 -- The request
 -- Here speed counts, as all gateways wait for it: one call reads all strings, one says all numbers, no ask is a table or
 -- a closure, and what is written keeps the end of its life where that is the same as before: a rate's is the end of the
@@ -79,7 +85,7 @@ for i = 1, #KEYS do
       local colon = raw:find(':', 1, true)
       window, state = raw:sub(1, colon - 1) + 0, raw:sub(colon + 1) + 0
     end
-    if window * 3600000000 <= now then -- one that is not over stays, also when the clock has stepped back
+    if is_over(window, unit, time[1]) then -- one that is not stays, also when the clock has stepped back
       window, state, stored[i] = end_hour(unit, time[1]), 0, false
     end
     if state + cost <= room then after = state + cost end
