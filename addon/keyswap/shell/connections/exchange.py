@@ -106,6 +106,8 @@ class Exchange:
     """Why its connection upstream was not made in time; None: it was."""
     ended_by: Refuse | None = None
     """Why the gateway has ended it."""
+    is_untold = False
+    """Its outcome is known, and writing its decision line has failed."""
     step: ResponseStep | None = None
     unsent: list[bytes] | None = None
     """The body of the refusal that was put in place of its response."""
@@ -163,8 +165,8 @@ class Exchange:
         """Its body was refused, by a decision of its own, or a webhook's was taken, which has no line."""
         was_settled, self.awaiting = self.is_settled, None
         self._reach(ExchangeState.REFUSED)
-        if line is not None and not was_settled:
-            self.record(line, self.policy)
+        if line is not None and (not was_settled or self.is_untold):
+            self._tell(line)
 
     def cut(self, refused: Refuse) -> None:
         """The gateway ends it in the middle of its response: told by a line of its own, behind that of its decision."""
@@ -204,9 +206,18 @@ class Exchange:
         is_known = self.state >= ExchangeState.STREAMING
         if state in _NEXT[self.state]:
             self.state = state
-        if not is_known:
+        if not is_known or self.is_untold:
             upstream_s = time.perf_counter() - self.sent
-            self.record(self.line.ended(outcome.status, upstream_s, outcome.refused), self.policy)
+            self._tell(self.line.ended(outcome.status, upstream_s, outcome.refused))
+
+    def _tell(self, line: Line) -> None:
+        """Write its decision line; if that fails, whoever settles it next tries again."""
+        self.is_untold = False
+        try:
+            self.record(line, self.policy)
+        except Exception:
+            self.is_untold = True
+            raise
 
     def _reach(self, state: ExchangeState) -> None:
         if state in _NEXT[self.state]:

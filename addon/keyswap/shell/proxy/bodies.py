@@ -11,12 +11,12 @@ from mitmproxy.http import HTTPFlow
 
 from keyswap.model import Admit, Refuse
 from keyswap.refusals import answer, status_of
-from keyswap.shell.connections.exchange import AwaitingBody, Exchange, ExchangeState, Outcome
+from keyswap.shell.connections.exchange import AwaitingBody, Exchange, ExchangeState
 from keyswap.shell.connections.guard import ConnectionGuard
 from keyswap.shell.mitm import flows
 from keyswap.shell.proxy import flow_writer
-from keyswap.shell.proxy.exceptions import report
-from keyswap.shell.proxy.handler import FAILED, SHOWN_UP_TO, WHOLE_UP_TO
+from keyswap.shell.proxy.exceptions import attempt, report
+from keyswap.shell.proxy.handler import FAILED, FAILURE, SHOWN_UP_TO, WHOLE_UP_TO
 from keyswap.shell.proxy.webhook import Webhooks
 from keyswap.shell.runtime.runtime import Runtime
 
@@ -42,18 +42,19 @@ class BodyHandler:
         return self._judge_whole(flow, exchange)
 
     async def _judge_whole(self, flow: HTTPFlow, exchange: Exchange) -> None:
-        if self._runtime.signing.behind:
-            await self._runtime.signing.current()
-        awaiting, exchange.awaiting = exchange.awaiting, None
-        if awaiting is None or not exchange.awaits_body or flow.response is not None or flow.error is not None:
-            return
+        step = exchange.awaiting.need.step if exchange.awaiting is not None else FAILED.step
         try:
+            if self._runtime.signing.behind:
+                await self._runtime.signing.current()
+            awaiting, exchange.awaiting = exchange.awaiting, None
+            if awaiting is None or not exchange.awaits_body or flow.response is not None or flow.error is not None:
+                return
             await self._judge_body(flow, exchange, awaiting)
         except Exception as error:  # noqa: BLE001 (as in RequestHandler.judge)
             report(error)
             flow.request.data.headers.fields = ()
             flow_writer.refuse(flow, FAILED, exchange.line.request_id, closes=True)
-            exchange.refuse(Outcome(status_of(FAILED.code), replace(FAILED, step=awaiting.need.step)))
+            attempt(lambda: exchange.refuse(FAILURE._replace(refused=replace(FAILED, step=step))))
 
     async def _judge_body(self, flow: HTTPFlow, exchange: Exchange, awaiting: AwaitingBody) -> None:
         began, policy, request_id = time.perf_counter(), exchange.policy, exchange.line.request_id
@@ -89,7 +90,8 @@ class BodyHandler:
         except Exception as error:  # noqa: BLE001 (as in RequestHandler.judge)
             report(error)
             reply, refused = answer(FAILED, line.request_id), FAILED
-        exchange.decline(line._replace(decision=refused, status=reply.status) if refused is not None else None)
+        refusal = line._replace(decision=refused, status=reply.status) if refused is not None else None
+        attempt(lambda: exchange.decline(refusal))
         flow.request.data.headers.fields = ()
         flow_writer.respond(flow, reply, exchange.closes)
         self._guard.end_exchange(flow)

@@ -1,9 +1,10 @@
 """Exceptions that reached a hook: counted, and logged by where they came from.
 
-Law: an exception's text is never logged: it may quote what a caller sent.
+Law: an exception's text is never logged: it may quote what a caller sent. What is attempted raises none.
 """
 
 import logging
+from collections.abc import Callable
 
 from keyswap.error_origin import origin
 from keyswap.shell.metrics.counters import EXCEPTIONS
@@ -15,3 +16,13 @@ def report(error: Exception) -> None:
     """Count an exception, and log where it came from."""
     EXCEPTIONS.caught += 1
     logger.error("an exception in the gateway, the request was refused: %s", origin(error))
+
+
+def attempt(act: Callable[[], object]) -> bool:
+    """Do what belongs to answering a failure, and may fail itself; False: it has, which is reported."""
+    try:
+        act()
+    except Exception as error:  # noqa: BLE001 (as in RequestHandler.judge, whose answer goes on without it)
+        report(error)
+        return False
+    return True

@@ -1,8 +1,8 @@
 """What happens to a request's head: it is read, judged, and the decision written onto its flow.
 
 Law: nothing is forwarded that the gate did not admit. mitmproxy's own upstream is dead; only an Admit writes a real
-one. Whatever goes wrong ends in 503 `gateway-unavailable` with the request's headers gone. The presented credential
-leaves the flow before any other addon sees it.
+one. Whatever goes wrong ends in 503 `gateway-unavailable` with its decision line, and the request's headers gone. The
+presented credential leaves the flow before any other addon sees it.
 """
 
 import time
@@ -15,13 +15,13 @@ from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.forwarding import CHUNKED, declared_length, framing
 from keyswap.request.headers import SanitizedHeaders
 from keyswap.request.wellformed import reject_malformed
-from keyswap.shell.connections.exchange import AwaitingBody, Exchange
+from keyswap.shell.connections.exchange import AwaitingBody, Exchange, Outcome
 from keyswap.shell.connections.guard import ConnectionGuard
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.mitm import flows, http_streams
 from keyswap.shell.proxy import flow_writer, options, webhook
-from keyswap.shell.proxy.exceptions import report
-from keyswap.shell.proxy.listener import GateListener
+from keyswap.shell.proxy.exceptions import attempt, report
+from keyswap.shell.proxy.listener import GateListener, unread
 from keyswap.shell.runtime import well_known
 from keyswap.shell.runtime.active_policy import ActivePolicy
 from keyswap.shell.runtime.runtime import Runtime
@@ -32,6 +32,7 @@ SHOWN_UP_TO = 1 << 20
 """The same where flows are shown or saved: a streamed body could not be."""
 
 FAILED = Refuse(Code.GATEWAY_UNAVAILABLE, "an exception", step=WIRE)
+FAILURE = Outcome(status_of(FAILED.code), FAILED)
 NO_GATE = Refuse(Code.GATEWAY_UNAVAILABLE, "there is no gate", step=WIRE)
 _MALFORMED = {Code.INVALID_REQUEST, Code.HEADERS_TOO_LARGE}
 """After these nothing more is read from the connection."""
@@ -82,24 +83,22 @@ class RequestHandler:
         """Judge a request before its body."""
         data = flow.request.data
         presented, data.headers.fields = data.headers.fields, ()
+        head: Head | None = None
         try:
-            await self._judge(flow, presented)
+            if flow.error is None and flow.response is None:
+                began, now = time.perf_counter(), time.time()
+                head = self._read(flow, presented, self._runtime.active, now)
+                await self._judge(head, began, now)
+            elif flow.error is not None:
+                # mitmproxy has answered a malformed request, and its message quotes it: no look-up, no token, no trace.
+                flow.error.msg = "a malformed request"
         except Exception as error:  # noqa: BLE001 (the one catch-all: whatever it was, the answer is no)
             report(error)
-            data.headers.fields = framing(presented)
-            self._respond(flow, answer(FAILED, flow_writer.new_request_id()), closes=True, framed=True)
-            data.headers.fields = ()
+            self._fail(flow, presented, head)
 
-    async def _judge(self, flow: HTTPFlow, presented: Headers) -> None:
-        began, now = time.perf_counter(), time.time()
-        data, policy = flow.request.data, self._runtime.active
-        if flow.error is not None or flow.response is not None:
-            # mitmproxy has answered a malformed request, and its message quotes it: no look-up, no token, no trace.
-            if flow.error is not None:
-                flow.error.msg = "a malformed request"
-            return None
-        head = self._read(flow, presented, policy, now)
-        sanitized = head.sanitized
+    async def _judge(self, head: Head, began: float, now: float) -> None:
+        flow, policy, presented, sanitized = head.flow, head.policy, head.presented, head.sanitized
+        data = flow.request.data
         data.headers.fields = tuple(sanitized.kept)
         refused = reject_malformed(data, presented, policy.limits.max_head, policy.limits.max_body)
         own = policy.own.get(head.path) if refused is None else None
@@ -238,6 +237,22 @@ class RequestHandler:
         return None
 
     # ---- The gateway's answer
+
+    def _fail(self, flow: HTTPFlow, presented: Headers, head: Head | None) -> None:
+        """Answer a request whose handling has failed with 503, whatever fails here too. `head`: None, it was not read.
+
+        The decision line has the id that the caller gets, and nothing of the headers or of the exception.
+        """
+        exchange: Exchange | None = flows.exchange_of(flow)
+        line = exchange.line if exchange is not None else head.line(FAILED, 0.0) if head is not None else unread(flow)
+        line = line._replace(decision=FAILED, status=status_of(FAILED.code))
+        policy = head.policy if head is not None else None
+        attempt(lambda: exchange.decline(line) if exchange is not None else self._runtime.record(line, policy))
+        reply = answer(FAILED, line.request_id)
+        flow.request.data.headers.fields = framing(presented)
+        if not attempt(lambda: self._respond(flow, reply, closes=True, framed=True)):
+            flow_writer.respond(flow, reply, closes=True)
+        flow.request.data.headers.fields = ()
 
     def _refuse(self, head: Head, presented: Headers, line: Line) -> None:
         refused = line.decision

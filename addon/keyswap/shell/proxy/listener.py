@@ -17,9 +17,11 @@ from keyswap.shell.connections.exchange import Exchange, Outcome
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.mitm import flows
 from keyswap.shell.proxy import flow_writer
-from keyswap.shell.proxy.exceptions import report
+from keyswap.shell.proxy.exceptions import attempt, report
 from keyswap.shell.runtime.connection_limits import ConnectionLimits
 from keyswap.shell.runtime.runtime import Runtime
+
+_UNREAD = Refuse(Code.INVALID_REQUEST, "it could not be read", step=WIRE)
 
 
 class GateListener:
@@ -40,15 +42,14 @@ class GateListener:
         exchange: Exchange | None = flows.exchange_of(flow) if flow is not None else None
         if flow is not None and exchange is not None:
             refused = cause_of(exchange, refused)
-            exchange.refuse(Outcome(status_of(refused.code), refused))
+            outcome = Outcome(status_of(refused.code), refused)
+            attempt(lambda: exchange.refuse(outcome))
             fields = exchange.policy.refusal_fields(exchange.counted.levels, flow.request.data.headers.fields)
             return answer(refused, exchange.line.request_id, fields)
-        request_id = flow_writer.new_request_id()
-        peer = flow.client_conn.peername if flow is not None else None
-        client, status = peer[0] if peer else "", status_of(refused.code)
-        self._runtime.record(Line(time.time(), request_id, refused, status, "", b"", client, 0))
+        line = unread(flow)._replace(decision=refused, status=status_of(refused.code))
+        attempt(lambda: self._runtime.record(line))
         fields = self._runtime.active.refusal_fields((), flow.request.data.headers.fields) if flow is not None else ()
-        return answer(refused, request_id, fields)
+        return answer(refused, line.request_id, fields)
 
     def revoked_since(self) -> Callable[[Exchange], Refuse | None] | None:
         """What judges the keys of open exchanges again, when any key has changed since the last time."""
@@ -63,6 +64,12 @@ class GateListener:
     def report(self, error: Exception) -> None:
         """Count and log a bug."""
         report(error)
+
+
+def unread(flow: HTTPFlow | None) -> Line:
+    """The decision line of a request that could not be read."""
+    peer = flow.client_conn.peername if flow is not None else None
+    return Line(time.time(), flow_writer.new_request_id(), _UNREAD, None, "", b"", peer[0] if peer else "", 0)
 
 
 def cause_of(exchange: Exchange, refused: Refuse) -> Refuse:

@@ -16,8 +16,8 @@ from keyswap.shell.connections.guard import ConnectionGuard
 from keyswap.shell.connections.listener import refusal_of
 from keyswap.shell.mitm import flows
 from keyswap.shell.proxy import flow_writer
-from keyswap.shell.proxy.exceptions import report
-from keyswap.shell.proxy.handler import FAILED, SHOWN_UP_TO, WHOLE_UP_TO
+from keyswap.shell.proxy.exceptions import attempt, report
+from keyswap.shell.proxy.handler import FAILED, FAILURE, SHOWN_UP_TO, WHOLE_UP_TO
 from keyswap.shell.proxy.listener import cause_of
 from keyswap.shell.proxy.response_check import ResponseChecker
 
@@ -35,14 +35,14 @@ class ResponseHandler:
     def begin(self, flow: HTTPFlow) -> None:
         """Pass a response on whose head has come: streamed, unless it is known to be small."""
         exchange: Exchange | None = flows.exchange_of(flow)
+        if exchange is None or flow.response is None:
+            return
         try:
-            if exchange is not None and flow.response is not None:
-                self._pass_on(flow, exchange)
+            self._pass_on(flow, exchange)
         except Exception as error:  # noqa: BLE001 (as in RequestHandler.judge)
             report(error)
-            body = flow_writer.withdraw(flow, Code.GATEWAY_UNAVAILABLE, flow_writer.new_request_id())
-            if exchange is not None:
-                exchange.unsent = body
+            exchange.unsent = flow_writer.withdraw(flow, FAILED.code, exchange.line.request_id)
+            attempt(lambda: exchange.stream(FAILURE))
 
     def _pass_on(self, flow: HTTPFlow, exchange: Exchange) -> None:
         response, policy = flow.response, exchange.policy
@@ -87,17 +87,19 @@ class ResponseHandler:
         was_answered = exchange is None or exchange.state is ExchangeState.ANSWERED
         try:
             if exchange is not None and flow.response is not None:
-                exchange.answer(Outcome(flow.response.data.status_code))
                 if exchange.unsent:
                     flow.response.data.content = exchange.unsent.pop()
                 elif exchange.step is not None:
                     if not flow.response.stream:
                         flow.response.data.content = exchange.step.chunk(flow.response.data.content or b"")
                     exchange.step.end()
+                exchange.answer(Outcome(flow.response.data.status_code))
         except Exception as error:  # noqa: BLE001 (as in RequestHandler.judge; what was streamed has left already)
             report(error)
-            if flow.response is not None and not flow.response.stream:
-                flow_writer.refuse(flow, FAILED, flow_writer.new_request_id(), closes=True)
+            if exchange is not None and flow.response is not None and not flow.response.stream:
+                flow_writer.refuse(flow, FAILED, exchange.line.request_id, closes=True)
+            if exchange is not None:
+                attempt(lambda: exchange.answer(FAILURE))
         if was_answered or flow.request.timestamp_end is not None:
             self._guard.end_exchange(flow)  # else its body is still coming: it ends with that
 
