@@ -265,6 +265,23 @@ def test_a_request_that_ends_meanwhile_is_not_judged() -> None:
     asyncio.run(run())
 
 
+def test_one_connections_trouble_ends_no_sweep() -> None:
+    """A connection that cannot be looked at, for whatever bug, is closed; those behind it are looked at."""
+    error, aborted, swept = ValueError(), list[int](), list[int]()
+
+    def fails(*_: object) -> bool:
+        raise error
+
+    async def run() -> None:
+        site = Site()
+        site.watch(SimpleNamespace(rests=fails, abort=lambda: aborted.append(1), excess=0, open={}))
+        site.watch(SimpleNamespace(rests=lambda *_: False, sweep=lambda *_: swept.append(1), excess=0, open={}))
+        await site.guard.sweep(0.25)
+        assert (site.reported, aborted, swept) == ([error], [1], [1])
+
+    asyncio.run(run())
+
+
 def test_a_connection_at_rest_is_left_alone_until_something_is_due() -> None:
     """What has been looked at and rests is skipped, until it moves, its deadline comes, or the limits change."""
 

@@ -163,13 +163,13 @@ class ConnectionGuard:
         judge = self.listener.revoked_since()
         now = until = loop.time()
         for connection in list(self.connections.values()):
-            if judge is None and connection.rests(now, limits):
-                continue
-            if loop.time() >= until:
-                await asyncio.sleep(0)
-                now = loop.time()
-                until = now + SLICE_S
             try:
+                if judge is None and connection.rests(now, limits):
+                    continue
+                if loop.time() >= until:
+                    await asyncio.sleep(0)
+                    now = loop.time()
+                    until = now + SLICE_S
                 connection.sweep(now, limits, elapsed_s)
                 for exchange in list(connection.open.values()) if judge is not None else ():
                     if loop.time() >= until:

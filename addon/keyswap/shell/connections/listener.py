@@ -27,7 +27,7 @@ class ExchangeListener(Protocol):
         """The gateway's answer to a request that ends here, with its decision's request id. Writes the decision."""
 
     def revoked_since(self) -> Callable[[Exchange], Refuse | None] | None:
-        """None while no key has changed; else what says whether an open request's key is still good."""
+        """None while no key has changed since all were judged; else what says whether an open request's key is good."""
 
     def report(self, error: Exception) -> None:
         """Count and log a bug."""

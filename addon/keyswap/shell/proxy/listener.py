@@ -1,7 +1,7 @@
 """What the handlers say to the connections: how an exchange that ends is answered, and whose key is no longer good.
 
 Law: every answer has a decision line with its request id. An exchange is answered by the policy that admitted it; its
-key is judged by the one in force.
+key is judged by the one in force, again and again until that has an answer.
 """
 
 import time
@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from mitmproxy.http import HTTPFlow
 
-from keyswap.composition.gate import Built
 from keyswap.model import UPSTREAM, WIRE, Code, Refuse
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.shell.connections.exchange import Exchange, Outcome
@@ -52,14 +51,23 @@ class GateListener:
         return answer(refused, line.request_id, fields)
 
     def revoked_since(self) -> Callable[[Exchange], Refuse | None] | None:
-        """What judges the keys of open exchanges again, when any key has changed since the last time."""
+        """What judges the keys of open exchanges again, when any has changed, or one could not be judged, since."""
         built, now = self._runtime.active.built, time.time()
         built.unhealthy(now)
         state = built.authenticators.generation
         if state == self.judged:
             return None
         self.judged = state
-        return lambda exchange: _revoked(built, exchange, now)
+
+        def judge(exchange: Exchange) -> Refuse | None:
+            client, since = exchange.line.client, exchange.line.at
+            refused = built.authenticators.still(exchange.principal, now, client, since)
+            if refused is None or refused.code is Code.INVALID_CREDENTIAL:
+                return refused.at("principal") if refused is not None else None
+            self.judged = None  # nobody can tell now: all are judged once more
+            return None
+
+        return judge
 
     def report(self, error: Exception) -> None:
         """Count and log a bug."""
@@ -88,9 +96,3 @@ def cause_of(exchange: Exchange, refused: Refuse) -> Refuse:
         if not exchange.flow.server_conn.timestamp_tcp_setup:
             return Refuse(Code.UPSTREAM_UNAVAILABLE, "no connection to the upstream could be made", step=UPSTREAM)
     return refused
-
-
-def _revoked(built: Built, exchange: Exchange, now: float) -> Refuse | None:
-    """Why an exchange's credential is no longer good; None: it is, or nobody can tell now."""
-    refused = built.authenticators.still(exchange.principal, now, exchange.line.client, exchange.line.at)
-    return refused.at("principal") if refused is not None and refused.code is Code.INVALID_CREDENTIAL else None
