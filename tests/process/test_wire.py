@@ -71,3 +71,27 @@ def test_the_callers_close_is_kept(version: bytes, start: Start, home: Home, bac
             got += part
     assert got.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
     assert got.endswith(b"ok") and not backend.seen[0].values("connection")
+
+
+HEAD = b"HEAD / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer KEY\r\n"
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"HEAD / HTTP/1.1\r\nHost: h\r\nX\x01: b\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HEAD /a/../b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+    ],
+    ids=["malformed", "malformed body", "ambiguous", "no credential"],
+)
+def test_no_refusal_of_a_head_request_has_a_body(start: Start, home: Home, wire: bytes) -> None:
+    """Also what is refused before there is a request, or in its body, is answered by a head alone (RFC 9110 §9.3.2)."""
+    _, value = home.key()
+    gateway = start().ready()
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(wire.replace(b"KEY", value.encode()))
+        with connection.makefile("rb") as answer:
+            found = answer.read()
+    assert found.startswith(b"HTTP/1.1 40") and found.endswith(b"\r\n\r\n") and found.count(b"\r\n\r\n") == 1, found

@@ -109,17 +109,18 @@ def _delimit_by_close(response: Response) -> None:
         response.data.headers.fields = (*kept, (b"Connection", b"close"))
 
 
-def _serialize(answer: Answer) -> bytes:
-    """An answer as HTTP/1.1, after which the connection is closed."""
+def _serialize(answer: Answer, is_head: bool) -> bytes:
+    """An answer as HTTP/1.1, after which the connection is closed; `is_head`: to a HEAD (RFC 9110 §9.3.2)."""
     lines = [b"HTTP/1.1 %d %s" % (answer.status, REASONS.get(answer.status, "").encode())]
     lines += [b"%s: %s" % pair for pair in (*dated(answer.headers), (b"Connection", b"close"))]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + answer.body
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if is_head else answer.body)
 
 
 def _answer_and_close(server: Any, answer: Answer | None) -> CommandGenerator[None]:
     """Answer in place of mitmproxy, close, and read no more."""
     if answer is not None and server.conn.state & ConnectionState.CAN_WRITE:
-        yield SendData(server.conn, _serialize(answer))
+        is_head = server.request is not None and server.request.data.method == b"HEAD"
+        yield SendData(server.conn, _serialize(answer, is_head))
     yield CloseConnection(server.conn)
 
 
@@ -138,9 +139,10 @@ def read_request_head(original: Any, self: Any, event: Event) -> CommandGenerato
     """A head is bounded, and the gateway says in its own words what is wrong with one."""
     watch = watch_of(self.context.client)
     before, self.buf.awaits_head = self.stream_id, True
+    begin = event.data if isinstance(event, DataReceived) and len(event.data) == len(self.buf) else b""
     for command in original(self, event):
         if isinstance(command, SendData) and watch is not None:  # it says what was malformed, and quotes it
-            command = SendData(self.conn, _serialize(watch.answer(None, 400)))
+            command = SendData(self.conn, _serialize(watch.answer(None, 400), begin.startswith(b"HEAD ")))
         yield command
     if watch is None or self.request is not None or self.stream_id != before or isinstance(event, ConnectionClosed):
         return
