@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from keyswap.model import Code, Headers, Refuse
+from keyswap.request.header_names import REQUEST_ID
 
 
 class Problem(NamedTuple):
@@ -140,7 +141,7 @@ def problem(
         (b"Content-Type", b"application/problem+json"),
         (b"Content-Length", b"%d" % len(body)),
         (b"Cache-Control", b"no-store"),
-        (b"X-Request-Id", request_id.encode()),
+        (REQUEST_ID, request_id.encode()),
         *template.headers,
         *more,
     )

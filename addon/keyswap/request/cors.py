@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterable
 
 from keyswap.model import METHODS, Headers, Preflight, Reply, Request
+from keyswap.request.header_names import REQUEST_ID
 
 MAX_AGE_S = 600
 _NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 _LONGEST = 4 << 10
 _LIMITS = b"RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
 _CREDENTIALS = (b"Access-Control-Allow-Credentials", b"true")
-_EXPOSED = (b"Access-Control-Expose-Headers", b"X-Request-Id, WWW-Authenticate, Retry-After, " + _LIMITS)
+_EXPOSED = (b"Access-Control-Expose-Headers", REQUEST_ID + b", WWW-Authenticate, Retry-After, " + _LIMITS)
 
 
 class Cors:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from keyswap.model import Admit, Headers, Principal, Upstream
-from keyswap.request.header_names import canonical
+from keyswap.request.header_names import REQUEST_ID, canonical
 from keyswap.request.headers import SanitizedHeaders
 from keyswap.request.wellformed import RequestLine
 
@@ -50,7 +50,7 @@ def upstream_head(
     host = sanitized.host or line.authority  # HTTP/2 names the host there alone
     fields = [
         (b"Host", host if keep_host else upstream.authority.encode()),
-        (b"X-Request-Id", request_id.encode()),
+        (REQUEST_ID, request_id.encode()),
         (b"X-Forwarded-For", sanitized.client.encode()),
         (b"X-Forwarded-Host", host),
         (b"X-Forwarded-Proto", scheme.encode()),
@@ -159,7 +159,7 @@ def downstream_head(
     closes, closes_upstream = closes or version == b"HTTP/1.0", False
     if options and options != _KEPT:
         kept, closes, closes_upstream = _hop(status, kept, options, closes)
-    kept += ((b"X-Request-Id", request_id.encode()), *limits)
+    kept += ((REQUEST_ID, request_id.encode()), *limits)
     if closes:
         kept.append((b"Connection", b"close"))
     length = int(declared[0]) if len(declared) == 1 and declared[0].isdigit() else None
@@ -188,7 +188,7 @@ def _hop(
 
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
-_SWITCHING = frozenset((b"content-length", b"x-request-id"))
+_SWITCHING = frozenset((b"content-length", REQUEST_ID.lower()))
 _KNOWN = _SWITCHING | {
     *(b"connection", b"keep-alive", b"te", b"trailer", b"upgrade"),
     *(b"proxy-authenticate", b"proxy-authentication-info", b"proxy-authorization", b"proxy-connection"),

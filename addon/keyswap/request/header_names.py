@@ -7,6 +7,9 @@ what told `-` from `_` from `.` (RFC 3875 §4.1.18); lighttpd and old Apaches di
 import re
 from collections.abc import Iterable
 
+REQUEST_ID = b"X-Request-Id"
+"""The header that names a request to its backend and its caller."""
+
 STRIPPED = (
     *("authorization", "forwarded", "x-forwarded-*", "x-real-ip", "x-request-id"),
     *("true-client-ip", "cf-connecting-ip", "x-client-ip"),

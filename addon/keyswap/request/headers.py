@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from keyswap.model import Headers
 from keyswap.request import addresses, trace_context
-from keyswap.request.header_names import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
+from keyswap.request.header_names import FRAMING, ONE_SPELLING, REQUEST_ID, STRIPPED, Patterns, canonical, is_plain
 from keyswap.request.hosts import HOST
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,9 @@ class SanitizedHeaders(NamedTuple):
     """The trace of the `traceparent` that is in `kept`."""
 
 
+_REQUEST_ID = REQUEST_ID.lower()
 _NOTED = {
-    *(b"connection", b"upgrade", b"x-request-id", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
+    *(b"connection", b"upgrade", _REQUEST_ID, b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
     b"forwarded",
 }
 _CLIENT_HEADERS = (b"x-forwarded-for", b"forwarded")
@@ -160,7 +161,7 @@ class HeaderPolicy:
                 self._warn(peer, noted)
             return sanitized
         hosts = noted.get(b"x-forwarded-host", [])
-        request_ids, protos = noted.get(b"x-request-id", []), noted.get(b"x-forwarded-proto", [])
+        request_ids, protos = noted.get(_REQUEST_ID, []), noted.get(b"x-forwarded-proto", [])
         return sanitized._replace(
             host=hosts[0] if len(hosts) == 1 and HOST.fullmatch(hosts[0]) else sanitized.host,
             client=self._client(noted.get(b"x-forwarded-for", []), peer),

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from keyswap.model import Headers
 from keyswap.refusals import Answer, Problem, problem
+from keyswap.request.header_names import REQUEST_ID
 
 WORKOS = ("/api_keys/", "/authorization/", "/organizations/", "/sso/", "/user_management/")
 """How WorkOS' paths begin."""
@@ -58,7 +59,7 @@ def body(content: bytes, content_type: str, request_id: str, status: int = 200, 
     fields = (
         (b"Content-Type", content_type.encode()),
         (b"Cache-Control", b"no-store"),
-        (b"X-Request-Id", request_id.encode()),
+        (REQUEST_ID, request_id.encode()),
         *more,
     )
     return Answer(status, fields, content)
@@ -66,7 +67,7 @@ def body(content: bytes, content_type: str, request_id: str, status: int = 200, 
 
 def nothing(request_id: str) -> Answer:
     """It is done, and there is nothing to tell (204)."""
-    return Answer(204, ((b"Cache-Control", b"no-store"), (b"X-Request-Id", request_id.encode())), b"")
+    return Answer(204, ((b"Cache-Control", b"no-store"), (REQUEST_ID, request_id.encode())), b"")
 
 
 def cacheable(content: bytes, etag: str, max_age_s: int, request_id: str) -> Answer:
@@ -75,6 +76,6 @@ def cacheable(content: bytes, etag: str, max_age_s: int, request_id: str) -> Ans
         (b"Content-Type", b"application/json"),
         (b"ETag", etag.encode()),
         (b"Cache-Control", b"public, max-age=%d" % max_age_s),
-        (b"X-Request-Id", request_id.encode()),
+        (REQUEST_ID, request_id.encode()),
     )
     return Answer(200, fields, content)

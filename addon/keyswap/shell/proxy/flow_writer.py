@@ -16,6 +16,7 @@ from keyswap.model import UPSTREAM, Admit, Code, Decision, Refuse, Reply
 from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.forwarding import downstream_head, upstream_head
+from keyswap.request.header_names import REQUEST_ID
 from keyswap.request.headers import SanitizedHeaders
 from keyswap.shell.mitm import upstream_http1, upstream_pool
 
@@ -75,7 +76,7 @@ def refuse(flow: HTTPFlow, refused: Refuse, request_id: str, closes: bool) -> No
 
 def preflight_answer(decision: Reply, request_id: str) -> Answer:
     """What the gateway answers in the backend's place."""
-    return Answer(204, (*decision.headers, (b"X-Request-Id", request_id.encode())), b"")
+    return Answer(204, (*decision.headers, (REQUEST_ID, request_id.encode())), b"")
 
 
 def respond(flow: HTTPFlow, reply: Answer, closes: bool) -> None:

@@ -13,6 +13,7 @@ from mitmproxy.http import HTTPFlow
 from keyswap.model import ANONYMOUS, WIRE, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.forwarding import CHUNKED, declared_length, framing
+from keyswap.request.header_names import REQUEST_ID
 from keyswap.request.headers import SanitizedHeaders
 from keyswap.request.wellformed import reject_malformed
 from keyswap.shell.connections.exchange import AwaitingBody, Exchange, Outcome
@@ -281,5 +282,5 @@ def _request(head: Head, site: bytes) -> Request:
         presented = (*presented, (b":authority", data.authority))
     if flow_writer.is_chunked_behind(head.flow.request):  # judged with the framing that it will have
         presented, kept = (*presented, CHUNKED), (*kept, CHUNKED)
-    kept = (*kept, (b"X-Request-Id", head.request_id.encode()))
+    kept = (*kept, (REQUEST_ID, head.request_id.encode()))
     return Request(head.method, data.path, presented, head.sanitized.client, kept, site)

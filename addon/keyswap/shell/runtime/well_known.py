@@ -13,6 +13,7 @@ from keyswap import host_port
 from keyswap.composition.gate import Built
 from keyswap.model import Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
+from keyswap.request.header_names import REQUEST_ID
 from keyswap.request.hosts import is_loopback
 from keyswap.tokens.jwks import PublishedDocument
 from keyswap.workos.webhook import PATH as WEBHOOK
@@ -84,7 +85,7 @@ def document(published: PublishedDocument, headers: Headers, request_id: str) ->
     if_none_match = b",".join(value for name, value in headers if name.lower() == b"if-none-match")
     known = {tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")}
     if etag in known or b"*" in known:
-        fields = ((b"ETag", etag), (b"Cache-Control", cache), (b"X-Request-Id", request_id.encode()), _ANY_PAGE)
+        fields = ((b"ETag", etag), (b"Cache-Control", cache), (REQUEST_ID, request_id.encode()), _ANY_PAGE)
         return Answer(304, fields, b"")
     response = _answer(200, published.body, published.content_type.encode(), cache, request_id)
     return response._replace(headers=(*response.headers, (b"ETag", etag), _ANY_PAGE))
@@ -95,6 +96,6 @@ def _answer(status: int, body: bytes, content_type: bytes, cache: bytes, request
         (b"Content-Type", content_type),
         (b"Content-Length", b"%d" % len(body)),
         (b"Cache-Control", cache),
-        (b"X-Request-Id", request_id.encode()),
+        (REQUEST_ID, request_id.encode()),
     )
     return Answer(status, headers, body)
