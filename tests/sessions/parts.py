@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from keyswap.model import Credential, Principal, Refuse, Request
-from keyswap.sessions.jwks import KeySets
+from keyswap.sessions.issuer_keys import KeySets
 from keyswap.sessions.kinds import Issuer
 from keyswap.sessions.verifier import SessionVerifier
 from tests.sessions.issuing import AUTHKIT, CONNECT, ENVIRONMENT, NOW, OWN, Endpoint

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keyswap.model import Code, Credential, Principal, Refuse, Secret, StateError
-from keyswap.sessions.jwks import REFRESH_S, KeySets
+from keyswap.sessions.issuer_keys import REFRESH_S, KeySets
 from keyswap.sessions.kinds import Issuer
 from keyswap.sessions.verifier import MAX_AGE_S, SessionVerifier
 from keyswap.state import Epochs, StateDirectory

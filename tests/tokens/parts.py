@@ -11,9 +11,9 @@ from joserfc.jwk import KeySet as JoserfcKeySet
 
 from keyswap.model import Claims
 from keyswap.state import Epochs, StateDirectory
-from keyswap.tokens.jwks import KeySet, PublishedDocument
 from keyswap.tokens.keyring import Keyring
 from keyswap.tokens.mint import MintCache, Minter
+from keyswap.tokens.published_keys import KeySet, PublishedDocument
 
 NOW = 1_800_000_000
 ISSUER = "https://gw.example"

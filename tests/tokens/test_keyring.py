@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from keyswap import files
 from keyswap.model import StateError
 from keyswap.state import Epochs, StateDirectory
-from keyswap.tokens.jwks import MAX_AGE_S
 from keyswap.tokens.keyring import KEEP_S, LEAD_S, Keyring
 from keyswap.tokens.mint import Minter
+from keyswap.tokens.published_keys import MAX_AGE_S
 from keyswap.tokens.signers import LoadedKey, SigningKey, load_key, new_key
 from tests.tokens.parts import NOW, Machine, body, by_joserfc, by_pyjwt, claims, header, kids, mint
 from tests.tokens.test_signers import PRIVATE, pem

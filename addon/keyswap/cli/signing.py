@@ -23,8 +23,8 @@ from keyswap.cli.state_snapshot import glanced
 from keyswap.keys.serialize import iso
 from keyswap.model import StateError
 from keyswap.state import Epochs, StateDirectory
-from keyswap.tokens.jwks import MAX_AGE_S
 from keyswap.tokens.keyring import KEEP_S, LEAD_S, Keyring
+from keyswap.tokens.published_keys import MAX_AGE_S
 from keyswap.tokens.signers import ALGORITHMS, SigningKey
 
 

@@ -33,9 +33,9 @@ from keyswap.policy import OperationRule, Policy, line_at, parse_upstream
 from keyswap.request.cors import Cors
 from keyswap.request.credentials import Absence, CredentialCookie, CredentialHeader, CredentialReader
 from keyswap.tokens.claims import TokenShape, claims_of
-from keyswap.tokens.jwks import KeySet
 from keyswap.tokens.keyring import LEAD_S, Keyring
 from keyswap.tokens.mint import Minter
+from keyswap.tokens.published_keys import KeySet
 
 logger = logging.getLogger(__name__)
 

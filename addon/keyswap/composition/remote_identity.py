@@ -20,7 +20,7 @@ from keyswap.keys.workos.source import WorkosKeys
 from keyswap.keys.workos.validation import Ages
 from keyswap.model import StateError
 from keyswap.policy import Policy, line_at
-from keyswap.sessions.jwks import KeySets
+from keyswap.sessions.issuer_keys import KeySets
 from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.budget import OwnBudget
 from keyswap.workos.change_feed import ChangeFeed

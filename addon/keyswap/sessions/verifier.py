@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from keyswap.model import Code, Credential, Principal, Refuse, Request, Secret, StateError
 from keyswap.sessions.claims import checked
-from keyswap.sessions.jwks import Jwks, KeySets
+from keyswap.sessions.issuer_keys import Jwks, KeySets
 from keyswap.sessions.jws import MAX_BYTES, NotAToken, Token, read, shown
 from keyswap.sessions.kinds import Issuer, check_audience, kind_of, no_session, principal_of
 

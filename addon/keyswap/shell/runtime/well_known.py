@@ -15,7 +15,7 @@ from keyswap.model import Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
 from keyswap.request.header_names import REQUEST_ID
 from keyswap.request.hosts import is_loopback
-from keyswap.tokens.jwks import PublishedDocument
+from keyswap.tokens.published_keys import PublishedDocument
 from keyswap.workos.webhook import PATH as WEBHOOK
 
 JWKS = b"/.well-known/jwks.json"

@@ -16,9 +16,9 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from certificates import self_signed
 from keyswap.model import Code, Principal, Refuse
-from keyswap.sessions import jwks as module
+from keyswap.sessions import issuer_keys as module
+from keyswap.sessions.issuer_keys import MAX_BYTES, REFRESH_S, RETRY_MAX_S, UNKNOWN_S, Jwks, KeySets
 from keyswap.sessions.jwk_set import keys_of
-from keyswap.sessions.jwks import MAX_BYTES, REFRESH_S, RETRY_MAX_S, UNKNOWN_S, Jwks, KeySets
 from keyswap.sessions.jws import NotAToken
 from tests.sessions.issuing import NOW, Endpoint, as_json, b64, jwk, key, token, user
 from tests.sessions.parts import Door, run

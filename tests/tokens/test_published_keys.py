@@ -7,8 +7,8 @@ import json
 from cryptography import x509
 from jwt.algorithms import get_default_algorithms
 
-from keyswap.tokens.jwks import MAX_AGE_S, KeySet, document
 from keyswap.tokens.keyring import KEEP_S, LEAD_S
+from keyswap.tokens.published_keys import MAX_AGE_S, KeySet, document
 from tests.tokens.parts import ALGS, ISSUER, NOW, Machine, kids
 from tests.tokens.test_signers import PRIVATE
 
