@@ -76,7 +76,7 @@ def stopping(path: Path) -> None:
     lock = MachineLock(path / "limits.lock", 5)
     while True:
         ready()
-        with lock:
+        with lock.within(5):
             os.kill(os.getpid(), signal.SIGSTOP)
 
 

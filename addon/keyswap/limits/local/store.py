@@ -44,6 +44,7 @@ from keyswap.state import StateDirectory
 
 REUSE_NS = 60_000_000_000
 """How long a bucket keeps its slot after it ran empty: a caller below its limits has it at its next request too."""
+_GONE = "the counters' files were replaced, cut short or are gone: restart the gateway"
 _PAGES = 64
 """Pages that are looked through at once when everything is listed: about 2,000 buckets, some milliseconds."""
 
@@ -78,23 +79,27 @@ class LocalLimits:
     def _held_lock(self) -> Iterator[None]:
         """Hold the lock, at a start. Raises StateError where it can't be had."""
         try:
-            with self._lock:
+            with self._lock.within(self._lock.wait_s):
                 yield
         except LimitStoreUnavailable as error:
             remedy = f"look at {self._folder}: who holds limits.lock, and whether files can be opened there"
             raise StateError(f"limits can't be counted: {error}; {remedy}") from error
 
     def wait(self, wait_s: float) -> None:
-        """Set how long to wait for other processes from now on."""
+        """Set how long a request waits for other processes from now on, in seconds."""
         self._lock.wait_s = wait_s
 
     async def acquire(self, asks: tuple[LimitRequest, ...], now: float, dry: bool = False) -> Acquired:
-        """Acquire all asks or none; never waits for anything but the lock."""
+        """Acquire all asks or none at `now` (epoch seconds); waits for nothing but the lock, beside other requests.
+
+        Raises LimitStoreUnavailable: the lock was not free in time, there is no room, or the files are not in place.
+        """
         if self._gone is not None:
             raise LimitStoreUnavailable(self._gone)
         known = self._known.get(id(asks))
         slots = known[1] if known is not None and known[0] is asks else self._slots(asks)
-        self._lock.take()
+        if not self._lock.take_free():
+            now += await self._lock.wait()
         try:
             clock = self._clock()  # not before: another process that had the lock meanwhile has seen a later time
             fits = all_fit = all_there = True
@@ -187,7 +192,7 @@ class LocalLimits:
     # ---- Beside the requests
 
     def release(self, numbers: list[int]) -> None:
-        """Release places; if the lock can't be had now, a little later."""
+        """Release places; if the lock can't be had within some milliseconds, a little later. Raises nothing."""
         if self._closed or not (self._gone is None or self._reserved.in_place()):
             return
         self._late += numbers
@@ -202,7 +207,7 @@ class LocalLimits:
         for kind, table in self._tables.items():
             first = 0
             while first < table.pages:
-                with self._lock:
+                async with self._lock:
                     pages = range(first, min(first + _PAGES, table.pages))
                     buckets |= {(kind, bucket.handle): bucket for bucket in self._listed(kind, table, pages, now)}
                 first += _PAGES
@@ -225,7 +230,7 @@ class LocalLimits:
         """Empty these buckets."""
         self._check_files()
         emptied = 0
-        with self._lock:
+        async with self._lock:
             clock = self._clock()
             for bucket in buckets:
                 table = self._tables[bucket.kind]
@@ -240,7 +245,7 @@ class LocalLimits:
         self._unwell = None
         try:
             self._check_files()
-            with self._lock:
+            async with self._lock:
                 self._reserved.rescan()
                 self._reserved.reclaim()
                 self._keep_listed()
@@ -253,8 +258,8 @@ class LocalLimits:
         """Check that the files are still in place; else nothing is counted any more. Raises LimitStoreUnavailable."""
         in_place = [table.in_place() for table in self._tables.values()]
         if self._gone or not all((*in_place, self._reserved.in_place(), self._lock.in_place())):
-            self._gone = "the counters' files were replaced, cut short or are gone: restart the gateway"
-            raise LimitStoreUnavailable(self._gone)
+            self._gone = self._lock.ended = _GONE
+            raise LimitStoreUnavailable(_GONE)
 
     def _keep_listed(self) -> None:
         """Keep the names of long requests in flight listed."""
