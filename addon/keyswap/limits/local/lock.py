@@ -1,9 +1,9 @@
 """The machine's lock: one process at a time looks at the counters of a state directory.
 
 Law: it ends with the process that holds it, however that one ends. Nobody waits for it longer than asked, also when its
-holder has been stopped. The event loop stands still for `ON_LOOP_S` at most in `_AGAIN_S`, whatever the policy says: the
-rest of a request's patience passes beside the others. One request of a process tries, those that come meanwhile wait
-for their turn; one that could not have it in time keeps others from trying for a moment: nobody queues up behind it.
+holder has been stopped. The event loop stands still for `ON_LOOP_S` at most in `_AGAIN_S`, whatever the policy says;
+the rest of a request's patience passes beside the others. One request of a process tries, those that come meanwhile
+wait for their turn; one that could not have it in time keeps others from trying for a moment: none queues up behind it.
 """
 
 import asyncio
