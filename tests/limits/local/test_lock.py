@@ -40,7 +40,7 @@ async def store(folder: Path, wait_s: float = PATIENCE_S) -> AsyncIterator[Local
         await opened.close()
 
 
-async def gap_while(working: "asyncio.Future[object]") -> float:
+async def gap_while(working: "asyncio.Future[list[float | None]]") -> float:
     """The longest that the event loop stood still meanwhile, in seconds."""
     longest, last = 0.0, time.monotonic()
     while not working.done():
