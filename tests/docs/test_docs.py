@@ -1,5 +1,6 @@
 """The documentation is true: every command, option and code that exists is in it, and every command in it runs."""
 
+import ast
 import json
 import os
 import re
@@ -259,6 +260,19 @@ def test_every_module_says_its_law() -> None:
         assert text.startswith('"""'), file
         if len(text.splitlines()) > 40:
             assert "\nLaw:" in text.split('"""')[1], f"{file} has no law in its docstring"
+
+
+def test_every_package_says_what_its_modules_hold() -> None:
+    """The docstring of each package names all of its modules and packages in its list, and nothing that is not there."""
+    for file in (ROOT / "addon/keyswap").glob("*/**/__init__.py"):
+        names = "[a-z0-9_]+(?:, [a-z0-9_]+)*"
+        listed = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[2]
+        columns = re.findall(rf"^ *({names})  +\S| {{4,}}({names})  +\S", listed, re.MULTILINE)
+        anywhere = re.findall(rf"(?:^ *|  +)({names})(?: |$)", listed, re.MULTILINE) + re.findall(r"`(\w+)`", listed)
+        there = {path.stem for path in file.parent.glob("*.py") if not path.stem.startswith("__")}
+        there |= {path.parent.name for path in file.parent.glob("*/__init__.py")}
+        assert {name for pair in columns for name in "".join(pair).split(", ")} <= there, file
+        assert there <= {name for text in anywhere for name in text.split(", ")}, file
 
 
 def test_decide_fits_on_one_screen() -> None:

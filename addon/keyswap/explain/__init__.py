@@ -1,5 +1,5 @@
 """WHY, in words.
 
-trace_json  a decision and its steps as JSON     recorded  a decision that was recorded, explained later
-remedies    what to change, and where
+trace       a described request, step by step    recorded  a decision that was recorded, explained later
+trace_json  a decision and its steps as JSON     remedies  what to change, and where
 """

@@ -2,6 +2,11 @@
 
 Law: everything here is immutable and knows nothing of where it came from or where it goes: no mitmproxy, no clock, no
 files, no HTTP status codes. A refusal is a value with two texts: a public code, and a private reason for the log.
+
+    request    a request as it is judged            caller     who is calling, and what a token says
+    operation  one operation of an API              decision   what the gate decides
+    refusal    codes, reasons, and the step         level      how full a limit is
+    errors     what cannot be used
 """
 
 from keyswap.model.caller import ANONYMOUS, Claims, Principal, Secret

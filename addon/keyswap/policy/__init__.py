@@ -2,6 +2,10 @@
 
 Law: an unknown field, a wrong type or a missing file is an error that names file, line, field and remedy; a policy is
 taken whole or not at all. Nothing is read after load, and no secret stands in a policy.
+
+    loading      a file → a policy, or one error        sections    the whole policy, section by section
+    callers      `api_keys`, `workos`, `sessions`       limits      `limits`, `plans`, `orgs`
+    operations   `openapi`, `operations`                value_types single values: times, sizes, URLs
 """
 
 from keyswap.policy.callers import SessionRule

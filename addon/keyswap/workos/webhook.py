@@ -28,7 +28,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MOST_SIGNATURES = 10
 
 Record = Callable[[str, Sequence[Change], float], bool]
-"""`Changes.record`. It waits for a disk: not to be called where requests are served."""
+"""`ChangeFeed.record`. It waits for a disk: not to be called where requests are served."""
 
 
 class Refused(Exception):

@@ -1,6 +1,6 @@
 """OpenAPI documents: where they come from, what they say of each operation, and what is wrong with them.
 
-fetching         from files and URLs            parsing      text → plain data
+document_cache   from files and URLs            parsing      text → plain data
 http_client      what a URL answers             kept_copies  the last good ones, on disk
 watched_files    files that are followed        references   all that `$ref`s lead to
 document         what a document says, as values

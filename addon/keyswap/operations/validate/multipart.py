@@ -43,7 +43,7 @@ class FormPart(NamedTuple):
 
 
 def parts(body: bytes, boundary: str) -> Iterator[FormPart]:
-    """The parts of a body. Raises Malformed."""
+    """The parts of a body. Raises MalformedMultipart."""
     mark = b"--" + boundary.encode("ascii")
     begin = b"\r\n" + mark
     if len(re.findall(rb"[\r\n]" + re.escape(mark), body)) != body.count(begin):

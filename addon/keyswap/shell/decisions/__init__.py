@@ -3,4 +3,5 @@
 record   what is known of a decision   encode   its line, and the record that is kept   masking  keys out of both
 writer   the way to a destination      sinks    where lines end                         row      its columns
 store    the database of what is kept  reader   the record of a request; what is decided from now on
+pending  a decision on its way to both
 """

@@ -6,7 +6,7 @@ http2            HTTP/2 towards callers               http2_costs         what i
 http2_streams    its bodies, stream by stream         goaway              its end
 http_streams     requests, whatever carries them      websocket           WebSockets
 upstream_http1   HTTP/1 towards backends              upstream_pool       connections to backends, kept
-awaited_response what comes after its caller has gone upstream_errors     why a backend gave no answer
+awaited_response what comes once its caller left      upstream_errors       why a backend gave no answer
 connection_watch what layers ask of the guard         inspection          what the guard looks at
 deferred         events from outside                  interjections       answers from outside
 turns            much that was read at once           held_bytes          what is held of a caller's requests

@@ -5,5 +5,6 @@ active_policy a policy and everything made from it     reload      following the
 readiness     whether the process can serve            heap        the garbage collector around a load
 last_good     the policy that a worker starts with while its files say something else
 signing_keys  the signing keys, followed              well_known  the paths that the listener answers itself
+certificate   what the listener shows of `serve --tls-cert`
 connection_limits  what connections may hold, and for how long, as the policy has it
 """
