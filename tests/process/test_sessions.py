@@ -48,6 +48,13 @@ def connect() -> Iterator[Endpoint]:
     yield from endpoint(*CONNECT_KIDS)
 
 
+def of_clients(connect: Endpoint) -> dict[str, Any]:
+    """The entry for clients."""
+    audiences, permissions = [ENVIRONMENT], "scope"
+    rule = {"kind": "connect", "issuers": [CONNECT], "jwks_url": connect.url}
+    return rule | {"audiences": audiences, "permissions_from": permissions}
+
+
 @pytest.fixture
 def write(home: Home, authkit: Endpoint, connect: Endpoint) -> Callable[..., None]:
     """Write a policy for users and clients; words are of both entries."""
@@ -55,13 +62,7 @@ def write(home: Home, authkit: Endpoint, connect: Endpoint) -> Callable[..., Non
     def written(*extra: dict[str, Any], **given: Any) -> None:
         rules = [
             {"kind": "authkit", "issuers": [AUTHKIT], "jwks_url": authkit.url},
-            {
-                "kind": "connect",
-                "issuers": [CONNECT],
-                "jwks_url": connect.url,
-                "audiences": [ENVIRONMENT],
-                "permissions_from": "scope",
-            },
+            of_clients(connect),
             *extra,
         ]
         home.write_policy(f"sessions: {json.dumps([rule | given for rule in rules])}\n")
@@ -201,6 +202,43 @@ def test_a_session_that_was_revoked(start: Start, home: Home, backend: Backend, 
         backend.go_on.release(8)
         assert b"data: 2" in streams[1].read()
     assert text not in gateway.output
+
+
+def test_an_issuer_that_the_policy_has_no_more(
+    start: Start,
+    home: Home,
+    backend: Backend,
+    authkit: Endpoint,
+    connect: Endpoint,
+    write: Callable[..., None],
+    engine: str,
+) -> None:
+    """Open streams of its sessions end within two seconds of the reload, those of others go on; so do they where the
+    issuer has withdrawn the key that signed, and where a policy has no sessions at all."""
+    _, key = home.key()
+    write()
+    gateway = start(engine).ready()
+    tokens = [token(user(now()), "a"), token(user(now(), sid="session_2"), "b"), token(client(now()), "c"), key]
+    with ExitStack() as stack:
+        watching = [stack.enter_context(Client(gateway.port)) for _ in tokens]
+        streams = [one.begin("GET", "/events", what) for one, what in zip(watching, tokens, strict=True)]
+        assert [stream.status for stream in streams] == [200] * 4
+
+        def ends(number: int) -> None:
+            began = time.monotonic()
+            assert streams[number].read() == b"" and time.monotonic() - began < 2
+
+        authkit.publish("b", "d")
+        assert gateway.get("/pets", token(user(now()), "d")).status == 200  # an unknown key: the key set is looked at
+        ends(0)
+        home.write_policy(f"sessions: {json.dumps([of_clients(connect)])}\n")
+        eventually("it is in force", lambda: gateway.get("/pets", tokens[1]).status == 401)
+        ends(1)
+        home.write_policy()
+        eventually("it is in force", lambda: gateway.get("/pets", tokens[2]).status == 401)
+        ends(2)
+        backend.go_on.release(8)
+        assert b"data: 2" in streams[3].read()
 
 
 def test_keys_that_are_rotated(start: Start, home: Home, authkit: Endpoint, write: Callable[..., None]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 
 from keyswap.model import Code, Credential, Principal, Refuse, Secret, StateError
 from keyswap.sessions.issuer_keys import REFRESH_S, KeySets
+from keyswap.sessions.jwk_set import numbers
 from keyswap.sessions.kinds import Issuer
 from keyswap.sessions.verifier import MAX_AGE_S, SessionVerifier
 from keyswap.state import Epochs, StateDirectory
 from keyswap.workos.change_feed import Change, ChangeFeed
 from keyswap.workos.store import CHANGES_S
+from tests.sessions.attacks import KIDS
 from tests.sessions.issuing import (
     AUTHKIT,
     CONNECT,
@@ -27,6 +30,7 @@ from tests.sessions.issuing import (
     as_json,
     client,
     header,
+    jwk,
     machine,
     signed,
     token,
@@ -57,7 +61,8 @@ def refused(found: Principal | Refuse, why: str) -> None:
 def test_a_session_of_a_user_is_that_user(door: Door) -> None:
     """A user's session is its user, with what the token says of them."""
     found = principal(door.one(token(user(act={"sub": "ann@example.com"}))))
-    assert found._replace(session_claims=None) == Principal(
+    assert found.proof is not None and found.proof[:3] == (AUTHKIT, "authkit", "a")
+    assert found._replace(session_claims=None, proof=None) == Principal(
         org_id="org_1",
         user_id="user_1",
         permissions=("pets:read", "pets:write"),
@@ -387,6 +392,53 @@ def test_endings_are_asked_for_when_there_are_new_ones(door: Door) -> None:
         for _ in range(5):
             await door(text)
         assert asked == 3 and door.changes.asked == 6
+
+    run(story())
+
+
+# ---- What proved it
+
+
+def test_who_was_admitted_by_what_is_no_proof_any_more(authkit: Endpoint, connect: Endpoint, door: Door) -> None:
+    """Under a policy that lists the token's issuer and kind no more, or has another key set for it without its key, an
+    open stream is refused; under one that does it goes on, and one whose key set was not had yet tells nobody."""
+    found = principal(door.one(token(user())))
+
+    def still(*issuers: Issuer) -> Refuse | None:
+        verifier = SessionVerifier(issuers, OWN, door.keysets, door.changes)
+        return verifier.still(found, NOW)
+
+    users, clients = entries(authkit, connect)
+    assert still(users) is None and still(users, clients) is None
+    for others in ((), (clients,), (replace(users, issuers=("https://other.test",)),), (replace(users, kind="agent"),)):
+        gone = still(*others)
+        assert gone is not None and gone.code is Code.INVALID_CREDENTIAL and "lists no sessions" in gone.reason
+    principal(door.one(token(client(), "c")))
+    elsewhere = still(replace(users, jwks_url=connect.url))
+    assert elsewhere is not None and elsewhere.code is Code.INVALID_CREDENTIAL and "has no key 'a'" in elsewhere.reason
+    unknown = still(replace(users, jwks_url=f"{authkit.url}/other"))
+    assert unknown is not None and unknown.code is Code.STORE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("kids", [["b"], ["b", "a as b"], ["a"], [*KIDS]])
+def test_an_open_stream_whose_key_was_withdrawn(kids: list[str], authkit: Endpoint, door: Door) -> None:
+    """It is refused once the key is gone from its key set, or another one has its id; that it may be so is told by the
+    verifier's generation, which stays the same while all keys do."""
+
+    async def story() -> None:
+        found, jwks = principal(await door(token(user()))), door.keysets.of(authkit.url)
+        principal(await door(token(client(), "c")))
+        generation, before = door.verifier.generation, numbers(jwks.keys)
+        assert door.verifier.generation == generation and door.verifier.still(found, NOW) is None
+        named = [jwk(kid[-1]) | {"kid": kid[0]} for kid in kids]
+        authkit.body = as_json({"keys": named})
+        await door.keysets.tend(NOW + REFRESH_S)
+        while jwks._flight is not None:
+            await asyncio.wait([jwks._flight])
+        assert (door.verifier.generation == generation) is (numbers(jwks.keys) == before)
+        refused_now = door.verifier.still(found, NOW)
+        assert (refused_now is None) is ("a" in kids)
+        assert refused_now is None or "has no key 'a' any more" in refused_now.reason
 
     run(story())
 

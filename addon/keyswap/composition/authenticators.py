@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 _CLIENT_IN_URL = re.compile(r"/(?:user_management|sso/jwks)/(client_[0-9A-Za-z_-]+)/?$")
 """The client id of their environment in URLs of WorkOS' issuers and key sets."""
 
+_NO_SESSIONS = Refuse(Code.INVALID_CREDENTIAL, "the policy lists no issuer of sessions any more")
+
 Guessing = Callable[[Request, float], Awaitable[Refuse | None]]
 """Refuses a caller who has presented too many invalid credentials already."""
 
@@ -77,9 +79,9 @@ class Authenticators:
 
     @property
     def generation(self) -> object:
-        """Equal for as long as no key or session has changed, as far as was taken in."""
-        ended = None if self.sessions is None else self.changes.generation
-        return self.deny_list, self.deny_list.generation, self.keys, self.keys.generation, ended
+        """Equal for as long as no key, session or issuer has changed, as far as was taken in."""
+        sessions = None if self.sessions is None else self.sessions.generation
+        return self.deny_list, self.deny_list.generation, self.keys, self.keys.generation, sessions
 
     def by_id(self, key_id: str, now: float, client: str) -> Principal | Refuse:
         """The principal of a key named by its id, for explanations."""
@@ -94,7 +96,9 @@ class Authenticators:
     def still(self, principal: Principal, now: float, client: str, since: float) -> Refuse | None:
         """Why who was verified at `since` is no longer good; None: it is, or nobody can tell."""
         if principal.key_id is None:
-            return self.sessions.still(principal, now) if self.sessions is not None else None
+            if self.sessions is not None:
+                return self.sessions.still(principal, now)
+            return _NO_SESSIONS if principal.since is not None else None
         current = self.keys.by_id(principal.key_id, now, client)
         if current is None:
             return self._owner_ended(principal, since)

@@ -9,7 +9,7 @@ files, no HTTP status codes. A refusal is a value with two texts: a public code,
     errors     what cannot be used
 """
 
-from keyswap.model.caller import ANONYMOUS, Claims, Principal, Secret
+from keyswap.model.caller import ANONYMOUS, Claims, Principal, Proof, Secret
 from keyswap.model.decision import UNCOUNTED, Admit, Counted, Decision, NeedBody, Preflight, Reply, StepResult, nothing
 from keyswap.model.errors import StateError, Unread
 from keyswap.model.level import Level
@@ -38,6 +38,7 @@ __all__ = [
     "Operation",
     "Preflight",
     "Principal",
+    "Proof",
     "Refuse",
     "Reply",
     "Request",

@@ -15,6 +15,17 @@ class Secret(NamedTuple):
         return "Secret(…)"
 
 
+class Proof(NamedTuple):
+    """What a session's token was verified with."""
+
+    issuer: str
+    entry: str
+    """The kind of the policy's entry that has judged it."""
+    kid: str
+    key: int
+    """Equal for equal keys, as `jwk_set.mark` has it: another key under the same id is another key."""
+
+
 class Principal(NamedTuple):
     """Who is calling. `not_after` is the epoch second at which the credential itself ends; None: it has no end."""
 
@@ -39,6 +50,8 @@ class Principal(NamedTuple):
     """The session's token, where the policy wants it to reach the backend as it is."""
     leeway_s: int = 0
     """The last seconds before `not_after`, in which a session's token has ended by our clock and is still good."""
+    proof: Proof | None = None
+    """What a session's token was verified with; None: a key."""
 
 
 ANONYMOUS = Principal(None, None)

@@ -39,6 +39,12 @@ def numbers(keys: Keys) -> Mapping[str, tuple[int, int]]:
     return {kid: (key.public_numbers().n, key.public_numbers().e) for kid, key in keys.items()}
 
 
+def mark(key: rsa.RSAPublicKey) -> int:
+    """A number that is the same for the same key. Only an issuer could make two of its keys share one."""
+    numbers = key.public_numbers()
+    return hash((numbers.n, numbers.e))
+
+
 def _is_kid(kid: object) -> bool:
     return isinstance(kid, str) and 0 < len(kid) <= MAX_KID
 

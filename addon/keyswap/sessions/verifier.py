@@ -16,9 +16,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from keyswap.model import Code, Credential, Principal, Refuse, Request, Secret, StateError
+from keyswap.model import Code, Credential, Principal, Proof, Refuse, Request, Secret, StateError
 from keyswap.sessions.claims import checked
 from keyswap.sessions.issuer_keys import Jwks, KeySets
+from keyswap.sessions.jwk_set import mark
 from keyswap.sessions.jws import MAX_BYTES, NotAToken, Token, read, shown
 from keyswap.sessions.kinds import Issuer, check_audience, kind_of, no_session, principal_of
 
@@ -76,6 +77,12 @@ class SessionVerifier:
         self._known: FIFOCache[bytes, _Known] = FIFOCache(size)
         self._clock = clock
 
+    @property
+    def generation(self) -> object:
+        """Equal for as long as nothing has ended, as far as was taken in, and every key set has the same keys."""
+        versions = [jwks.version for entries in self._entries.values() for _, jwks in entries.values()]
+        return self, self._changes.generation, versions
+
     async def __call__(self, credential: Credential, _request: Request, now: float) -> Principal | Refuse:
         """The principal whose token this is, at `now` (epoch seconds).
 
@@ -107,10 +114,15 @@ class SessionVerifier:
         return known.principal
 
     def still(self, principal: Principal, now: float) -> Refuse | None:
-        """Refuse when what a token stands for has ended since it was issued; asked of open streams too."""
-        since = principal.since
+        """Refuse when what a token stands for has ended since it was issued; asked of open streams too.
+
+        They may have been admitted by another policy: what proved the token has to be good in this one.
+        """
+        since, proof = principal.since, principal.proof
         if since is None:
             return None
+        if proof is not None and (refused := self._disproved(proof)) is not None:
+            return refused
         self._changes.take_in(now)
         ended = self._changes.ended
         for kind, named, at in (
@@ -122,6 +134,18 @@ class SessionVerifier:
             if named is not None and ended(kind, named, at):
                 what = "the session" if kind == "session" else f"the session's {kind}"
                 return _refuse(f"{what} has ended")
+        return None
+
+    def _disproved(self, proof: Proof) -> Refuse | None:
+        """Refuse what proved a token once and would not any more."""
+        entry, jwks = self._entries.get(proof.issuer, {}).get(proof.entry, (None, None))
+        if entry is None or jwks is None:
+            return _refuse(f"the policy lists no sessions of kind {proof.entry} of the issuer {shown(proof.issuer)}")
+        if not jwks.version:
+            return Refuse(Code.STORE_UNAVAILABLE, f"key set {jwks.url}: it has not answered yet")
+        key = jwks.keys.get(proof.kid)
+        if key is None or mark(key) != proof.key:
+            return _refuse(f"{jwks.url} has no key {shown(proof.kid)} any more")
         return None
 
     async def _verified(self, text: str, now: float) -> _Known | Refuse:
@@ -143,7 +167,8 @@ class SessionVerifier:
             return key
         if not _is_signed(token, key):
             return _refuse(f"the signature is not by the issuer's key {shown(token.kid)}")
-        principal = principal_of(entry, claims, ends_at)
+        proof = Proof(claims["iss"], entry.kind, token.kid, mark(key))
+        principal = principal_of(entry, claims, ends_at)._replace(proof=proof)
         if entry.passes:
             # No token of ours is made for it: what it was admitted for goes on for as long as it is admitted.
             principal = principal._replace(session_token=Secret(text), not_after=math.ceil(ends_at))
