@@ -129,7 +129,7 @@ class LimitStore(Protocol):
         """Empty these buckets; how many were not empty. Requests in flight keep their places."""
 
     def wait(self, wait_s: float) -> None:
-        """Set how long a request waits for the store from now on."""
+        """Set for how many seconds a request waits for the store from now on."""
 
     async def tend(self, now: float) -> None:
         """Maintain the store: called twice a second, beside the requests."""

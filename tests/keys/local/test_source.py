@@ -139,7 +139,7 @@ def test_blocking_a_value_nobody_knows(parts: Parts) -> None:
     """A value that is not in the database is blocked by its digest, also once it is imported."""
     assert parts.ledger.block_value("sk_foreign_1234567", None, NOW) is None
     assert parts.refused("sk_foreign_1234567").reason == "the key is blocked"
-    assert parts.ledger.unblock_value("sk_foreign_1234567")
+    assert parts.ledger.unblock(parts.pepper.digest("sk_foreign_1234567").hex())
     assert parts.refused("sk_foreign_1234567").reason == "the key is unknown"
 
 

@@ -23,7 +23,8 @@ class DenyListWriter(Catalogue):
     def block(self, subject: str, reason: str | None, now: float) -> Key | None:
         """Block a key by its id, of any key source; returns the key when it is in this database.
 
-        UnknownKey for an id of our own shape that nobody has; ValueError when it looks like a key, not like an id.
+        Raises UnknownKey for an id of our own shape that nobody has, ValueError when it looks like a key and not like
+        an id, StateError when the database can't be used. `now`: epoch seconds.
         """
         self._named(subject)
         blocked_keys = self._keys("WHERE id = ?", subject)
@@ -32,23 +33,25 @@ class DenyListWriter(Catalogue):
         return key
 
     def block_value(self, value: str, reason: str | None, now: float) -> Key | None:
-        """Block whatever key `value` is: by its id when it is known here, else by its digest."""
+        """Block whatever key `value` is, at `now` (epoch seconds): by its id when it is known here, else by its digest.
+
+        Raises ValueError when no key can have this value, StateError when the database can't be used.
+        """
         key = self.find(value)
         self._block(self._subject(value, key), reason, now)
         return key
 
     def unblock(self, subject: str) -> bool:
-        """Take the blocks on a key away, by its id or its digest in hex; False when there was none."""
+        """Take the blocks on a key away, by its id or its digest in hex; False when there was none.
+
+        Raises ValueError when it looks like a key and not like an id, StateError when the database can't be used.
+        """
         self._named(subject)
         with self._change():
             return self._connection.execute(_REMOVE, (subject, subject)).rowcount > 0
 
-    def unblock_value(self, value: str) -> bool:
-        """Take the blocks on the key that `value` is away; False when there was none."""
-        return self.unblock(self._subject(value, self.find(value)))
-
     def blocks(self) -> Sequence[tuple[str, str, int]]:
-        """Every block: key id or hex digest, reason, epoch second; the oldest first."""
+        """Every block: key id or hex digest, reason, epoch second; the oldest first. Raises StateError."""
         return [(subject, why, at) for subject, why, at in self._rows("SELECT * FROM blocks ORDER BY at, subject")]
 
     def _block(self, subject: str, reason: str | None, now: float) -> None:

@@ -32,7 +32,7 @@ class UnknownKey(StateError):
 
 
 class Catalogue:
-    """The keys as people ask for them."""
+    """The keys as people ask for them. Every method raises StateError when the database can't be used."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Catalogue:
     def page(self, wanted: PageRequest, org_id: str | None = None, user_id: str | None = None) -> Page[Key]:
         """A page of an organization's own keys, or of a user's (in one organization or all), without revoked ones.
 
-        UnknownCursor when no key of that list is where it is to begin.
+        Raises UnknownCursor when no key of that list is where it is to begin, StateError.
         """
         if user_id is None:
             index, scope, subject = "keys_org", "org_id = ? AND user_id IS NULL", [str(org_id)]
@@ -92,28 +92,28 @@ class Catalogue:
             return Page([key_of(row) for row in rows.data], rows.before, rows.after)
 
     def tallied(self, now: float) -> Sequence[tuple[str | None, tuple[str, ...], int]]:
-        """How many keys that have not ended have each plan with each set of permissions."""
+        """How many keys that have not ended at `now` (epoch seconds) have each plan with each set of permissions."""
         living = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)"
         query = f"SELECT plan, permissions, count(*) FROM keys WHERE {living} GROUP BY plan, permissions"  # noqa: S608
         with self._noted():
             return [(plan, texts(slugs), count) for plan, slugs, count in self._rows(query, int(now))]
 
     def get(self, key_id: str) -> Key:
-        """The key of an id; UnknownKey when there is none."""
+        """The key of an id. Raises UnknownKey when there is none, StateError when the database can't be used."""
         for key in self._keys("WHERE id = ?", key_id):
             return key
         # Not repeated: what is not an id may well be a key.
         raise UnknownKey("no key has this id: `keyswap keys list` shows those that there are")
 
     def find(self, value: str) -> Key | None:
-        """The key that a caller presents as `value`; None when it is unknown."""
+        """The key that a caller presents as `value`; None when it is unknown. Raises StateError."""
         if not well_formed(value):
             return None
         keys = self._keys("WHERE digest = ?", self._pepper.digest(value))
         return keys[0] if keys else None
 
     def state(self, key: Key, now: float) -> str:
-        """active, expired, disabled, revoked or blocked."""
+        """The key's state at `now` (epoch seconds): active, expired, disabled, revoked or blocked."""
         return state_of(key, now, self.is_blocked(key))
 
     def is_blocked(self, key: Key) -> bool:

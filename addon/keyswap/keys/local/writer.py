@@ -28,10 +28,17 @@ class KeyExpired(KeyUnusable):
 
 
 class Ledger(DenyListWriter):
-    """Every change to keys and blocks. One thread at a time; close it, or use it in a `with`."""
+    """Every change to keys and blocks. One thread at a time; close it, or use it in a `with`.
+
+    Every method raises StateError when the database can't be used, and where it is of one key UnknownKey when no key
+    has the id; then nothing was changed. Each `now` is in epoch seconds.
+    """
 
     def create(self, *, now: float, env: str = "live", **given: Unpack[KeyChanges]) -> tuple[Key, str]:
-        """A new key and its value, which nobody can tell again. `org_id` is required. ValueError for bad input."""
+        """A new key and its value, which nobody can tell again. `org_id` is required.
+
+        Raises ValueError for bad input.
+        """
         value = generate(self._prefix, validate.environment(env))
         good = validate.checked({"org_id": "", **given}, now)
         at = int(now)
@@ -40,18 +47,21 @@ class Ledger(DenyListWriter):
             return self._insert(self._pepper.digest(value), blank._replace(**good, version=revision)), value
 
     def update(self, key_id: str, *, now: float, **changes: Unpack[KeyChanges]) -> Key:
-        """Change what is given of a key, and leave the rest. ValueError for bad input, Unusable when it is revoked."""
+        """Change what is given of a key, and leave the rest.
+
+        Raises ValueError for bad input, KeyUnusable when it is revoked.
+        """
         good = validate.checked(changes, now)
         with self._change() as revision:
             return self._store(self._unrevoked(key_id)._replace(**good), now, revision)
 
     def enable(self, key_id: str, now: float) -> Key:
-        """Make a disabled key good again."""
+        """Make a disabled key good again. Raises KeyUnusable when it is revoked."""
         with self._change() as revision:
             return self._store(self._unrevoked(key_id)._replace(disabled=False), now, revision)
 
     def disable(self, key_id: str, now: float) -> Key:
-        """Make a key no good until it is enabled."""
+        """Make a key no good until it is enabled. Raises KeyUnusable when it is revoked."""
 
         def disable() -> Key:
             with self._change() as revision:
@@ -60,9 +70,9 @@ class Ledger(DenyListWriter):
         return self._room.ending(disable)
 
     def expire(self, key_id: str, at: float | None, now: float) -> Key:
-        """Let a key end at `at`, or now where that has passed; None: an end that was to come is taken back.
+        """Let a key end at `at` (epoch seconds), or now where that has passed; None: an end to come is taken back.
 
-        Unusable when it has ended already, or is revoked.
+        Raises KeyExpired when it has ended already, KeyUnusable when it is revoked.
         """
 
         def expire() -> Key:
@@ -76,7 +86,7 @@ class Ledger(DenyListWriter):
         return self._room.ending(expire)
 
     def revoke(self, key_id: str, reason: str | None, now: float) -> Key:
-        """End a key for good. Revoked before, it is returned as it is."""
+        """End a key for good. Revoked before, it is returned as it is. Raises ValueError for a bad reason."""
         why = validate.reason(reason)
 
         def revoke() -> Key:
@@ -86,7 +96,7 @@ class Ledger(DenyListWriter):
         return self._room.ending(revoke)
 
     def revoke_org(self, org_id: str, reason: str | None, now: float) -> Sequence[Key]:
-        """End all keys of an organization; returns those that this call ended."""
+        """End all keys of an organization; returns those that this call ended. Raises ValueError for a bad reason."""
         why = validate.reason(reason)
 
         def revoke() -> Sequence[Key]:
@@ -99,7 +109,8 @@ class Ledger(DenyListWriter):
     def rotate(self, key_id: str, grace_s: float, now: float) -> tuple[Key, str, Key]:
         """A new key in place of an active one, its value, and the old key, which ends `grace_s` seconds from now.
 
-        The new key keeps the old one's own end. Unusable unless the key is active.
+        The new key keeps the old one's own end. Raises KeyUnusable unless the key is active, ValueError for a grace
+        that is negative or reaches beyond the year 9999.
         """
         if not now <= now + grace_s <= validate.LATEST:
             raise ValueError("grace must not be negative, nor reach beyond the year 9999")
@@ -117,7 +128,7 @@ class Ledger(DenyListWriter):
             return fresh, value, self._store(ended, now, revision)
 
     def import_rows(self, rows: Iterable[ImportRow], now: float) -> Sequence[Key]:
-        """All rows of an import, or none: BadRow names the line and the field that is not as it must be."""
+        """All rows of an import, or none. Raises BadRow, with the line and the field that is not as it must be."""
         parsed = [(row.line, *key_from(row, self._pepper, self._prefix, now)) for row in rows]
         seen: dict[bytes, int] = {}
         for line, digest, _ in parsed:

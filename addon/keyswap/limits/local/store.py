@@ -92,7 +92,7 @@ class LocalLimits:
     async def acquire(self, asks: tuple[LimitRequest, ...], now: float, dry: bool = False) -> Acquired:
         """Acquire all asks or none at `now` (epoch seconds); waits for nothing but the lock, beside other requests.
 
-        Raises LimitStoreUnavailable: the lock was not free in time, there is no room, or the files are not in place.
+        Raises LimitStoreUnavailable (no lock in time, no room, files not in place), StateError (a file is damaged).
         """
         if self._gone is not None:
             raise LimitStoreUnavailable(self._gone)

@@ -119,7 +119,7 @@ class Table:
         return digest if digest != _FREE else b"\1" * 8
 
     def find(self, fingerprint: bytes) -> int:
-        """Where the number of an entry stands in `words`; -1: there is no such entry."""
+        """Where an entry's number stands in `words`; -1: there is none. Raises StateError for damage, OSError."""
         if self.words[COUNT_AT] != len(self._depths):
             self._follow()
         directory = self._directory
@@ -133,7 +133,7 @@ class Table:
     def make(self, fingerprint: bytes, name: str, dead: int, taken: Container[int]) -> int:
         """A new entry with the number 0, in a free slot or in that of a dead entry which is not in `taken`.
 
-        Other entries may move by it. Raises OSError when there is no room.
+        Other entries may move by it. Raises OSError when there is no room, StateError for damage.
         """
         while True:
             page = self._page_of(fingerprint)

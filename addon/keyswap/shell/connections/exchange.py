@@ -131,6 +131,7 @@ class Exchange:
         """
         self.flow, self.principal, self.line, self.policy, self.record = flow, principal, line, policy, record
         self.closes, self.counted, self.sent = closes, counted, time.perf_counter()
+        """`sent`: when it went on to its backend, or was admitted by its head; seconds of `time.perf_counter`."""
 
     # ---- The way through its states
 
