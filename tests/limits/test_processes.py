@@ -105,6 +105,7 @@ def test_processes_hold_no_more_places_than_there_are(tmp_path: Path, driver: Dr
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_two_hundred_killed_processes_grant_nothing(tmp_path: Path, driver: Driver) -> None:
     """Processes are killed in the middle of pours, 200 times: the others wait for nobody longer than 100 ms, no limit
     admits more than it should, what was admitted was counted, and in the end nothing is in flight.

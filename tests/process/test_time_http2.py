@@ -307,4 +307,4 @@ def test_no_socket_is_leaked(encrypted: Gateway, certificate: Path, key: str) ->
                 caller.until(lambda caller=caller: caller.closed)  # type: ignore[misc]
         for caller in opened:
             caller.connection.close()
-    eventually("all sockets are closed", lambda: encrypted.files <= before + 4, 30)
+    eventually("all sockets are closed", lambda: encrypted.files <= before + 4, 90)

@@ -101,7 +101,7 @@ def test_a_key_that_is_revoked_during_a_wait_without_an_answer(
 ) -> None:
     """A cached key does not stand in for a missing answer when its revocation was recorded during the wait for it."""
     key_id = standin.key(KEY)
-    remote = remotes(url=proxy.url, timeout_s=0.2)
+    remote = remotes(url=proxy.url, timeout_s=1.0)
     remote.good(KEY)
     proxy.fault = "hang"
     recorded: list[str] = []
@@ -231,7 +231,7 @@ def test_a_key_that_cannot_be_asked_about(remotes: Remotes, standin: Standin, pr
     """Whatever WorkOS does instead of answering: a key not known is refused 503 in time, and good when it answers again."""
     standin.key(KEY)
     clock = Clock() if fault != "hang" else None
-    remote = remotes(url=proxy.url, timeout_s=0.3 if clock is None else 2.0, clock=clock)
+    remote = remotes(url=proxy.url, timeout_s=1.0 if clock is None else 2.0, clock=clock)
     proxy.fault, proxy.retry_after_s = fault, 30
     refused = remote.refused(KEY)
     assert refused.code is Code.STORE_UNAVAILABLE
@@ -246,7 +246,7 @@ def test_an_outage(remotes: Remotes, standin: Standin, proxy: FaultProxy, fault:
     """A known key lives through an outage of `stale_if_error`, and no longer; another one is refused all the while."""
     standin.key(KEY)
     clock = Clock() if fault != "hang" else None
-    remote = remotes(url=proxy.url, clock=clock, timeout_s=0.05 if clock is None else 2.0)
+    remote = remotes(url=proxy.url, clock=clock, timeout_s=0.5 if clock is None else 2.0)
     remote.good(KEY)
     proxy.fault = fault
     last = NOW + 660
@@ -263,7 +263,7 @@ def test_an_outage_costs_no_waiting(remotes: Remotes, standin: Standin, proxy: F
     """Once WorkOS is known to be down, known keys whose time is over are served without waiting for it."""
     for number in range(20):
         standin.key(f"{KEY}{number}")
-    remote = remotes(url=proxy.url, timeout_s=0.2)
+    remote = remotes(url=proxy.url, timeout_s=1.0)
     for number in range(20):
         remote.good(f"{KEY}{number}")
     proxy.fault = "hang"
