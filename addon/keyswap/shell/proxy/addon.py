@@ -21,7 +21,7 @@ from keyswap.shell.control.control_socket import ControlSocket
 from keyswap.shell.mitm import patch_table, proxy_master, wire_logs
 from keyswap.shell.proxy import flow_writer, options
 from keyswap.shell.proxy.bodies import BodyHandler
-from keyswap.shell.proxy.exceptions import report
+from keyswap.shell.proxy.exceptions import report, report_unhandled
 from keyswap.shell.proxy.handler import RequestHandler
 from keyswap.shell.proxy.hooks import ClosedGate, ConnectionAddon, GateAddon, ResponseAddon
 from keyswap.shell.proxy.listener import GateListener
@@ -135,6 +135,7 @@ class KeyswapAddon:
 
     async def running(self) -> None:
         """Begin what goes on beside the requests: reload, control socket, last use."""
+        asyncio.get_running_loop().set_exception_handler(report_unhandled)  # mitmproxy's logs what exceptions say
         if self._gate is not None:
             master, runtime = self._gate.master, self._gate.runtime
             folder, answer = runtime.resources.state.path, partial(commands.answer, runtime)
