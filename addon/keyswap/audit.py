@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from keyswap import files
-from keyswap.policy.loading import MAX_BYTES
+from keyswap.policy.size import MAX_BYTES
 
 logger = logging.getLogger(__name__)
 

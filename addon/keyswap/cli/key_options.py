@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from keyswap.policy import seconds
+from keyswap import policy as policies
 
 
 class Span(click.ParamType[float]):
@@ -19,7 +19,7 @@ class Span(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse it."""
         try:
-            return value if isinstance(value, float) else seconds(value)
+            return value if isinstance(value, float) else policies.seconds(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

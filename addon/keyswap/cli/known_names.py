@@ -13,7 +13,6 @@ import click
 from keyswap import policy as policies
 from keyswap.cli.output import Setting, printable
 from keyswap.model import StateError, Upstream
-from keyswap.policy import Policy
 from keyswap.shell.control import control_socket
 
 
@@ -78,7 +77,7 @@ def note(known: Known | None, plans: Iterable[str | None], permissions: Iterable
 
 
 def unknown_to(
-    policy: Policy, required: Collection[str], tallied: Iterable[tuple[str | None, tuple[str, ...], int]]
+    policy: "policies.Policy", required: Collection[str], tallied: Iterable[tuple[str | None, tuple[str, ...], int]]
 ) -> tuple[dict[str, int], dict[str, int]]:
     """How many keys have each plan and each permission that nothing knows; keys come by plan and permissions."""
     plans: dict[str, int] = {}

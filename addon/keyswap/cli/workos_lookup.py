@@ -12,12 +12,11 @@ from keyswap import policy as policies
 from keyswap.cli.output import Setting
 from keyswap.keys.key import Key
 from keyswap.model import StateError
-from keyswap.policy import Policy
 
 WAIT_S = 10.0
 
 
-def look_up(policy: Policy, file: Path, value: str) -> tuple[Key | None, str | None]:
+def look_up(policy: "policies.Policy", file: Path, value: str) -> tuple[Key | None, str | None]:
     """The key at WorkOS that a value is, and its agent's registration; None: it is no good key. Raises StateError."""
     # What talks to WorkOS takes longer to import than other commands to run.
     from keyswap.composition.remote_identity import secret_of
@@ -38,7 +37,7 @@ def look_up(policy: Policy, file: Path, value: str) -> tuple[Key | None, str | N
     return (answer.key, answer.agent) if answer is not None else (None, None)
 
 
-async def _ask(policy: Policy, secret: str, value: str) -> object:
+async def _ask(policy: "policies.Policy", secret: str, value: str) -> object:
     from keyswap.keys.workos.source import VALIDATIONS
     from keyswap.workos.client import WorkOSClient
 

@@ -18,9 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from keyswap import files
 from keyswap.model import StateError
 from keyswap.policy.sections import Policy
-
-MAX_BYTES = 1 << 20
-
+from keyswap.policy.size import MAX_BYTES
 
 _DIGITS = re.compile("[0-9][0-9_]{999}")
 """Python reads no number of some thousand digits, and says nothing of where it stands."""
