@@ -237,7 +237,7 @@ def test_an_issuer_that_the_policy_has_no_more(
         home.write_policy()
         eventually("it is in force", lambda: gateway.get("/pets", tokens[2]).status == 401)
         ends(2)
-        backend.go_on.release(8)
+        backend.go_on.release(12)
         assert b"data: 2" in streams[3].read()
 
 
