@@ -45,6 +45,10 @@ paths:
   /slash/me/: {get: {x-required-permissions: [admin]}}
   /cases/{id}: {get: {x-required-permissions: [read]}}
   /Cases/{id}: {get: {x-required-permissions: [admin]}}
+  /l/{id}/all: {get: {x-required-permissions: [admin]}}
+  /l/{id}/all.csv: {get: {x-required-permissions: [read]}}
+  /l/{id}/ALL.txt: {get: {x-required-permissions: [read]}}
+  /l/{id}/{part}: {get: {x-required-permissions: [read]}}
 """
 OPENED = "openapi: {spec: api.yaml}\noperations: [{match: 'GET /b/{name}', encoded_slash: allow}]\n"
 
@@ -81,6 +85,8 @@ ELSEWHERE = [
     "GET /b/x%2Fprotection", "GET /b/x%2fProtection", "GET /b/x%EF%BC%8Fprotection",
     # mixes of one rank, letters of a literal before a parameter, a final slash
     "GET /r/x%40y-z", "GET /Camel/findby", "GET /Camel/FINDBY", "GET /slash/ME/", "GET /slash/%6De./",
+    # a literal beside a parameter that the path does not have as it is written
+    "GET /l/5/all.CSV", "GET /l/5/all.csv.", "GET /l/5/all.txt", "GET /l/5/all%2ecsv%20", "GET /l/5/ALL.csv", "GET /l/%C3%A9/all.xml",
 ]  # fmt: skip
 
 ITSELF = [
@@ -91,6 +97,7 @@ ITSELF = [
     "GET /f/secret/x/y", "GET /f/a.b/c.json", "GET /b/protection", "GET /b/x%2Fy", "GET /b/x/protection", "GET /r/x-y", "GET /r/x-y@z",
     "GET /Camel/1", "GET /Camel/findBy", "GET /same/%40me", "GET /slash/me/", "GET /slash/7/", "GET /cases/5", "GET /Cases/5",
     "GET /cases/a%2Cb", "GET /users/%C3%A9", "GET /users/%F0%9F%98%80", "GET /users/index.php", "GET /users/5/keys", "GET /users/...",
+    "GET /l/5/all", "GET /l/5/all.csv", "GET /l/a.b/all.csv", "GET /l/%C3%A9/all.csv", "GET /l/%40me/all%2Ecsv", "GET /l/5/ALL.txt",
 ]  # fmt: skip
 
 

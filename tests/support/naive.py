@@ -28,8 +28,7 @@ def plain(path: str, undone: str = "[A-Za-z0-9._~-]") -> str:  # open: needless 
 
 
 def small(text: str) -> str:  # decoded, in small letters, as plain as Unicode can write it
-    text = "".join(one for one in unquote(text) if category(one) != "Cf")
-    return normalize("NFKC", text).casefold()
+    return normalize("NFKC", "".join(one for one in unquote(text) if category(one) != "Cf")).casefold()
 
 
 def pattern(path: str, loose: bool = False) -> re.Pattern[str]:  # no parameter is empty or has a slash
@@ -51,15 +50,16 @@ class Naive:  # decides on requests in turn; `others`: prefix of an API → whet
         bare = [(one, FIELD.sub("", one)) for one in op.path.split("/")]
         return [(2 if one and not rest else int(one != rest), one.count("{"), -len(rest)) for one, rest in bare]
 
-    def spellings(self, text: str, first: bool, last: bool) -> list[tuple[str, bool]]:  # open: what trails a segment
+    def spellings(self, text: str, first: bool, last: bool, kept: bool) -> list[tuple[str, bool]]:  # open: what trails
         trimmed = text.strip(" \t").rstrip(". \t")
         cut = re.sub(r"(?s):[^:]*:\$.*", "", trimmed).rstrip(". \t")
         found = {text, trimmed, cut, *(cut[: at.start()] for at in re.finditer(r"\.", cut) if last)} - {""}
-        dropped = not cut or ((first or not last) and re.fullmatch(SCRIPT, cut))
-        return [("/" + one.replace("/", "\0"), False) for one in found] + ([("", text != "")] if dropped else [])
+        dropped = [("", text != "")] if not cut or ((first or not last) and re.fullmatch(SCRIPT, cut)) else []
+        return [("/" + one.replace("/", "\0"), False) for one in ([text] if kept else found)] + dropped
 
-    def readings(self, path: str) -> set[tuple[str, bool]]:  # with each, whether a part of the path was passed over
+    def readings(self, path: str, op: str = "") -> set[tuple[str, bool]]:  # with each, whether a part was passed over
         found, texts = set(), [small(text) for text in path[1:].split("/")]
+        kept = {at for at, one in enumerate(op.split("/")[1:]) if "{" not in one}  # its literals are what they are
         ways = [(texts, False)]
         if any(re.search(r"[/\\]|^\.{1,2}$", text) for text in texts):
             ways.append((normpath("/" + "/".join(texts).replace("\\", "/"))[1:].split("/"), True))
@@ -67,7 +67,8 @@ class Naive:  # decides on requests in turn; `others`: prefix of an API → whet
         ways += [([*way[:at], re.split("[?#]", way[at])[0]], True) for way, at in ends]
         for way, passed in ways:
             last = max((at for at, text in enumerate(way) if text.strip(". \t")), default=-1)
-            for one in itertools.product(*(self.spellings(text, at == 0, at == last) for at, text in enumerate(way))):
+            each = ((text, at == 0, at == last, not passed and at in kept) for at, text in enumerate(way))
+            for one in itertools.product(*itertools.starmap(self.spellings, each)):
                 found.add(("".join(text for text, _ in one), passed or any(over for _, over in one)))
         return found
 
@@ -84,7 +85,7 @@ class Naive:  # decides on requests in turn; `others`: prefix of an API → whet
 
     def rivals(self, path: str, method: str, op: Op) -> bool:  # may a backend take it for what is judged otherwise?
         found = [raw for raw, _ in [self.route(plain(path, "\0"), method)] if raw]
-        texts = self.readings(path) if re.search("[{%]", op.path) else ()
+        texts = self.readings(path, op.path) if re.search("[{%]", op.path) else ()
         rank, mine = next((rank, fold) for one, _, rank, _, fold in self.ops if one is op)
         for other, methods, its, exact, fold in self.ops:
             ways = {passed for text, passed in texts if method in methods and fold != mine and fold.fullmatch(text)}
@@ -137,14 +138,13 @@ class Naive:  # decides on requests in turn; `others`: prefix of an API → whet
         has = {"operation": " ".join(op[:2]) if op else "none"}
         has |= {"ip": str(ip_network(f"{ip}/64", False)) if ":" in ip else ip}
         has |= {"key": key.id, "org": key.org, "user": key.user} if key else {}
-        poured = {}
+        poured, fits = {}, True
         for limit in (one for one in self.limits if one.invalid == invalid and self.concerns(one, op, method)):
             chains = [INSTEAD.get(by, (by,)) for by in limit.by]
             whom = [next((one, has[one]) for one in chain if has.get(one)) for chain in chains]
             at, level = self.level.get((limit.name, *whom), (now, Fraction(0)))
             level = max(Fraction(0), level - (now - at) * limit.rate) + (op.cost if op and not invalid else 1)
             poured[limit.name, *whom] = (now, level)
-            if level > limit.burst:
-                return False
-        self.level.update(poured)
-        return True
+            fits = fits and level <= limit.burst
+        self.level.update(poured if fits else {})
+        return fits

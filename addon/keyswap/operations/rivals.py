@@ -2,8 +2,9 @@
 
 Law: a path that matches a template through a parameter, or one that is written escaped, is refused where a careless
 backend may take it for an operation of the same upstream that is judged otherwise. A literal, sent as the document
-writes it, is what it is. What can be known of templates is found out at load; a path of letters and digits to which no
-other template is near costs one comparison.
+writes it, is what it is, beside parameters too: of `/{id}/all.csv` and `/{id}/all` each can be called. What can be
+known of templates is found out at load; a path of letters and digits to which no other template is near costs one
+comparison.
 """
 
 import re
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 from keyswap.model import Code, Hint, Operation, Refuse
-from keyswap.operations.lookalikes import TRAILING, Lookalikes, State, folded, small
+from keyswap.operations.lookalikes import TRAILING, Lookalikes, State, folded, mix, small
 from keyswap.operations.router import Index, NoMatch, OperationMatch
 from keyswap.operations.template import LITERAL, MIXED, ONE, SEVERAL, Template, TemplateSegment, normal, pieces
 
@@ -110,7 +111,7 @@ class Rivals:
             if not _written_twice(known.template, template):  # spellings that the document itself tells apart
                 return False
         elif not passes:
-            if template.rank > known.template.rank:
+            if template.rank > known.template.rank or not _takes_literals_of(known.template, template):
                 return False
             if template.rank == known.template.rank and path is not None and template.shape.fullmatch(path):
                 return False  # both match it as it is written: the document's own ambiguity
@@ -161,6 +162,19 @@ def _of_method(state: State, method: str) -> Iterator[tuple[Template, Operation]
 def _written_twice(template: Template, other: Template) -> bool:
     """Whether two templates differ in nothing but their escapes."""
     return template.form != other.form and unquote(template.form) == unquote(other.form)
+
+
+def _takes_literals_of(template: Template, other: Template) -> bool:
+    """Whether another template takes the literals of one as they are written, segment by segment."""
+    for text, part, its_text, its in zip(_texts(template), template.parts, _texts(other), other.parts, strict=False):
+        if SEVERAL in (part.rank, its.rank):
+            return True
+        literal = folded(text) if part.rank == LITERAL else ""
+        if literal and its.rank == LITERAL and folded(its_text) != literal:
+            return False
+        if literal and its.rank == MIXED and not re.fullmatch(mix(its_text), literal, re.DOTALL):
+            return False
+    return True
 
 
 def _refused(operation: Operation, other: str) -> Refuse:
