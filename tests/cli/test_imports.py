@@ -54,3 +54,32 @@ def test_the_version_names_python_and_mitmproxy() -> None:
     """`keyswap --version` says with which Python and which mitmproxy it runs."""
     printed, _ = loaded("--version")
     assert f"(Python {sys.version.split()[0]}, mitmproxy {version('mitmproxy')})" in printed
+
+
+@pytest.mark.parametrize(
+    ("more", "library"),
+    [
+        ("", None),
+        ("openapi: {spec: api.yaml, validate: {requests: enforce}}", "openapi_core"),
+        ("limit_store: 'valkey://127.0.0.1:1/0'\nlimits: [{name: a, by: [key], rate: 1/s}]", "valkey"),
+        ("sessions: [{issuers: ['https://a.example'], jwks_url: 'https://a.example/k', audiences: [a]}]", "httpx"),
+    ],
+    ids=["none", "documents", "valkey", "sessions"],
+)
+def test_a_worker_loads_what_its_policy_needs(more: str, library: str | None, tmp_path: Path) -> None:
+    """A worker has loaded the OpenAPI library, Valkey's and the HTTP client when its policy is in force, if the policy
+    needs them, and else does without: it is there in half of the time."""
+    policy = tmp_path / "policy.yaml"
+    head = "version: 1\nissuer: https://gw.example\nupstream: http://127.0.0.1:2\naudience: a\n"
+    policy.write_text(f"{head}log: {{decisions: 'off'}}\n{more}\n")
+    (tmp_path / "api.yaml").write_text("openapi: 3.1.0\ninfo: {title: t, version: '1'}\npaths: {/a: {get: {}}}\n")
+    code = (
+        "from keyswap.shell.mitm.imports import spare_addons; spare_addons(); import keyswap.shell.serve.worker, sys\n"
+        "from pathlib import Path; from keyswap.shell.runtime.runtime import Runtime\n"
+        f"Runtime(Path({str(policy)!r}), Path({str(tmp_path / 'state')!r}), None, False)\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    packages = set(done.stdout.splitlines()[-1].split())
+    assert packages & {"httpx", "openapi_core", "valkey"} == ({library} if library else set())

@@ -8,7 +8,7 @@ from keyswap.model import Code, Operation, Refuse, Request
 from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.openapi.document_cache import Documents
 from keyswap.operations.router import OperationMatch
-from keyswap.operations.validate.validation import Validations
+from keyswap.operations.validate.step import ValidationStep
 from tests.operations.documents import BACKEND, policy
 
 JSON = (b"Content-Type", b"application/json")
@@ -23,7 +23,7 @@ class Api:
         operations = gate.catalogue(loaded, Documents(None), folder, BACKEND)
         assert operations is not None and not operations.errors
         self.operations: OperationCatalogue = operations
-        self.validations: Validations = gate.validations(loaded, operations)
+        self.validations: ValidationStep = gate.validations(loaded, operations)
 
     def found(self, method: str, target: str) -> OperationMatch[Operation]:
         found = self.operations(method, target.encode())

@@ -27,8 +27,7 @@ from keyswap.operations.rivals import Rivals
 from keyswap.operations.router import Index, OperationMatch
 from keyswap.operations.slugs import conjunction
 from keyswap.operations.template import Template
-from keyswap.operations.validate.openapi_core_document import Judged, Schemas
-from keyswap.operations.validate.validation import DocumentValidation, Validations
+from keyswap.operations.validate.step import ValidationStep
 from keyswap.policy import OperationRule, Policy, line_at, parse_upstream
 from keyswap.request.cors import Cors
 from keyswap.request.credentials import Absence, CredentialCookie, CredentialHeader, CredentialReader
@@ -54,7 +53,7 @@ class Built:
     upstream: Upstream
     """The upstream of requests whose operation names no other."""
     documents: Documents
-    validations: Validations
+    validations: ValidationStep
     limits: Limits
 
     @property
@@ -197,7 +196,7 @@ def _gate(
     operations: OperationCatalogue | None,
     default: Upstream,
     who: Authenticators,
-    checks: Validations,
+    checks: ValidationStep,
     minter: Minter,
     limits: Limits,
     cors: Cors,
@@ -256,8 +255,13 @@ def _guessing(limits: Limits, operations: OperationCatalogue | None) -> Guessing
     return guessed
 
 
-def validations(policy: Policy, operations: OperationCatalogue | None) -> Validations:
+def validations(policy: Policy, operations: OperationCatalogue | None) -> ValidationStep:
     """The schemas by which requests and responses are judged, of those documents whose policy wants that."""
+    if all(api.validate_.requests == "off" and api.validate_.responses == "off" for api in policy.apis):
+        return ValidationStep()
+    from keyswap.operations.validate.openapi_core_document import Judged, Schemas
+    from keyswap.operations.validate.validation import DocumentValidation, Validations
+
     judged: dict[Operation, tuple[DocumentValidation, Judged]] = {}
     for number, api in enumerate(policy.apis):
         settings = api.validate_

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 from keyswap.limits.limit import LimitStore
 from keyswap.limits.local.store import LocalLimits
-from keyswap.limits.valkey.store import ValkeyLimits
 from keyswap.state import StateDirectory
 
 
@@ -16,6 +15,8 @@ def _local(_url: str, state: StateDirectory, wait_s: float) -> LimitStore:
 
 
 def _valkey(url: str, _state: StateDirectory, wait_s: float) -> LimitStore:
+    from keyswap.limits.valkey.store import ValkeyLimits  # and with it the library, which local limits do without
+
     return ValkeyLimits(url, wait_s)
 
 

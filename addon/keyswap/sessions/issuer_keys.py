@@ -14,14 +14,16 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from keyswap.model import Code, Refuse
 from keyswap.sessions.jwk_set import Keys, keys_of, numbers
 from keyswap.sessions.jws import NotAToken, shown
+
+if TYPE_CHECKING:
+    import httpx
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +100,8 @@ class Jwks:
         self._flight = None
 
     async def _refresh(self, now: float) -> None:
+        import httpx
+
         try:
             async with asyncio.timeout(ANSWER_S):
                 keys = keys_of(await _fetched(self.url))
@@ -142,6 +146,8 @@ class KeySets:
         with self._looking:
             jwks = self._known.get(url)
             if jwks is None:
+                import httpx  # noqa: F401 (while a policy is loaded, not while a caller waits)
+
                 self._known[url] = jwks = Jwks(url)
             return jwks
 
@@ -180,6 +186,8 @@ class _Trust:
     context: ssl.SSLContext | None = None
 
     def __call__(self) -> ssl.SSLContext:
+        import httpx
+
         self.context = self.context or httpx.create_ssl_context()
         return self.context
 
@@ -190,6 +198,8 @@ _trust = _Trust()
 async def _fetched(url: str) -> bytes:
     """The answer of a URL. Raises KeySetUnavailable, TimeoutError, httpx' errors."""
     # A connection of its own: the next refresh is minutes away.
+    import httpx
+
     verify: Any = _trust() if url.startswith("https:") else False
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     async with httpx.AsyncClient(verify=verify, timeout=ANSWER_S) as client:
@@ -205,14 +215,14 @@ async def _fetched(url: str) -> bytes:
     raise KeySetUnavailable(f"more than {MAX_REDIRECTS} redirects")
 
 
-def _redirected(before: httpx.Request, after: httpx.Request) -> httpx.Request:
+def _redirected(before: "httpx.Request", after: "httpx.Request") -> "httpx.Request":
     """The request that a redirect asks for: keys come from the origin that the policy names, and no other."""
     if (before.url.scheme, before.url.netloc) != (after.url.scheme, after.url.netloc):
         raise KeySetUnavailable(f"it redirects to another origin, {after.url}: name that one")
     return after
 
 
-async def _content(answer: httpx.Response) -> bytes:
+async def _content(answer: "httpx.Response") -> bytes:
     if answer.status_code != 200:
         raise KeySetUnavailable(f"it answered {answer.status_code}")
     content = b""

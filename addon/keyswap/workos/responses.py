@@ -5,9 +5,10 @@ Law: pure functions. Of a body nothing is kept in words but WorkOS' own code of 
 
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
 MAX_BYTES = 4 << 20
 
@@ -29,7 +30,7 @@ class ApiAnswer(NamedTuple):
     """An answer, whole."""
 
     status: int
-    headers: httpx.Headers
+    headers: "httpx.Headers"
     raw: bytes
 
 
@@ -86,13 +87,13 @@ def _word(data: Any) -> str | None:
     return str(code) if plain else None
 
 
-def _retry_after_s(headers: httpx.Headers) -> float | None:
+def _retry_after_s(headers: "httpx.Headers") -> float | None:
     """Retry-After in seconds (RFC 9110 §10.2.3); None: there is none, or it is a date, which WorkOS does not send."""
     text = headers.get("retry-after", "").strip()
     return float(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
 
 
-async def bounded(response: httpx.Response) -> bytes | None:
+async def bounded(response: "httpx.Response") -> bytes | None:
     """The whole body; None: it is longer than it may be, or encoded in a way that was not asked for."""
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         return None

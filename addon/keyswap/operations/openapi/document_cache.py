@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import httpx
-
 from keyswap import files
 from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.openapi.document import OpenApiDocument
@@ -183,6 +181,8 @@ class Documents:
 
     def _get(self, url: str, known: Content | None, spared: bool) -> Content:
         """The answer of a URL. Raises DocumentUnavailable. `spared`: not asked if its origin was just silent."""
+        import httpx
+
         try:
             origin = origin_of(httpx.URL(url))
         except httpx.InvalidURL as error:

@@ -6,11 +6,12 @@ not changed (304) is the content that is known.
 
 import time
 import zlib
-from typing import NamedTuple
-
-import httpx
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyswap.operations.openapi.parsing import MAX_BYTES
+
+if TYPE_CHECKING:
+    import httpx
 
 WAIT_S = 10.0
 """How long one answer of a URL may take."""
@@ -53,6 +54,8 @@ def get(url: str, known: Content | None) -> Content:
     headers = {"Accept": "application/json, application/yaml, text/yaml, */*;q=0.1", "Accept-Encoding": "identity"}
     if known is not None and known.etag:
         headers["If-None-Match"] = known.etag
+    import httpx  # as few documents are at a URL
+
     deadline = time.monotonic() + WAIT_S
     try:
         with httpx.Client(timeout=WAIT_S) as client:
@@ -74,19 +77,19 @@ def get(url: str, known: Content | None) -> Content:
         raise DocumentUnavailable(type(error).__name__, url) from error
 
 
-def _redirected(before: httpx.Request, after: httpx.Request) -> httpx.Request:
+def _redirected(before: "httpx.Request", after: "httpx.Request") -> "httpx.Request":
     """The request that a redirect asks for: a document is read from its own origin alone."""
     if origin_of(before.url) != origin_of(after.url):
         raise DocumentUnavailable(f"it redirects to another origin, {after.url}: name that one", str(before.url))
     return after
 
 
-def origin_of(url: httpx.URL) -> tuple[str, str, int]:
+def origin_of(url: "httpx.URL") -> tuple[str, str, int]:
     """Scheme, host and port of a URL."""
     return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
 
 
-def _content(answer: httpx.Response, url: str, known: Content | None, deadline: float) -> Content:
+def _content(answer: "httpx.Response", url: str, known: Content | None, deadline: float) -> Content:
     """The content of an answer. Raises DocumentUnavailable."""
     if answer.status_code == 304 and known is not None:
         return known

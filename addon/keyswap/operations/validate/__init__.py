@@ -1,6 +1,7 @@
 """Whether a request or response is as the document's schemas say.
 
-validation              what the gate asks                    messages, phrases    what is wrong, in words
+step                    what the gate asks                    validation           who answers
+messages, phrases       what is wrong, in words
 inputs                  parameters as they were sent          bodies, multipart    JSON, forms and `multipart`
 styles, coerce          texts → values of their schemas       escapes              of URLs and forms
 schema                  schemas at their places               schema_check         judged at load

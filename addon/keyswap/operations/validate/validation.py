@@ -40,6 +40,7 @@ from keyswap.operations.validate.lenient_names import Names
 from keyswap.operations.validate.messages import MAX_FAULTS, SchemaError
 from keyswap.operations.validate.openapi_core_adapter import ParsedBody, ReceivedRequest, ReceivedResponse, judges
 from keyswap.operations.validate.openapi_core_document import Judged
+from keyswap.operations.validate.step import ValidationStep
 from keyswap.operations.validate.styles import NotRead
 
 MOST_OTHERWISE = 200
@@ -218,8 +219,8 @@ def _short(message: str) -> str:
     return message if len(message) <= LONGEST else message[: LONGEST - 1] + "…"
 
 
-class Validations:
-    """The schemas of all documents: the validation step. Made once at load."""
+class Validations(ValidationStep):
+    """The schemas of all documents that are validated by. Made once at load."""
 
     def __init__(self, judged: Mapping[Operation, tuple[DocumentValidation, Judged]]) -> None:
         self._of = judged
