@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from keyswap.model import Admit, Code, Operation, Principal, Refuse, Upstream
-from keyswap.shell.decisions.encode import Encoding
+from keyswap.shell.decisions.decision_line import Encoding
 from keyswap.shell.decisions.reader import recorded
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.decisions.store import DecisionStore

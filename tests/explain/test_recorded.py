@@ -22,7 +22,7 @@ from keyswap.model import (
     Request,
     Upstream,
 )
-from keyswap.shell.decisions.encode import MAX_RECORD, Encoding
+from keyswap.shell.decisions.decision_line import MAX_RECORD, Encoding
 from keyswap.shell.decisions.record import Line
 
 WHO = Principal("org_1", None, "key_1", ("a",))

@@ -25,7 +25,7 @@ from keyswap.model import UPSTREAM, WIRE, Admit, Claims, Code, Decision, Headers
 from keyswap.policy import parse
 from keyswap.shell.control.explain import explained
 from keyswap.shell.control.status import standing
-from keyswap.shell.decisions.encode import Encoding
+from keyswap.shell.decisions.decision_line import Encoding
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.metrics.counters import Counts
 from keyswap.state import StateDirectory

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyswap.model import METHODS, Code
-from keyswap.operations.path_law import PathLaw, PathOptions
-from keyswap.operations.request_target import one_reading
+from keyswap.operations.path_law import one_reading
+from keyswap.operations.path_step import PathOptions, PathStep
 from keyswap.operations.router import Index
 from keyswap.operations.template import Template, normal
 
@@ -68,11 +68,11 @@ class Opened(NamedTuple):
     matrix: tuple[int, ...] = ()
 
 
-def law(*openings: tuple[str, str, list[str]]) -> PathLaw:
+def law(*openings: tuple[str, str, list[str]]) -> PathStep:
     said: list[tuple[Template, PathOptions]] = [
         (Template.parse(match, multi), Opened(slash == "allow")) for match, slash, multi in openings
     ]
-    return PathLaw(Index(said))
+    return PathStep(Index(said))
 
 
 GITHUB = law(
@@ -169,7 +169,7 @@ def test_without_opt_ins_the_law_is_the_plain_one(target: bytes) -> None:
     """A policy that opens nothing refuses, and admits, exactly as if it named no operation."""
     closed = law(("GET /pets/{petId}", "refuse", []), ("GET /a/{x}", "refuse", ["x"]))
     for method in METHODS:
-        assert PathLaw()(method, target) == closed(method, target) == one_reading(target)
+        assert PathStep()(method, target) == closed(method, target) == one_reading(target)
 
 
 PIECES = [

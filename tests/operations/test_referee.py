@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from keyswap.operations.catalogue import Api, Mount, OperationCatalogue
 from keyswap.operations.openapi.document_reader import read
 from keyswap.operations.openapi.references import Library
-from keyswap.operations.path_law import PathLaw
+from keyswap.operations.path_step import PathStep
 from keyswap.operations.router import Index, NoMatch, OperationMatch
 from keyswap.operations.template import Template
 from tests.operations.documents import BACKEND
@@ -84,7 +84,7 @@ def test_generated_documents_are_judged_alike(
     index: Index[str] = Index((template, template.path) for template in templates)
     requests = [(method, "/" + "/".join(parts)) for method, parts in asked]
     for method, path in [*requests, *((method, filled(path)) for method, path in operations)]:
-        if PathLaw()(method, path.encode()) is not None:
+        if PathStep()(method, path.encode()) is not None:
             continue
         found, expected = index.find(method, path.encode()), verdict(judge, method, path)
         if isinstance(found, NoMatch):
@@ -129,7 +129,7 @@ def test_arbitrary_paths_are_what_the_referee_takes_them_for() -> None:
     @given(raw_paths())
     def judged(path: str) -> None:
         raw = path.encode()
-        if PathLaw()("GET", raw) is not None:
+        if PathStep()("GET", raw) is not None:
             return
         found, expected = index.find("GET", raw), verdict(judge, "GET", path)
         tried["found" if isinstance(found, OperationMatch) else "missing"] += 1

@@ -5,7 +5,7 @@ import pytest
 from keyswap.keys.key import allowed_from
 from keyswap.limits.step import place
 from keyswap.request.addresses import is_among, network, parsed, plain
-from keyswap.request.headers import HeaderPolicy
+from keyswap.request.header_policy import HeaderPolicy
 from keyswap.shell.runtime.connection_limits import ConnectionLimits
 
 ADDRESSES = [

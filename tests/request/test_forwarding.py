@@ -15,7 +15,7 @@ from keyswap.request.forwarding import (
     upstream_head,
     without_prefix,
 )
-from keyswap.request.headers import HeaderPolicy
+from keyswap.request.header_policy import HeaderPolicy
 
 BACKEND = Upstream("http", "backend", 9000)
 NOBODY = ANONYMOUS

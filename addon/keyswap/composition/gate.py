@@ -21,7 +21,7 @@ from keyswap.model import ANONYMOUS, Claims, Operation, Principal, Refuse, Reque
 from keyswap.operations.catalogue import Api, Mount, OperationCatalogue, OverrideRule
 from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.openapi.document_cache import Documents
-from keyswap.operations.path_law import PathLaw, PathOptions
+from keyswap.operations.path_step import PathOptions, PathStep
 from keyswap.operations.requirements import Override, permitted
 from keyswap.operations.rivals import Rivals
 from keyswap.operations.router import Index, OperationMatch
@@ -221,13 +221,13 @@ def _gate(
     )
 
 
-def path_law(policy: Policy, operations: OperationCatalogue | None) -> PathLaw:
+def path_law(policy: Policy, operations: OperationCatalogue | None) -> PathStep:
     """The path law: refuses ambiguous paths, and those that may be taken for an operation judged otherwise."""
     if operations is None:
-        return PathLaw(_path_options(policy))
+        return PathStep(_path_options(policy))
     upstreams = dict.fromkeys(entry.operation.upstream for entry in operations.entries)
     behind = [operations.behind(upstream) for upstream in upstreams]
-    return PathLaw(operations.index, Rivals(behind, differing(policy, operations), operations.index))
+    return PathStep(operations.index, Rivals(behind, differing(policy, operations), operations.index))
 
 
 def _credential_sources(policy: Policy) -> Iterator[CredentialHeader | CredentialCookie]:

@@ -1,77 +1,52 @@
-"""The path law: whether a target has exactly one reading, where an operation may say what its backend reads.
+"""The path law: a request's target has exactly one reading.
 
-Law: an opt-in only ever concerns the value of a parameter of its own operation, and holds where a backend that decodes
-the path would find no other separator, no empty and no dot segment. Everything else is as strict as without one. What
-passes is forwarded as it was sent. What a documented path may be taken for is asked before anything else is judged.
+Law: a target that two programs could read differently is refused, never cleaned up. What passes is forwarded byte for
+byte, so that the path that was judged is the path that the backend sees. Everything refused here has been a way around
+some gateway: dot segments, doubled slashes, separators in disguise (RFC 3986 §3.3, §6.2.2), double encoding, bytes that
+are no UTF-8 (overlong forms decode to `/` and `.` in lenient decoders), spaces around dots (some backends trim them).
 """
 
 import re
-from collections.abc import Callable, Collection
-from functools import partial
-from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
 
-from keyswap.model import Refuse
-from keyswap.operations.request_target import PLAIN, one_reading
-from keyswap.operations.router import Index, NoMatch, OperationMatch
+from keyswap.model import Code, Refuse
 
-_is_plain = PLAIN.fullmatch
-_OPENABLE = re.compile(rb"%2f|;", re.IGNORECASE)
-_SLASH = re.compile(rb"%2f", re.IGNORECASE)
-_BETWEEN = re.compile(rb"/|%2f", re.IGNORECASE)
+PLAIN = re.compile(rb"(?=/)(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*/?(?:\?[!-\"$-~]*)?")
+"""Paths of unescaped characters whose segments begin with no dot: all but a few requests, judged in one pass."""
 
-
-class PathOptions(Protocol):
-    """The options of an operation's path."""
-
-    @property
-    def encoded_slash(self) -> bool:
-        """%2F may stand inside a parameter's value."""
-
-    @property
-    def matrix(self) -> Collection[int]:
-        """The parameters, counted from 0, whose values are written `;name=value` (RFC 6570 §3.2.7)."""
+_RULES = tuple(
+    (reason, re.compile(pattern, re.IGNORECASE))
+    for reason, pattern in (
+        ("the target does not begin with /", rb"\A(?!/)"),
+        ("a control character, space or byte outside ASCII in the target", rb"[\x00-\x20\x7f-\xff]"),
+        ("a fragment in the target", rb"#"),
+        ("a backslash in the path", rb"\A[^?]*(?:\\|%5c)"),
+        ("a ; in the path", rb"\A[^?]*(?:;|%3b)"),
+        ("an encoded slash in the path", rb"\A[^?]*%2f"),
+        ("an encoded control character in the path", rb"\A[^?]*%(?:[01][0-9a-f]|7f)"),
+        ("an incomplete escape in the path", rb"\A[^?]*%(?![0-9a-f]{2})"),
+        ("an empty segment (//) in the path", rb"\A[^?]*//"),
+        ("a dot segment in the path", rb"\A[^?]*/(?:%20)*(?:\.|%2e){1,2}(?:%20)*(?:[/?]|\Z)"),
+    )
+)
 
 
-Rival = Callable[[str, bytes, OperationMatch[Any]], Refuse | None]
-"""Refuses a path that may be taken for another operation. Arguments: method, path as sent, what it is as written."""
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
+_C1 = re.compile("[\x80-\x9f]")
 
 
-class PathLaw:
-    """Made once from all operations, asked for each request."""
-
-    def __init__(self, index: Index[Any] | None = None, rival: Rival | None = None) -> None:
-        """`rival`: which other operation a documented path may be taken for."""
-        self._read = partial(as_read, index) if index is not None else None
-        self._index, self._rival = index, rival
-
-    def __call__(self, method: str, target: bytes) -> Refuse | None:
-        """Refuse a request target, as sent, that has more than one reading (law 4)."""
-        path, mark, query = target.partition(b"?")
-        if not _is_plain(target):
-            opened = self._read is not None and _OPENABLE.search(path)
-            refused = one_reading(self._read(method, path) + mark + query if opened and self._read else target)
-            if refused is not None:
-                return refused
-        if self._rival is None or self._index is None:
-            return None
-        match = self._index.find(method, path)
-        return None if isinstance(match, NoMatch) else self._rival(method, path, match)
-
-
-def as_read(index: Index[PathOptions], method: str, path: bytes) -> bytes:
-    """The path as a backend would see it that reads what its operation opens."""
-    match = index.find(method, path)
-    # Only as it is written in the template: a needless escape may be what a backend reads differently.
-    written = None if isinstance(match, NoMatch) else match.template.shape.fullmatch(path)
-    if written is None or isinstance(match, NoMatch):
-        return path
-    pieces, at = [], 0
-    for number, value in enumerate(written.groups()):
-        pieces.append(path[at : written.start(number + 1)])
-        if match.operation.encoded_slash and all(_BETWEEN.split(value)):
-            value = _SLASH.sub(b"/", value)
-        if number in match.operation.matrix and value.startswith(b";"):
-            value = value.replace(b";", b",")
-        pieces.append(value)
-        at = written.end(number + 1)
-    return b"".join([*pieces, path[at:]])
+def one_reading(target: bytes) -> Refuse | None:
+    """Refuse a request target, as sent, that has more than one reading (law 4)."""
+    if PLAIN.fullmatch(target):
+        return None
+    for reason, rule in _RULES:
+        if rule.search(target):
+            return Refuse(Code.AMBIGUOUS_PATH, reason)
+    decoded = unquote_to_bytes(target.partition(b"?")[0])
+    if _ESCAPE.search(decoded):
+        return Refuse(Code.AMBIGUOUS_PATH, "a doubly encoded character in the path")
+    try:
+        text = decoded.decode()
+    except UnicodeDecodeError:
+        return Refuse(Code.AMBIGUOUS_PATH, "an escape in the path that is no UTF-8")
+    return Refuse(Code.AMBIGUOUS_PATH, "an encoded control character in the path") if _C1.search(text) else None

@@ -29,7 +29,8 @@ from keyswap.policy.value_types import (
     Variable,
     Wait,
 )
-from keyswap.request.header_names import ONE_SPELLING, STRIPPED, Patterns, canonical
+from keyswap.request.header_names import ONE_SPELLING, Patterns, canonical
+from keyswap.request.header_policy import STRIPPED
 
 
 class Tokens(Section):

@@ -1,6 +1,6 @@
 """WHAT IS BELIEVED of a request, and what is forwarded: pure values, for any data path.
 
-headers        what is stripped before a request is judged   header_names  how hops read the names of fields
+header_policy  what is stripped before a request is judged   header_names  how hops read the names of fields
 trace_context  the trace that a request belongs to           credentials   where a credential may sit; one alone
 cors           cross-origin requests of browsers             hosts         names of hosts, and those that are served
 addresses      the one reading of callers' addresses         wellformed    whether a head has one reading

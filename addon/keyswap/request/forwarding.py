@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from keyswap.model import Admit, Headers, Principal, Upstream
 from keyswap.request.header_names import REQUEST_ID, canonical
-from keyswap.request.headers import SanitizedHeaders
+from keyswap.request.header_policy import SanitizedHeaders
 from keyswap.request.wellformed import RequestLine
 
 CHUNKED = (b"Transfer-Encoding", b"chunked")
 _WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))
 """Backends want to be told that one of these has no body (RFC 9110 §8.6)."""
 _UPGRADE = (b"Connection", b"Upgrade")
-"""As `request.headers` writes them, and nobody else: it drops those that come from a caller."""
+"""As `request.header_policy` writes them, and nobody else: it drops those that come from a caller."""
 
 
 class UpstreamHead(NamedTuple):

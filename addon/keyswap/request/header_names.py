@@ -10,16 +10,6 @@ from collections.abc import Iterable
 REQUEST_ID = b"X-Request-Id"
 """The header that names a request to its backend and its caller."""
 
-STRIPPED = (
-    *("authorization", "forwarded", "x-forwarded-*", "x-real-ip", "x-request-id"),
-    *("true-client-ip", "cf-connecting-ip", "x-client-ip"),
-    *("x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override"),
-    *("script-name", "path-info"),  # gunicorn cuts one off the path, or routes the other, for peers on its own machine
-    *("connection", "keep-alive", "proxy", "proxy-*", "te", "trailer", "upgrade"),
-    "sec-websocket-extensions",  # compressed messages would have no bound on what they become
-)
-"""Headers that no caller sets, whatever the policy says (CONTRACT §5). A final * is a wildcard."""
-
 FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding"))
 """Headers that frame a message or name its host: never removed, and never under another spelling."""
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from keyswap.model import Admit, Code, Decision, NeedBody, Operation, Principal, Refuse, Reply, Request, Upstream
-from keyswap.shell.decisions.encode import Encoding
+from keyswap.shell.decisions.decision_line import Encoding
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.decisions.row import COLUMNS, escaped, row
 

@@ -12,7 +12,7 @@ import pytest
 
 from keyswap.model import UPSTREAM, Code, Refuse, StateError
 from keyswap.shell.decisions import writer
-from keyswap.shell.decisions.encode import Encoding
+from keyswap.shell.decisions.decision_line import Encoding
 from keyswap.shell.decisions.pending import PendingDecision
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.decisions.writer import BackgroundWriter, DecisionLog

@@ -15,7 +15,7 @@ from mitmproxy.test import tflow, tutils
 from keyswap.gate import Gate
 from keyswap.keys.local.writer import Ledger
 from keyswap.model import WIRE, Admit, Code, Refuse
-from keyswap.request.headers import HeaderPolicy
+from keyswap.request.header_policy import HeaderPolicy
 from keyswap.shell.connections.exchange import Exchange
 from keyswap.shell.connections.guard import ConnectionGuard
 from keyswap.shell.decisions.record import Line

@@ -10,7 +10,8 @@ from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.findings import Finding
 from keyswap.operations.openapi.lint import each_described
 from keyswap.operations.validate.openapi_core_document import IGNORED
-from keyswap.request.header_names import FRAMING, ONE_SPELLING, STRIPPED, Patterns, canonical, is_plain
+from keyswap.request.header_names import FRAMING, ONE_SPELLING, Patterns, canonical, is_plain
+from keyswap.request.header_policy import STRIPPED
 
 
 def unpassed(

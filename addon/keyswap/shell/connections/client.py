@@ -14,13 +14,13 @@ from mitmproxy.http import HTTPFlow
 
 from keyswap.model import WIRE, Code, Refuse
 from keyswap.refusals import Answer
+from keyswap.shell.connections.client_reading import CallerReading
 from keyswap.shell.connections.clock import CallerClock
 from keyswap.shell.connections.closing import Closing
 from keyswap.shell.connections.exchange import Exchange, Outcome
-from keyswap.shell.connections.held import HeldRequests
+from keyswap.shell.connections.held_requests import HeldRequests
 from keyswap.shell.connections.layer_watch import LayerWatch
 from keyswap.shell.connections.memory_budget import Piece
-from keyswap.shell.connections.reading import CallerReading
 from keyswap.shell.connections.shared import WAITING_UP_TO, Shared, waiting
 from keyswap.shell.connections.upstream import UpstreamConnection
 from keyswap.shell.mitm import connection_watch, goaway, inspection, interjections

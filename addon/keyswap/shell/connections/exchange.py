@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from mitmproxy.http import HTTPFlow
 
 from keyswap.model import UNCOUNTED, WIRE, Admit, Code, Counted, NeedBody, Principal, Refuse, nothing
-from keyswap.request.headers import SanitizedHeaders
+from keyswap.request.header_policy import SanitizedHeaders
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.runtime.active_policy import ActivePolicy
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mitmproxy.connection import Server
 
 from keyswap.model import UNCOUNTED, UPSTREAM, Code, Counted, Refuse, nothing
+from keyswap.shell.connections.client_reading import read_from
 from keyswap.shell.connections.exchange import Exchange
-from keyswap.shell.connections.reading import read_from
 from keyswap.shell.connections.shared import ENDING_S, taken
 from keyswap.shell.connections.websocket_pace import Pace
 from keyswap.shell.mitm import (

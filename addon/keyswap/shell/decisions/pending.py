@@ -4,7 +4,7 @@ Law: it is encoded once, as the policy has it that it was made under, and where 
 cost less than half of what one between two steps of a request does.
 """
 
-from keyswap.shell.decisions.encode import Encoding
+from keyswap.shell.decisions.decision_line import Encoding
 from keyswap.shell.decisions.record import Line
 
 

@@ -3,7 +3,7 @@
 patch_table      what is changed, and by what         patching            how a method is changed
 http1            HTTP/1 towards callers               http1_parser        its heads and chunks, strictly
 http2            HTTP/2 towards callers               http2_costs         what its frames cost
-http2_streams    its bodies, stream by stream         goaway              its end
+http2_bodies    its bodies, stream by stream         goaway              its end
 http_streams     requests, whatever carries them      websocket           WebSockets
 upstream_http1   HTTP/1 towards backends              upstream_pool       connections to backends, kept
 awaited_response what comes once its caller left      upstream_errors       why a backend gave no answer

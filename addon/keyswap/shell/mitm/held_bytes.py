@@ -1,7 +1,7 @@
 """What is held of a caller's requests: it only looks, and lets go of what was sent.
 
 Law: as in `patch_table`. What goes on to a backend as it comes is not held: waiting for the backend bounds it
-(`connections`, `http2_streams`). Everything else of a request that mitmproxy's layers keep is counted here, in bytes;
+(`connections`, `http2_bodies`). Everything else of a request that mitmproxy's layers keep is counted here, in bytes;
 what was read ahead while a request is open is of that one: the frames of a WebSocket, requests behind it, a body whose
 head is judged. Measured on 12.2.3.
 """

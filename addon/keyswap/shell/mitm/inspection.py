@@ -11,7 +11,7 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1, _http2
 
-from keyswap.shell.mitm.http2_streams import BodyBuffers, forget
+from keyswap.shell.mitm.http2_bodies import BodyBuffers, forget
 from keyswap.shell.mitm.turns import waits_for_turn
 
 SMALL_READ, MIDDLE_READ = 8 << 10, 16 << 10

@@ -17,7 +17,7 @@ from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.forwarding import downstream_head, upstream_head
 from keyswap.request.header_names import REQUEST_ID
-from keyswap.request.headers import SanitizedHeaders
+from keyswap.request.header_policy import SanitizedHeaders
 from keyswap.shell.mitm import upstream_http1, upstream_pool
 
 

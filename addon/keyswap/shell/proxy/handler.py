@@ -14,7 +14,7 @@ from keyswap.model import ANONYMOUS, WIRE, Admit, Code, Decision, Headers, NeedB
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.forwarding import CHUNKED, declared_length, framing
 from keyswap.request.header_names import REQUEST_ID
-from keyswap.request.headers import SanitizedHeaders
+from keyswap.request.header_policy import SanitizedHeaders
 from keyswap.request.wellformed import reject_malformed
 from keyswap.shell.connections.exchange import AwaitingBody, Exchange, Outcome
 from keyswap.shell.connections.guard import ConnectionGuard

@@ -14,10 +14,10 @@ from keyswap.composition.resources import Resources
 from keyswap.limits.headers import fields
 from keyswap.model import Headers, Level, StateError, Upstream
 from keyswap.operations.openapi.document import OpenApiDocument
-from keyswap.request.headers import HeaderPolicy
+from keyswap.request.header_policy import HeaderPolicy
 from keyswap.request.hosts import Hosts
 from keyswap.shell.admin.listener import Settings
-from keyswap.shell.decisions.encode import Encoding
+from keyswap.shell.decisions.decision_line import Encoding
 from keyswap.shell.decisions.masking import Masking
 from keyswap.shell.decisions.writer import DecisionLog
 from keyswap.shell.runtime.connection_limits import ConnectionLimits

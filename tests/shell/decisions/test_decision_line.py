@@ -25,8 +25,8 @@ from keyswap.model import (
     Request,
     Upstream,
 )
-from keyswap.shell.decisions import encode
-from keyswap.shell.decisions.encode import CUT, MAX_PATH, MAX_RECORD, Encoding
+from keyswap.shell.decisions import decision_line
+from keyswap.shell.decisions.decision_line import CUT, MAX_PATH, MAX_RECORD, Encoding
 from keyswap.shell.decisions.masking import Masking
 from keyswap.shell.decisions.record import Line
 
@@ -158,14 +158,14 @@ def test_a_record_is_bounded(number: int) -> None:
     ):
         text = made.record(line(decision, target=target), None)
         assert len(text) <= MAX_RECORD and set(FIELDS) <= set(json.loads(text))
-    assert all(len(part) < 2 * encode.MAX_PART for part in made._claims.values())
+    assert all(len(part) < 2 * decision_line.MAX_PART for part in made._claims.values())
 
 
 def test_what_is_remembered_is_bounded() -> None:
     """Thousands of callers are told apart, and only so many remembered."""
     made = Encoding()
-    for number in range(encode.MAX_PARTS * 2 + 10):
+    for number in range(decision_line.MAX_PARTS * 2 + 10):
         who = WHO._replace(key_id=f"key_{number}")
         told = json.loads(made.line(line(Admit(who, SAYS, "t", WHAT))))
         assert told["key_id"] == f"key_{number}"
-    assert len(made._principals) <= encode.MAX_PARTS
+    assert len(made._principals) <= decision_line.MAX_PARTS

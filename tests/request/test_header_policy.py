@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keyswap.model import Headers
 from keyswap.request.addresses import plain
 from keyswap.request.header_names import FRAMING, ONE_SPELLING
-from keyswap.request.headers import HeaderPolicy
+from keyswap.request.header_policy import HeaderPolicy
 
 WASH = HeaderPolicy(["authorization", "x-api-key"], ["x-user-*", "x-org-id"], [])
 HANDSHAKE: Headers = (

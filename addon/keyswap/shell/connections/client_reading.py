@@ -86,7 +86,7 @@ async def _until_usable(connection: "ClientConnection", layer: Any) -> None:
     if inspection.is_multiplexed(connection.client):
         while layer is not None and turns.waits_for_turn(layer) and not connection.hung_up:
             await connection.change()
-        await taken(connection)  # each stream waits for its own backend alone: http2_streams
+        await taken(connection)  # each stream waits for its own backend alone: http2_bodies
         return
     while layer is not None and inspection.is_full(layer, connection.listener.limits().max_head):
         if connection.hung_up:

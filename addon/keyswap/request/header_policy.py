@@ -15,10 +15,20 @@ from urllib.parse import unquote_to_bytes
 
 from keyswap.model import Headers
 from keyswap.request import addresses, trace_context
-from keyswap.request.header_names import FRAMING, ONE_SPELLING, REQUEST_ID, STRIPPED, Patterns, canonical, is_plain
+from keyswap.request.header_names import FRAMING, ONE_SPELLING, REQUEST_ID, Patterns, canonical, is_plain
 from keyswap.request.hosts import HOST
 
 logger = logging.getLogger(__name__)
+
+STRIPPED = (
+    *("authorization", "forwarded", "x-forwarded-*", "x-real-ip", "x-request-id"),
+    *("true-client-ip", "cf-connecting-ip", "x-client-ip"),
+    *("x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override"),
+    *("script-name", "path-info"),  # gunicorn cuts one off the path, or routes the other, for peers on its own machine
+    *("connection", "keep-alive", "proxy", "proxy-*", "te", "trailer", "upgrade"),
+    "sec-websocket-extensions",  # compressed messages would have no bound on what they become
+)
+"""Headers that no caller sets, whatever the policy says (CONTRACT §5). A final * is a wildcard."""
 
 
 class _Act(IntEnum):

@@ -1,4 +1,4 @@
-"""What http2_streams.py counts on in mitmproxy's and h2's private side, and what it makes of them, without a socket."""
+"""What http2_bodies.py counts on in mitmproxy's and h2's private side, and what it makes of them, without a socket."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestData, RequestEndOfMessage
 
 from keyswap.refusals import Answer
-from keyswap.shell.mitm import connection_watch, http2_streams, inspection, patch_table, upstream_pool
+from keyswap.shell.mitm import connection_watch, http2_bodies, inspection, patch_table, upstream_pool
 
 HEAD = [(":method", "POST"), (":path", "/"), (":scheme", "https"), (":authority", "h")]
 
@@ -135,13 +135,13 @@ def test_a_window_is_all_that_waits() -> None:
     made.watch.full = True
     while room := min(made.caller.local_flow_control_window(1), 16384):
         made.send(b"x" * room)
-    assert inspection.bodies(made.layer)[1].came == http2_streams.WINDOW
+    assert inspection.bodies(made.layer)[1].came == http2_bodies.WINDOW
     made.watch.full = False
     made.watch.waiting.pop()()
     made.handle(made.watch.delivered.pop())
-    assert made.caller.local_flow_control_window(1) == http2_streams.WINDOW
+    assert made.caller.local_flow_control_window(1) == http2_bodies.WINDOW
     made.send(b"x")
-    assert made.caller.local_flow_control_window(1) >= http2_streams.WIDE - 1
+    assert made.caller.local_flow_control_window(1) >= http2_bodies.WIDE - 1
 
 
 def test_what_is_reset_or_late_harms_nothing() -> None:
