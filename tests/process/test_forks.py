@@ -1,4 +1,4 @@
-"""Forks of mitmproxy's programs: what the tests see of them is so of the programs themselves."""
+"""Forks of mitmproxy's programs and of ours: what the tests see of them is so of the programs themselves."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,3 +68,26 @@ def test_a_fork_that_is_killed(start: Start, home: Home) -> None:
     gateway.stop(signal.SIGKILL)
     assert gateway.process.returncode == -signal.SIGKILL
     assert start("mitmdump").ready().stop() and gateway.process.poll() == -signal.SIGKILL
+
+
+def seen(pid: int) -> dict[str, Any]:
+    """What the system says of a process."""
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    links = [os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()]
+    files = sorted(re.sub(r"\d+|output-.*|/state/.*", "", link) for link in links)
+    words = ("Umask", "SigBlk", "SigIgn", "SigCgt", "Threads")
+    return {"files": files, "folder": os.readlink(f"/proc/{pid}/cwd"), "leads": os.getpgid(pid) == pid} | {
+        word: status[word] for word in words
+    }
+
+
+def test_a_forked_supervisor_and_worker_are_as_the_programs(start: Start, home: Home) -> None:
+    """Their files, folder, mask, group, threads, and handlers of signals are alike, and how they end."""
+    told_by, codes = [], []
+    for forked in (True, False):
+        gateway = start("serve", forked=forked).ready()
+        told_by.append([seen(pid) for pid in (gateway.process.pid, *gateway.workers)])
+        os.kill(gateway.process.pid, signal.SIGTERM)
+        codes.append(gateway.ended())
+    fork, program = told_by
+    assert fork == program and codes == [0, 0]

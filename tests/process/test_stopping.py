@@ -218,7 +218,7 @@ def test_workers_end_with_their_supervisor(start: Start, home: Home, noting: Not
             eventually("it is accepted", lambda caller=caller: held_by(caller, children))
         gateway.process.kill()
         gateway.process.wait()
-        second = start("serve", "--workers", "2")
+        second = start("serve", "--workers", "2", forked=False)  # in the time that a program takes to begin
         eventually("the second one is ready", lambda: '"ready"' in second.output)  # those of the first might answer too
         for number, caller in enumerate(slow):
             heard = listen(caller, b"\r\n\r\ns%d" % number)

@@ -1,10 +1,12 @@
-"""mitmproxy's programs, begun without their imports: each is a fork of one process that has imported them and done no more.
+"""mitmproxy's programs and `keyswap serve`, begun without their imports: forks of a process that has imported them and no more.
 
 Law: a fork is the program that it is asked for: words, folder, environment, streams, signals and how it ends are its own.
-Importing takes most of what a start costs, and is the same for all; test_forks.py compares the two.
+Importing takes most of what a start costs, and is the same for all; test_forks.py compares the two. Workers are forks of their
+supervisor, which has imported what they need (`forked_workers`).
 """
 
 import atexit
+import importlib
 import json
 import os
 import signal
@@ -107,8 +109,20 @@ def _become(asked: Mapping[str, Any], control: socket.socket) -> Callable[[], in
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
     sys.argv = asked["words"]
+    if sys.argv[1:3] == ["-m", "keyswap"]:
+        return _serve
     program: Callable[[], int | None] = {"mitmdump": main.mitmdump, "mitmweb": main.mitmweb}[Path(sys.argv[0]).name]
     return program
+
+
+def _serve() -> int:
+    """`keyswap serve`, whose workers are forks too."""
+    from keyswap.cli import main
+
+    sys.modules["forked_workers"].install()
+    del sys.argv[1:3]
+    main()
+    return 0
 
 
 def _ended(pid: int) -> int | None:
@@ -131,10 +145,13 @@ def _fork_for(control: socket.socket) -> Callable[[], int | None] | None:
 
 def _main() -> None:
     """What all of them import; then fork."""
+    importlib.import_module("forked_workers")  # it stands beside this file, where no program looks
     sys.path[:1] = [str(Path(__file__).parents[2] / "addon")]
     from mitmproxy.tools import dump, main, web  # noqa: F401
 
+    from keyswap.cli import serve  # noqa: F401
     from keyswap.shell.proxy import script  # noqa: F401
+    from keyswap.shell.serve import supervisor, worker  # noqa: F401
 
     assert threading.active_count() == 1, "a fork has the thread alone that forks"
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -237,7 +237,7 @@ class Gateway:
         forked: bool = True,
     ) -> None:
         """`before`: a command that becomes the gateway, whose words follow its own. `certificate`: its listener's.
-        `forked`: mitmproxy's programs are spared their imports."""
+        `forked`: its programs are spared their imports."""
         self.home, self.kind, self.certificate, self.forked = home, kind, certificate, forked
         self.port = port or home.port
         self.url = f"http://127.0.0.1:{self.port}"
@@ -251,7 +251,8 @@ class Gateway:
 
     def _begin(self, words: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes] | Fork":
         folder = self.home.folder
-        if sys.platform == "linux" and self.forked and Path(words[0]).name in {"mitmdump", "mitmweb"}:
+        is_known = Path(words[0]).name in {"mitmdump", "mitmweb"} or words[:3] == [sys.executable, "-m", "keyswap"]
+        if sys.platform == "linux" and self.forked and is_known:
             return Fork(words, self._output, environment, folder)
         with self._output.open("ab") as output:
             return subprocess.Popen(words, stdout=output, stderr=output, env=environment, cwd=folder)
