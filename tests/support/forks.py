@@ -6,6 +6,7 @@ supervisor, which has imported what they need (`forked_workers`).
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -155,6 +156,8 @@ def _main() -> None:
 
     assert threading.active_count() == 1, "a fork has the thread alone that forks"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()  # what all share is not looked at again, as they end either
     program = _fork_for(socket.socket(fileno=int(sys.argv[1])))
     sys.exit(program() if program is not None else 0)
 

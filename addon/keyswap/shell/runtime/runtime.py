@@ -90,7 +90,7 @@ class Runtime:
         self._store = DecisionStore(self.resources.state.path, self.active.built.policy.log.retain)
         database = str(self.resources.state.file(FILE))
         self._storing = BackgroundWriter(database, PendingDecision.stored, self._store.write, self._store.close)
-        freeze_heap(whole=True)
+        freeze_heap(whole=False)
         self._tasks: list[asyncio.Task[None]] = []
         self._tended: Sequence[Tended] = ()
         self._admin = AdminListener(self) if alone else None
