@@ -20,7 +20,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import tflow
 
 from keyswap import policy
-from keyswap.composition.gate import Built, build
+from keyswap.composition.build_gate import Built, build
 from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
 from keyswap.model import Admit, Claims, Request

@@ -29,7 +29,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from keyswap import policy
-from keyswap.composition.gate import build
+from keyswap.composition.build_gate import build
 from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
 from keyswap.limits.limit import Kind, Limit, LimitRequest

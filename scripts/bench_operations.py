@@ -19,7 +19,7 @@ from jsonschema_path import SchemaPath
 from openapi_core.templating.paths.finders import APICallPathFinder
 
 from keyswap import policy
-from keyswap.composition import gate
+from keyswap.composition import build_gate
 from keyswap.model import Request, Upstream
 from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.openapi import lint
@@ -44,7 +44,7 @@ def spread(times_ns: list[int]) -> tuple[float, float]:
 def loaded(document: Path, prefixes: list[str]) -> OperationCatalogue:
     """The operations of a document under each of the prefixes."""
     text = HEAD + "openapi:\n" + "".join(f"  - {{spec: {document}, prefix: '{prefix}'}}\n" for prefix in prefixes)
-    found = gate.catalogue(
+    found = build_gate.catalogue(
         policy.parse(text.encode(), "bench"), Documents(None), document.parent, Upstream("http", "h", 1)
     )
     assert found is not None and not found.errors
@@ -111,8 +111,8 @@ def judging(times: int) -> None:
             (Path(folder) / "api.yaml").write_text(text)
             said = f"{HEAD}openapi: {{spec: api.yaml, validate: {{requests: enforce, max_body: 2MiB}}}}\n"
             made = policy.parse(said.encode(), "bench")
-            catalogue = gate.catalogue(made, Documents(None), Path(folder), Upstream("http", "h", 1))
-            checks = gate.validations(made, catalogue)
+            catalogue = build_gate.catalogue(made, Documents(None), Path(folder), Upstream("http", "h", 1))
+            checks = build_gate.validations(made, catalogue)
         assert catalogue is not None
         request = Request("POST", b"/a", ((b"content-type", b"application/json"),), "10.0.0.1")
         found = catalogue("POST", b"/a")

@@ -7,7 +7,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from keyswap.composition.gate import Built, build
+from keyswap.composition.build_gate import Built, build
 from keyswap.composition.resources import Resources
 from keyswap.explain.trace import explain
 from keyswap.gate import STEPS

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from keyswap import gate
-from keyswap.composition.gate import Built, build, modes_of
+from keyswap.composition.build_gate import Built, build, modes_of
 from keyswap.composition.resources import Resources
 from keyswap.explain.recorded import explain_record
 from keyswap.gate import Gate, Step

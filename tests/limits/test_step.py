@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from keyswap.composition.gate import Built, build
+from keyswap.composition.build_gate import Built, build
 from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
 from keyswap.limits.limit import Acquired, LimitRequest, LimitStoreUnavailable

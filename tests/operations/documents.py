@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from keyswap.composition import gate
+from keyswap.composition import build_gate
 from keyswap.model import Operation, Refuse, Upstream
 from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.openapi.document import OpenApiDocument
@@ -60,7 +60,7 @@ def policy(text: str, folder: Path, **files: str) -> Policy:
 
 def catalogue(text: str, folder: Path, **files: str) -> OperationCatalogue:
     """The operations of a policy."""
-    made = gate.catalogue(policy(text, folder, **files), Documents(None), folder, BACKEND)
+    made = build_gate.catalogue(policy(text, folder, **files), Documents(None), folder, BACKEND)
     assert made is not None
     return made
 

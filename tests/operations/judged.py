@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from keyswap.composition import gate
+from keyswap.composition import build_gate
 from keyswap.model import Code, Operation, Refuse, Request
 from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.openapi.document_cache import Documents
@@ -20,10 +20,10 @@ class Api:
 
     def __init__(self, folder: Path, text: str, more: str = "requests: enforce, max_body: 4KiB", **files: str) -> None:
         loaded = policy(f"openapi: {{spec: api.yaml, validate: {{{more}}}}}\n", folder, api=text, **files)
-        operations = gate.catalogue(loaded, Documents(None), folder, BACKEND)
+        operations = build_gate.catalogue(loaded, Documents(None), folder, BACKEND)
         assert operations is not None and not operations.errors
         self.operations: OperationCatalogue = operations
-        self.validations: ValidationStep = gate.validations(loaded, operations)
+        self.validations: ValidationStep = build_gate.validations(loaded, operations)
 
     def found(self, method: str, target: str) -> OperationMatch[Operation]:
         found = self.operations(method, target.encode())

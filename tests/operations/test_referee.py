@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from keyswap.operations.catalogue import Api, Mount, OperationCatalogue
 from keyswap.operations.openapi.document_reader import read
 from keyswap.operations.openapi.references import Library
-from keyswap.operations.path_step import PathStep
+from keyswap.operations.path_opt_ins import PathStep
 from keyswap.operations.router import Index, NoMatch, OperationMatch
 from keyswap.operations.template import Template
 from tests.operations.documents import BACKEND

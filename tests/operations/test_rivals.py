@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keyswap.composition import gate
+from keyswap.composition import build_gate
 from keyswap.model import Code, Refuse, Upstream
 from keyswap.operations.openapi.document_cache import Documents
 from tests.operations.documents import BACKEND, policy
@@ -56,9 +56,9 @@ OPENED = "openapi: {spec: api.yaml}\noperations: [{match: 'GET /b/{name}', encod
 def law(text: str, folder: Path, **files: str) -> Law:
     """The first step of the gate that a policy makes."""
     made = policy(text, folder, **files)
-    operations = gate.catalogue(made, Documents(None), folder, BACKEND)
+    operations = build_gate.catalogue(made, Documents(None), folder, BACKEND)
     assert operations is not None and not operations.errors
-    asked = gate.path_law(made, operations)
+    asked = build_gate.path_step(made, operations)
     return lambda method, target: asked(method, target.encode())
 
 
@@ -285,10 +285,10 @@ def test_a_large_document_is_compared_at_load_within_bounds(tmp_path: Path) -> N
     """Thousands of templates that begin with parameters hold up no load, and their paths are looked at one by one."""
     paths = "".join(f"  /{{a}}/{{b}}/c{n}/{{d}}: {{get: {{x-required-permissions: [p{n}]}}}}\n" for n in range(2000))
     made = policy("openapi: {spec: api.yaml}\n", tmp_path, api="openapi: 3.1.0\npaths:\n" + paths)
-    operations = gate.catalogue(made, Documents(None), tmp_path, BACKEND)
+    operations = build_gate.catalogue(made, Documents(None), tmp_path, BACKEND)
     assert operations is not None
     began = time.process_time()
-    asked = gate.path_law(made, operations)
+    asked = build_gate.path_step(made, operations)
     assert time.process_time() - began < 5
     assert asked("GET", b"/x/y/c7/z") is None and asked("GET", b"/x/C7/c7/C8") is None
     assert asked("GET", b"/x/y/C7/z") is None  # documented nowhere: the next step says so

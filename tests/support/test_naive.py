@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import pytest
 
-from keyswap.composition.gate import Built, build
+from keyswap.composition.build_gate import Built, build
 from keyswap.composition.resources import Resources
 from keyswap.keys.local.writer import Ledger
 from keyswap.limits.local.store import LocalLimits

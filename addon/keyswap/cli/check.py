@@ -18,7 +18,7 @@ from keyswap.cli.keys import opened
 from keyswap.cli.known_names import near, unknown_to
 from keyswap.cli.output import Setting, common, counted, printable
 from keyswap.cli.workos_permissions import Agreement, agree
-from keyswap.composition.gate import catalogue, located
+from keyswap.composition.build_gate import catalogue, located
 from keyswap.composition.limits import findings as limit_findings
 from keyswap.composition.limits import rules as limit_rules
 from keyswap.keys.pepper import DATABASE

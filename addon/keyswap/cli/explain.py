@@ -15,7 +15,7 @@ from keyswap.cli.output import Setting, common, from_stdin, is_value
 from keyswap.shell.control import control_socket
 
 if TYPE_CHECKING:
-    from keyswap.composition.gate import Built
+    from keyswap.composition.build_gate import Built
     from keyswap.composition.resources import Resources
 from keyswap.cli.without_gateway import without_gateway
 

@@ -12,7 +12,7 @@ import click
 
 from keyswap import policy as policies
 from keyswap.cli.output import Setting, common, program
-from keyswap.composition.gate import catalogue
+from keyswap.composition.build_gate import catalogue
 from keyswap.model import Operation, StateError
 from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.findings import DocumentError

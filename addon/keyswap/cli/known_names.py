@@ -39,7 +39,9 @@ def known(setting: Setting) -> Known | None:
         policy = policies.load(setting.policy) if setting.policy.exists() else None
         if policy is None or not policy.apis or any("://" in api.spec for api in policy.apis):
             return None if policy is None else Known(str(setting.policy), policy.plans, (), "", running)
-        from keyswap.composition.gate import catalogue  # who asks a gateway, or has no document, does without these
+        from keyswap.composition.build_gate import (
+            catalogue,  # who asks a gateway, or has no document, does without these
+        )
         from keyswap.operations.openapi.document_cache import Documents
         from keyswap.shell.control.status import known as names_of
 

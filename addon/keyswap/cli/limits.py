@@ -17,7 +17,7 @@ from keyswap.model import StateError
 from keyswap.shell.control import control_socket
 
 if TYPE_CHECKING:
-    from keyswap.composition.gate import Built
+    from keyswap.composition.build_gate import Built
     from keyswap.composition.resources import Resources
 
 

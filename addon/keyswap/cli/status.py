@@ -13,7 +13,7 @@ from keyswap.cli.output import Setting, common, printable
 from keyswap.shell.control import control_socket
 
 if TYPE_CHECKING:
-    from keyswap.composition.gate import Built
+    from keyswap.composition.build_gate import Built
     from keyswap.composition.resources import Resources
 from keyswap.cli.without_gateway import without_gateway
 

@@ -15,7 +15,7 @@ from keyswap.model import StateError, Upstream
 from keyswap.state import StateDirectory
 
 if TYPE_CHECKING:
-    from keyswap.composition.gate import Built
+    from keyswap.composition.build_gate import Built
     from keyswap.composition.resources import Resources
 
 
@@ -27,7 +27,7 @@ def without_gateway(
     The modules that build a gate are imported here: other commands do not wait for them.
     """
     from keyswap.cli.state_snapshot import glanced
-    from keyswap.composition.gate import build
+    from keyswap.composition.build_gate import build
     from keyswap.composition.resources import Resources
 
     there = existing(setting) if changes else StateDirectory(setting.state).seen()

@@ -26,7 +26,7 @@ from keyswap.tokens.keyring import Keyring
 from keyswap.tokens.mint import MintCache
 
 if TYPE_CHECKING:
-    from keyswap.composition.gate import Built
+    from keyswap.composition.build_gate import Built
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """WHAT is called: the operation that a request's target belongs to, what it requires, and whether the request fits it.
 
-path_law        whether a target has exactly one reading      path_step     where an operation may say otherwise
+path_opt_ins    what an operation lets through of a path
 template        `METHOD /template`                            router        target → template
 catalogue       all operations, with what the policy says     requirements  the permissions that one requires
 lookalikes      what a careless backend takes a path for      rivals        the other operation it may serve then

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 from urllib.parse import quote, unquote_to_bytes
 
 from keyswap.model import METHODS
-from keyswap.operations.path_law import one_reading
+from keyswap.request.path_law import one_reading
 
 _NAME = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_$@.\[\]-]*")
 _PARAMETER = re.compile(r"\{([^{}]*)\}")

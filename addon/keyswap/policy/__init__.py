@@ -6,7 +6,7 @@ taken whole or not at all. Nothing is read after load, and no secret stands in a
     loading      a file → a policy, or one error        sections    the whole policy, section by section
     callers      `api_keys`, `workos`, `sessions`       limits      `limits`, `plans`, `orgs`
     operations   `openapi`, `operations`                value_types single values: times, sizes, URLs
-    size         how large its file may be
+    size         how large its file may be          identity_headers the default of `strip_headers`
 """
 
 from importlib import import_module

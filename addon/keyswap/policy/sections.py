@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from keyswap.policy.callers import ApiKeys, SessionRule, WorkOS, of_sessions
+from keyswap.policy.identity_headers import IDENTITY
 from keyswap.policy.limits import FieldPath, LimitRule, Orgs, Plans, StoreUrl, contradictions
 from keyswap.policy.operations import OpenApi, OperationRule, distinct
 from keyswap.policy.value_types import (
@@ -122,13 +123,6 @@ class Admin(Section):
     )
 
 
-_IDENTITY = (
-    *("x-user-*", "x-org-*", "x-consumer-*", "x-auth-*", "x-authenticated-*", "remote-user", "x-remote-user"),
-    *("x-webauth-*", "x-authentik-*", "x-amzn-oidc-*", "x-goog-authenticated-*", "x-ms-client-principal*"),
-    *("cf-access-*", "tailscale-user-*", "x-userinfo", "x-client-cert*", "ssl-client-*"),
-)
-
-
 class Policy(Section):
     """Everything that an operator decides."""
 
@@ -148,7 +142,7 @@ class Policy(Section):
         default="upstream", description="The Host that the backend sees."
     )
     strip_headers: list[Header] = Field(
-        default=list(_IDENTITY),
+        default=list(IDENTITY),
         description="Identity as other gateways write it: removed from what callers send. A final * is a wildcard.",
     )
     keep_headers: list[KeptHeader] = Field(

@@ -4,5 +4,5 @@ header_policy  what is stripped before a request is judged   header_names  how h
 trace_context  the trace that a request belongs to           credentials   where a credential may sit; one alone
 cors           cross-origin requests of browsers             hosts         names of hosts, and those that are served
 addresses      the one reading of callers' addresses         wellformed    whether a head has one reading
-forwarding     the heads that go on, in both directions
+path_law       whether a target has exactly one reading      forwarding    the heads that go on, in both directions
 """

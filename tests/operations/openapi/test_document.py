@@ -16,8 +16,8 @@ from keyswap.operations.openapi.document_cache import Documents
 from keyswap.operations.openapi.parsing import MAX_BYTES, parse
 from keyswap.operations.openapi.references import Library
 from keyswap.operations.openapi.servers import prefixes
-from keyswap.operations.openapi.watched_files import WatchedFiles, signature
 from keyswap.state import StateDirectory
+from keyswap.watched_files import WatchedFiles, signature
 from tests.operations.documents import PETS, catalogue, document, site
 
 MAIN = "file:///d/api.yaml"
@@ -360,7 +360,7 @@ def test_a_file_that_hangs_hides_no_other(tmp_path: Path, monkeypatch: pytest.Mo
     files = WatchedFiles()
     for file in (policy, hangs):
         files.watch(file, signature(file))
-    monkeypatch.setattr("keyswap.operations.openapi.watched_files.signature", slow)
+    monkeypatch.setattr("keyswap.watched_files.signature", slow)
     monkeypatch.setattr("keyswap.files.WAIT_S", 0.05)
     before = threading.active_count()
     for _ in range(3):
@@ -387,7 +387,7 @@ def test_files_are_looked_at_while_others_are_added(tmp_path: Path, monkeypatch:
         return signature(file)
 
     files.watch(tmp_path / "one", None)
-    monkeypatch.setattr("keyswap.operations.openapi.watched_files.signature", adding)
+    monkeypatch.setattr("keyswap.watched_files.signature", adding)
     assert not files.due() and files.due(wanted=True) and files.unchanged()
 
 

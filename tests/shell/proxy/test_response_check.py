@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 from mitmproxy.test import tflow
 
-from keyswap.composition.gate import Built
+from keyswap.composition.build_gate import Built
 from keyswap.model import Operation, Upstream
 from keyswap.shell.proxy.response_check import ResponseCapture, ResponseChecker
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyswap.composition.gate import build
+from keyswap.composition.build_gate import build
 from keyswap.operations.openapi.http_client import Content
 from keyswap.shell.runtime import active_policy
 from keyswap.shell.runtime.last_good import keep, kept

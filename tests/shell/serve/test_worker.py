@@ -9,8 +9,8 @@ import pytest
 
 from keyswap.shell.serve import worker_process
 from keyswap.shell.serve.ipc import Channel
-from keyswap.shell.serve.pool import WorkerPool
 from keyswap.shell.serve.worker_process import WorkerHandle
+from keyswap.shell.serve.workers_as_one import WorkerPool
 
 
 def with_worker(test: Callable[[WorkerHandle, Channel], Awaitable[None]]) -> None:

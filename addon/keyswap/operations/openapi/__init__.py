@@ -2,8 +2,7 @@
 
 document_cache   from files and URLs            parsing      text → plain data
 http_client      what a URL answers             kept_copies  the last good ones, on disk
-watched_files    files that are followed        references   all that `$ref`s lead to
-document         what a document says, as values
+document         what a document says           references   all that `$ref`s lead to
 document_reader  plain data → those values      parameters   those of one operation
 servers          where the paths begin          lint, lint_parameters  what `check` says of a document
 agreement        whether openapi-core routes as the gateway does

@@ -21,8 +21,8 @@ from keyswap.operations.openapi.http_client import WAIT_S, Content, DocumentTime
 from keyswap.operations.openapi.kept_copies import Parts, file_name, packed, unpacked
 from keyswap.operations.openapi.parsing import BUDGET_S, MAX_BYTES
 from keyswap.operations.openapi.references import MAX_TOTAL, Library
-from keyswap.operations.openapi.watched_files import WatchedFiles, looked
 from keyswap.state import StateDirectory
+from keyswap.watched_files import WatchedFiles, looked
 
 ANSWER_S = WAIT_S + 2.0
 """How long a URL may take all in all, with its name's resolution and redirects."""

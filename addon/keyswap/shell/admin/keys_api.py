@@ -19,7 +19,7 @@ from keyswap.keys.serialize import as_workos, audit_detail, iso
 from keyswap.refusals import Answer
 from keyswap.shell.admin.errors import Conflict, NotFound
 from keyswap.shell.admin.executor import listed, opened, working
-from keyswap.shell.admin.requests import (
+from keyswap.shell.admin.request_bodies import (
     Expiry,
     KeyToValidate,
     NewKey,

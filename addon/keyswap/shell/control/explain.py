@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from keyswap.composition.gate import Built, modes_of
+from keyswap.composition.build_gate import Built, modes_of
 from keyswap.explain.trace import explain, untraced
 from keyswap.explain.trace_json import explanation
 from keyswap.model import (

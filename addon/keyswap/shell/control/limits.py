@@ -5,7 +5,7 @@ Law: a key is named by its id; what is in flight is never emptied.
 
 from typing import Any
 
-from keyswap.composition.gate import Built
+from keyswap.composition.build_gate import Built
 from keyswap.limits.limit import CUT, Limit
 from keyswap.limits.step import Rule, parts_of
 from keyswap.model import Principal

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyswap import __version__
-from keyswap.composition.gate import Built, modes_of
+from keyswap.composition.build_gate import Built, modes_of
 from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.policy import Policy
 

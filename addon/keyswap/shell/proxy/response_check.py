@@ -9,7 +9,7 @@ import time
 
 from mitmproxy.http import HTTPFlow
 
-from keyswap.composition.gate import Built
+from keyswap.composition.build_gate import Built
 from keyswap.error_origin import origin
 from keyswap.model import Headers, Operation
 

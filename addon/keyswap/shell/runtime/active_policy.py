@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyswap import policy as policies
-from keyswap.composition.gate import Built, build, modes_of
+from keyswap.composition.build_gate import Built, build, modes_of
 from keyswap.composition.resources import Resources
 from keyswap.limits.headers import fields
 from keyswap.model import Headers, Level, StateError, Upstream

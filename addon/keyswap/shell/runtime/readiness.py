@@ -4,7 +4,7 @@ Law: the words are for everybody, and hold no key, token, path or address: `keys
 details.
 """
 
-from keyswap.composition.gate import Built
+from keyswap.composition.build_gate import Built
 
 
 def readiness_problems(built: Built, stopping: bool, reload_failed: bool, now: float) -> dict[str, str]:

@@ -19,11 +19,11 @@ from keyswap.composition.resources import Resources
 from keyswap.files import aside
 from keyswap.model import StateError, Unread
 from keyswap.operations.findings import DocumentError
-from keyswap.operations.openapi.watched_files import Signature, looked
 from keyswap.shell.metrics.counters import Counts
 from keyswap.shell.runtime.active_policy import ActivePolicy, PolicyLoader
 from keyswap.shell.runtime.heap import freeze_heap, in_small_turns
 from keyswap.shell.runtime.last_good import keep, kept
+from keyswap.watched_files import Signature, looked
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from keyswap import host_port
-from keyswap.composition.gate import Built
+from keyswap.composition.build_gate import Built
 from keyswap.model import Code, Headers, Refuse
 from keyswap.refusals import Answer, answer
 from keyswap.request.header_names import REQUEST_ID

@@ -1,6 +1,6 @@
 """The processes of `keyswap serve`: one that listens, and workers that answer.
 
-supervisor    the process that listens, and its workers' lives   pool            the workers, answering as one gateway
+supervisor    the process that listens, and its workers' lives   workers_as_one  the workers, answering as one gateway
 worker        the program of one worker                          worker_process  a worker, as the supervisor sees it
 ipc           messages between supervisor and worker             worker_logs     the workers' log lines, without repeats
 masters       mitmproxy with the gate in it                      listen_socket   the socket that they share

@@ -20,11 +20,11 @@ from keyswap.model import StateError
 from keyswap.shell.control.control_socket import ControlSocket
 from keyswap.shell.serve.ipc import Channel
 from keyswap.shell.serve.listen_socket import address_in_use, listen, reject_new_connections
-from keyswap.shell.serve.pool import WorkerPool
 from keyswap.shell.serve.settings import Start, ready_line
 from keyswap.shell.serve.systemd import READY, STOPPING, notify
 from keyswap.shell.serve.worker_logs import LogDeduplicator
 from keyswap.shell.serve.worker_process import WorkerHandle
+from keyswap.shell.serve.workers_as_one import WorkerPool
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyswap.model import METHODS, Code
-from keyswap.operations.path_law import one_reading
-from keyswap.operations.path_step import PathOptions, PathStep
+from keyswap.operations.path_opt_ins import PathOptions, PathStep
 from keyswap.operations.router import Index
 from keyswap.operations.template import Template, normal
+from keyswap.request.path_law import one_reading
 
 AMBIGUOUS = [
     b"", b"pets", b"*", b"http://h/pets", b"//pets", b"/pets//1", b"/pets//", b"/./pets", b"/pets/.", b"/pets/..",

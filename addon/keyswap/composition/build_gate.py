@@ -21,7 +21,7 @@ from keyswap.model import ANONYMOUS, Claims, Operation, Principal, Refuse, Reque
 from keyswap.operations.catalogue import Api, Mount, OperationCatalogue, OverrideRule
 from keyswap.operations.findings import DocumentError, Finding
 from keyswap.operations.openapi.document_cache import Documents
-from keyswap.operations.path_step import PathOptions, PathStep
+from keyswap.operations.path_opt_ins import PathOptions, PathStep
 from keyswap.operations.requirements import Override, permitted
 from keyswap.operations.rivals import Rivals
 from keyswap.operations.router import Index, OperationMatch
@@ -203,7 +203,7 @@ def _gate(
 ) -> Gate:
     anything = OperationMatch(Operation("", "", default, policy.audience), Template.parse("GET /"), ())
     return Gate(
-        path=path_law(policy, operations),
+        path=path_step(policy, operations),
         credential=CredentialReader(_credential_sources(policy), policy.cors.origins),
         verifiers=who.verifiers,
         operation=operations if operations is not None else lambda _method, _target: anything,
@@ -221,8 +221,8 @@ def _gate(
     )
 
 
-def path_law(policy: Policy, operations: OperationCatalogue | None) -> PathStep:
-    """The path law: refuses ambiguous paths, and those that may be taken for an operation judged otherwise."""
+def path_step(policy: Policy, operations: OperationCatalogue | None) -> PathStep:
+    """The step `path`: refuses ambiguous paths, and those that may be taken for an operation judged otherwise."""
     if operations is None:
         return PathStep(_path_options(policy))
     upstreams = dict.fromkeys(entry.operation.upstream for entry in operations.entries)

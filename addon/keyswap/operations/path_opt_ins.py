@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from keyswap.model import Refuse
-from keyswap.operations.path_law import PLAIN, one_reading
 from keyswap.operations.router import Index, NoMatch, OperationMatch
+from keyswap.request.path_law import PLAIN, one_reading
 
 _is_plain = PLAIN.fullmatch
 _OPENABLE = re.compile(rb"%2f|;", re.IGNORECASE)
