@@ -28,8 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Twice as many processes as processors: many tests wait most of their time."""
-    return 2 * (os.cpu_count() or 1)
+    """Five processes on two processors: many tests wait most of their time."""
+    return max(2, 5 * (os.cpu_count() or 1) // 2)
 
 
 @pytest.fixture(scope="module", params=Gateway.ENGINES)

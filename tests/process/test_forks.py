@@ -74,7 +74,7 @@ def seen(pid: int) -> dict[str, Any]:
     """What the system says of a process."""
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     links = [os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()]
-    files = sorted(re.sub(r"\d+|output-.*|/state/.*", "", link) for link in links)
+    files = sorted(re.sub(r"\d+|output-.*", "", link) for link in links if "/state/" not in link)  # some open late
     words = ("Umask", "SigBlk", "SigIgn", "SigCgt", "Threads")
     return {"files": files, "folder": os.readlink(f"/proc/{pid}/cwd"), "leads": os.getpgid(pid) == pid} | {
         word: status[word] for word in words
