@@ -508,6 +508,7 @@ def test_a_place_is_free_as_soon_as_it_was_given_back(server: Server) -> None:
     run(story())
 
 
+@pytest.mark.timing
 def test_places_of_a_dead_gateway_end_with_their_lease(server: Server) -> None:
     """Who lives renews what it holds; what nobody renews is free after a lease."""
 
