@@ -28,7 +28,10 @@ STRIPPED = (
     *("connection", "keep-alive", "proxy", "proxy-*", "te", "trailer", "upgrade"),
     "sec-websocket-extensions",  # compressed messages would have no bound on what they become
 )
-"""Headers that no caller sets, whatever the policy says (CONTRACT §5). A final * is a wildcard."""
+"""Headers that no caller sets, whatever the policy says (CONTRACT §5). A final * is a wildcard.
+
+Those that a policy may replace stand in `policy.identity_headers`.
+"""
 
 
 class _Act(IntEnum):
