@@ -20,7 +20,7 @@ from keyswap.shell.decisions.decision_line import Encoding
 from keyswap.shell.decisions.reader import recorded
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.decisions.store import DecisionStore
-from keyswap.shell.proxy.flow_writer import new_request_id
+from keyswap.shell.runtime.request_ids import new_request_id
 
 BATCH, LARGE = 125, 1000
 PETS = Operation(

@@ -41,7 +41,8 @@ class _Serve(click.Command):
             raise
 
 
-def _upstream(url: str | None) -> Upstream | None:
+def upstream_of(url: str | None) -> Upstream | None:
+    """The backend that an option names. Raises BadParameter."""
     try:
         return parse_upstream(url) if url else None
     except ValueError as error:
@@ -79,19 +80,19 @@ def serve(
     start = Start(
         setting.policy.absolute(),
         StateDirectory(setting.state).open().path.absolute(),
-        _upstream(upstream),
+        upstream_of(upstream),
         *_listen(listen),
         Path(tls_cert).absolute() if tls_cert else None,
         Path(tls_key).absolute() if tls_key else None,
         1 if web else workers or cores(),
-        _grace(grace),
+        grace_of(grace),
         8081 if web_port is None else web_port,
     )
-    _open_standard_streams()
+    open_standard_streams()
     asyncio.run(serving(web)(start))
 
 
-def _open_standard_streams() -> None:
+def open_standard_streams() -> None:
     """Open the standard streams that a daemon's starter has closed: no other file is to get their numbers and lines."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(handle, True)
@@ -119,7 +120,8 @@ def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return max(1, count)
 
 
-def _grace(text: str) -> float:
+def grace_of(text: str) -> float:
+    """The seconds of an option. Raises BadParameter."""
     try:
         return seconds(text)
     except ValueError as error:

@@ -23,12 +23,21 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 class RequestLine(Protocol):
     """What stands in a request's head before its fields."""
 
-    method: bytes
-    path: bytes
-    """The target, with its query."""
-    http_version: bytes
-    authority: bytes
-    """Of HTTP/2, or of an absolute target; empty without."""
+    @property
+    def method(self) -> bytes:
+        """The method."""
+
+    @property
+    def path(self) -> bytes:
+        """The target, with its query."""
+
+    @property
+    def http_version(self) -> bytes:
+        """As mitmproxy writes it: HTTP/1.1, HTTP/2.0."""
+
+    @property
+    def authority(self) -> bytes:
+        """Of HTTP/2, or of an absolute target; empty without."""
 
 
 def reject_malformed(line: RequestLine, fields: Headers, max_head: int, max_body: int | None) -> Refuse | None:

@@ -21,7 +21,6 @@ from keyswap.shell.control.control_socket import ControlSocket
 from keyswap.shell.mitm import patch_table, proxy_master, wire_logs
 from keyswap.shell.proxy import flow_writer, options
 from keyswap.shell.proxy.bodies import BodyHandler
-from keyswap.shell.proxy.exceptions import report, report_unhandled
 from keyswap.shell.proxy.handler import RequestHandler
 from keyswap.shell.proxy.hooks import ClosedGate, ConnectionAddon, GateAddon, ResponseAddon
 from keyswap.shell.proxy.listener import GateListener
@@ -29,6 +28,7 @@ from keyswap.shell.proxy.responses import ResponseHandler
 from keyswap.shell.proxy.webhook import Webhooks
 from keyswap.shell.runtime.certificate import Certificate
 from keyswap.shell.runtime.connection_limits import raise_file_limit
+from keyswap.shell.runtime.exceptions import report, report_unhandled
 from keyswap.shell.runtime.runtime import Runtime
 from keyswap.state import default_policy, default_state
 

@@ -15,9 +15,9 @@ from keyswap.shell.connections.exchange import AwaitingBody, Exchange, ExchangeS
 from keyswap.shell.connections.guard import ConnectionGuard
 from keyswap.shell.mitm import flows
 from keyswap.shell.proxy import flow_writer
-from keyswap.shell.proxy.exceptions import attempt, report
 from keyswap.shell.proxy.handler import FAILED, FAILURE, SHOWN_UP_TO, WHOLE_UP_TO
 from keyswap.shell.proxy.webhook import Webhooks
+from keyswap.shell.runtime.exceptions import attempt, report
 from keyswap.shell.runtime.runtime import Runtime
 
 

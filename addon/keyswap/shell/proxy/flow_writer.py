@@ -4,7 +4,6 @@ Law: `admit` is the only place that writes a real upstream, and that is the last
 dead one in place. What is written was made as a value first (`request.forwarding`).
 """
 
-import os
 import time
 from collections.abc import Callable
 
@@ -120,11 +119,6 @@ def withdraw(flow: HTTPFlow, code: Code, request_id: str, more: Fields = ()) -> 
     body = [reply.body] if flow.request.data.method != b"HEAD" else []
     response.stream = lambda _data: [body.pop()] if body else []
     return body
-
-
-def new_request_id() -> str:
-    """48 bits of milliseconds since 1970, then 48 random ones: an index of ids that sort by time grows at its end."""
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(6).hex()}"
 
 
 REASONS = {

@@ -21,10 +21,12 @@ from keyswap.shell.connections.guard import ConnectionGuard
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.mitm import flows, http_streams
 from keyswap.shell.proxy import flow_writer, options, webhook
-from keyswap.shell.proxy.exceptions import attempt, report
 from keyswap.shell.proxy.listener import GateListener, unread
+from keyswap.shell.runtime import decide as deciding
 from keyswap.shell.runtime import well_known
 from keyswap.shell.runtime.active_policy import ActivePolicy
+from keyswap.shell.runtime.exceptions import attempt, report
+from keyswap.shell.runtime.request_ids import new_request_id
 from keyswap.shell.runtime.runtime import Runtime
 
 WHOLE_UP_TO = 64 << 10
@@ -123,7 +125,7 @@ class RequestHandler:
         sanitized = policy.header_policy(presented, peer[0] if peer else "", method)
         if self.draining:
             sanitized = sanitized._replace(closes=True)
-        request_id = sanitized.request_id.decode() if sanitized.request_id else flow_writer.new_request_id()
+        request_id = sanitized.request_id.decode() if sanitized.request_id else new_request_id()
         path = flow.request.data.path.partition(b"?")[0]
         return Head(flow, policy, presented, sanitized, request_id, method, path, now)
 
@@ -160,24 +162,7 @@ class RequestHandler:
         """What the gate decides, with a token of the keys that are in force when it has."""
         if not options.is_dead(flow.client_conn.proxy_mode):
             return _OLD_CONNECTION
-        if self._runtime.signing.behind:
-            await self._runtime.signing.current()
-            now = time.time()
-        decision = await policy.built.gate.decide(request, now)
-        if isinstance(decision, Admit) and decision.token is not None and self._runtime.signing.behind:
-            return await self._signed_anew(policy, decision)  # a step waited: the key may have been dropped meanwhile
-        return decision
-
-    async def _signed_anew(self, policy: ActivePolicy, admit: Admit) -> Admit | Refuse:
-        """The same decision, with a token of the keys that changed while it was made."""
-        decision: Admit | Refuse | None = None
-        try:
-            await self._runtime.signing.current()
-            decision = policy.built.gate.minted(admit, time.time())
-        finally:
-            if not isinstance(decision, Admit):
-                admit.counted.give_back()
-        return decision
+        return await deciding.decide(self._runtime.signing, policy.built.gate, request, now)
 
     def _write(self, head: Head, request: Request, line: Line) -> None:
         decision, sanitized = line.decision, head.sanitized

@@ -20,10 +20,11 @@ from keyswap.shell.connections.upstream import UpstreamConnection
 from keyswap.shell.mitm import connection_handler, flows, teardown, upstream_errors
 from keyswap.shell.proxy import flow_writer
 from keyswap.shell.proxy.bodies import BodyHandler
-from keyswap.shell.proxy.exceptions import report
 from keyswap.shell.proxy.handler import NO_GATE, RequestHandler
 from keyswap.shell.proxy.responses import ResponseHandler
 from keyswap.shell.runtime.certificate import Certificate
+from keyswap.shell.runtime.exceptions import report
+from keyswap.shell.runtime.request_ids import new_request_id
 from keyswap.shell.runtime.runtime import Runtime
 
 
@@ -39,7 +40,7 @@ class ClosedGate:
     def requestheaders(self, flow: HTTPFlow) -> None:
         """Refuse a request."""
         flow.request.data.headers.fields = ()
-        flow_writer.refuse(flow, NO_GATE, flow_writer.new_request_id(), closes=True)
+        flow_writer.refuse(flow, NO_GATE, new_request_id(), closes=True)
 
     def server_connect(self, data: ServerConnectionHookData) -> None:
         """Refuse every address."""

@@ -15,9 +15,9 @@ from keyswap.refusals import Answer, answer, status_of
 from keyswap.shell.connections.exchange import Exchange, Outcome
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.mitm import flows
-from keyswap.shell.proxy import flow_writer
-from keyswap.shell.proxy.exceptions import attempt, report
 from keyswap.shell.runtime.connection_limits import ConnectionLimits
+from keyswap.shell.runtime.exceptions import attempt, report
+from keyswap.shell.runtime.request_ids import new_request_id
 from keyswap.shell.runtime.runtime import Runtime
 
 _UNREAD = Refuse(Code.INVALID_REQUEST, "it could not be read", step=WIRE)
@@ -77,7 +77,7 @@ class GateListener:
 def unread(flow: HTTPFlow | None) -> Line:
     """The decision line of a request that could not be read."""
     peer = flow.client_conn.peername if flow is not None else None
-    return Line(time.time(), flow_writer.new_request_id(), _UNREAD, None, "", b"", peer[0] if peer else "", 0)
+    return Line(time.time(), new_request_id(), _UNREAD, None, "", b"", peer[0] if peer else "", 0)
 
 
 def cause_of(exchange: Exchange, refused: Refuse) -> Refuse:

@@ -16,10 +16,10 @@ from keyswap.shell.connections.guard import ConnectionGuard
 from keyswap.shell.connections.listener import refusal_of
 from keyswap.shell.mitm import flows
 from keyswap.shell.proxy import flow_writer
-from keyswap.shell.proxy.exceptions import attempt, report
 from keyswap.shell.proxy.handler import FAILED, FAILURE, SHOWN_UP_TO, WHOLE_UP_TO
 from keyswap.shell.proxy.listener import cause_of
 from keyswap.shell.proxy.response_check import ResponseChecker
+from keyswap.shell.runtime.exceptions import attempt, report
 
 WITHDRAWN_S = 0.5
 """How long a backend may go on whose response was withdrawn."""

@@ -12,7 +12,7 @@ from mitmproxy.exceptions import OptionsError
 from keyswap.model import StateError
 from keyswap.shell.mitm import proxy_master
 from keyswap.shell.proxy.addon import KeyswapAddon
-from keyswap.shell.proxy.exceptions import report
+from keyswap.shell.runtime.exceptions import report
 
 logger = logging.getLogger(__name__)
 

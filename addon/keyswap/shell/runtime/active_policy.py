@@ -4,7 +4,7 @@ Law: it is frozen: a request that was admitted under it can go on with it after 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,25 +56,38 @@ class ActivePolicy:
         return (*self.limit_fields(levels), *self.built.cors.exposed(headers))
 
 
-def _header_policy(policy: policies.Policy) -> HeaderPolicy:
+def credential_headers(policy: policies.Policy) -> list[str]:
+    """The headers that may hold a credential."""
     sessions = [source for rule in policy.sessions for source in rule.read_from]
     headers = [source.header for source in policy.api_keys.read_from]
-    headers += [source.header for source in sessions if source.header is not None]
+    return headers + [source.header for source in sessions if source.header is not None]
+
+
+def _header_policy(policy: policies.Policy) -> HeaderPolicy:
+    sessions = [source for rule in policy.sessions for source in rule.read_from]
     cookies = [source.cookie for source in sessions if source.cookie is not None]
-    return HeaderPolicy(
-        headers, policy.strip_headers, policy.trusted_proxies, cookies, policy.keep_headers, Masking.of(policy)
-    )
+    headers, mask = credential_headers(policy), Masking.of(policy)
+    return HeaderPolicy(headers, policy.strip_headers, policy.trusted_proxies, cookies, policy.keep_headers, mask)
 
 
 class PolicyLoader:
     """Makes active policies of parsed ones, over the resources of one process."""
 
-    def __init__(self, file: Path, resources: Resources, upstream: Upstream | None, terminal: bool) -> None:
-        """`terminal`: standard output may have decision lines."""
+    def __init__(
+        self,
+        file: Path,
+        resources: Resources,
+        upstream: Upstream | None,
+        terminal: bool,
+        unsupported: Callable[[policies.Policy, Path], None] = lambda _policy, _file: None,
+    ) -> None:
+        """`terminal`: standard output may have decision lines. `unsupported` raises StateError for a policy."""
+        self._unsupported = unsupported
         self._file, self._resources, self._upstream, self._terminal = file, resources, upstream, terminal
 
     def load(self, policy: policies.Policy, before: ActivePolicy | None) -> ActivePolicy:
         """The policy, with everything that it needs. `before`: the one that is in force. Raises StateError."""
+        self._unsupported(policy, self._file)
         admin = Settings.of(policy, self._file)
         built = build(policy, self._resources, self._upstream, time.time(), before is None, self._file)
         header_policy = _header_policy(policy)

@@ -17,6 +17,7 @@ from keyswap.composition.resources import Resources
 from keyswap.error_origin import origin
 from keyswap.files import aside
 from keyswap.model import Refuse, StateError, Upstream
+from keyswap.policy import Policy
 from keyswap.shell.admin.listener import AdminListener, KeyStoreRef
 from keyswap.shell.decisions.pending import PendingDecision
 from keyswap.shell.decisions.record import Line
@@ -66,8 +67,11 @@ class Runtime:
         alone: bool = True,
         resumes: bool = False,
         share: int = 1,
+        unsupported: Callable[[Policy, Path], None] = lambda _policy, _file: None,
     ) -> None:
         """Load the policy. Raises StateError. `share`: how many processes are one gateway.
+
+        `unsupported` raises StateError for a policy that this process's data path cannot serve.
 
         `alone`: the admin listener is this process's. Else a supervisor has it, and the policy in force is kept for a
         worker that replaces this one; `resumes`: this one replaces another, and what that kept stands in for a policy
@@ -81,7 +85,7 @@ class Runtime:
         try:
             text = PolicyText.read(self.file, resumes)
             self.resources = Resources(StateDirectory(state).open(), share)
-            self._load(text, PolicyLoader(self.file, self.resources, upstream, terminal), keeps=not alone)
+            self._load(text, PolicyLoader(self.file, self.resources, upstream, terminal, unsupported), keeps=not alone)
         except StateError as error:
             if state.is_dir():
                 audit.policy(state, self.file, str(error))

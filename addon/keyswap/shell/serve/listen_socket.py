@@ -6,11 +6,15 @@ again after a second, as TCP does (RFC 6298 §2), and is refused then.
 """
 
 import ctypes
+import errno
+import os
 import socket
 import struct
 import sys
 from contextlib import suppress
+from pathlib import Path
 
+from keyswap import host_port
 from keyswap.model import StateError
 from keyswap.shell.serve.settings import Start
 
@@ -31,6 +35,8 @@ _NO_NEW = b"".join(
 
 def listen(start: Start) -> socket.socket:
     """The socket of the workers, bound: connections are refused until they are ready. Raises StateError."""
+    if start.unix is not None:
+        return _in_file_system(start, start.unix)
     try:
         addresses = socket.getaddrinfo(start.host, start.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         listening = socket.socket(addresses[0][0], socket.SOCK_STREAM)
@@ -42,6 +48,43 @@ def listen(start: Start) -> socket.socket:
         raise address_in_use(start, error) from error
     listening.setblocking(False)
     return listening
+
+
+def _in_file_system(start: Start, path: Path) -> socket.socket:
+    """A socket that the gateway's user and group may open. One that nobody listens on any more is replaced."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex(os.fspath(path)) == 0:
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            path.unlink()
+        before = os.umask(0o117)
+        try:
+            listening.bind(os.fspath(path))
+        finally:
+            os.umask(before)
+    except OSError as error:
+        listening.close()
+        raise address_in_use(start, error) from error
+    listening.setblocking(False)
+    return listening
+
+
+def address_of(listening: socket.socket) -> str:
+    """Where it listens: HOST:PORT, or unix:PATH."""
+    name = listening.getsockname()
+    return f"unix:{name}" if listening.family == socket.AF_UNIX else host_port.joined(*name[:2])
+
+
+def close(listening: socket.socket) -> None:
+    """Let no connection begin any more, and close it; those that have begun are its workers'."""
+    if listening.family == socket.AF_UNIX:
+        with suppress(OSError):
+            Path(listening.getsockname()).unlink()
+    else:
+        reject_new_connections(listening)
+    listening.close()
 
 
 def address_in_use(start: Start, error: OSError) -> StateError:

@@ -27,11 +27,15 @@ class Start:
     workers: int = 1
     grace_s: float = 30.0
     web_port: int = 8081
+    unix: Path | None = None
+    """Where an authorizer listens in the file system; None: at `host` and `port`."""
+    program: str = "keyswap.shell.serve.worker"
+    """The module that its workers run."""
 
     @property
     def listen(self) -> str:
-        """The address to listen on, as HOST:PORT."""
-        return host_port.joined(self.host, self.port)
+        """The address to listen on: HOST:PORT, or unix:PATH."""
+        return f"unix:{self.unix}" if self.unix is not None else host_port.joined(self.host, self.port)
 
     def as_json(self) -> str:
         """For a worker's command line: no secret is in it."""
@@ -41,7 +45,9 @@ class Start:
     def of(cls, text: str) -> "Start":
         """The options that `as_json` wrote."""
         values: dict[str, Any] = json.loads(text)
-        paths = {name: Path(values[name]) for name in ("policy", "state", "tls_cert", "tls_key") if values[name]}
+        paths = {
+            name: Path(values[name]) for name in ("policy", "state", "tls_cert", "tls_key", "unix") if values[name]
+        }
         upstream = Upstream(*values["upstream"]) if values["upstream"] else None
         return cls(**{**values, **paths, "upstream": upstream})
 

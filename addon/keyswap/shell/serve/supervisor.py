@@ -14,12 +14,11 @@ import socket
 import sys
 import time
 
-from keyswap import host_port
 from keyswap.error_origin import origin
 from keyswap.model import StateError
 from keyswap.shell.control.control_socket import ControlSocket
 from keyswap.shell.serve.ipc import Channel
-from keyswap.shell.serve.listen_socket import address_in_use, listen, reject_new_connections
+from keyswap.shell.serve.listen_socket import address_in_use, address_of, close, listen
 from keyswap.shell.serve.settings import Start, ready_line
 from keyswap.shell.serve.systemd import READY, STOPPING, notify
 from keyswap.shell.serve.worker_logs import LogDeduplicator
@@ -96,10 +95,9 @@ class Supervisor:
             self._listening.listen(BACKLOG)
         except OSError as error:  # another program was begun at the same time: both could be bound
             raise address_in_use(self._start, error) from error
-        host, port, *_ = self._listening.getsockname()
         for line in {worker.misplaced for worker in self._pool.workers.values() if worker.misplaced is not None}:
             logger.warning("%s", line)
-        _print(ready_line(host_port.joined(host, port), self._pool.admin.address, sum(ready)))
+        _print(ready_line(address_of(self._listening), self._pool.admin.address, sum(ready)))
         self._begun = True
         for worker in self._pool.workers.values():
             if worker.is_ready:
@@ -146,7 +144,7 @@ class Supervisor:
         handles = self._listening.fileno(), theirs.fileno()
         arguments = [self._start.as_json(), *map(str, handles), "again" if resumes else "fresh"]
         # -P, and our own module path: the working folder holds no module of ours.
-        command = [sys.executable, "-P", "-m", "keyswap.shell.serve.worker", *arguments]
+        command = [sys.executable, "-P", "-m", self._start.program, *arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
             process = await asyncio.create_subprocess_exec(
@@ -194,8 +192,7 @@ class Supervisor:
 
     async def _end(self, lives: list[asyncio.Task[None]]) -> None:
         self._stop.set()
-        reject_new_connections(self._listening)
-        self._listening.close()  # with the last worker's it is closed for good: connections are refused, not kept
+        close(self._listening)  # with the last worker's it is closed for good: connections are refused, not kept
         self._pool.stopping = True
         notify(STOPPING)
         for worker in self._pool.workers.values():

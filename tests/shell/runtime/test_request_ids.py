@@ -1,11 +1,11 @@
-"""What is written on flows."""
+"""Ids of requests."""
 
 import re
 import time
 
 import pytest
 
-from keyswap.shell.proxy import flow_writer
+from keyswap.shell.runtime.request_ids import new_request_id
 
 
 def test_request_ids_sort_by_time_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,7 +14,7 @@ def test_request_ids_sort_by_time_and_differ(monkeypatch: pytest.MonkeyPatch) ->
     ids = list[str]()
     for later_ms in (0, 1, 17, 1_000, 86_400_000, 10**12):
         monkeypatch.setattr(time, "time_ns", lambda later_ms=later_ms: now_ns + later_ms * 1_000_000)
-        ids.append(flow_writer.new_request_id())
+        ids.append(new_request_id())
         assert int(ids[-1][:12], 16) == now_ns // 1_000_000 + later_ms
     assert ids == sorted(ids) and all(re.fullmatch("[0-9a-f]{24}", request_id) for request_id in ids)
-    assert len({flow_writer.new_request_id() for _ in range(10_000)}) == 10_000
+    assert len({new_request_id() for _ in range(10_000)}) == 10_000

@@ -1,0 +1,180 @@
+"""Forward authorization: the request that a proxy asks about, and what the proxy is told to do with it (CONTRACT §11).
+
+Law: what is judged is what the proxy forwards. A question says in one way what the request was: Envoy asks with the
+request's own method and target, behind `/.keyswap/envoy` if it is our configuration; nginx, Caddy and Traefik write
+them into fields. A question that says it in both ways is refused: one of them is its caller's. What a proxy has joined
+by a comma was sent several times. What the header policy strips is named, and the proxy takes it away.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from keyswap.model import WIRE, Code, Headers, Refuse
+from keyswap.request.forwarding import UpstreamHead
+
+ENVOY = b"/.keyswap/envoy"
+"""What stands before the target in the questions of Envoy with our configuration (`path_prefix`): no caller can."""
+FORWARDED = b"/.keyswap/forward-auth"
+"""The target of questions whose request stands in fields."""
+NOBODY = "0.0.0.0"  # noqa: S104 (it is no address to listen on)
+"""The client's address where the proxy says none (RFC 1122 §3.2.1.3: this host on this network)."""
+REMOVE = b"X-Envoy-Auth-Headers-To-Remove"
+"""The field that names what the proxy takes away."""
+
+_MARK = b"x-envoy-internal"
+_OF_ENVOY = frozenset((_MARK, b"x-envoy-expected-rq-timeout-ms", b"x-envoy-auth-partial-body", b"content-length"))
+"""What Envoy adds to a question."""
+_FOR, _PROTO = b"x-forwarded-for", b"x-forwarded-proto"
+
+
+class _Family(NamedTuple):
+    """Fields in which a proxy says what the request was: where one of them stands, none of another family may."""
+
+    method: bytes
+    target: tuple[bytes, ...]
+    host: bytes
+    scheme: bytes
+
+    @property
+    def decisive(self) -> frozenset[bytes]:
+        """Those without which it says nothing."""
+        return frozenset((self.method, *self.target))
+
+
+_FAMILIES = (
+    _Family(b"x-forwarded-method", (b"x-forwarded-uri",), b"x-forwarded-host", _PROTO),
+    _Family(b"x-original-method", (b"x-original-uri", b"x-original-url"), b"x-original-host", b"x-original-proto"),
+)
+"""Caddy's and Traefik's; nginx' as our configuration and ingress-nginx have it."""
+_OF_THIS_HOP = frozenset((b"connection", b"content-length", b"transfer-encoding", b"host"))
+
+
+class Question(NamedTuple):
+    """A question as it came. `target` has its query."""
+
+    method: bytes
+    target: bytes
+    fields: Headers
+    body: bytes = b""
+
+
+class Original(NamedTuple):
+    """The request that a question is about."""
+
+    method: bytes
+    path: bytes
+    """Its target, with the query."""
+    fields: Headers
+    """Its fields as its caller sent them, as far as the proxy tells."""
+    peer: str
+    """The address that the proxy has it from."""
+    scheme: str
+    body: bytes | None
+    """None: the proxy has sent none, whether there is one or not."""
+    http_version: bytes = b"HTTP/1.1"
+    authority: bytes = b""
+
+
+def original(question: Question, credentials: Collection[bytes]) -> Original | Refuse:
+    """The request that a question is about. `credentials`: the headers, in small letters, that may hold one."""
+    names = {name.lower() for name, _ in question.fields}
+    if question.target.startswith(ENVOY + b"/"):
+        return _of_envoy(question._replace(target=question.target[len(ENVOY) :]), credentials)
+    families = [family for family in _FAMILIES if not family.decisive.isdisjoint(names)]
+    said = len(families) == 1
+    if len(families) > 1 or (said and _MARK in names and question.target != FORWARDED):
+        return _unknown("it says in two ways what the request was: one of them is its caller's")
+    if question.target == FORWARDED and not said:
+        return _unknown("no field says with which method and target the request was sent")
+    return _of_fields(question, families[0], credentials) if said else _of_envoy(question, credentials)
+
+
+def _of_envoy(question: Question, credentials: Collection[bytes]) -> Original | Refuse:
+    has_body = any(name.lower() == b"x-envoy-auth-partial-body" for name, _ in question.fields)
+    kept, noted = _read(question.fields, _OF_ENVOY, (_FOR, _PROTO))
+    if any(len(values) > 1 for values in noted.values()):
+        return _unknown("it says several times who the caller is, or how it came")
+    kept, peer = _client(kept, noted)
+    scheme = "https" if noted.get(_PROTO) == [b"https"] else "http"
+    fields = _apart(kept, credentials)
+    return Original(question.method, question.target, fields, peer, scheme, question.body if has_body else None)
+
+
+def _of_fields(question: Question, family: _Family, credentials: Collection[bytes]) -> Original | Refuse:
+    said = (family.method, *family.target, family.host, family.scheme)
+    kept, noted = _read(question.fields, (b"content-length",), (*said, _FOR, b"host"))
+    method, target = _one(noted, (family.method,)), _one(noted, family.target)
+    host = _one(noted, (family.host if family.host in noted else b"host",))
+    if method is None or target is None or host is None or len(noted.get(_FOR, ())) > 1:
+        return _unknown("it does not say once each with which method, target and host the request was sent")
+    scheme = _one(noted, (family.scheme,))
+    if not target.startswith(b"/"):  # a whole URL, as ingress-nginx sends it
+        scheme, _, rest = target.partition(b"://")
+        host, _, target = rest.partition(b"/")
+        target = b"/" + target
+    kept, peer = _client(kept, noted)
+    fields = ((b"Host", host), *_apart(kept, credentials))
+    return Original(method, target, fields, peer, "https" if scheme == b"https" else "http", None)
+
+
+def _client(kept: Headers, noted: dict[bytes, list[bytes]]) -> tuple[Headers, str]:
+    """The address that the proxy has the request from: the last that it names. Those before it are fields again."""
+    before, _, last = noted.get(_FOR, [b""])[0].rpartition(b",")
+    if before.strip():
+        kept = (*kept, (b"X-Forwarded-For", before.strip()))
+    return kept, last.strip().decode("ascii", "replace") or NOBODY
+
+
+def _read(
+    fields: Headers, drop: Collection[bytes], note: Collection[bytes]
+) -> tuple[Headers, dict[bytes, list[bytes]]]:
+    """The fields that are the caller's, and the values of those that are to be noted, which are not among them."""
+    kept: list[tuple[bytes, bytes]] = []
+    noted: dict[bytes, list[bytes]] = {}
+    for field in fields:
+        name = field[0].lower()
+        if name in note:
+            noted.setdefault(name, []).append(field[1].strip())
+        elif name not in drop:
+            kept.append(field)
+    return tuple(kept), noted
+
+
+def _one(noted: dict[bytes, list[bytes]], names: Collection[bytes]) -> bytes | None:
+    """The value of these fields, if one of them is there once, and no other."""
+    values = [value for name in names for value in noted.get(name, ())]
+    return values[0] if len(values) == 1 else None
+
+
+def _apart(fields: Headers, credentials: Collection[bytes]) -> Headers:
+    """The fields, those that may hold a credential as often as they were sent: a comma is in none of them."""
+    apart: list[tuple[bytes, bytes]] = []
+    for name, value in fields:
+        if b"," in value and name.lower() in credentials:
+            apart += [(name, part.strip()) for part in value.split(b",")]
+        else:
+            apart.append((name, value))
+    return tuple(apart)
+
+
+def allowed(head: UpstreamHead, presented: Headers) -> Headers:
+    """What the proxy sets and takes away: what the backend gets is the head, whatever the caller has presented."""
+    before, sent = _values(presented), _values(head.fields)
+    changed = [(name, values) for lower, (name, values) in sent.items() if before.get(lower, (b"", []))[1] != values]
+    gone = [lower for lower in before if lower not in sent]
+    told = [(name, (b"; " if name.lower() == b"cookie" else b", ").join(values)) for name, values in changed]
+    return (*told, (REMOVE, b",".join(gone))) if gone else tuple(told)
+
+
+def _values(fields: Headers) -> dict[bytes, tuple[bytes, list[bytes]]]:
+    """The fields but those of this hop, by their names in small letters: the name as it came first, and its values."""
+    known: dict[bytes, tuple[bytes, list[bytes]]] = {}
+    for name, value in fields:
+        lower = name.lower()
+        if lower not in _OF_THIS_HOP:
+            known.setdefault(lower, (name, []))[1].append(value)
+    return known
+
+
+def _unknown(why: str) -> Refuse:
+    return Refuse(Code.GATEWAY_UNAVAILABLE, f"a question of a proxy cannot be understood: {why}", step=WIRE)

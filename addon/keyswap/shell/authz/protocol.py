@@ -1,0 +1,167 @@
+"""Questions over HTTP/1.1: read by llhttp, answered in turn.
+
+Law: a question's target is the bytes that came. A connection holds one question at a time: nothing more is read while
+one waits for its answer. What is malformed, or larger than a question may be, ends its connection.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from typing import Any, Protocol, cast
+
+import httptools
+
+from keyswap.refusals import Answer
+from keyswap.request.forward_auth import Question
+
+MAX_HEAD = 2 << 20
+"""Bytes of a question's head: twice what a policy may let a request have."""
+MAX_BODY = 64 << 20
+"""Bytes of a question's body; what is judged of it is bounded by the policy."""
+
+_STATUS_LINES = {int(one): f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
+
+Answers = Callable[[Question, bool], Coroutine[Any, Any, Answer]]
+
+
+class Connections(Protocol):
+    """Who is told of connections that open and close."""
+
+    def opened(self, connection: "QuestionProtocol") -> bool:
+        """Whether whoever is at the other end may ask."""
+
+    def closed(self, connection: "QuestionProtocol") -> None:
+        """It is closed."""
+
+
+class QuestionProtocol(asyncio.Protocol):
+    """One connection of a proxy."""
+
+    def __init__(self, answers: Answers, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
+        self._answers, self._connections, self._loop = answers, connections, loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._is_trusted = False
+        self._asked: asyncio.Task[Answer] | None = None
+        self._waiting: list[bytes] = []
+        """What has come behind a question that waits for its answer."""
+        self._closes = False
+        self._target, self._fields, self._body = b"", list[tuple[bytes, bytes]](), b""
+        self._size = 0
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end; empty for a socket in the file system."""
+        peername = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(peername[0]) if isinstance(peername, tuple) else ""
+
+    def drain(self) -> None:
+        """Close it: at once, or behind the answer that it waits for."""
+        self._closes = True
+        if self._asked is None and self._transport is not None:
+            self._transport.close()
+
+    # ---- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self._is_trusted = self._connections.opened(self)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """End: nobody waits for an answer any more."""
+        self._connections.closed(self)
+        if self._asked is not None:
+            self._asked.cancel()
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless a question waits for its answer."""
+        if self._asked is not None:
+            self._waiting.append(data)
+            if self._transport is not None:
+                self._transport.pause_reading()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError):
+            self._refuse()
+
+    # ---- llhttp's side
+
+    def on_message_begin(self) -> None:
+        """A question begins."""
+        self._target, self._fields, self._body, self._size = b"", [], b"", 0
+
+    def on_url(self, part: bytes) -> None:
+        """A part of its target."""
+        self._target += part
+        self._count(len(part), MAX_HEAD)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its fields."""
+        self._fields.append((name, value))
+        self._count(len(name) + len(value), MAX_HEAD)
+
+    def on_headers_complete(self) -> None:
+        """Its head is whole."""
+        self._size = 0
+
+    def on_body(self, part: bytes) -> None:
+        """A part of its body."""
+        self._body = self._body + part if self._body else part
+        self._count(len(part), MAX_BODY)
+
+    def on_message_complete(self) -> None:
+        """It is whole."""
+        if self._asked is not None:
+            raise ValueError("a question behind one that has no answer yet")
+        self._closes = self._closes or not self._parser.should_keep_alive()
+        question = Question(self._parser.get_method(), self._target, tuple(self._fields), self._body)
+        # Most answers wait for nothing: such a task is done when it has been made.
+        task = asyncio.Task(self._answers(question, self._is_trusted), loop=self._loop, eager_start=True)
+        if task.done():
+            self._write(task.result())
+        else:
+            self._asked = task
+            task.add_done_callback(self._answered)
+
+    def _count(self, size: int, most: int) -> None:
+        self._size += size
+        if self._size > most:
+            raise ValueError("a question is too large")
+
+    # ---- Answers
+
+    def _answered(self, task: asyncio.Task[Answer]) -> None:
+        self._asked = None
+        if task.cancelled() or self._transport is None:
+            return
+        self._write(task.result())
+        waiting, self._waiting = b"".join(self._waiting), []
+        if self._transport is not None and not self._closes:
+            self._transport.resume_reading()
+            if waiting:
+                self.data_received(waiting)
+
+    def _write(self, answer: Answer) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        lines = [_STATUS_LINES[answer.status]]
+        lines += [b"%b: %b\r\n" % field for field in answer.headers if field[0].lower() != b"content-length"]
+        has_body = answer.status not in {204, 304}
+        if has_body:
+            lines.append(b"Content-Length: %d\r\n" % len(answer.body))
+        lines.append(b"Connection: close\r\n\r\n" if self._closes else b"\r\n")
+        if has_body and self._parser.get_method() != b"HEAD":
+            lines.append(answer.body)
+        transport.write(b"".join(lines))
+        if self._closes:
+            transport.close()
+
+    def _refuse(self) -> None:
+        self._closes = True
+        if self._transport is not None:
+            self._transport.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            self._transport.close()

@@ -1,0 +1,26 @@
+"""What of a policy an authorizer cannot do, as it sees a request's beginning alone.
+
+Law: what cannot be had is an error when a policy is loaded, never a silence.
+"""
+
+from pathlib import Path
+
+from keyswap.model import StateError
+from keyswap.policy import Policy, line_at
+
+
+def refuse_unsupported(policy: Policy, file: Path) -> None:
+    """Refuse a policy that needs the end of requests, or their responses. Raises StateError."""
+    for number, limit in enumerate(policy.limits):
+        if limit.concurrency is not None:
+            why = f"the limit {limit.name} counts requests in flight, whose end `keyswap authz` does not see"
+            raise _error(file, f"/limits/{number}", why)
+    for number, api in enumerate(policy.apis):
+        if api.validate_.responses != "off":
+            raise _error(
+                file, f"/openapi/{number}", "`keyswap authz` sees no response: validate.responses cannot be had"
+            )
+
+
+def _error(file: Path, pointer: str, why: str) -> StateError:
+    return StateError(f"{file}:{line_at(file, pointer)}: {why}: leave it out, or use `keyswap serve`")

@@ -1,0 +1,89 @@
+"""One worker of `keyswap authz`: the gate and its listener, without mitmproxy.
+
+Law: as every worker's (`worker_life`).
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+
+import uvloop
+
+from keyswap.shell.authz.listener import QuestionListener
+from keyswap.shell.authz.support import refuse_unsupported
+from keyswap.shell.runtime.exceptions import report_unhandled
+from keyswap.shell.runtime.runtime import Runtime
+from keyswap.shell.serve import worker_life
+from keyswap.shell.serve.ipc import Channel
+from keyswap.shell.serve.listen_socket import reject_new_connections
+from keyswap.shell.serve.settings import Start
+
+
+class _Worker:
+    """What is open, and its end. It is the listener that the supervisor opens."""
+
+    def __init__(self, start: Start, listening: socket.socket, runtime: Runtime) -> None:
+        self._listening, self._runtime, self._grace_s = listening, runtime, start.grace_s
+        self._questions = QuestionListener(runtime, listening)
+        self._stopping: asyncio.Task[None] | None = None
+        self.stopped = asyncio.Event()
+
+    async def open(self) -> None:
+        """Accept connections, unless it stops."""
+        if self._stopping is None:
+            await self._questions.open()
+
+    def reject_new_connections(self) -> None:
+        """Let no connection begin any more, in any process that shares the socket."""
+        if self._listening.family != socket.AF_UNIX:
+            reject_new_connections(self._listening)
+
+    def stop(self, grace_s: float | None = None) -> None:
+        """Stop with grace; a second time changes nothing."""
+        self._grace_s = self._grace_s if grace_s is None else grace_s
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._stop())
+
+    async def _stop(self) -> None:
+        self._runtime.stopping = True
+        await self._questions.drain(self._grace_s)
+        self.stopped.set()
+
+
+async def work(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
+    """Run until the stop. Raises StateError, before anything is accepted."""
+    os.umask(0o077)
+    logging.getLogger().setLevel(logging.INFO)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report_unhandled)
+    runtime = Runtime(
+        start.policy,
+        start.state,
+        start.upstream,
+        terminal=True,
+        alone=False,
+        resumes=resumes,
+        share=start.workers,
+        unsupported=refuse_unsupported,
+    )
+    worker = _Worker(start, listening, runtime)
+    loop.add_signal_handler(signal.SIGTERM, worker.stop)
+    await runtime.begin(lambda: [start.listen])
+    channel.send({"event": "ready", "misplaced": None})
+    following = loop.create_task(worker_life.follow(channel, runtime, worker.stop, worker))
+    try:
+        await worker.stopped.wait()
+    finally:
+        following.cancel()
+        await runtime.end()
+
+
+def main() -> int:
+    """Be a worker; the exit code."""
+    return worker_life.run(work, uvloop.new_event_loop)
+
+
+if __name__ == "__main__":
+    worker_life.leave(main())
