@@ -50,6 +50,14 @@ def test_the_supervisor_loads_no_mitmproxy(tmp_path: Path) -> None:
     assert "keyswap" in packages and "mitmproxy" not in packages
 
 
+def test_an_authorizer_loads_no_mitmproxy() -> None:
+    """A worker of `keyswap authz` has no module of mitmproxy."""
+    code = f"{_THEN}; import keyswap.shell.serve.authz_worker"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    packages = set(done.stderr.splitlines()[-1].split())
+    assert done.returncode == 0 and "uvloop" in packages and "mitmproxy" not in packages
+
+
 def test_the_version_names_python_and_mitmproxy() -> None:
     """`keyswap --version` says with which Python and which mitmproxy it runs."""
     printed, _ = loaded("--version")

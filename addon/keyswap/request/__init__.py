@@ -5,4 +5,5 @@ trace_context  the trace that a request belongs to           credentials   where
 cors           cross-origin requests of browsers             hosts         names of hosts, and those that are served
 addresses      the one reading of callers' addresses         wellformed    whether a head has one reading
 path_law       whether a target has exactly one reading      forwarding    the heads that go on, in both directions
+forward_auth   the request that a proxy asks about, and what it is told
 """

@@ -57,13 +57,14 @@ def test_the_other_ends_end_fails_every_open_request() -> None:
     asyncio.run(run())
 
 
-def test_a_process_that_ends_can_send_without_an_event_loop() -> None:
+def test_a_worker_that_ends_sends_its_last_message() -> None:
     """A worker's last message is received before its end is."""
 
     async def run() -> None:
         ours, theirs = socket.socketpair()
-        Channel(ours).send_blocking({"event": "failed", "error": "why"})
-        ours.close()
+        ended = Channel(ours)
+        await ended.open()
+        await ended.send_last({"event": "failed", "error": "why"})
         there = Channel(theirs)
         await there.open()
         assert await there.receive() == {"event": "failed", "error": "why"}

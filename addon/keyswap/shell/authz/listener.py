@@ -13,6 +13,9 @@ from keyswap.shell.authz.authorizer import Authorizer
 from keyswap.shell.authz.protocol import QuestionProtocol
 from keyswap.shell.runtime.runtime import Runtime
 
+BACKLOG = 4096
+"""As the supervisor listens: each worker's listening sets it anew."""
+
 
 class QuestionListener:
     """Accepts proxies' connections once it is open."""
@@ -32,9 +35,9 @@ class QuestionListener:
             return QuestionProtocol(self._authorizer.answer, self, loop)
 
         if self._listening.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(connection, sock=self._listening, backlog=1)
+            self._server = await loop.create_unix_server(connection, sock=self._listening, backlog=BACKLOG)
         else:
-            self._server = await loop.create_server(connection, sock=self._listening, backlog=1)
+            self._server = await loop.create_server(connection, sock=self._listening, backlog=BACKLOG)
 
     def opened(self, connection: QuestionProtocol) -> bool:
         """Whether whoever is at the other end may ask."""

@@ -57,11 +57,13 @@ class Channel:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(line.encode() + b"\n")
 
-    def send_blocking(self, message: dict[str, Any]) -> None:
-        """Send a message without an event loop: the last one of a process that ends."""
-        with suppress(OSError):
-            self._line.setblocking(True)
-            self._line.sendall(json.dumps(message).encode() + b"\n")
+    async def send_last(self, message: dict[str, Any]) -> None:
+        """Send a message, and close the channel when it is on its way."""
+        self.send(message)
+        self.close()
+        if self._writer is not None:
+            with suppress(OSError):
+                await self._writer.wait_closed()
 
     async def receive(self) -> dict[str, Any] | None:
         """The next message that is no reply; None: the other end has ended."""

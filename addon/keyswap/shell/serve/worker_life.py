@@ -72,20 +72,21 @@ def run(work: Work, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None
         signal.signal(number, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(line)))
     given = Start.of(options), socket.socket(fileno=int(listening)), channel, mode == "again"
-    try:
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(_connected(work, *given))
-    except StateError as error:
-        channel.send_blocking({"event": "failed", "error": str(error)})
-        return 3
-    return 0
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(_connected(work, *given))
 
 
-async def _connected(work: Work, start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
+async def _connected(work: Work, start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> int:
     await channel.open()
     handler = ForwardingHandler(lambda line: channel.send({"event": "log", "line": line}), asyncio.get_running_loop())
     logging.getLogger().addHandler(handler)
-    await work(start, listening, channel, resumes)
+    try:
+        await work(start, listening, channel, resumes)
+    except StateError as error:
+        logging.getLogger().removeHandler(handler)
+        await channel.send_last({"event": "failed", "error": str(error)})
+        return 3
+    return 0
 
 
 def leave(code: int) -> None:
