@@ -3,7 +3,7 @@
 One way down; no module stands here by itself.
 
     serve            the processes of `keyswap serve`
-    proxy            one request over mitmproxy
+    proxy, authz     one request over mitmproxy; the questions of another proxy
     connections      bytes and time of connections
     control          the control socket
     runtime          what is in force

@@ -69,11 +69,9 @@ class Runtime:
         share: int = 1,
         unsupported: Callable[[Policy, Path], None] = lambda _policy, _file: None,
     ) -> None:
-        """Load the policy. Raises StateError. `share`: how many processes are one gateway.
+        """Load the policy. Raises StateError, as `unsupported` does for one that the data path cannot serve.
 
-        `unsupported` raises StateError for a policy that this process's data path cannot serve.
-
-        `alone`: the admin listener is this process's. Else a supervisor has it, and the policy in force is kept for a
+        `share`: how many processes are one gateway. `alone`: the admin listener is this process's. Else a supervisor has it, and the policy in force is kept for a
         worker that replaces this one; `resumes`: this one replaces another, and what that kept stands in for a policy
         that is no good.
         """
