@@ -71,9 +71,9 @@ class Runtime:
     ) -> None:
         """Load the policy. Raises StateError, as `unsupported` does for one that the data path cannot serve.
 
-        `share`: how many processes are one gateway. `alone`: the admin listener is this process's. Else a supervisor has it, and the policy in force is kept for a
-        worker that replaces this one; `resumes`: this one replaces another, and what that kept stands in for a policy
-        that is no good.
+        `share`: how many processes are one gateway. `alone`: the admin listener is this process's. Else a supervisor
+        has it, and the policy in force is kept for a worker that replaces this one; `resumes`: this one replaces
+        another, and what that kept stands in for a policy that is no good.
         """
         self.file, self._certificate = file.absolute(), certificate
         self.listening: Callable[[], list[str]] = list

@@ -1,7 +1,8 @@
-"""The processes of `keyswap serve`: one that listens, and workers that answer.
+"""The processes of `keyswap serve` and `keyswap authz`: one that listens, and workers that answer.
 
 supervisor    the process that listens, and its workers' lives   workers_as_one  the workers, answering as one gateway
-worker        the program of one worker                          worker_process  a worker, as the supervisor sees it
+worker        the program of one worker of `serve`               worker_process  a worker, as the supervisor sees it
+authz_worker  that of `authz`                                    worker_life     what both do alike
 ipc           messages between supervisor and worker             worker_logs     the workers' log lines, without repeats
 masters       mitmproxy with the gate in it                      listen_socket   the socket that they share
 merge_status  the status of several workers as one               settings        the options of `serve`
