@@ -117,7 +117,7 @@ def test_what_the_backend_gets_is_the_head() -> None:
     sent = (
         (b"Host", b"backend"),
         (b"Authorization", b"Bearer t"),
-        (b"accept", b"*"),
+        (b"Accept", b"*"),
         (b"Cookie", b"a=1"),
         (b"Content-Length", b"0"),
     )

@@ -21,10 +21,12 @@ NOBODY = "0.0.0.0"  # noqa: S104 (it is no address to listen on)
 REMOVE = b"X-Envoy-Auth-Headers-To-Remove"
 """The field that names what the proxy takes away."""
 
-_MARK = b"x-envoy-internal"
-_OF_ENVOY = frozenset((_MARK, b"x-envoy-expected-rq-timeout-ms", b"x-envoy-auth-partial-body", b"content-length"))
-"""What Envoy adds to a question."""
+_BEFORE = ENVOY + b"/"
+_MARK, _PARTIAL = b"x-envoy-internal", b"x-envoy-auth-partial-body"
 _FOR, _PROTO = b"x-forwarded-for", b"x-forwarded-proto"
+_BY_ENVOY = frozenset((_MARK, b"x-envoy-expected-rq-timeout-ms", _PARTIAL, b"content-length", _FOR, _PROTO))
+"""What Envoy adds to a question, or writes in it in a caller's place."""
+_NONE = [b""]
 
 
 class _Family(NamedTuple):
@@ -77,32 +79,31 @@ class Original(NamedTuple):
 
 def original(question: Question, credentials: Collection[bytes]) -> Original | Refuse:
     """The request that a question is about. `credentials`: the headers, in small letters, that may hold one."""
+    target = question.target
+    if target.startswith(_BEFORE):
+        return _of_envoy(question, target[len(ENVOY) :], credentials)
     names = {name.lower() for name, _ in question.fields}
-    if question.target.startswith(ENVOY + b"/"):
-        return _of_envoy(question._replace(target=question.target[len(ENVOY) :]), credentials)
     families = [family for family in _FAMILIES if not family.decisive.isdisjoint(names)]
-    said = len(families) == 1
-    if len(families) > 1 or (said and _MARK in names and question.target != FORWARDED):
+    if len(families) > 1 or (families and _MARK in names and target != FORWARDED):
         return _unknown("it says in two ways what the request was: one of them is its caller's")
-    if question.target == FORWARDED and not said:
+    if target == FORWARDED and not families:
         return _unknown("no field says with which method and target the request was sent")
-    return _of_fields(question, families[0], credentials) if said else _of_envoy(question, credentials)
+    return _of_fields(question, families[0], credentials) if families else _of_envoy(question, target, credentials)
 
 
-def _of_envoy(question: Question, credentials: Collection[bytes]) -> Original | Refuse:
-    has_body = any(name.lower() == b"x-envoy-auth-partial-body" for name, _ in question.fields)
-    kept, noted = _read(question.fields, _OF_ENVOY, (_FOR, _PROTO))
-    if any(len(values) > 1 for values in noted.values()):
+def _of_envoy(question: Question, target: bytes, credentials: Collection[bytes]) -> Original | Refuse:
+    kept, noted = _read(question.fields, _BY_ENVOY, credentials)
+    if len(noted.get(_FOR, ())) > 1 or len(noted.get(_PROTO, ())) > 1:
         return _unknown("it says several times who the caller is, or how it came")
-    kept, peer = _client(kept, noted)
+    peer = _client(kept, noted)
     scheme = "https" if noted.get(_PROTO) == [b"https"] else "http"
-    fields = _apart(kept, credentials)
-    return Original(question.method, question.target, fields, peer, scheme, question.body if has_body else None)
+    body = question.body if _PARTIAL in noted else None
+    return Original(question.method, target, tuple(kept), peer, scheme, body)
 
 
 def _of_fields(question: Question, family: _Family, credentials: Collection[bytes]) -> Original | Refuse:
-    said = (family.method, *family.target, family.host, family.scheme)
-    kept, noted = _read(question.fields, (b"content-length",), (*said, _FOR, b"host"))
+    read = {family.method, *family.target, family.host, family.scheme, _FOR, b"host", b"content-length"}
+    kept, noted = _read(question.fields, read, credentials)
     method, target = _one(noted, (family.method,)), _one(noted, family.target)
     host = _one(noted, (family.host if family.host in noted else b"host",))
     if method is None or target is None or host is None or len(noted.get(_FOR, ())) > 1:
@@ -112,32 +113,37 @@ def _of_fields(question: Question, family: _Family, credentials: Collection[byte
         scheme, _, rest = target.partition(b"://")
         host, _, target = rest.partition(b"/")
         target = b"/" + target
-    kept, peer = _client(kept, noted)
-    fields = ((b"Host", host), *_apart(kept, credentials))
+    peer = _client(kept, noted)
+    fields = ((b"Host", host), *kept)
     return Original(method, target, fields, peer, "https" if scheme == b"https" else "http", None)
 
 
-def _client(kept: Headers, noted: dict[bytes, list[bytes]]) -> tuple[Headers, str]:
-    """The address that the proxy has the request from: the last that it names. Those before it are fields again."""
-    before, _, last = noted.get(_FOR, [b""])[0].rpartition(b",")
+def _client(kept: list[tuple[bytes, bytes]], noted: dict[bytes, list[bytes]]) -> str:
+    """The address that the proxy has the request from: the last that it names. Those before it are a field again."""
+    before, _, last = noted.get(_FOR, _NONE)[0].rpartition(b",")
     if before.strip():
-        kept = (*kept, (b"X-Forwarded-For", before.strip()))
-    return kept, last.strip().decode("ascii", "replace") or NOBODY
+        kept.append((b"X-Forwarded-For", before.strip()))
+    return last.strip().decode("ascii", "replace") or NOBODY
 
 
 def _read(
-    fields: Headers, drop: Collection[bytes], note: Collection[bytes]
-) -> tuple[Headers, dict[bytes, list[bytes]]]:
-    """The fields that are the caller's, and the values of those that are to be noted, which are not among them."""
+    fields: Headers, note: Collection[bytes], credentials: Collection[bytes]
+) -> tuple[list[tuple[bytes, bytes]], dict[bytes, list[bytes]]]:
+    """The fields that are the caller's, and the values of those that are to be noted, which are not among them.
+
+    Those that may hold a credential are given as often as they were sent: a comma is in none of them.
+    """
     kept: list[tuple[bytes, bytes]] = []
     noted: dict[bytes, list[bytes]] = {}
     for field in fields:
         name = field[0].lower()
         if name in note:
             noted.setdefault(name, []).append(field[1].strip())
-        elif name not in drop:
+        elif name in credentials and b"," in field[1]:
+            kept += [(field[0], part.strip()) for part in field[1].split(b",")]
+        else:
             kept.append(field)
-    return tuple(kept), noted
+    return kept, noted
 
 
 def _one(noted: dict[bytes, list[bytes]], names: Collection[bytes]) -> bytes | None:
@@ -146,34 +152,27 @@ def _one(noted: dict[bytes, list[bytes]], names: Collection[bytes]) -> bytes | N
     return values[0] if len(values) == 1 else None
 
 
-def _apart(fields: Headers, credentials: Collection[bytes]) -> Headers:
-    """The fields, those that may hold a credential as often as they were sent: a comma is in none of them."""
-    apart: list[tuple[bytes, bytes]] = []
-    for name, value in fields:
-        if b"," in value and name.lower() in credentials:
-            apart += [(name, part.strip()) for part in value.split(b",")]
-        else:
-            apart.append((name, value))
-    return tuple(apart)
-
-
 def allowed(head: UpstreamHead, presented: Headers) -> Headers:
     """What the proxy sets and takes away: what the backend gets is the head, whatever the caller has presented."""
-    before, sent = _values(presented), _values(head.fields)
-    changed = [(name, values) for lower, (name, values) in sent.items() if before.get(lower, (b"", []))[1] != values]
-    gone = [lower for lower in before if lower not in sent]
-    told = [(name, (b"; " if name.lower() == b"cookie" else b", ").join(values)) for name, values in changed]
-    return (*told, (REMOVE, b",".join(gone))) if gone else tuple(told)
+    before, sent = set(presented), set(head.fields)
+    new = [field for field in head.fields if field not in before and field[0].lower() not in _OF_THIS_HOP]
+    gone = {field[0].lower() for field in presented if field not in sent} - _OF_THIS_HOP
+    replaced = {field[0].lower() for field in new}
+    changed = replaced | gone
+    if any(field in before and field[0].lower() in changed for field in head.fields):
+        new = _joined(head.fields, changed)  # of several lines some are other ones: all are set
+        replaced = {name.lower() for name, _ in new}
+    removed = gone - replaced
+    return (*new, (REMOVE, b",".join(sorted(removed)))) if removed else tuple(new)
 
 
-def _values(fields: Headers) -> dict[bytes, tuple[bytes, list[bytes]]]:
-    """The fields but those of this hop, by their names in small letters: the name as it came first, and its values."""
-    known: dict[bytes, tuple[bytes, list[bytes]]] = {}
+def _joined(fields: Headers, names: Collection[bytes]) -> list[tuple[bytes, bytes]]:
+    """The fields of these names, each in one line."""
+    lines: dict[bytes, tuple[bytes, list[bytes]]] = {}
     for name, value in fields:
-        lower = name.lower()
-        if lower not in _OF_THIS_HOP:
-            known.setdefault(lower, (name, []))[1].append(value)
-    return known
+        if name.lower() in names:
+            lines.setdefault(name.lower(), (name, []))[1].append(value)
+    return [(name, (b"; " if lower == b"cookie" else b", ").join(values)) for lower, (name, values) in lines.items()]
 
 
 def _unknown(why: str) -> Refuse:
