@@ -32,6 +32,12 @@ def test_envoy_asks_with_the_request_itself(before: bytes) -> None:
     assert found == Original(b"PUT", target, ((b"Host", b"api.example"),), "10.0.0.9", "http", None)
 
 
+@pytest.mark.parametrize("target", [b"*", b"h/admin", b"http://h/admin", b"\\admin"])
+def test_a_target_without_a_slash_is_what_it_is(target: bytes) -> None:
+    """Behind Envoy's prefix it is no other path, which would be judged in its place."""
+    assert known(ENVOY + target).path == target
+
+
 def test_the_last_address_is_the_callers() -> None:
     """Envoy writes it behind those that the caller has sent, which stay fields; without any the caller is nobody."""
     found = known(b"/", (b"x-forwarded-for", b"1.1.1.1, 2.2.2.2,10.0.0.9"), (b"x-forwarded-proto", b"https"))

@@ -21,7 +21,6 @@ NOBODY = "0.0.0.0"  # noqa: S104 (it is no address to listen on)
 REMOVE = b"X-Envoy-Auth-Headers-To-Remove"
 """The field that names what the proxy takes away."""
 
-_BEFORE = ENVOY + b"/"
 _MARK, _PARTIAL = b"x-envoy-internal", b"x-envoy-auth-partial-body"
 _FOR, _PROTO = b"x-forwarded-for", b"x-forwarded-proto"
 _BY_ENVOY = frozenset((_MARK, b"x-envoy-expected-rq-timeout-ms", _PARTIAL, b"content-length", _FOR, _PROTO))
@@ -80,7 +79,7 @@ class Original(NamedTuple):
 def original(question: Question, credentials: Collection[bytes]) -> Original | Refuse:
     """The request that a question is about. `credentials`: the headers, in small letters, that may hold one."""
     target = question.target
-    if target.startswith(_BEFORE):
+    if target.startswith(ENVOY):  # whatever follows: a target such as `*` begins with no slash
         return _of_envoy(question, target[len(ENVOY) :], credentials)
     names = {name.lower() for name, _ in question.fields}
     families = [family for family in _FAMILIES if not family.decisive.isdisjoint(names)]
