@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from harness import Client, Gateway, Home, Reply, eventually
+from questions import Authz, question
 from workos_standin import Standin
 
 Start = Callable[..., Gateway]
@@ -94,6 +95,27 @@ def test_a_key_revoked_by_webhook(start: Start, home: Home, workos: Standin) -> 
         assert deliver(gateway, event("event_1", "api_key.revoked", {"id": key_id})).status == 200
         assert statuses(clients, value) == {401}
     assert not any(target.startswith("/events") for _, _, target, _ in workos.asked)
+
+
+def test_a_webhook_that_an_authorizer_takes(home: Home, workos: Standin) -> None:
+    """`keyswap authz` is sent it as a request: the revoked key is refused by each worker, a forged one changes nothing."""
+    hook = "webhook_secret_env: WORKOS_WEBHOOK_SECRET"
+    home.write_policy(f"{LONG}workos: {{base_url: '{workos.url}', events: 'off', {hook}}}\n")
+    value = "sk_test_" + "r" * 24
+    key_id = workos.key(value)
+    running = Authz(home, workers=2)
+    try:
+        running.ready()
+        assert {running.ask("GET", "/", value).status for _ in range(12)} == {200}
+        del workos.keys[value]
+        body = event("event_1", "api_key.revoked", {"id": key_id})
+        for secret, status, after in (("another", 400, {200}), (HOOK_SECRET, 200, {401})):
+            fields = (f"WorkOS-Signature: {signed(body, secret)}", "Connection: close")
+            assert running.say(question("POST", HOOK, None, *fields, body=body)).status == status
+            eventually("it is heard", lambda: {running.ask("GET", "/", value).status for _ in range(12)} == after)  # noqa: B023
+        assert running.say(question("GET", HOOK, None, "Connection: close")).status == 405
+    finally:
+        running.stop()
 
 
 def test_forged_and_repeated_events(start: Start, home: Home, workos: Standin) -> None:

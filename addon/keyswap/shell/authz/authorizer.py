@@ -19,7 +19,7 @@ from keyswap.request.header_names import FRAMING, REQUEST_ID
 from keyswap.request.header_policy import SanitizedHeaders
 from keyswap.request.wellformed import reject_malformed
 from keyswap.shell.decisions.record import Line
-from keyswap.shell.runtime import well_known
+from keyswap.shell.runtime import webhooks, well_known
 from keyswap.shell.runtime.active_policy import ActivePolicy, credential_headers
 from keyswap.shell.runtime.decide import decide, resume
 from keyswap.shell.runtime.exceptions import attempt, report
@@ -89,14 +89,28 @@ class Authorizer:
         """A request for one of the gateway's own paths, which a proxy passes on. Asked about, no credential goes on."""
         request_id = new_request_id()
         if own not in well_known.PATHS:
-            refused = Refuse(Code.NO_SUCH_OPERATION, "webhooks are taken by `keyswap serve`", step=WIRE)
-            return answer(refused, request_id)
+            return await self._webhook(question, policy, request_id, now)
         if own != well_known.HEALTH:
             await self._runtime.signing.current()
         method = question.method.decode("latin-1")
         reply = well_known.respond(policy.built, method, own, question.fields, request_id, now)
         names = b",".join(dict.fromkeys(name.lower() for name, _ in question.fields if name.lower() not in FRAMING))
         return reply._replace(headers=(*reply.headers, (REMOVE, names))) if names else reply
+
+    async def _webhook(self, question: Question, policy: ActivePolicy, request_id: str, now: float) -> Answer:
+        """Take a webhook, or refuse it with its decision line."""
+        authenticators, method = policy.built.authenticators, question.method.decode("latin-1")
+        secret, signature = authenticators.webhook_secret, webhooks.signature_of(question.fields) or b""
+        refused = webhooks.refused_by_head(method, question.fields, len(question.body), secret)
+        if refused is None:
+            changes = authenticators.changes
+            reply, refused = await webhooks.take(question.body, signature, secret or "", changes, request_id)
+        else:
+            reply = answer(refused, request_id)
+        if refused is not None:
+            path = question.target.partition(b"?")[0]
+            self._runtime.record(Line(now, request_id, refused, reply.status, method, path, "", 0.0), policy)
+        return reply
 
     def _not_understood(self, refused: Refuse, now: float) -> Answer:
         """Refuse a question without having read what request it is about."""

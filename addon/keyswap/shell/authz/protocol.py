@@ -13,11 +13,12 @@ import httptools
 
 from keyswap.refusals import Answer
 from keyswap.request.forward_auth import Question
+from keyswap.workos import webhook
 
 MAX_HEAD = 2 << 20
 """Bytes of a question's head: twice what a policy may let a request have."""
 MAX_BODY = 64 << 20
-"""Bytes of a question's body; what is judged of it is bounded by the policy."""
+"""Bytes of a question's body; what is judged of it is bounded by the policy. Who may not ask sends a webhook."""
 
 _STATUS_LINES = {int(one): f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
 
@@ -75,6 +76,11 @@ class QuestionProtocol(asyncio.Protocol):
             self._asked.cancel()
         self._transport = None
 
+    def eof_received(self) -> bool:
+        """Nothing more is asked: the question that waits is answered all the same."""
+        self._closes = True
+        return self._asked is not None
+
     def data_received(self, data: bytes) -> None:
         """Read on, unless a question waits for its answer."""
         if self._asked is not None:
@@ -110,7 +116,7 @@ class QuestionProtocol(asyncio.Protocol):
     def on_body(self, part: bytes) -> None:
         """A part of its body."""
         self._body = self._body + part if self._body else part
-        self._count(len(part), MAX_BODY)
+        self._count(len(part), MAX_BODY if self._is_trusted else webhook.MAX_BODY + 1)
 
     def on_message_complete(self) -> None:
         """It is whole."""

@@ -23,7 +23,7 @@ from keyswap.shell.mitm import flows, http_streams
 from keyswap.shell.proxy import flow_writer, options, webhook
 from keyswap.shell.proxy.listener import GateListener, unread
 from keyswap.shell.runtime import decide as deciding
-from keyswap.shell.runtime import well_known
+from keyswap.shell.runtime import webhooks, well_known
 from keyswap.shell.runtime.active_policy import ActivePolicy
 from keyswap.shell.runtime.exceptions import attempt, report
 from keyswap.shell.runtime.request_ids import new_request_id
@@ -144,7 +144,7 @@ class RequestHandler:
         """Take a webhook, or refuse it by its head."""
         flow, secret = head.flow, head.policy.built.authenticators.webhook_secret
         line = head.line(_RECEIVED, 0.0)
-        refused = self._webhooks.refused(line.method, head.presented, head.declared, secret)
+        refused = webhooks.refused_by_head(line.method, head.presented, head.declared, secret)
         connection = self._guard.of(flow.client_conn)
         if refused is not None or connection is None:
             return self._refuse(head, head.presented, line._replace(decision=refused or NO_GATE))

@@ -7,6 +7,6 @@ last_good     the policy that a worker starts with while its files say something
 signing_keys  the signing keys, followed              well_known  the paths that the listener answers itself
 certificate   what the listener shows of `serve --tls-cert`
 decide        a decision, with the keys that sign now  request_ids  ids that sort by time
-exceptions    what reached a handler: counted and logged
+exceptions    what reached a handler: counted and logged   webhooks  those of WorkOS
 connection_limits  what connections may hold, and for how long, as the policy has it
 """
