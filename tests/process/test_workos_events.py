@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness import Client, Gateway, Home, Reply, eventually
-from questions import Authz, question
+from questions import OF_ENVOY, PREFIX, Authz, question
 from workos_standin import Standin
 
 Start = Callable[..., Gateway]
@@ -114,6 +114,11 @@ def test_a_webhook_that_an_authorizer_takes(home: Home, workos: Standin) -> None
             assert running.say(question("POST", HOOK, None, *fields, body=body)).status == status
             eventually("it is heard", lambda: {running.ask("GET", "/", value).status for _ in range(12)} == after)  # noqa: B023
         assert running.say(question("GET", HOOK, None, "Connection: close")).status == 405
+        fresh = "sk_test_" + "f" * 24
+        workos.key(fresh)
+        asked = [question("GET", PREFIX + f"/{n}", key, *OF_ENVOY) for n, key in enumerate((fresh, value, fresh))]
+        heard = running.say(b"".join(asked))
+        assert [part[:3] for part in heard.data.split(b"HTTP/1.1 ")[1:]] == [b"200", b"401", b"200"], "each in its turn"
     finally:
         running.stop()
 

@@ -5,7 +5,9 @@ one waits for its answer. What is malformed, or larger than a question may be, e
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
@@ -46,6 +48,8 @@ class QuestionProtocol(asyncio.Protocol):
         self._asked: asyncio.Task[Answer] | None = None
         self._waiting: list[bytes] = []
         """What has come behind a question that waits for its answer."""
+        self._behind: deque[tuple[Question, bool]] = deque()
+        """Questions that came in one piece with it, and whether they are the last ones."""
         self._closes = False
         self._target, self._fields, self._body = b"", list[tuple[bytes, bytes]](), b""
         self._size = 0
@@ -78,7 +82,10 @@ class QuestionProtocol(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Nothing more is asked: the question that waits is answered all the same."""
-        self._closes = True
+        if self._behind:
+            self._behind.append((self._behind.pop()[0], True))
+        else:
+            self._closes = True
         return self._asked is not None
 
     def data_received(self, data: bytes) -> None:
@@ -119,18 +126,23 @@ class QuestionProtocol(asyncio.Protocol):
         self._count(len(part), MAX_BODY if self._is_trusted else webhook.MAX_BODY + 1)
 
     def on_message_complete(self) -> None:
-        """It is whole."""
-        if self._asked is not None:
-            raise ValueError("a question behind one that has no answer yet")
-        self._closes = self._closes or not self._parser.should_keep_alive()
+        """It is whole: it is answered, or waits for those before it."""
         question = Question(self._parser.get_method(), self._target, tuple(self._fields), self._body)
+        is_last = not self._parser.should_keep_alive()
+        if self._asked is not None:
+            self._behind.append((question, is_last))
+        elif not self._closes:
+            self._ask(question, is_last)
+
+    def _ask(self, question: Question, is_last: bool) -> None:
+        self._closes = self._closes or is_last
         # Most answers wait for nothing: such a task is done when it has been made.
         task = asyncio.Task(self._answers(question, self._is_trusted), loop=self._loop, eager_start=True)
         if task.done():
-            self._write(task.result())
+            self._write(task.result(), question.method)
         else:
             self._asked = task
-            task.add_done_callback(self._answered)
+            task.add_done_callback(partial(self._answered, question.method))
 
     def _count(self, size: int, most: int) -> None:
         self._size += size
@@ -139,18 +151,20 @@ class QuestionProtocol(asyncio.Protocol):
 
     # ---- Answers
 
-    def _answered(self, task: asyncio.Task[Answer]) -> None:
+    def _answered(self, method: bytes, task: asyncio.Task[Answer]) -> None:
         self._asked = None
         if task.cancelled() or self._transport is None:
             return
-        self._write(task.result())
-        waiting, self._waiting = b"".join(self._waiting), []
-        if self._transport is not None and not self._closes:
+        self._write(task.result(), method)
+        while self._behind and self._asked is None and not self._closes:
+            self._ask(*self._behind.popleft())
+        if self._asked is None and not self._closes:
+            waiting, self._waiting = b"".join(self._waiting), []
             self._transport.resume_reading()
             if waiting:
                 self.data_received(waiting)
 
-    def _write(self, answer: Answer) -> None:
+    def _write(self, answer: Answer, method: bytes) -> None:
         transport = self._transport
         if transport is None:
             return
@@ -160,7 +174,7 @@ class QuestionProtocol(asyncio.Protocol):
         if has_body:
             lines.append(b"Content-Length: %d\r\n" % len(answer.body))
         lines.append(b"Connection: close\r\n\r\n" if self._closes else b"\r\n")
-        if has_body and self._parser.get_method() != b"HEAD":
+        if has_body and method != b"HEAD":
             lines.append(answer.body)
         transport.write(b"".join(lines))
         if self._closes:
