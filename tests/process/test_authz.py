@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_an_admitted_request_gets_its_token(home: Home, authz: Callable[..., Aut
     assert heard.status == 200 and heard.data.endswith(b"\r\n\r\n")
     (bearer,) = values(heard, "authorization")
     assert bearer.startswith("Bearer ey") and value not in heard.data.decode()
-    assert values(heard, "x-envoy-auth-headers-to-remove") == ["x-user-id"]
+    assert values(heard, "x-envoy-auth-headers-to-remove") == ["x-user-id,content-length"]
     assert values(heard, "x-forwarded-for") == ["10.0.0.9"]
     (request_id,) = values(heard, "x-request-id")
     line = running.decision(request_id)
@@ -72,10 +73,10 @@ def test_a_key_in_its_own_header_goes_no_further(home: Home, authz: Callable[...
     _, value = home.key(permissions=["read"])
     running = authz().ready()
     heard = running.ask("GET", "/pets/7", None, f"X-Api-Key: {value}")
-    assert heard.status == 200 and values(heard, "x-envoy-auth-headers-to-remove") == ["x-api-key"]
+    assert heard.status == 200 and values(heard, "x-envoy-auth-headers-to-remove") == ["x-api-key,content-length"]
     heard = running.ask("GET", "/open", None, "Authorization: Basic YTpi")
     assert heard.status == 200 and values(heard, "authorization") == []
-    assert values(heard, "x-envoy-auth-headers-to-remove") == ["authorization"]
+    assert values(heard, "x-envoy-auth-headers-to-remove") == ["authorization,content-length"]
 
 
 ASKED = [
@@ -185,6 +186,8 @@ def test_who_may_ask_over_tcp(home: Home, authz: Callable[..., Authz]) -> None:
 
 
 NOT_HERE = {
+    "openapi: {spec: api.yaml, prefix: /v1, strip_prefix: true}\n": "take a prefix away",
+    "openapi: [{spec: api.yaml}, {spec: api.yaml, prefix: /b, upstream: 'http://127.0.0.1:9001'}]\n": "several upstreams",
     "limits: [{name: few, by: [key], concurrency: 3}]\n": "counts requests in flight",
     "openapi: {spec: api.yaml, validate: {responses: shadow}}\n": "sees no response",
 }
@@ -324,3 +327,77 @@ def test_commands_know_it(home: Home, authz: Callable[..., Authz]) -> None:
     assert told["pid"] == running.process.pid and len(told["workers"]["running"]) == 2
     running.decision(request_id)
     eventually("it can be explained", lambda: home.done("explain", "--request-id", request_id).code == 0)
+
+
+def test_other_proxies_than_envoy_hear_yes_of_admitted_requests_alone(home: Home, authz: Callable[..., Authz]) -> None:
+    """To nginx, Caddy and Traefik any 2xx means yes: neither a preflight nor an own path is answered them with one."""
+    running = authz().ready()
+    fields = ("X-Forwarded-Method: OPTIONS", "X-Forwarded-Uri: /pets/7", "Origin: https://page.example")
+    heard = running.say(
+        question(
+            "GET", "/.keyswap/forward-auth", None, *fields, "Access-Control-Request-Method: GET", "Connection: close"
+        )
+    )
+    assert heard.status == 403 and values(heard, "access-control-allow-origin") == ["https://page.example"]
+    own = "/.well-known/keyswap/health"
+    for asks in (("x-envoy-internal: true",), ("X-Original-Method: GET", f"X-Original-URI: {own}"), fields[:2]):
+        assert running.say(question("GET", own, None, *asks, "Connection: close")).status != 200, asks
+
+
+def test_a_websockets_handshake_is_asked_about_once(home: Home, authz: Callable[..., Authz]) -> None:
+    """Its Upgrade is the request's, not the question's: one answer, and the connection goes on."""
+    _, value = home.key(permissions=["read"])
+    running = authz().ready()
+    upgrade = (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    )
+    with closing(running.connect()) as connection:
+        for _ in range(3):
+            connection.sendall(question("GET", PREFIX + "/pets/7", value, *OF_ENVOY, *upgrade))
+            assert received(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_fields_behind_a_body_are_none(home: Home, authz: Callable[..., Authz]) -> None:
+    """A credential in a trailer is no credential, and more fields than a request may have are no question."""
+    _, value = home.key(permissions=["read"])
+    running = authz().ready()
+    start = f"POST {PREFIX}/pets/7 HTTP/1.1\r\nHost: a\r\n".encode()
+    chunked = start + b"Transfer-Encoding: chunked\r\n\r\n0\r\nAuthorization: Bearer " + value.encode() + b"\r\n\r\n"
+    assert running.say(chunked).status == 400
+    assert running.say(start + b"a: b\r\n" * 500 + b"\r\n").status == 400
+
+
+def test_strangers_have_little_room(home: Home, authz: Callable[..., Authz]) -> None:
+    """Who may not ask and reads nothing makes nothing grow; who asks for too much is closed; trust ends with a reload."""
+    _, value = home.key(permissions=["read"])
+    home.write_policy(POLICY + "trusted_proxies: [127.0.0.1/32]\n")
+    port = free_port()
+    running = authz("--listen", f"127.0.0.1:{port}").ready()
+    asked = question("GET", "/pets/7", value, "X-Forwarded-For: 10.0.0.9")
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as proxy:
+        proxy.sendall(asked)
+        assert received(proxy).startswith(b"HTTP/1.1 200 OK")
+        home.write_policy(POLICY)
+        eventually(
+            "it is in force", lambda: say(port, question("GET", "/pets/7", value, "Connection: close")).status == 503
+        )
+        proxy.sendall(asked)
+        assert received(proxy).startswith(b"HTTP/1.1 503 ")
+    before = memory(running)
+    with socket.create_connection(("127.0.0.1", port), timeout=1) as flood, suppress(OSError):
+        for _ in range(2000):
+            flood.sendall(question("GET", "/.well-known/jwks.json", None) * 100)
+    assert say(port, b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"x" * 100_000).status == 400
+    assert say(port, question("GET", "/.well-known/keyswap/health", None)).status == 200
+    assert memory(running) - before < 16 << 20
+
+
+def memory(running: Authz) -> int:
+    """Bytes that its workers have. Linux alone: elsewhere none."""
+    if sys.platform != "linux":
+        return 0
+    texts = [Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2] for pid in running.workers]
+    return sum(int(text.split()[0]) for text in texts) << 10

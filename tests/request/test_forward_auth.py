@@ -3,10 +3,10 @@
 import pytest
 
 from keyswap.model import Code, Headers, Refuse, Upstream
-from keyswap.request.forward_auth import ENVOY, FORWARDED, NOBODY, Original, Question, allowed, original
+from keyswap.request.forward_auth import ENVOY, FORWARDED, NOBODY, Original, Places, Question, allowed, original
 from keyswap.request.forwarding import UpstreamHead
 
-KEYS = frozenset((b"x-api-key", b"authorization"))
+KEYS = Places(frozenset((b"x-api-key", b"authorization")), frozenset((b"s",)))
 OF_ENVOY = ((b"x-envoy-internal", b"true"), (b"x-envoy-expected-rq-timeout-ms", b"250"), (b"content-length", b"0"))
 
 
@@ -73,7 +73,7 @@ def test_other_proxies_write_the_request_into_fields(fields: Headers, target: by
     """Its method, target and host are those of the fields, whatever the question's own are."""
     found = known(target, *fields, (b"X-Forwarded-For", b"10.0.0.9"), (b"X-User-Id", b"1"))
     assert (found.method, found.path, found.peer) == (b"POST", b"/a?b=%2f", "10.0.0.9")
-    assert found.fields == ((b"Host", b"api.example"), (b"X-User-Id", b"1")) and found.body is None
+    assert found.fields == ((b"Host", b"api.example"), (b"X-User-Id", b"1")) and found.body is None and found.by_fields
     assert found.scheme == ("https" if fields is INGRESS else "http")
 
 
@@ -106,6 +106,10 @@ def test_behind_envoys_prefix_no_field_says_what_the_request_was() -> None:
     assert found.path == b"/admin" and (b"X-Forwarded-Uri", b"/a?b=%2f") in found.fields
 
 
+LENGTH = (b"X-Envoy-Auth-Headers-To-Remove", b"content-length")
+"""The answer's own length is never copied over the request's."""
+
+
 def head(*fields: tuple[bytes, bytes]) -> UpstreamHead:
     """A head that goes to a backend."""
     return UpstreamHead(Upstream("http", "127.0.0.1", 9000), b"/", fields, 0, None)
@@ -130,11 +134,57 @@ def test_what_the_backend_gets_is_the_head() -> None:
     assert allowed(head(*sent), presented) == (
         (b"Authorization", b"Bearer t"),
         (b"Cookie", b"a=1"),
-        (b"X-Envoy-Auth-Headers-To-Remove", b"x-api-key"),
+        (b"X-Envoy-Auth-Headers-To-Remove", b"x-api-key,content-length"),
     )
 
 
 def test_a_field_of_several_lines_is_taken_as_a_whole() -> None:
     """Of a field of which one line is gone the others are set anew: what the proxy holds of it is replaced."""
     presented = ((b"X-A", b"1"), (b"X-A", b"2"))
-    assert allowed(head((b"X-A", b"1")), presented) == ((b"X-A", b"1"),)
+    assert allowed(head((b"X-A", b"1")), presented) == ((b"X-A", b"1"), LENGTH)
+
+
+def test_proxies_that_copy_fields_are_told_all_of_them() -> None:
+    """What they copy by name is told also where it stays as it was: a field that is not told is one that is gone."""
+    presented = ((b"Cookie", b"a=1"), (b"traceparent", b"t"), (b"Accept", b"*"))
+    sent = (*presented, (b"X-Request-Id", b"1"))
+    assert allowed(head(*sent), presented, whole=True) == (*presented[:2], (b"X-Request-Id", b"1"), LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("value", "lines"),
+    [
+        (b"a=1,s=x", [b"a=1", b"s=x"]),
+        (b"s=x,a=1", [b"s=x", b"a=1"]),
+        (b"a=1; b=2,3; c=4", [b"a=1; b=2,3; c=4"]),
+        (b"a=1,2, s=x; b=2,c=3,4", [b"a=1,2", b"s=x; b=2", b"c=3,4"]),
+        (b"s=x,s=y", [b"s=x", b"s=y"]),
+        (b"a=1,%73=x", [b"a=1", b"%73=x"]),
+    ],
+)
+def test_joined_cookies_are_several_where_one_may_hold_a_credential(value: bytes, lines: list[bytes]) -> None:
+    """Envoy joins Cookie lines by a comma and forwards them apart: ours is found wherever it was; other commas stay."""
+    assert known(b"/", (b"Cookie", value)).fields == tuple((b"Cookie", line) for line in lines)
+
+
+@pytest.mark.parametrize("value", [b"<script>", b"1.1.1.1, unknown", b"1.1.1.1:55", b""])
+def test_an_address_is_one(value: bytes) -> None:
+    """What a proxy says of the caller's address is one, or the question is refused."""
+    for fields in ((), NGINX):
+        assert isinstance(asked(FORWARDED if fields else b"/", *fields, (b"X-Forwarded-For", value)), Refuse)
+
+
+def test_a_part_of_a_body_is_no_body() -> None:
+    """A body that Envoy has cut is not judged; one that is whole has its length, one that did not come none."""
+    says, typed = b"x-envoy-auth-partial-body", (b"Content-Type", b"text/plain")
+    assert isinstance(asked(b"/", (says, b"true"), body=b"{"), Refuse)
+    assert isinstance(asked(b"/", (says, b"false"), (says, b"false"), body=b"{"), Refuse)
+    assert known(b"/", (says, b"false"), typed, body=b"abc").fields == (typed, (b"Content-Length", b"3"))
+    assert known(b"/", typed).fields == (typed, (b"Transfer-Encoding", b"chunked"))
+
+
+def test_a_url_is_one_of_http() -> None:
+    """ingress-nginx sends a whole URL; one of another scheme is none."""
+    for scheme in (b"ftp", b"file"):
+        fields = ((b"X-Original-Method", b"GET"), (b"X-Original-URL", scheme + b"://h/a"), (b"Host", b"h"))
+        assert isinstance(asked(FORWARDED, *fields), Refuse)

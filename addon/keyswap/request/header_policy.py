@@ -87,7 +87,7 @@ class HeaderPolicy:
         self._stripped = Patterns((*STRIPPED, *credentials, *strip))
         self._keep = frozenset(name.lower().encode() for name in keep)
         self._trusted = tuple(map(addresses.network, trusted))
-        self._cookies = frozenset(_cookie(name.encode()) for name in cookies)
+        self._cookies = frozenset(cookie_name(name.encode()) for name in cookies)
         self._acts: dict[bytes, _Act] = {}
         self._warned = False
 
@@ -125,7 +125,7 @@ class HeaderPolicy:
     def _other_cookies(self, name: bytes, value: bytes) -> Headers:
         """A Cookie header without credentials (RFC 6265 §4.2.1)."""
         crumbs = value.split(b";")
-        others = [crumb for crumb in crumbs if _cookie(crumb.partition(b"=")[0]) not in self._cookies]
+        others = [crumb for crumb in crumbs if cookie_name(crumb.partition(b"=")[0]) not in self._cookies]
         if len(others) == len(crumbs):
             return ((name, value),)
         return ((name, b";".join(others).strip()),) if others else ()
@@ -216,7 +216,7 @@ class HeaderPolicy:
         return client
 
 
-def _cookie(name: bytes) -> bytes:
+def cookie_name(name: bytes) -> bytes:
     """A cookie's name as PHP reads it: decoded (before 7.2.34), cut at `[`, with `_` for blanks and dots."""
     return unquote_to_bytes(name).strip().partition(b"[")[0].replace(b".", b"_").replace(b" ", b"_")
 

@@ -6,21 +6,20 @@ was to be judged and did not come is refused.
 """
 
 import time
-from collections.abc import Collection
 from typing import NamedTuple
 
 from keyswap.limits.headers import fields as limit_fields
 from keyswap.model import WIRE, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request
 from keyswap.policy import Policy
 from keyswap.refusals import Answer, answer, status_of
-from keyswap.request.forward_auth import REMOVE, Original, Question, allowed, original
+from keyswap.request.forward_auth import REMOVE, Original, Places, Question, allowed, is_question, original
 from keyswap.request.forwarding import upstream_head
 from keyswap.request.header_names import FRAMING, REQUEST_ID
-from keyswap.request.header_policy import SanitizedHeaders
+from keyswap.request.header_policy import SanitizedHeaders, cookie_name
 from keyswap.request.wellformed import reject_malformed
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.runtime import webhooks, well_known
-from keyswap.shell.runtime.active_policy import ActivePolicy, credential_headers
+from keyswap.shell.runtime.active_policy import ActivePolicy, credential_cookies, credential_headers
 from keyswap.shell.runtime.decide import decide, resume
 from keyswap.shell.runtime.exceptions import attempt, report
 from keyswap.shell.runtime.request_ids import new_request_id
@@ -59,7 +58,7 @@ class Authorizer:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._policy: Policy | None = None
-        self._credentials: Collection[bytes] = ()
+        self._places = Places((), ())
 
     async def answer(self, question: Question, is_trusted: bool) -> Answer:
         """What the proxy is told. `is_trusted`: it may ask; who may not sees the gateway's own paths alone."""
@@ -67,9 +66,9 @@ class Authorizer:
         try:
             policy = self._runtime.active
             path = question.target.partition(b"?")[0]
-            if path in policy.own:
+            if path in policy.own and not is_question(question):
                 return await self._own(question, policy, policy.own[path], now)
-            asked = original(question, self._credential_headers(policy)) if is_trusted else STRANGER
+            asked = original(question, self._places_of(policy)) if is_trusted else STRANGER
             if isinstance(asked, Refuse):
                 return self._not_understood(asked, now)
             return await self._judge(_read(asked, policy, now), began)
@@ -77,13 +76,14 @@ class Authorizer:
             report(error)
             return self._not_understood(FAILED, now)
 
-    def _credential_headers(self, policy: ActivePolicy) -> Collection[bytes]:
-        """The headers that may hold a credential, in small letters."""
+    def _places_of(self, policy: ActivePolicy) -> Places:
+        """Where a credential may be."""
         declared = policy.built.policy
         if declared is not self._policy:
-            names = frozenset(name.lower().encode() for name in credential_headers(declared))
-            self._policy, self._credentials = declared, names
-        return self._credentials
+            headers = frozenset(name.lower().encode() for name in credential_headers(declared))
+            cookies = frozenset(cookie_name(name.encode()) for name in credential_cookies(declared))
+            self._policy, self._places = declared, Places(headers, cookies)
+        return self._places
 
     async def _own(self, question: Question, policy: ActivePolicy, own: bytes, now: float) -> Answer:
         """A request for one of the gateway's own paths, which a proxy passes on. Asked about, no credential goes on."""
@@ -135,7 +135,7 @@ class Authorizer:
             return self._admit(read, decision, line)
         if isinstance(decision, Reply):
             fields = (*decision.headers, (REQUEST_ID, read.request_id.encode()))
-            return Answer(204, fields, b"")
+            return Answer(403 if asked.by_fields else 204, fields, b"")  # to other proxies than Envoy 204 says yes
         assert isinstance(decision, Refuse)
         fields = policy.refusal_fields(decision.levels, asked.fields)
         self._runtime.record(line._replace(status=status_of(decision.code)), policy)
@@ -163,7 +163,7 @@ class Authorizer:
         self._runtime.record(line, policy)
         levels = admit.counted.levels
         told = limit_fields(levels, policy.built.policy.limit_headers) if levels else ()
-        return Answer(200, (*allowed(head, read.asked.fields), *told), b"")
+        return Answer(200, (*allowed(head, read.asked.fields, read.asked.by_fields), *told), b"")
 
 
 def _scheme(read: _Read) -> str:

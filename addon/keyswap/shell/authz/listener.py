@@ -1,7 +1,7 @@
 """Where questions come: a socket that the workers of one gateway share.
 
-Law: whoever may open the socket in the file system may ask; over TCP those may whose address the policy trusts. What
-has been asked when it stops is answered.
+Law: whoever may open the socket in the file system may ask; over TCP those may whose address the policy in force
+trusts. Others have few connections, and little time and room on each. What has been asked when it stops is answered.
 """
 
 import asyncio
@@ -11,10 +11,15 @@ from contextlib import suppress
 from keyswap.request import addresses
 from keyswap.shell.authz.authorizer import Authorizer
 from keyswap.shell.authz.protocol import QuestionProtocol
+from keyswap.shell.runtime.active_policy import ActivePolicy
 from keyswap.shell.runtime.runtime import Runtime
 
 BACKLOG = 4096
 """As the supervisor listens: each worker's listening sets it anew."""
+STRANGERS = 64
+"""Connections at once of those who may not ask."""
+QUESTION_S = 10.0
+"""How long a question may take to come, and a connection of a stranger to be of use."""
 
 
 class QuestionListener:
@@ -24,8 +29,12 @@ class QuestionListener:
         self._runtime, self._listening = runtime, listening
         self._authorizer = Authorizer(runtime)
         self._server: asyncio.Server | None = None
-        self._open: set[QuestionProtocol] = set()
+        self._open: dict[QuestionProtocol, float] = {}
+        """Connections, and when they were made."""
         self._drained: asyncio.Event | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._judged: tuple[ActivePolicy, dict[str, bool]] | None = None
+        """The policy in force, and which addresses may ask by it."""
 
     async def open(self) -> None:
         """Accept connections."""
@@ -38,20 +47,46 @@ class QuestionListener:
             self._server = await loop.create_unix_server(connection, sock=self._listening, backlog=BACKLOG)
         else:
             self._server = await loop.create_server(connection, sock=self._listening, backlog=BACKLOG)
+        self._sweeping = loop.create_task(self._sweep(), name="keyswap questions")
 
     def opened(self, connection: QuestionProtocol) -> bool:
-        """Whether whoever is at the other end may ask."""
-        self._open.add(connection)
+        """Whether there is room for it."""
+        if not self.may_ask(connection) and sum(not self.may_ask(one) for one in self._open) >= STRANGERS:
+            return False
+        self._open[connection] = asyncio.get_running_loop().time()
+        return True
+
+    def may_ask(self, connection: QuestionProtocol) -> bool:
+        """Whether whoever is at the other end may ask, by the policy in force."""
         if self._listening.family == socket.AF_UNIX:
             return True
-        trusted = self._runtime.active.built.policy.trusted_proxies
-        return addresses.is_among(connection.peer, map(addresses.network, trusted))
+        active = self._runtime.active
+        if self._judged is None or self._judged[0] is not active:
+            self._judged = active, {}
+        known, peer = self._judged[1], connection.peer
+        if peer not in known:
+            if len(known) >= BACKLOG:
+                known.clear()
+            trusted = active.built.policy.trusted_proxies
+            known[peer] = addresses.is_among(peer, map(addresses.network, trusted))
+        return known[peer]
 
     def closed(self, connection: QuestionProtocol) -> None:
         """It is closed."""
-        self._open.discard(connection)
+        self._open.pop(connection, None)
         if self._drained is not None and not self._open:
             self._drained.set()
+
+    async def _sweep(self) -> None:
+        """Cut what takes too long, once a second."""
+        while True:
+            await asyncio.sleep(1.0)
+            late = asyncio.get_running_loop().time() - QUESTION_S
+            for connection, since in list(self._open.items()):
+                if (connection.begun is not None and connection.begun < late) or (
+                    since < late and not self.may_ask(connection)
+                ):
+                    connection.cut()
 
     async def drain(self, grace_s: float) -> None:
         """Accept nobody any more, answer what was asked, and close."""
@@ -63,3 +98,5 @@ class QuestionListener:
             self._drained = asyncio.Event()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), grace_s)
+        if self._sweeping is not None:
+            self._sweeping.cancel()

@@ -19,6 +19,10 @@ from keyswap.workos import webhook
 
 MAX_HEAD = 2 << 20
 """Bytes of a question's head: twice what a policy may let a request have."""
+MAX_FIELDS = 200
+"""Fields of a question: twice what a request may have."""
+MAX_STRANGERS_HEAD = 16 << 10
+"""The same bytes for who may not ask."""
 MAX_BODY = 64 << 20
 """Bytes of a question's body; what is judged of it is bounded by the policy. Who may not ask sends a webhook."""
 
@@ -31,7 +35,10 @@ class Connections(Protocol):
     """Who is told of connections that open and close."""
 
     def opened(self, connection: "QuestionProtocol") -> bool:
-        """Whether whoever is at the other end may ask."""
+        """Whether there is room for it."""
+
+    def may_ask(self, connection: "QuestionProtocol") -> bool:
+        """Whether whoever is at the other end may ask, by the policy in force."""
 
     def closed(self, connection: "QuestionProtocol") -> None:
         """It is closed."""
@@ -51,7 +58,11 @@ class QuestionProtocol(asyncio.Protocol):
         self._behind: deque[tuple[Question, bool]] = deque()
         """Questions that came in one piece with it, and whether they are the last ones."""
         self._closes = False
-        self._target, self._fields, self._body = b"", list[tuple[bytes, bytes]](), b""
+        self._max_head = MAX_STRANGERS_HEAD
+        self._target, self._fields, self._body = b"", list[tuple[bytes, bytes]](), list[bytes]()
+        self._is_head = True
+        self.begun: float | None = None
+        """When the question began of which a part has come, by the loop's clock."""
         self._size = 0
 
     @property
@@ -59,6 +70,11 @@ class QuestionProtocol(asyncio.Protocol):
         """The address at the other end; empty for a socket in the file system."""
         peername = self._transport.get_extra_info("peername") if self._transport is not None else None
         return str(peername[0]) if isinstance(peername, tuple) else ""
+
+    def cut(self) -> None:
+        """Close it as it is: nothing can be answered any more, or in time."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def drain(self) -> None:
         """Close it: at once, or behind the answer that it waits for."""
@@ -71,7 +87,10 @@ class QuestionProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
-        self._is_trusted = self._connections.opened(self)
+        self._is_trusted = self._connections.may_ask(self)
+        self._max_head = MAX_HEAD if self._is_trusted else MAX_STRANGERS_HEAD
+        if not self._connections.opened(self):
+            self._transport.close()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """End: nobody waits for an answer any more."""
@@ -97,38 +116,56 @@ class QuestionProtocol(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError):
+        except httptools.HttpParserUpgrade as upgrade:  # of the request that is asked about: here nothing is upgraded
+            self._parser = httptools.HttpRequestParser(self)
+            if rest := data[upgrade.args[0] :]:
+                self.data_received(rest)
+        except (httptools.HttpParserError, ValueError):
             self._refuse()
+
+    def pause_writing(self) -> None:
+        """Answers are not taken: nothing more is asked."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """They are taken again."""
+        if self._transport is not None and self._asked is None:
+            self._transport.resume_reading()
 
     # ---- llhttp's side
 
     def on_message_begin(self) -> None:
         """A question begins."""
-        self._target, self._fields, self._body, self._size = b"", [], b"", 0
+        self._target, self._fields, self._body, self._size = b"", [], [], 0
+        self._is_head, self.begun = True, self._loop.time()
 
     def on_url(self, part: bytes) -> None:
         """A part of its target."""
         self._target += part
-        self._count(len(part), MAX_HEAD)
+        self._count(len(part), self._max_head)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One of its fields."""
+        if not self._is_head or len(self._fields) >= MAX_FIELDS:
+            raise ValueError("a trailer, or too many fields")
         self._fields.append((name, value))
-        self._count(len(name) + len(value), MAX_HEAD)
+        self._count(len(name) + len(value), self._max_head)
 
     def on_headers_complete(self) -> None:
         """Its head is whole."""
-        self._size = 0
+        self._is_head, self._size = False, 0
 
     def on_body(self, part: bytes) -> None:
         """A part of its body."""
-        self._body = self._body + part if self._body else part
+        self._body.append(part)
         self._count(len(part), MAX_BODY if self._is_trusted else webhook.MAX_BODY + 1)
 
     def on_message_complete(self) -> None:
         """It is whole: it is answered, or waits for those before it."""
-        question = Question(self._parser.get_method(), self._target, tuple(self._fields), self._body)
-        is_last = not self._parser.should_keep_alive()
+        question = Question(self._parser.get_method(), self._target, tuple(self._fields), b"".join(self._body))
+        is_last = not self._parser.should_keep_alive() or not self._is_trusted
+        self.begun = None
         if self._asked is not None:
             self._behind.append((question, is_last))
         elif not self._closes:
@@ -137,7 +174,8 @@ class QuestionProtocol(asyncio.Protocol):
     def _ask(self, question: Question, is_last: bool) -> None:
         self._closes = self._closes or is_last
         # Most answers wait for nothing: such a task is done when it has been made.
-        task = asyncio.Task(self._answers(question, self._is_trusted), loop=self._loop, eager_start=True)
+        trusted = self._connections.may_ask(self)
+        task = asyncio.Task(self._answers(question, trusted), loop=self._loop, eager_start=True)
         if task.done():
             self._write(task.result(), question.method)
         else:
@@ -182,6 +220,6 @@ class QuestionProtocol(asyncio.Protocol):
 
     def _refuse(self) -> None:
         self._closes = True
-        if self._transport is not None:
+        if self._asked is None and self._transport is not None:
             self._transport.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             self._transport.close()

@@ -15,7 +15,11 @@ def refuse_unsupported(policy: Policy, file: Path) -> None:
         if limit.concurrency is not None:
             why = f"the limit {limit.name} counts requests in flight, whose end `keyswap authz` does not see"
             raise _error(file, f"/limits/{number}", why)
+    if len({api.upstream for api in policy.apis}) > 1:
+        raise _error(file, "/openapi", "`keyswap authz` tells no proxy which of several upstreams a request goes to")
     for number, api in enumerate(policy.apis):
+        if api.strip_prefix:
+            raise _error(file, f"/openapi/{number}", "`keyswap authz` tells no proxy to take a prefix away")
         if api.validate_.responses != "off":
             raise _error(
                 file, f"/openapi/{number}", "`keyswap authz` sees no response: validate.responses cannot be had"

@@ -63,9 +63,14 @@ def credential_headers(policy: policies.Policy) -> list[str]:
     return headers + [source.header for source in sessions if source.header is not None]
 
 
+def credential_cookies(policy: policies.Policy) -> list[str]:
+    """The cookies that may hold a credential."""
+    sources = [source for rule in policy.sessions for source in rule.read_from]
+    return [source.cookie for source in sources if source.cookie is not None]
+
+
 def _header_policy(policy: policies.Policy) -> HeaderPolicy:
-    sessions = [source for rule in policy.sessions for source in rule.read_from]
-    cookies = [source.cookie for source in sessions if source.cookie is not None]
+    cookies = credential_cookies(policy)
     headers, mask = credential_headers(policy), Masking.of(policy)
     return HeaderPolicy(headers, policy.strip_headers, policy.trusted_proxies, cookies, policy.keep_headers, mask)
 
