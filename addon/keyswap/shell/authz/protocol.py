@@ -63,7 +63,7 @@ class QuestionProtocol(asyncio.Protocol):
         self._is_head = True
         self.begun: float | None = None
         """When the question began of which a part has come, by the loop's clock."""
-        self._size = 0
+        self._size = self._unread = 0
 
     @property
     def peer(self) -> str:
@@ -114,8 +114,11 @@ class QuestionProtocol(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.pause_reading()
             return
+        self._unread = len(data) + (self._unread if self.begun is not None else 0)
         try:
             self._parser.feed_data(data)
+            if self.begun is not None and self._is_head and self._unread > self._max_head:
+                raise ValueError("a field is too long, of which the parser has told nothing yet")
         except httptools.HttpParserUpgrade as upgrade:  # of the request that is asked about: here nothing is upgraded
             self._parser = httptools.HttpRequestParser(self)
             if rest := data[upgrade.args[0] :]:
