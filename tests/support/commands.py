@@ -20,7 +20,7 @@ import keyswap
 from keyswap.cli import main
 
 _MAIN = str(Path(keyswap.__file__).with_name("__main__.py"))
-ALWAYS_APART = {"serve", "tail"}
+ALWAYS_APART = {"serve", "authz", "tail"}
 """Commands that take their process over: its signals, its event loop, or all of its time."""
 
 
