@@ -393,6 +393,28 @@ def test_strangers_have_little_room(home: Home, authz: Callable[..., Authz]) -> 
     assert say(port, b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"x" * 100_000).status == 400
     assert say(port, question("GET", "/.well-known/keyswap/health", None)).status == 200
     assert memory(running) - before < 16 << 20
+    with ExitStack() as idle:
+        many = [idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(80)]
+        eventually("some are closed at once", lambda: any(is_closed(connection) for connection in many))
+    eventually("there is room again", lambda: answers(port))
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other end has closed it."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def answers(port: int) -> bool:
+    """Whether a stranger is answered."""
+    with suppress(OSError):
+        return say(port, question("GET", "/.well-known/keyswap/health", None)).status == 200
+    return False
 
 
 def memory(running: Authz) -> int:

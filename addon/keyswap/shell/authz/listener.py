@@ -31,6 +31,8 @@ class QuestionListener:
         self._server: asyncio.Server | None = None
         self._open: dict[QuestionProtocol, float] = {}
         """Connections, and when they were made."""
+        self._strangers: set[QuestionProtocol] = set()
+        """Those of them that were made by who may not ask."""
         self._drained: asyncio.Event | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._judged: tuple[ActivePolicy, dict[str, bool]] | None = None
@@ -51,8 +53,10 @@ class QuestionListener:
 
     def opened(self, connection: QuestionProtocol) -> bool:
         """Whether there is room for it."""
-        if not self.may_ask(connection) and sum(not self.may_ask(one) for one in self._open) >= STRANGERS:
-            return False
+        if not self.may_ask(connection):
+            if len(self._strangers) >= STRANGERS:
+                return False
+            self._strangers.add(connection)
         self._open[connection] = asyncio.get_running_loop().time()
         return True
 
@@ -74,6 +78,7 @@ class QuestionListener:
     def closed(self, connection: QuestionProtocol) -> None:
         """It is closed."""
         self._open.pop(connection, None)
+        self._strangers.discard(connection)
         if self._drained is not None and not self._open:
             self._drained.set()
 
