@@ -49,6 +49,10 @@ paths:
   /l/{id}/all.csv: {get: {x-required-permissions: [read]}}
   /l/{id}/ALL.txt: {get: {x-required-permissions: [read]}}
   /l/{id}/{part}: {get: {x-required-permissions: [read]}}
+  /i/{id}/b/c: {get: {x-required-permissions: [read]}}
+  /i/b/c: {get: {x-required-permissions: [admin]}}
+  /d/{id}/v.: {get: {x-required-permissions: [read]}}
+  /d/me/v{x}: {get: {x-required-permissions: [admin]}}
 """
 OPENED = "openapi: {spec: api.yaml}\noperations: [{match: 'GET /b/{name}', encoded_slash: allow}]\n"
 
@@ -85,6 +89,8 @@ ELSEWHERE = [
     "GET /b/x%2Fprotection", "GET /b/x%2fProtection", "GET /b/x%EF%BC%8Fprotection",
     # mixes of one rank, letters of a literal before a parameter, a final slash
     "GET /r/x%40y-z", "GET /Camel/findby", "GET /Camel/FINDBY", "GET /slash/ME/", "GET /slash/%6De./",
+    # a segment of which nothing can be seen, and a literal that ends in a dot, beside a mix
+    "GET /i/%E2%80%8B/b/c", "GET /i/%C2%AD/b/c", "GET /i/%20/b/c", "GET /d/m%C2%ADe/v.", "GET /d/ME/v.",
     # a literal beside a parameter that the path does not have as it is written
     "GET /l/5/all.CSV", "GET /l/5/all.csv.", "GET /l/5/all.txt", "GET /l/5/all%2ecsv%20", "GET /l/5/ALL.csv", "GET /l/%C3%A9/all.xml",
 ]  # fmt: skip
@@ -98,6 +104,7 @@ ITSELF = [
     "GET /Camel/1", "GET /Camel/findBy", "GET /same/%40me", "GET /slash/me/", "GET /slash/7/", "GET /cases/5", "GET /Cases/5",
     "GET /cases/a%2Cb", "GET /users/%C3%A9", "GET /users/%F0%9F%98%80", "GET /users/index.php", "GET /users/5/keys", "GET /users/...",
     "GET /l/5/all", "GET /l/5/all.csv", "GET /l/a.b/all.csv", "GET /l/%C3%A9/all.csv", "GET /l/%40me/all%2Ecsv", "GET /l/5/ALL.txt",
+    "GET /i/5/b/c", "GET /i/%C3%A9/b/c", "GET /d/5/v.", "GET /d/%C3%A9/v.", "GET /d/me/vx",
 ]  # fmt: skip
 
 

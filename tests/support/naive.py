@@ -58,7 +58,7 @@ class Naive:  # decides on requests in turn; `others`: prefix of an API → whet
         return [("/" + one.replace("/", "\0"), False) for one in ([text] if kept else found)] + dropped
 
     def readings(self, path: str, op: str = "") -> set[tuple[str, bool]]:  # with each, whether a part was passed over
-        found, texts = set(), [small(text) for text in path[1:].split("/")]
+        found, texts = set(), [small(text) or " "[: len(text)] for text in path[1:].split("/")]
         kept = {at for at, one in enumerate(op.split("/")[1:]) if "{" not in one}  # its literals are what they are
         ways = [(texts, False)]
         if any(re.search(r"[/\\]|^\.{1,2}$", text) for text in texts):

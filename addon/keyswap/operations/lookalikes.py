@@ -230,7 +230,8 @@ def _segments(path: str) -> list[str]:
     decoded = unquote(path, errors="surrogateescape")
     if decoded.isascii() and decoded.count("/") == path.count("/"):
         return decoded.lower().split("/")[1:]
-    return [small(text) for text in path.split("/")[1:]]
+    # What is invisible as a whole is a blank: a segment that was sent, and may be passed over.
+    return [small(text) or " "[: len(text)] for text in path.split("/")[1:]]
 
 
 def _next(states: Mapping[State, bool], segment: _Segment) -> dict[State, bool]:

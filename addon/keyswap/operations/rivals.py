@@ -172,9 +172,14 @@ def _takes_literals_of(template: Template, other: Template) -> bool:
         literal = folded(text) if part.rank == LITERAL else ""
         if literal and its.rank == LITERAL and folded(its_text) != literal:
             return False
-        if literal and its.rank == MIXED and not re.fullmatch(mix(its_text), literal, re.DOTALL):
+        if literal and its.rank == MIXED and not _is_mix(re.compile(mix(its_text), re.DOTALL), text):
             return False
     return True
+
+
+def _is_mix(pattern: re.Pattern[str], literal: str) -> bool:
+    """Whether a mix takes a literal, as it is written or without what trails."""
+    return any(pattern.fullmatch(text) is not None for text in (small(literal), folded(literal)))
 
 
 def _refused(operation: Operation, other: str) -> Refuse:
@@ -257,7 +262,7 @@ def _nexts(state: State, text: str, part: TemplateSegment) -> Iterator[State]:
         return
     if part.rank == LITERAL:
         yield from (state.literals[literal],) if literal in state.literals else ()
-        yield from (child for pattern, child in state.mixed.values() if pattern.fullmatch(literal))
+        yield from (child for pattern, child in state.mixed.values() if _is_mix(pattern, text))
     else:
         yield from state.literals.values()
         yield from (child for _, child in state.mixed.values())
