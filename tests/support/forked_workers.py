@@ -14,9 +14,9 @@ import traceback
 from collections.abc import Collection
 from typing import Any
 
-from keyswap.shell.serve import supervisor, worker
+from keyswap.shell.serve import authz_worker, supervisor, worker
 
-_WORKER = "keyswap.shell.serve.worker"
+_PROGRAMS = {"keyswap.shell.serve.worker": worker.main, "keyswap.shell.serve.authz_worker": authz_worker.main}
 _HIGHEST = 1 << 16
 
 
@@ -56,7 +56,7 @@ class _Asyncio:
 
     async def create_subprocess_exec(self, *words: str, pass_fds: Collection[int] = (), **more: Any) -> Any:
         """Fork where a worker is to be begun."""
-        at = words.index(_WORKER) if _WORKER in words else None
+        at = next((words.index(program) for program in _PROGRAMS if program in words), None)
         if at is None:
             return await asyncio.create_subprocess_exec(*words, pass_fds=pass_fds, **more)
         pid = os.fork()
@@ -84,7 +84,7 @@ def _become(words: Collection[str], handles: Collection[int]) -> None:
         os.closerange(lowest, _HIGHEST)
         logging.getLogger().handlers.clear()
         sys.argv = list(words)
-        code = worker.main()
+        code = _PROGRAMS[sys.argv[0]]()
         logging.shutdown()
         sys.stdout.flush()
     except BaseException:

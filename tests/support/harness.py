@@ -222,7 +222,7 @@ class Gateway:
     """A gateway process, started by one of the command lines of the contract."""
 
     KINDS = ("mitmdump", "mitmdump-dead", "mitmweb", "serve", "serve-web")
-    ENGINES = ("serve", "mitmdump")
+    ENGINES = ("serve", "mitmdump", "envoy")
     """What carries requests, each in its own way: every verdict, stream and end is the same on both."""
 
     def __init__(
@@ -259,8 +259,15 @@ class Gateway:
 
     def _command(self, entry: Path) -> list[str]:
         home = self.home
-        if self.kind.startswith("serve"):
-            words = ["serve", "--policy", str(home.policy), "--state", str(home.state)]
+        if self.kind.startswith("serve") or self.kind == "envoy":
+            words = [
+                "serve",
+                *(["--engine", "envoy"] if self.kind == "envoy" else []),
+                "--policy",
+                str(home.policy),
+                "--state",
+                str(home.state),
+            ]
             web = ["--web"] if self.kind == "serve-web" else ["--workers", "1"]
             web += ["--grace", "1s"]
             return [sys.executable, "-m", "keyswap", *words, "--listen", f"127.0.0.1:{self.port}", *web]
@@ -279,7 +286,7 @@ class Gateway:
         if self.certificate is None:
             return []
         key = self.certificate.with_suffix(".key")
-        if self.kind.startswith("serve"):
+        if self.kind.startswith("serve") or self.kind == "envoy":
             return ["--tls-cert", str(self.certificate), "--tls-key", str(key)]
         both = self.home.folder / f"{self.certificate.stem}-and-key.pem"
         both.write_bytes(key.read_bytes() + self.certificate.read_bytes())

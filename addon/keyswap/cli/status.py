@@ -30,6 +30,14 @@ def _workers(workers: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def _engine(engine: dict[str, Any] | None) -> list[str]:
+    """What is in front of the workers."""
+    if engine is None:
+        return []
+    process = f"pid {engine['pid']}" if engine["pid"] is not None else "NOT RUNNING"
+    return [f"engine    {engine['name']} {engine['version']}, {process}, {engine['restarts']} restarts"]
+
+
 def _documents(documents: list[dict[str, Any]]) -> Iterator[str]:
     """The documents in force, and which of them is a kept copy."""
     for document in documents:
@@ -86,6 +94,7 @@ def status(setting: Setting) -> None:
     setting.print(
         answer,
         f"gateway   {running}",
+        *_engine(answer.get("engine")),
         *_workers(answer.get("workers")),
         *admin,
         f"policy    {answer['policy']['file']}",

@@ -6,4 +6,5 @@ cors           cross-origin requests of browsers             hosts         names
 addresses      the one reading of callers' addresses         wellformed    whether a head has one reading
 path_law       whether a target has exactly one reading      forwarding    the heads that go on, in both directions
 forward_auth   the request that a proxy asks about, and what it is told
+engine_question the same of an engine that the gateway has configured itself
 """

@@ -111,7 +111,7 @@ def is_question(question: Question) -> bool:
 
 
 def _of_envoy(question: Question, target: bytes, places: Places) -> Original | Refuse:
-    kept, noted = _read(question.fields, _BY_ENVOY, places)
+    kept, noted = read_fields(question.fields, _BY_ENVOY, places)
     if len(noted.get(_FOR, ())) > 1 or len(noted.get(_PROTO, ())) > 1:
         return _unknown("it says several times who the caller is, or how it came")
     peer = _client(kept, noted)
@@ -132,7 +132,7 @@ def _of_envoy(question: Question, target: bytes, places: Places) -> Original | R
 
 def _of_fields(question: Question, family: _Family, places: Places) -> Original | Refuse:
     read = {family.method, *family.target, family.host, family.scheme, _FOR, b"host", b"content-length"}
-    kept, noted = _read(question.fields, read, places)
+    kept, noted = read_fields(question.fields, read, places)
     method, target = _one(noted, (family.method,)), _one(noted, family.target)
     host = _one(noted, (family.host if family.host in noted else b"host",))
     if method is None or target is None or host is None or len(noted.get(_FOR, ())) > 1:
@@ -167,7 +167,7 @@ def _client(kept: list[tuple[bytes, bytes]], noted: dict[bytes, list[bytes]]) ->
     return address if addresses.parsed(address) is not None else None
 
 
-def _read(
+def read_fields(
     fields: Headers, note: Collection[bytes], places: Places
 ) -> tuple[list[tuple[bytes, bytes]], dict[bytes, list[bytes]]]:
     """The fields that are the caller's, and the values of those that are to be noted, which are not among them.
@@ -220,12 +220,12 @@ def allowed(head: UpstreamHead, presented: Headers, whole: bool = False) -> Head
     gone = {field[0].lower() for field in presented if field not in sent} - _OF_THIS_HOP
     changed = gone.union([field[0].lower() for field in new], _COPIED if whole else ())
     if whole or any(field in before and field[0].lower() in changed for field in head.fields):
-        new = _joined(head.fields, changed)  # of several lines some are other ones: all are set
+        new = joined_fields(head.fields, changed)  # of several lines some are other ones: all are set
     removed = gone - {name.lower() for name, _ in new}
     return (*new, (REMOVE, b",".join([*sorted(removed), b"content-length"])))
 
 
-def _joined(fields: Headers, names: Collection[bytes]) -> list[tuple[bytes, bytes]]:
+def joined_fields(fields: Headers, names: Collection[bytes]) -> list[tuple[bytes, bytes]]:
     """The fields of these names, each in one line."""
     lines: dict[bytes, tuple[bytes, list[bytes]]] = {}
     for name, value in fields:

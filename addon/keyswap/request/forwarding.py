@@ -154,7 +154,7 @@ def downstream_head(
         kept.append(field)
     if _ODD.search(b"\n".join([field[0] for field in kept])):
         kept = [
-            field for field in kept if field[0].lower() in _ONE_SPELLING or canonical(field[0]) not in _ONE_SPELLING
+            field for field in kept if field[0].lower() in RESPONSE_NAMES or canonical(field[0]) not in RESPONSE_NAMES
         ]
     closes, closes_upstream = closes or version == b"HTTP/1.0", False
     if options and options != _KEPT:
@@ -195,7 +195,8 @@ _KNOWN = _SWITCHING | {
 }
 """What does not just go on; what opens a WebSocket stays on its 101."""
 _LENGTHS = frozenset(len(name) for name in _KNOWN)
-_ONE_SPELLING = _KNOWN | {b"transfer-encoding"}
+RESPONSE_NAMES = _KNOWN | {b"transfer-encoding"}
+"""Fields of a response that reach callers in their own spelling, or not at all."""
 _ODD = re.compile(rb"(?m)[^A-Za-z0-9\n-]|--|^-|-$")
 """A name that a hop may read as another one: a caller's side may, as a backend may (`keyswap.request.header_names`)."""
 _KEPT = [b"keep-alive"]

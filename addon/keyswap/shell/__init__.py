@@ -4,7 +4,7 @@ One way down; no module stands here by itself.
 
     serve            the processes of `keyswap serve`
     proxy, authz     one request over mitmproxy; the questions of another proxy
-    connections      bytes and time of connections
+    connections, engine  bytes and time of connections; Envoy in front
     control          the control socket
     runtime          what is in force
     admin, metrics   the admin listener; what is counted

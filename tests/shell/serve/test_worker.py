@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,10 @@ from keyswap.shell.serve import worker_process
 from keyswap.shell.serve.ipc import Channel
 from keyswap.shell.serve.worker_process import WorkerHandle
 from keyswap.shell.serve.workers_as_one import WorkerPool
+
+
+async def _nothing(_message: dict[str, Any]) -> dict[str, Any]:
+    return {}
 
 
 def with_worker(test: Callable[[WorkerHandle, Channel], Awaitable[None]]) -> None:
@@ -22,7 +27,7 @@ def with_worker(test: Callable[[WorkerHandle, Channel], Awaitable[None]]) -> Non
         await ours.open()
         await theirs.open()
         process = await asyncio.create_subprocess_exec("sleep", "60")
-        worker = WorkerHandle(process, ours, lambda: False, lambda _pid, _line: None)
+        worker = WorkerHandle(process, ours, lambda: False, lambda _pid, _line: None, _nothing)
         reading = asyncio.ensure_future(worker.read_events())
         try:
             await test(worker, theirs)

@@ -6,17 +6,16 @@ was to be judged and did not come is refused.
 """
 
 import time
-from typing import NamedTuple
 
-from keyswap.limits.headers import fields as limit_fields
-from keyswap.model import WIRE, Admit, Code, Decision, Headers, NeedBody, Refuse, Reply, Request
+from keyswap.model import WIRE, Admit, Code, Decision, NeedBody, Refuse, Reply
 from keyswap.policy import Policy
 from keyswap.refusals import Answer, answer, status_of
-from keyswap.request.forward_auth import REMOVE, Original, Places, Question, allowed, is_question, original
+from keyswap.request.forward_auth import REMOVE, Places, Question, allowed, is_question, original
 from keyswap.request.forwarding import upstream_head
 from keyswap.request.header_names import FRAMING, REQUEST_ID
-from keyswap.request.header_policy import SanitizedHeaders, cookie_name
-from keyswap.request.wellformed import reject_malformed
+from keyswap.request.header_policy import cookie_name
+from keyswap.shell.authz.engine_answers import EngineAnswers
+from keyswap.shell.authz.reading import Reading, head_refusal, reading
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.runtime import webhooks, well_known
 from keyswap.shell.runtime.active_policy import ActivePolicy, credential_cookies, credential_headers
@@ -27,36 +26,14 @@ from keyswap.shell.runtime.runtime import Runtime
 
 FAILED = Refuse(Code.GATEWAY_UNAVAILABLE, "an exception", step=WIRE)
 STRANGER = Refuse(Code.GATEWAY_UNAVAILABLE, "a question of somebody who is none of `trusted_proxies`", step=WIRE)
-_MISDIRECTED = Refuse(Code.MISDIRECTED_REQUEST, "the host that is asked for is none of the policy's `hosts`", step=WIRE)
-_OWN = Refuse(
-    Code.GATEWAY_UNAVAILABLE,
-    "one of the gateway's own paths: let the proxy send it here as a request, not as a question",
-    step=WIRE,
-)
-
-
-class _Read(NamedTuple):
-    """A request that is asked about, and what is read in its head."""
-
-    asked: Original
-    policy: ActivePolicy
-    sanitized: SanitizedHeaders
-    request_id: str
-    path: bytes
-    at: float
-
-    def line(self, decision: Decision, gate_s: float) -> Line:
-        """Its decision line."""
-        sanitized, method = self.sanitized, self.asked.method.decode("latin-1")
-        decided = self.at, self.request_id, decision, None, method, self.path, sanitized.client, gate_s
-        return Line(*decided, trace_id=sanitized.trace_id)
 
 
 class Authorizer:
     """Answers the questions of proxies by the policy in force."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, runtime: Runtime, engine: EngineAnswers | None = None) -> None:
+        """`engine` answers the engine that the gateway runs itself: then nobody else is answered."""
+        self._runtime, self._engine = runtime, engine
         self._policy: Policy | None = None
         self._places = Places((), ())
 
@@ -68,10 +45,13 @@ class Authorizer:
             path = question.target.partition(b"?")[0]
             if path in policy.own and not is_question(question):
                 return await self._own(question, policy, policy.own[path], now)
+            if self._engine is not None:
+                reply = await self._engine.answer(question, policy, self._places_of(policy))
+                return reply if isinstance(reply, Answer) else self._not_understood(reply, now)
             asked = original(question, self._places_of(policy)) if is_trusted else STRANGER
             if isinstance(asked, Refuse):
                 return self._not_understood(asked, now)
-            return await self._judge(_read(asked, policy, now), began)
+            return await self._judge(reading(asked, policy, now), began)
         except Exception as error:  # noqa: BLE001 (the one catch-all: whatever it was, the answer is no)
             report(error)
             return self._not_understood(FAILED, now)
@@ -120,33 +100,27 @@ class Authorizer:
 
     # ---- The decision
 
-    async def _judge(self, read: _Read, began: float) -> Answer:
-        asked, policy, sanitized = read.asked, read.policy, read.sanitized
-        limits = policy.limits
-        refused = reject_malformed(asked, asked.fields, limits.max_head, limits.max_body)
-        if refused is None and read.path in policy.own:
-            refused = _OWN
-        if refused is None and not policy.hosts(sanitized.host, _scheme(read)):
-            refused = _MISDIRECTED
-        request = _request(read)
-        decision = refused or await self._decide(read, request)
+    async def _judge(self, read: Reading, began: float) -> Answer:
+        original, policy = read.original, read.policy
+        refused = head_refusal(read)
+        decision = refused or await self._decide(read)
         line = read.line(decision, time.perf_counter() - began)
         if isinstance(decision, Admit):
             return self._admit(read, decision, line)
         if isinstance(decision, Reply):
             fields = (*decision.headers, (REQUEST_ID, read.request_id.encode()))
-            return Answer(403 if asked.by_fields else 204, fields, b"")  # to other proxies than Envoy 204 says yes
+            return Answer(403 if original.by_fields else 204, fields, b"")  # to other proxies than Envoy 204 says yes
         assert isinstance(decision, Refuse)
-        fields = policy.refusal_fields(decision.levels, asked.fields)
+        fields = policy.refusal_fields(decision.levels, original.fields)
         self._runtime.record(line._replace(status=status_of(decision.code)), policy)
         return answer(decision, read.request_id, fields)
 
-    async def _decide(self, read: _Read, request: Request) -> Decision:
+    async def _decide(self, read: Reading) -> Decision:
         signing, gate = self._runtime.signing, read.policy.built.gate
-        decision = await decide(signing, gate, request, read.at)
+        decision = await decide(signing, gate, read.request, read.at)
         if not isinstance(decision, NeedBody):
             return decision
-        body = read.asked.body
+        body = read.original.body
         if body is not None and len(body) <= decision.limit:
             return await resume(signing, gate, decision, body)
         decision.admit.counted.give_back()
@@ -155,31 +129,10 @@ class Authorizer:
             return decision.refuse(Code.GATEWAY_UNAVAILABLE, why)
         return decision.refuse(Code.BODY_TOO_LARGE, f"over {decision.limit} bytes of body to judge")
 
-    def _admit(self, read: _Read, admit: Admit, line: Line) -> Answer:
+    def _admit(self, read: Reading, admit: Admit, line: Line) -> Answer:
         """What the proxy sets and takes away. Its caller gets the limits' fields, and the id."""
-        policy, sanitized = read.policy, read.sanitized
-        scheme = _scheme(read)
-        head = upstream_head(admit, read.asked, sanitized, read.request_id, scheme, policy.keep_host, False)
+        policy, sanitized, original = read.policy, read.sanitized, read.original
+        head = upstream_head(admit, original, sanitized, read.request_id, read.scheme, policy.keep_host, False)
         self._runtime.record(line, policy)
-        levels = admit.counted.levels
-        told = limit_fields(levels, policy.built.policy.limit_headers) if levels else ()
-        return Answer(200, (*allowed(head, read.asked.fields, read.asked.by_fields), *told), b"")
-
-
-def _scheme(read: _Read) -> str:
-    """How the caller asks: as a trusted proxy in front says, else as the proxy was asked."""
-    return read.sanitized.proto or read.asked.scheme
-
-
-def _read(asked: Original, policy: ActivePolicy, now: float) -> _Read:
-    sanitized = policy.header_policy(asked.fields, asked.peer, asked.method.decode("latin-1"))
-    request_id = sanitized.request_id.decode() if sanitized.request_id else new_request_id()
-    return _Read(asked, policy, sanitized, request_id, asked.path.partition(b"?")[0], now)
-
-
-def _request(read: _Read) -> Request:
-    """What is judged."""
-    asked, sanitized = read.asked, read.sanitized
-    kept: Headers = (*sanitized.kept, (REQUEST_ID, read.request_id.encode()))
-    site = _scheme(read).encode() + b"://" + sanitized.host
-    return Request(asked.method.decode("latin-1"), asked.path, asked.fields, sanitized.client, kept, site)
+        fields = allowed(head, original.fields, original.by_fields)
+        return Answer(200, (*fields, *policy.limit_fields(admit.counted.levels)), b"")

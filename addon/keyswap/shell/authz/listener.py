@@ -25,9 +25,8 @@ QUESTION_S = 10.0
 class QuestionListener:
     """Accepts proxies' connections once it is open."""
 
-    def __init__(self, runtime: Runtime, listening: socket.socket) -> None:
-        self._runtime, self._listening = runtime, listening
-        self._authorizer = Authorizer(runtime)
+    def __init__(self, runtime: Runtime, listening: socket.socket, authorizer: Authorizer) -> None:
+        self._runtime, self._listening, self._authorizer = runtime, listening, authorizer
         self._server: asyncio.Server | None = None
         self._open: dict[QuestionProtocol, float] = {}
         """Connections, and when they were made."""

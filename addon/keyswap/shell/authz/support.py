@@ -8,6 +8,8 @@ from pathlib import Path
 from keyswap.model import StateError
 from keyswap.policy import Policy, line_at
 
+MOST_HELD = 16 << 20
+
 
 def refuse_unsupported(policy: Policy, file: Path) -> None:
     """Refuse a policy that needs the end of requests, or their responses. Raises StateError."""
@@ -24,6 +26,17 @@ def refuse_unsupported(policy: Policy, file: Path) -> None:
             raise _error(
                 file, f"/openapi/{number}", "`keyswap authz` sees no response: validate.responses cannot be had"
             )
+
+
+def refuse_unsupported_by_envoy(policy: Policy, file: Path) -> None:
+    """Refuse a policy that needs responses. Raises StateError."""
+    for number, api in enumerate(policy.apis):
+        if api.validate_.responses != "off":
+            why = "`serve --engine envoy` judges no response: validate.responses cannot be had"
+            raise _error(file, f"/openapi/{number}", why)
+    if policy.max_body is not None and policy.max_body > MOST_HELD:
+        why = f"`serve --engine envoy` holds bodies of unknown length up to `max_body`, and at most {MOST_HELD} bytes"
+        raise _error(file, "/max_body", why)
 
 
 def _error(file: Path, pointer: str, why: str) -> StateError:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ssl import DER_cert_to_PEM_cert
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
 
@@ -37,6 +37,8 @@ class Certificate:
         self._files = (chain.absolute(), key.absolute())
         self._seen, self._again = self._signature(), False
         self._complaint: str | None = None
+        self.pem = "", ""
+        """The chain and the key that are in use, for who speaks TLS in our place."""
         self._context = self._read()
 
     def connection(self) -> SSL.Connection:
@@ -78,7 +80,7 @@ class Certificate:
         texts = [_text(file) for file in self._files]
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         try:
-            first, *others = load_pem_x509_certificates(_TRUSTED.sub(_plain, texts[0]))
+            first, *others = every = load_pem_x509_certificates(_TRUSTED.sub(_plain, texts[0]))
             context.use_certificate(first)
             for other in others:
                 context.add_extra_chain_cert(other)
@@ -89,6 +91,7 @@ class Certificate:
             context.check_privatekey()
         except (SSL.Error, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise StateError(f"{key} holds no unencrypted PEM private key of the certificate in {chain}") from error
+        self.pem = "".join(one.public_bytes(Encoding.PEM).decode() for one in every), texts[1].decode()
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_cipher_list(_CIPHERS)
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_COMPRESSION | _NO_RENEGOTIATION)

@@ -8,10 +8,10 @@ time: the event loop waits for none.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keyswap import audit
 from keyswap import policy as policies
@@ -83,6 +83,8 @@ class PolicyReload:
         self._files = resources.documents.files
         self._changed, self._again_at = False, 0.0
         self._reading = threading.Lock()
+        self.prepare: Callable[[ActivePolicy], Coroutine[Any, Any, None]] = _nothing
+        """Is awaited before a policy is put in force; what it raises refuses the policy."""
 
     # ---- The start
 
@@ -155,6 +157,13 @@ class PolicyReload:
             if after.log is not before.log:
                 after.log.finish()
             return
+        try:
+            await self.prepare(after)
+        except Exception as error:  # noqa: BLE001 (as above)
+            if after.log is not before.log:
+                after.log.finish()
+            await self._failed(error, raw)
+            return
         await self._succeeded(after, raw)
 
     def _read_anew(self, before: ActivePolicy, attempt: _Attempt) -> tuple[bytes, ActivePolicy, bool]:
@@ -202,6 +211,10 @@ class PolicyReload:
         if isinstance(error, TimeoutError):
             return f"{self._file}: it was not read, with its documents, within {RELOAD_S:g} s"
         return str(error) if isinstance(error, StateError) else f"{self._file}: {type(error).__name__} while reading it"
+
+
+async def _nothing(_policy: ActivePolicy) -> None:
+    """Nothing is to be prepared."""
 
 
 def _may_pass(error: Exception) -> bool:

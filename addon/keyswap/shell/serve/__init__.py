@@ -6,5 +6,7 @@ authz_worker  that of `authz`                                    worker_life    
 ipc           messages between supervisor and worker             worker_logs     the workers' log lines, without repeats
 masters       mitmproxy with the gate in it                      listen_socket   the socket that they share
 merge_status  the status of several workers as one               settings        the options of `serve`
+front         what stands before the workers                 with_envoy      the supervisor with Envoy before it
+engine_worker what a worker does for an engine beside answering
 systemd       notifications to the service manager               shared_listener a listener on it
 """

@@ -9,14 +9,18 @@ import logging
 import os
 import signal
 import socket
+from typing import Any
 
 import uvloop
 
+from keyswap.shell.authz.authorizer import Authorizer
 from keyswap.shell.authz.listener import QuestionListener
-from keyswap.shell.authz.support import refuse_unsupported
+from keyswap.shell.authz.support import refuse_unsupported, refuse_unsupported_by_envoy
+from keyswap.shell.runtime.certificate import Certificate
 from keyswap.shell.runtime.exceptions import report_unhandled
 from keyswap.shell.runtime.runtime import Runtime
 from keyswap.shell.serve import worker_life
+from keyswap.shell.serve.engine_worker import EngineWorker
 from keyswap.shell.serve.ipc import Channel
 from keyswap.shell.serve.listen_socket import reject_new_connections
 from keyswap.shell.serve.settings import Start
@@ -30,14 +34,19 @@ class _Worker:
 
     def __init__(self, start: Start, listening: socket.socket, runtime: Runtime) -> None:
         self._listening, self._runtime, self._grace_s = listening, runtime, start.grace_s
-        self._questions = QuestionListener(runtime, listening)
+        self.engine = EngineWorker(start, runtime) if start.engine is not None else None
+        authorizer = Authorizer(runtime, self.engine.answers if self.engine is not None else None)
+        self._questions = [QuestionListener(runtime, listening, authorizer)]
+        if self.engine is not None:
+            self._questions.append(QuestionListener(runtime, self.engine.listening, authorizer))
         self._stopping: asyncio.Task[None] | None = None
         self.stopped = asyncio.Event()
 
     async def open(self) -> None:
         """Accept connections, unless it stops."""
         if self._stopping is None:
-            await self._questions.open()
+            for questions in self._questions:
+                await questions.open()
 
     def reject_new_connections(self) -> None:
         """Let no connection begin any more, in any process that shares the socket."""
@@ -52,7 +61,7 @@ class _Worker:
 
     async def _stop(self) -> None:
         self._runtime.stopping = True
-        await self._questions.drain(self._grace_s)
+        await asyncio.gather(*(questions.drain(self._grace_s) for questions in self._questions))
         self.stopped.set()
 
 
@@ -63,26 +72,37 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
     logging.getLogger().setLevel(logging.INFO)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(report_unhandled)
+    certificate = Certificate(start.tls_cert, start.tls_key) if start.tls_cert and start.tls_key else None
     runtime = Runtime(
         start.policy,
         start.state,
         start.upstream,
         terminal=True,
+        certificate=certificate,
         alone=False,
         resumes=resumes,
         share=start.workers,
-        unsupported=refuse_unsupported,
+        unsupported=refuse_unsupported if start.engine is None else refuse_unsupported_by_envoy,
     )
     worker = _Worker(start, listening, runtime)
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
-    await runtime.begin(lambda: [start.listen])
-    channel.send({"event": "ready", "misplaced": None})
-    following = loop.create_task(worker_life.follow(channel, runtime, worker.stop, worker))
+    others = worker.engine.hear if worker.engine is not None else _ignored
+    following = loop.create_task(worker_life.follow(channel, runtime, worker.stop, worker, others))
     try:
+        if worker.engine is not None:
+            await worker.engine.begin(channel, certificate)
+        await runtime.begin(lambda: [start.callers_address])
+        channel.send({"event": "ready", "misplaced": runtime.misplaced if start.engine is not None else None})
         await worker.stopped.wait()
     finally:
         following.cancel()
+        if worker.engine is not None:
+            worker.engine.close()
         await runtime.end()
+
+
+def _ignored(_message: dict[str, Any]) -> None:
+    """No engine, nothing to be heard of it."""
 
 
 def main() -> int:

@@ -31,11 +31,20 @@ class Start:
     """Where an authorizer listens in the file system; None: at `host` and `port`."""
     program: str = "keyswap.shell.serve.worker"
     """The module that its workers run."""
+    engine: Path | None = None
+    """The folder in which an engine of ours meets its workers; None: there is none."""
+    number: int = 0
+    """Which of the workers it is."""
 
     @property
     def listen(self) -> str:
         """The address to listen on: HOST:PORT, or unix:PATH."""
         return f"unix:{self.unix}" if self.unix is not None else host_port.joined(self.host, self.port)
+
+    @property
+    def callers_address(self) -> str:
+        """Where callers connect: an engine's HOST:PORT, else the address to listen on."""
+        return host_port.joined(self.host, self.port) if self.engine is not None else self.listen
 
     def as_json(self) -> str:
         """For a worker's command line: no secret is in it."""
@@ -45,11 +54,12 @@ class Start:
     def of(cls, text: str) -> "Start":
         """The options that `as_json` wrote."""
         values: dict[str, Any] = json.loads(text)
-        paths = {
-            name: Path(values[name]) for name in ("policy", "state", "tls_cert", "tls_key", "unix") if values[name]
-        }
+        paths = {name: Path(values[name]) for name in _PATHS if values[name]}
         upstream = Upstream(*values["upstream"]) if values["upstream"] else None
         return cls(**{**values, **paths, "upstream": upstream})
+
+
+_PATHS = ("policy", "state", "tls_cert", "tls_key", "unix", "engine")
 
 
 def ready_line(listen: str, admin: str | None, workers: int) -> str:

@@ -13,12 +13,15 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
+from typing import Any
 
 from keyswap.error_origin import origin
 from keyswap.model import StateError
 from keyswap.shell.control.control_socket import ControlSocket
+from keyswap.shell.serve.front import Front
 from keyswap.shell.serve.ipc import Channel
-from keyswap.shell.serve.listen_socket import address_in_use, address_of, close, listen
+from keyswap.shell.serve.listen_socket import address_in_use, close, listen
 from keyswap.shell.serve.settings import Start, ready_line
 from keyswap.shell.serve.systemd import READY, STOPPING, notify
 from keyswap.shell.serve.worker_logs import LogDeduplicator
@@ -47,7 +50,9 @@ class Supervisor:
 
     def __init__(self, start: Start, listening: socket.socket) -> None:
         self._start, self._listening = start, listening
+        self.front = Front(listening)
         self._pool = WorkerPool(start.workers, start.state)
+        self._pool.engine = lambda: self.front.status
         self._stop = asyncio.Event()
         self._begun = False
         """Connections are accepted."""
@@ -97,7 +102,8 @@ class Supervisor:
             raise address_in_use(self._start, error) from error
         for line in {worker.misplaced for worker in self._pool.workers.values() if worker.misplaced is not None}:
             logger.warning("%s", line)
-        _print(ready_line(address_of(self._listening), self._pool.admin.address, sum(ready)))
+        await self.front.start()
+        _print(ready_line(self.front.address, self._pool.admin.address, sum(ready)))
         self._begun = True
         for worker in self._pool.workers.values():
             if worker.is_ready:
@@ -142,7 +148,7 @@ class Supervisor:
     async def _spawn(self, number: int, resumes: bool) -> WorkerHandle:
         ours, theirs = socket.socketpair()
         handles = self._listening.fileno(), theirs.fileno()
-        arguments = [self._start.as_json(), *map(str, handles), "again" if resumes else "fresh"]
+        arguments = [replace(self._start, number=number).as_json(), *map(str, handles), "again" if resumes else "fresh"]
         # -P, and our own module path: the working folder holds no module of ours.
         command = [sys.executable, "-P", "-m", self._start.program, *arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -161,11 +167,21 @@ class Supervisor:
             theirs.close()
         channel = Channel(ours)
         await channel.open()
-        worker = self._pool.workers[number] = WorkerHandle(process, channel, self._may_accept, self._logs.log)
+        worker = self._pool.workers[number] = WorkerHandle(
+            process, channel, self._may_accept, self._logs.log, self._requested
+        )
         asyncio.get_running_loop().call_later(START_S, worker.kill_unless_ready, f"not ready in {START_S:g} s")
         if self._stop.is_set():  # the other workers were told before this one was there
             worker.kill()
         return worker
+
+    async def _requested(self, message: dict[str, Any]) -> dict[str, Any]:
+        return await self.front.requested(message)
+
+    def tell(self, message: dict[str, Any], most: int | None = None) -> None:
+        """Send workers a message: all of them, or so many."""
+        for worker in [worker for worker in self._pool.workers.values() if worker.is_ready][:most]:
+            worker.channel.send(message)
 
     def _may_accept(self) -> bool:
         """Whether a worker that is ready may accept callers."""
@@ -178,6 +194,7 @@ class Supervisor:
                 await self._control.tend()
                 await self._pool.tend()
                 self._pool.kill_unresponsive()
+                await self.front.tend()
             except Exception as error:  # noqa: BLE001 (the next look may go well)
                 logger.error("a look at the workers failed; it will be tried again: %s", origin(error))
 
@@ -186,12 +203,14 @@ class Supervisor:
     def stop(self) -> None:
         """Stop with grace; at once at a second call, or when no connection was accepted yet."""
         if self._stop.is_set() or not self._begun:
+            self.front.kill()
             for worker in self._pool.workers.values():
                 worker.kill()
         self._stop.set()
 
     async def _end(self, lives: list[asyncio.Task[None]]) -> None:
         self._stop.set()
+        await self.front.stop(self._grace_s)
         close(self._listening)  # with the last worker's it is closed for good: connections are refused, not kept
         self._pool.stopping = True
         notify(STOPPING)

@@ -34,8 +34,17 @@ class Listener(Protocol):
         """Let no connection begin any more, in any process that shares the socket."""
 
 
-async def follow(channel: Channel, runtime: Runtime, stop: Callable[[float | None], None], listener: Listener) -> None:
-    """Follow the supervisor's messages. Their end means stop. `stop` is told the grace in seconds; None: as it was."""
+async def follow(
+    channel: Channel,
+    runtime: Runtime,
+    stop: Callable[[float | None], None],
+    listener: Listener,
+    others: Callable[[dict[str, Any]], None] = lambda _message: None,
+) -> None:
+    """Follow the supervisor's messages. Their end means stop. `stop` is told the grace in seconds; None: as it was.
+
+    `others` is told of messages that are for one engine's workers.
+    """
     tasks: set[asyncio.Task[None]] = set()
     parent = os.getppid()
     while (message := await channel.receive()) is not None:
@@ -47,6 +56,8 @@ async def follow(channel: Channel, runtime: Runtime, stop: Callable[[float | Non
             task = asyncio.get_running_loop().create_task(_answer(channel, runtime, message))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+        else:
+            others(message)
     if await _is_orphan(parent):
         listener.reject_new_connections()  # all of its workers end
     stop(None)

@@ -6,7 +6,7 @@ hangs is ended.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -28,9 +28,12 @@ class WorkerHandle:
         channel: Channel,
         may_accept: Callable[[], bool],
         log: Callable[[int, str], None],
+        requested: Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, Any]]],
     ) -> None:
+        """`requested` answers what the worker asks."""
         self.process, self.channel, self._may_accept = process, channel, may_accept
-        self._log = partial(log, process.pid)
+        self._log, self._requested = partial(log, process.pid), requested
+        self._answering: set[asyncio.Task[None]] = set()
         self.began = time.monotonic()
         self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.error: str | None = None
@@ -53,10 +56,17 @@ class WorkerHandle:
                 self.error = str(message.get("error"))
             elif message.get("event") == "log":
                 self._log(str(message.get("line")))
+            elif "request" in message:
+                task = asyncio.get_running_loop().create_task(self._answer(message))
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
         self.channel.close()  # a worker that has sent what is no message ends by this
         await self.process.wait()
         if not self.ready.done():
             self.ready.set_result(False)
+
+    async def _answer(self, message: dict[str, Any]) -> None:
+        self.channel.reply(message["request"], await self._requested(message["body"]))
 
     async def request(self, command: dict[str, Any]) -> dict[str, Any] | None:
         """The worker's answer to a command; None: it gives none, or ends."""

@@ -7,7 +7,7 @@ gateway is ready while any of its workers is.
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class WorkerPool:
         self.workers: dict[int, WorkerHandle] = {}
         self.restarts = 0
         self.stopping = False
+        self.engine: Callable[[], dict[str, Any] | None] = lambda: None
+        """What is in front of the workers, as `status` shows it; None: nothing."""
         self.admin = AdminListener(self)
         self._ended: Snapshot = {"values": {}}
         self._prefix = ""
@@ -66,7 +68,9 @@ class WorkerPool:
         if not statuses:
             return next((answer for answer in answers if answer is not None), _NO_WORKER)
         status = merge_status(statuses, os.getpid(), self.wanted, self.restarts)
-        return {**status, "admin": self.admin.address}
+        engine = self.engine()
+        listen = {"listen": [engine["listen"]]} if engine is not None else {}
+        return {**status, **listen, "engine": engine, "admin": self.admin.address}
 
     async def _first(self, command: dict[str, Any]) -> dict[str, Any]:
         """The answer of the first worker that gives one."""

@@ -1,0 +1,156 @@
+"""Questions of an engine that the gateway runs itself → what the engine is told.
+
+Law: as the authorizer's. A body that decides is asked for only when its head has been admitted, and is judged by the
+worker that has judged the head. What a request has counted is held until the engine tells of its end.
+"""
+
+import asyncio
+import time
+
+from keyswap.model import WIRE, Admit, Code, Decision, NeedBody, Refuse, Reply, Upstream
+from keyswap.refusals import Answer, answer, status_of
+from keyswap.request.engine_question import (
+    ENGINE_BODY,
+    NO_WORKER,
+    ROUTE,
+    WORKER,
+    EngineQuestion,
+    body_question,
+    engine_question,
+    instructions,
+)
+from keyswap.request.forward_auth import Places, Question
+from keyswap.request.forwarding import upstream_head
+from keyswap.request.header_names import REQUEST_ID
+from keyswap.shell.authz.engine_needs import route_of
+from keyswap.shell.authz.exchanges import Exchanges, HeldHead
+from keyswap.shell.authz.reading import Reading, head_refusal, reading
+from keyswap.shell.decisions.record import Line
+from keyswap.shell.engine.needs import body_route
+from keyswap.shell.runtime.active_policy import ActivePolicy
+from keyswap.shell.runtime.decide import decide, resume
+from keyswap.shell.runtime.runtime import Runtime
+
+WAITS_S = (0.002, 0.004, 0.008, 0.014, 0.02)
+"""Between the times that a request asks for a place in flight: in 50 ms the ends of all that have ended are known."""
+MOST_WAITING = 256
+_ENDED = (WORKER, NO_WORKER)
+_NO_SUCH = Refuse(Code.GATEWAY_UNAVAILABLE, "a body came of a request that is not known here", step=WIRE)
+
+
+class EngineAnswers:
+    """Answers one engine. `number`: which worker this is."""
+
+    def __init__(self, runtime: Runtime, exchanges: Exchanges, number: int) -> None:
+        self._runtime, self._exchanges, self._number = runtime, exchanges, number
+        self._worker = str(number).encode()
+        self._waiting = 0
+        """Requests that wait for the end of another one of the same caller."""
+        self._policy: ActivePolicy | None = None
+        self._routes: dict[tuple[Upstream, int], bytes] = {}
+        """Names of routes, as the policy that was asked last has them."""
+
+    async def answer(self, question: Question, policy: ActivePolicy, places: Places) -> Answer | Refuse:
+        """What the engine is told; a refusal: the question cannot be understood."""
+        began = time.perf_counter()
+        if question.target.startswith(ENGINE_BODY):
+            return await self._body(question, began)
+        asked = engine_question(question, places)
+        if isinstance(asked, Refuse):
+            return asked
+        return await self._head(asked, reading(asked.original, policy, time.time()), began)
+
+    async def _head(self, asked: EngineQuestion, read: Reading, began: float) -> Answer:
+        signing, gate = self._runtime.signing, read.policy.built.gate
+        decision: Decision = head_refusal(read) or await decide(signing, gate, read.request, read.at)
+        if isinstance(decision, Refuse) and decision.code is Code.TOO_MANY_IN_FLIGHT:
+            decision = await self._again(decision, read)
+        most = read.policy.limits.max_body
+        if isinstance(decision, Admit) and asked.declared is None and most is not None:
+            decision = NeedBody(read.request, decision, WIRE, most)
+        if isinstance(decision, NeedBody):
+            if asked.declared == 0:
+                decision = await resume(signing, gate, decision, b"")
+            elif asked.declared is not None and asked.declared > decision.limit:
+                decision = _too_long(decision)
+            else:
+                return self._ask_for_body(asked.exchange, decision, read, began)
+        return self._answered(decision, asked.exchange.decode("latin-1"), read, time.perf_counter() - began)
+
+    async def _again(self, decision: Decision, read: Reading) -> Decision:
+        """Ask again for a while: a request of the same caller may have ended whose end is not known yet."""
+        if self._waiting >= MOST_WAITING:
+            return decision
+        self._waiting += 1
+        try:
+            for wait_s in WAITS_S:
+                await asyncio.sleep(wait_s)
+                decision = await decide(self._runtime.signing, read.policy.built.gate, read.request, time.time())
+                if not isinstance(decision, Refuse) or decision.code is not Code.TOO_MANY_IN_FLIGHT:
+                    break
+        finally:
+            self._waiting -= 1
+        return decision
+
+    def _ask_for_body(self, exchange: bytes, need: NeedBody, read: Reading, began: float) -> Answer:
+        now, route = time.monotonic(), body_route(_held(need, read.policy), self._number)
+        awaiting = HeldHead(need, read, time.perf_counter() - began, now)
+        self._exchanges.await_body(exchange.decode("latin-1"), awaiting)
+        # Envoy looks for the route anew only where a field of the request changes.
+        fields = (REQUEST_ID, read.request_id.encode()), (ROUTE, route.encode()), (WORKER, self._worker)
+        return Answer(200, fields, b"")
+
+    async def _body(self, question: Question, began: float) -> Answer | Refuse:
+        exchange, body = body_question(question)
+        name = exchange.decode("latin-1")
+        awaiting = self._exchanges.body(name)
+        if awaiting is None:
+            return _NO_SUCH
+        need, read = awaiting.need, awaiting.read
+        gate = read.policy.built.gate
+        if body is None or len(body) > _held(need, read.policy):
+            decision: Decision = _too_long(need)
+        elif need.step == WIRE:  # its length alone was to be known
+            decision = gate.minted(need.admit, time.time())
+        else:
+            decision = await resume(self._runtime.signing, gate, need, body)
+        return self._answered(decision, name, read, awaiting.gate_s + time.perf_counter() - began)
+
+    def _answered(self, decision: Decision, exchange: str, read: Reading, gate_s: float) -> Answer:
+        line = read.line(decision, gate_s)
+        if isinstance(decision, Admit):
+            return self._admitted(decision, exchange, read, line)
+        if isinstance(decision, Reply):
+            fields = (*decision.headers, (REQUEST_ID, read.request_id.encode()), _ENDED)
+            return Answer(204, fields, b"")
+        assert isinstance(decision, Refuse)
+        refused = answer(decision, read.request_id, read.policy.refusal_fields(decision.levels, read.original.fields))
+        self._runtime.record(line._replace(status=status_of(decision.code)), read.policy)
+        return refused._replace(headers=(*refused.headers, _ENDED))
+
+    def _admitted(self, admit: Admit, exchange: str, read: Reading, line: Line) -> Answer:
+        policy, sanitized, original = read.policy, read.sanitized, read.original
+        head = upstream_head(admit, original, sanitized, read.request_id, read.scheme, policy.keep_host, False)
+        self._exchanges.admit(exchange, line, policy, admit)
+        route = self._route((head.upstream, admit.operation.stripped), policy)
+        fields = instructions(head, original.fields, route, self._worker)
+        return Answer(200, (*fields, *policy.limit_fields(admit.counted.levels)), b"")
+
+    def _route(self, destination: tuple[Upstream, int], policy: ActivePolicy) -> bytes:
+        """The name of a request's route."""
+        if policy is not self._policy:
+            self._policy, self._routes = policy, {}
+        name = self._routes.get(destination)
+        if name is None:
+            name = self._routes[destination] = route_of(*destination, policy).name.encode()
+        return name
+
+
+def _held(need: NeedBody, policy: ActivePolicy) -> int:
+    """How many bytes are held of a body that decides."""
+    return need.limit if policy.limits.max_body is None else min(need.limit, policy.limits.max_body)
+
+
+def _too_long(need: NeedBody) -> Refuse:
+    need.admit.counted.give_back()
+    return need.refuse(Code.BODY_TOO_LARGE, f"over {need.limit} bytes of body to judge")

@@ -1,0 +1,144 @@
+"""Requests that an engine's worker has admitted, until the engine tells of their ends.
+
+Law: what a request has counted is released once: at its end, or when the engine that carried it is gone. A request that
+had ended before its admission was noted has ended all the same. Each has one decision line, at its end, or after
+`LONG_S` while it still goes on.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from cachetools import TTLCache
+
+from keyswap.model import UPSTREAM, Admit, Code, NeedBody, Refuse
+from keyswap.shell.authz.reading import Reading
+from keyswap.shell.decisions.record import Line
+from keyswap.shell.runtime.active_policy import ActivePolicy
+
+LONG_S = 10.0
+"""After which the line of a request that goes on is written, without a status."""
+BODY_S = 600.0
+"""How long a body may take to come that is to be judged."""
+_GONE, _GONE_S = 1 << 16, 30.0
+"""Ends that are remembered of exchanges that are not known, and for how long."""
+
+_UNAVAILABLE = frozenset(("UF", "UH", "UC", "UO", "UR", "LR", "UPE", "DF", "URX"))
+_LATE = frozenset(("UT", "SI", "DT"))
+"""Response flags of Envoy's by which the gateway has answered in the backend's place."""
+
+_WITHDRAWN = {
+    413: (Code.BODY_TOO_LARGE, "more of a body to judge than is held"),
+    503: (Code.GATEWAY_UNAVAILABLE, "its body was not judged: no answer came"),
+}
+"""By the status that the engine has answered with in the meantime."""
+
+
+class Admitted(NamedTuple):
+    """A request that goes on."""
+
+    line: Line
+    policy: ActivePolicy
+    admit: Admit
+    since: float
+    """Seconds of `time.monotonic`."""
+
+
+class HeldHead(NamedTuple):
+    """A request whose head was admitted, and whose body decides."""
+
+    need: NeedBody
+    read: Reading
+    gate_s: float
+    """What judging the head took."""
+    since: float
+
+
+class Exchanges:
+    """By the engine's names of them. `record` writes a decision line."""
+
+    def __init__(self, record: Callable[[Line, ActivePolicy], None]) -> None:
+        self._record = record
+        self._open: dict[str, Admitted] = {}
+        self._long: set[str] = set()
+        self._awaiting: dict[str, HeldHead] = {}
+        self._gone: TTLCache[str, None] = TTLCache(_GONE, _GONE_S)
+
+    def __len__(self) -> int:
+        return len(self._open) + len(self._awaiting)
+
+    def admit(self, name: str, line: Line, policy: ActivePolicy, admit: Admit) -> None:
+        """A request goes on."""
+        self._open[name] = Admitted(line, policy, admit, time.monotonic())
+        if self._gone and name in self._gone:
+            self.end(name, None, "DC", None)
+
+    def await_body(self, name: str, awaiting: HeldHead) -> None:
+        """A request's body decides, and is to come."""
+        self._awaiting[name] = awaiting
+        if self._gone and name in self._gone:
+            self._withdraw(name, None)
+
+    def body(self, name: str) -> HeldHead | None:
+        """The request whose body has come; None: none is known."""
+        return self._awaiting.pop(name, None)
+
+    def ended(self, lines: Iterable[str]) -> None:
+        """The engine tells of ends: `NAME STATUS FLAGS MICROSECONDS`, the last until the backend's head."""
+        for line in lines:
+            name, _, rest = line.partition(" ")
+            status, flags, until_head = rest.split(" ")
+            upstream_s = int(until_head) / 1e6 if until_head.isdigit() else None
+            self.end(name, int(status) or None, flags, upstream_s)
+
+    def end(self, name: str, status: int | None, flags: str, upstream_s: float | None) -> None:
+        """A request has ended. `status`: of the response; None: there was none. `flags`: Envoy's, by commas."""
+        admitted = self._open.pop(name, None)
+        if admitted is None:
+            if name in self._awaiting:
+                self._withdraw(name, status)
+            else:
+                self._gone[name] = None
+            return
+        admitted.admit.counted.give_back()
+        if name in self._long:
+            self._long.discard(name)
+            return
+        outcome = _outcome(flags) if status is not None and status >= 500 and flags != "-" else None
+        self._record(admitted.line.ended(status, upstream_s or 0.0, outcome), admitted.policy)
+
+    def _withdraw(self, name: str, status: int | None) -> None:
+        """A request has ended before its body was judged, or was not judged in time."""
+        need, read, gate_s, _ = self._awaiting.pop(name)
+        need.admit.counted.give_back()
+        code, why = _WITHDRAWN.get(status or 0, (Code.INVALID_REQUEST, "the caller left before its body was whole"))
+        self._record(read.line(need.refuse(code, why), gate_s)._replace(status=status), read.policy)
+
+    def all_ended(self) -> None:
+        """The engine is gone, and every request that it carried."""
+        for name in list(self._open):
+            self.end(name, None, "-", None)
+        for name in list(self._awaiting):
+            self._withdraw(name, None)
+
+    def tend(self) -> None:
+        """Write lines of what goes on for long, and give up bodies that do not come."""
+        now = time.monotonic()
+        for name, admitted in self._open.items():  # the oldest first
+            if now - admitted.since < LONG_S:
+                break
+            if name not in self._long:
+                self._long.add(name)
+                self._record(admitted.line, admitted.policy)
+        for name in [name for name, one in self._awaiting.items() if now - one.since > BODY_S]:
+            self._withdraw(name, None)
+
+
+def _outcome(flags: str) -> Refuse | None:
+    """Why the gateway has answered in the backend's place; None: it has not."""
+    raised = frozenset(flags.split(","))
+    if raised & _LATE:
+        return Refuse(Code.UPSTREAM_TIMEOUT, f"the backend gave no answer in time ({flags})", step=UPSTREAM)
+    if raised & _UNAVAILABLE:
+        return Refuse(Code.UPSTREAM_UNAVAILABLE, f"the backend gave no answer ({flags})", step=UPSTREAM)
+    return None

@@ -1,0 +1,92 @@
+"""Where Envoy sends a request: as the worker that admitted it says, and nowhere else.
+
+Law: a request that no worker has admitted, or whose route is not known, is answered 503 here.
+"""
+
+from typing import Any
+
+from keyswap.request.engine_question import ROUTE
+from keyswap.shell.engine.envoy_filters import BODY, HEAD, HOLD, LIMITS, with_body, without
+from keyswap.shell.engine.local_replies import ANSWERS
+from keyswap.shell.engine.needs import EngineNeeds, EngineRoute, body_route
+
+Json = dict[str, Any]
+
+NAME = "keyswap"
+WORKERS = "keyswap"
+"""The cluster of all workers."""
+
+
+def worker_cluster(number: int) -> str:
+    """The name of the cluster of one worker alone."""
+    return f"keyswap-worker-{number}"
+
+
+def route_table(needs: EngineNeeds, workers: int) -> Json:
+    """All routes (Envoy's RouteConfiguration)."""
+    routes = [_own(path) for path in sorted(needs.own)]
+    routes += [_body(limit, worker) for limit in sorted(needs.body_limits) for worker in range(workers)]
+    for route in sorted(needs.routes, key=lambda route: route.name):
+        routes += [_admitted(route, needs, is_grpc=True), _admitted(route, needs, is_grpc=False)]
+    routes.append(
+        {
+            "match": {"prefix": "/"},
+            "direct_response": {"status": 503},
+            "typed_per_filter_config": without(HOLD, BODY),
+        }
+    )
+    host = {"name": NAME, "domains": ["*"], "routes": routes}
+    return {"name": NAME, "virtual_hosts": [host], "ignore_path_parameters_in_path_matching": False}
+
+
+def _chosen(name: str) -> list[Json]:
+    value = {"string_match": {"exact": name}}
+    return [{"filter": ANSWERS, "path": [{"key": ROUTE.decode().lower()}], "value": value}]
+
+
+def _own(path: str) -> Json:
+    return {
+        "match": {"path": path},
+        "route": {"cluster": WORKERS, "timeout": "10s"},
+        "request_headers_to_remove": ["x-envoy-internal", "x-envoy-external-address"],
+        "response_headers_to_remove": ["x-envoy-auth-headers-to-remove"],
+        "typed_per_filter_config": without(HEAD, HOLD, BODY),
+    }
+
+
+def _body(limit: int, worker: int) -> Json:
+    """Ask the worker that has judged the head about the body; its answer says where the request goes then."""
+    return {
+        "match": {"prefix": "/", "dynamic_metadata": _chosen(body_route(limit, worker))},
+        "direct_response": {"status": 503},
+        "typed_per_filter_config": with_body(worker_cluster(worker), limit),
+    }
+
+
+def _admitted(route: EngineRoute, needs: EngineNeeds, is_grpc: bool) -> Json:
+    match: Json = {"prefix": "/", "dynamic_metadata": _chosen(route.name)}
+    if is_grpc:
+        match["grpc"] = {}
+    action: Json = {
+        "cluster": upstream_cluster(route, is_grpc),
+        "timeout": "0s",
+        "idle_timeout": f"{needs.idle_s}s",
+        # Until the response's head: the time of a try ends with it. Nothing is tried again.
+        "retry_policy": {"num_retries": 0, "per_try_timeout": f"{needs.response_s}s"},
+    }
+    if not route.keeps_host:
+        action["host_rewrite_literal"] = route.authority
+    if route.stripped:
+        regex = {"regex": f"^(?:/[^/]*){{{route.stripped}}}/?(.*)$"}
+        action["regex_rewrite"] = {"pattern": regex, "substitution": "/\\1"}
+    return {
+        "match": match,
+        "route": action,
+        "response_headers_to_remove": ["x-request-id", *(LIMITS if route.writes_limits else ())],
+        "typed_per_filter_config": without(HOLD, BODY),
+    }
+
+
+def upstream_cluster(route: EngineRoute, is_grpc: bool) -> str:
+    """The name of the cluster of a route's backend: gRPC is spoken by HTTP/2 alone."""
+    return f"{route.cluster}-grpc" if is_grpc else route.cluster

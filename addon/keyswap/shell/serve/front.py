@@ -1,0 +1,110 @@
+"""What stands before the workers: nothing, where callers reach them by the supervisor's socket; or an engine.
+
+Law: callers are answered only when the workers are ready; at a stop the front ends first, then the workers.
+"""
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from keyswap.shell.engine.envoy import Envoy
+from keyswap.shell.engine.needs import EngineNeeds
+from keyswap.shell.serve.listen_socket import address_of
+
+MOST_TOLD = 200
+"""Lines of requests that no worker has decided, of each reading of the pipe, that become decision lines."""
+
+
+class Front:
+    """Callers reach the workers' own socket."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+
+    async def start(self) -> None:
+        """Begin. Raises StateError."""
+
+    async def tend(self) -> None:
+        """Called about once a second."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Let what has begun end for so long, and end."""
+
+    def kill(self) -> None:
+        """End at once."""
+
+    async def requested(self, _message: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to what a worker asks."""
+        return {"refused": "there is no engine in front of this gateway"}
+
+    @property
+    def address(self) -> str:
+        """Where callers connect."""
+        return address_of(self._listening)
+
+    @property
+    def status(self) -> dict[str, Any] | None:
+        """What the command `status` says of it; None: nothing."""
+        return None
+
+
+class EngineFront(Front):
+    """Envoy is in front. `tell` sends a message to all workers, or to so many."""
+
+    def __init__(
+        self, listening: socket.socket, envoy: Envoy, tell: Callable[[dict[str, Any], int | None], None]
+    ) -> None:
+        super().__init__(listening)
+        self._envoy, self._tell = envoy, tell
+
+    async def start(self) -> None:
+        """Start Envoy. Raises StateError."""
+        self._envoy.undecided.follow(self._undecided)
+        await self._envoy.start(lambda: self._tell({"engine": "ended"}, None))
+
+    def _undecided(self, lines: list[str]) -> None:
+        """Tell workers of requests that none has decided.
+
+        Each line is `NAME STATUS FLAGS NANOSECONDS PEER METHOD PATH DETAILS`. A caller that has left may have been
+        admitted meanwhile, by whichever worker; what Envoy has refused by itself becomes a decision line.
+        """
+        parts = [line.split(" ", 7) for line in lines]
+        left = [part[0] for part in parts if part[1] == "0" or "UAEX" in part[2]]
+        refused = [part for part in parts if part[1] >= "400" and "direct_response" not in part[-1]]
+        if left:
+            self._tell({"left": left}, None)
+        if refused:
+            self._tell({"refused": refused[:MOST_TOLD]}, 1)
+
+    async def tend(self) -> None:
+        """Look whether it answers."""
+        await self._envoy.tend()
+
+    async def stop(self, grace_s: float) -> None:
+        """Let it drain, and end it."""
+        await self._envoy.stop(grace_s)
+
+    def kill(self) -> None:
+        """End it as it is."""
+        self._envoy.kill()
+
+    async def requested(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """A worker has a policy: Envoy is to do what it needs."""
+        needs, tls = EngineNeeds.of(message["needs"]), message["tls"]
+        return {"refused": await self._envoy.files.take(message["worker"], needs, tuple(tls) if tls else None)}
+
+    @property
+    def address(self) -> str:
+        """Where Envoy listens."""
+        return self._envoy.address or ""
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """Its process."""
+        return {
+            "name": "envoy",
+            "version": self._envoy.version,
+            "listen": self.address,
+            "pid": self._envoy.pid,
+            "restarts": self._envoy.restarts,
+        }
