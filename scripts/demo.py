@@ -4,6 +4,7 @@ Without arguments it runs until Ctrl-C and shows one line a decision; with --onc
 who received what, and exits with 0 only if everything went as told.
 """
 
+import argparse
 import json
 import signal
 import socket
@@ -23,7 +24,8 @@ DOCUMENT = HERE.parent / "policies" / "petstore.openapi.yaml"
 class Demo:
     """Both servers, in a state directory that is gone afterwards."""
 
-    def __init__(self, folder: Path, once: bool) -> None:
+    def __init__(self, folder: Path, once: bool, engine: str) -> None:
+        self.engine = engine
         self.gate, self.back = (free_port(), free_port()) if once else (free_port(8080), free_port(9000))
         self.url, self.backend = f"http://127.0.0.1:{self.gate}", f"http://127.0.0.1:{self.back}"
         self.policy, self.state = folder / "policy.yaml", folder / "state"
@@ -37,7 +39,8 @@ class Demo:
         jwks_url = f"{self.url}/.well-known/jwks.json"
         self.run(sys.executable, str(HERE / "demo_backend.py"), str(self.back), jwks_url, self.url)
         gateway = self.run(
-            *self.command("serve", "--workers", "1", "--listen", f"127.0.0.1:{self.gate}"), stdout=subprocess.PIPE
+            *self.command("serve", "--engine", self.engine, "--workers", "1", "--listen", f"127.0.0.1:{self.gate}"),
+            stdout=subprocess.PIPE,
         )
         assert gateway.stdout is not None
         self.lines = gateway.stdout
@@ -192,11 +195,15 @@ def interrupted(*_: object) -> None:
 
 def main() -> int:
     """Run the demo."""
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="make the requests, check the outcome, and end")
+    parser.add_argument("--engine", choices=("mitmproxy", "envoy"), default="mitmproxy", help="what carries requests")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="keyswap-demo-") as folder:
-        demo = Demo(Path(folder), "--once" in sys.argv[1:])
+        demo = Demo(Path(folder), options.once, options.engine)
         try:
             demo.start()
-            if "--once" in sys.argv[1:]:
+            if options.once:
                 return 0 if once(demo) else 1
             watch(demo)
             return 3

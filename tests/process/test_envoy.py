@@ -70,7 +70,12 @@ def test_a_key_arrives_as_a_jwt(start: Start, documented: Home, backend: Backend
     _, value = documented.key(permissions=["read"])
     gateway = start("envoy").ready()
     with Client(gateway.port) as client:
-        reply = client.ask("GET", "/pets/7?x=%2f", value, headers={"X-User-Id": "1", "X-Keyswap-Peer": "9.9.9.9"})
+        reply = client.ask(
+            "GET",
+            "/pets/7?x=%2f",
+            value,
+            headers={"X-User-Id": "1", "X-Keyswap-Caller": "9.9.9.9|https|HTTP/1.1|||", "X-Keyswap-Exchange": "1"},
+        )
     (seen,) = backend.seen
     assert reply.status == 200 and seen.path == "/pets/7?x=%2f" and seen.token.startswith("ey")
     assert value not in str(seen.headers) and not seen.values("x-user-id")
@@ -106,6 +111,18 @@ def test_refusals_are_the_gateways(start: Start, documented: Home, backend: Back
         assert f"x-request-id: {told['request_id']}".encode() in fields.lower()
         assert len(told["request_id"]) == 24 and line(documented, told["request_id"])["code"] == code
     assert backend.count == 0
+
+
+def test_a_store_that_is_gone_is_said_to_be(start: Start, documented: Home, backend: Backend) -> None:
+    """A refusal with 503 arrives as the worker says it, with its own code and id."""
+    _, value = documented.key(permissions=["read"])
+    gateway = start("envoy").ready()
+    assert gateway.get("/pets/7", value).status == 200
+    database = documented.state / "keys.db"
+    database.rename(documented.state / "gone")
+    reply = eventually("it is noticed", lambda: (one := gateway.get("/pets/7", value)).status == 503 and one)
+    assert reply.code == "store-unavailable" and reply.header("retry-after") == "1"
+    assert line(documented, reply.header("x-request-id"))["code"] == "store-unavailable"
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])

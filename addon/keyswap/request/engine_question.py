@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from keyswap.model import WIRE, Code, Headers, Refuse
 from keyswap.request import addresses
-from keyswap.request.forward_auth import REMOVE, Original, Places, Question, joined_fields, read_fields
+from keyswap.request.forward_auth import REMOVE, Original, Places, Question, joined_fields, sent_lines
 from keyswap.request.forwarding import CHUNKED, UpstreamHead
 
 ENGINE = b"/.keyswap/engine"
@@ -18,25 +18,37 @@ ENGINE_BODY = b"/.keyswap/body"
 """The same of a question about a body, whose head was judged before."""
 ROUTE, WORKER = b"X-Keyswap-Route", b"X-Keyswap-Worker"
 """Fields of an answer that say how the request goes on, and which worker is told of its end."""
-NO_WORKER = b"-"
-"""The worker of a request that ends with its answer."""
+NO_WORKER, UNAVAILABLE = b"-", b"503"
+"""The worker of a request that ends with its answer; the same of one with 503, which Envoy would take for no answer."""
 
-EXCHANGE, PEER, SCHEME, PROTO = b"x-keyswap-exchange", b"x-keyswap-peer", b"x-keyswap-scheme", b"x-keyswap-proto"
-LENGTH, CODING, VERSION = b"x-keyswap-length", b"x-keyswap-coding", b"x-keyswap-version"
-WRITTEN = (EXCHANGE, PEER, SCHEME, PROTO, LENGTH, CODING, VERSION)
-"""Fields that Envoy writes: its name of the exchange; the peer's address; http or https; the caller's own
-X-Forwarded-Proto, Content-Length and Transfer-Encoding; the version of HTTP."""
-_OF_ENVOY = frozenset(
+EXCHANGE, CALLER = b"x-keyswap-exchange", b"x-keyswap-caller"
+WRITTEN = (EXCHANGE, CALLER)
+"""Fields that Envoy writes: its name of the exchange, and what `caller_format` says of its caller."""
+_NOTED = frozenset(
     (
+        *WRITTEN,
         *(b"x-envoy-internal", b"x-envoy-external-address", b"x-envoy-expected-rq-timeout-ms"),
         *(b"x-envoy-auth-partial-body", b"content-length", b"x-forwarded-proto"),
     )
 )
 """Fields of the question that are not of the request, or not as they were."""
-_NOTED = _OF_ENVOY.union(WRITTEN)
 _GONE = b",".join((*WRITTEN, b"x-envoy-external-address"))
 _KEPT = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
 """Fields of this hop, which Envoy writes itself."""
+_VERSIONS = {b"HTTP/1.0": b"HTTP/1.0", b"HTTP/1.1": b"HTTP/1.1", b"HTTP/2": b"HTTP/2.0"}
+_PEERS: dict[bytes, str | None] = {}
+_MOST_PEERS = 4096
+
+
+def caller_format(scheme: str) -> str:
+    """What Envoy writes of a caller: its address, how it asks, its version of HTTP, and fields that it has sent.
+
+    These are the length and the coding of its body, and how it was asked itself, as it says; empty if they are not
+    there. Between them stands `|`.
+    """
+    sent = ("CONTENT-LENGTH", "TRANSFER-ENCODING", "X-FORWARDED-PROTO")
+    fields = "|".join(f"%REQ({name})%" for name in sent)
+    return f"%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%|{scheme}|%PROTOCOL%|{fields}"
 
 
 class EngineQuestion(NamedTuple):
@@ -51,24 +63,54 @@ class EngineQuestion(NamedTuple):
 
 def engine_question(question: Question, places: Places) -> EngineQuestion | Refuse:
     """The request that a question about a head is about."""
-    kept, noted = read_fields(question.fields, _NOTED, places)
-    exchange, peer, scheme = (_once(noted.get(name)) for name in (EXCHANGE, PEER, SCHEME))
-    if not exchange or peer is None or addresses.parsed(peer.decode("latin-1")) is None or scheme not in _SCHEMES:
-        return Refuse(Code.GATEWAY_UNAVAILABLE, "a question without what the engine's configuration writes", step=WIRE)
-    for name, value in ((b"X-Forwarded-Proto", PROTO), (b"Content-Length", LENGTH)):
-        kept += [(name, part) for part in noted.get(value, ())]
-    is_multiplexed = _once(noted.get(VERSION)) == b"HTTP/2"
-    is_streamed = CODING in noted or (is_multiplexed and LENGTH not in noted and _may_have_body(question.method, kept))
-    if is_streamed:
+    kept: list[tuple[bytes, bytes]] = []
+    noted: dict[bytes, bytes] = {}
+    for field in question.fields:  # Envoy writes names in small letters, and each once
+        name, value = field
+        if name in _NOTED:
+            noted[name] = value
+        elif b"," in value and (name in places.headers or name == b"cookie"):
+            kept += sent_lines(field, places)
+        else:
+            kept.append(field)
+    try:
+        exchange = noted[EXCHANGE]
+        address, scheme, version, length, coding, proto = noted[CALLER].split(b"|", 5)
+        version, declared = _VERSIONS[version], int(length or b"0")
+    except (KeyError, ValueError):
+        return _UNKNOWN
+    peer = _peer(address)
+    if peer is None:
+        return _UNKNOWN
+    if proto:
+        kept.append((b"X-Forwarded-Proto", proto))
+    is_unknown = False
+    if length:
+        kept.append((b"Content-Length", length))
+    elif coding:
         kept.append(CHUNKED)
-    declared = None if is_streamed else _length(_once(noted.get(LENGTH)))
-    version = {b"HTTP/2": b"HTTP/2.0", b"HTTP/1.0": b"HTTP/1.0"}.get(_once(noted.get(VERSION)) or b"", b"HTTP/1.1")
-    target, client = question.target[len(ENGINE) :], peer.decode()
-    line = Original(question.method, target, tuple(kept), client, scheme.decode(), None, http_version=version)
-    return EngineQuestion(line, exchange, declared)
+        is_unknown = True
+    elif version == b"HTTP/2.0":
+        is_unknown = _may_have_body(question.method, kept)
+    line = Original(
+        question.method, question.target[len(ENGINE) :], tuple(kept), peer, scheme.decode(), None, False, version
+    )
+    return EngineQuestion(line, exchange, None if is_unknown else declared)
 
 
-_SCHEMES = (b"http", b"https")
+_UNKNOWN = Refuse(Code.GATEWAY_UNAVAILABLE, "a question without what the engine's configuration writes", step=WIRE)
+
+
+def _peer(address: bytes) -> str | None:
+    """An address as text; None: it is none."""
+    if address not in _PEERS:
+        if len(_PEERS) >= _MOST_PEERS:
+            _PEERS.clear()
+        text = address.decode("latin-1")
+        _PEERS[address] = text if addresses.parsed(text) is not None else None
+    return _PEERS[address]
+
+
 _BODILESS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 
 
@@ -98,13 +140,3 @@ def instructions(head: UpstreamHead, presented: Headers, route: bytes, worker: b
         new = joined_fields(head.fields, changed)
     gone -= {name.lower() for name, _ in new}
     return (*new, (REMOVE, b",".join([_GONE, *sorted(gone)])), (ROUTE, route), (WORKER, worker))
-
-
-def _once(values: list[bytes] | None) -> bytes | None:
-    return values[0] if values is not None and len(values) == 1 else None
-
-
-def _length(value: bytes | None) -> int | None:
-    if value is None:
-        return 0
-    return int(value) if value.isdigit() else None

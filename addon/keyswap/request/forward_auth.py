@@ -180,13 +180,20 @@ def read_fields(
         name = field[0].lower()
         if name in note:
             noted.setdefault(name, []).append(field[1].strip())
-        elif b"," in field[1] and name in places.headers:
-            kept += [(field[0], part.strip()) for part in field[1].split(b",")]
-        elif name == b"cookie" and places.cookies and b"," in field[1]:
-            kept += [(field[0], line) for line in _cookies_apart(field[1], places.cookies)]
+        elif b"," in field[1] and (name in places.headers or name == b"cookie"):
+            kept += sent_lines(field, places)
         else:
             kept.append(field)
     return kept, noted
+
+
+def sent_lines(field: tuple[bytes, bytes], places: Places) -> Headers:
+    """A field that a proxy may have joined, as it was sent, where it may hold a credential."""
+    if field[0].lower() in places.headers:
+        return tuple([(field[0], part.strip()) for part in field[1].split(b",")])
+    return (
+        tuple([(field[0], line) for line in _cookies_apart(field[1], places.cookies)]) if places.cookies else (field,)
+    )
 
 
 def _cookies_apart(value: bytes, cookies: Collection[bytes]) -> list[bytes]:

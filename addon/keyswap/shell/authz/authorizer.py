@@ -14,7 +14,7 @@ from keyswap.request.forward_auth import REMOVE, Places, Question, allowed, is_q
 from keyswap.request.forwarding import upstream_head
 from keyswap.request.header_names import FRAMING, REQUEST_ID
 from keyswap.request.header_policy import cookie_name
-from keyswap.shell.authz.engine_answers import EngineAnswers
+from keyswap.shell.authz.engine_answers import EngineAnswers, ended
 from keyswap.shell.authz.reading import Reading, head_refusal, reading
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.runtime import webhooks, well_known
@@ -96,7 +96,8 @@ class Authorizer:
         """Refuse a question without having read what request it is about."""
         line = Line(now, new_request_id(), refused, status_of(refused.code), "", b"", "", 0.0)
         attempt(lambda: self._runtime.record(line))
-        return answer(refused, line.request_id)
+        reply = answer(refused, line.request_id)
+        return ended(reply) if self._engine is not None else reply
 
     # ---- The decision
 

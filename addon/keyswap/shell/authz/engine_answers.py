@@ -13,6 +13,7 @@ from keyswap.request.engine_question import (
     ENGINE_BODY,
     NO_WORKER,
     ROUTE,
+    UNAVAILABLE,
     WORKER,
     EngineQuestion,
     body_question,
@@ -126,7 +127,7 @@ class EngineAnswers:
         assert isinstance(decision, Refuse)
         refused = answer(decision, read.request_id, read.policy.refusal_fields(decision.levels, read.original.fields))
         self._runtime.record(line._replace(status=status_of(decision.code)), read.policy)
-        return refused._replace(headers=(*refused.headers, _ENDED))
+        return ended(refused)
 
     def _admitted(self, admit: Admit, exchange: str, read: Reading, line: Line) -> Answer:
         policy, sanitized, original = read.policy, read.sanitized, read.original
@@ -144,6 +145,13 @@ class EngineAnswers:
         if name is None:
             name = self._routes[destination] = route_of(*destination, policy).name.encode()
         return name
+
+
+def ended(refused: Answer) -> Answer:
+    """A refusal as Envoy passes it on: of 503 it would make an error of its own, so it gets the status beside it."""
+    if refused.status == status_of(Code.GATEWAY_UNAVAILABLE):
+        return refused._replace(status=403, headers=(*refused.headers, (WORKER, UNAVAILABLE)))
+    return refused._replace(headers=(*refused.headers, _ENDED))
 
 
 def _held(need: NeedBody, policy: ActivePolicy) -> int:

@@ -153,7 +153,9 @@ class QuestionProtocol(asyncio.Protocol):
         if not self._is_head or len(self._fields) >= MAX_FIELDS:
             raise ValueError("a trailer, or too many fields")
         self._fields.append((name, value))
-        self._count(len(name) + len(value), self._max_head)
+        self._size += len(name) + len(value)
+        if self._size > self._max_head:
+            raise ValueError("a head is too large")
 
     def on_headers_complete(self) -> None:
         """Its head is whole."""

@@ -124,7 +124,7 @@ def _bounds(needs: EngineNeeds) -> Json:
             "max_headers_count": MAX_HEADERS,
             "headers_with_underscores_action": "ALLOW",
         },
-        "http_protocol_options": {"accept_http_10": True, "allow_absolute_url": True},
+        "http_protocol_options": {"accept_http_10": True, "allow_absolute_url": False},
         "http2_protocol_options": {
             "max_concurrent_streams": STREAMS,
             "initial_stream_window_size": _WINDOW,

@@ -121,19 +121,9 @@ def _other_spellings(name: str) -> list[str]:
     return [f"{between}{around}[^a-z0-9]*", f"{around}{between}", *otherwise]
 
 
-_WRITTEN = {
-    engine_question.EXCHANGE: "%UNIQUE_ID%",
-    engine_question.PEER: "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
-    engine_question.PROTO: "%REQ(X-FORWARDED-PROTO)%",
-    engine_question.LENGTH: "%REQ(CONTENT-LENGTH)%",
-    engine_question.CODING: "%REQ(TRANSFER-ENCODING)%",
-    engine_question.VERSION: "%PROTOCOL%",
-}
-
-
 def early_fields(scheme: str) -> Json:
     """What is written into each request before the filters see it, over a caller's fields of these names."""
-    written = {**_WRITTEN, engine_question.SCHEME: scheme}
+    written = {engine_question.EXCHANGE: "%UNIQUE_ID%", engine_question.CALLER: engine_question.caller_format(scheme)}
     mutations: list[Json] = [{"remove": name.decode()} for name in engine_question.WRITTEN]
     mutations += [
         {"append": {"header": {"key": name.decode(), "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}

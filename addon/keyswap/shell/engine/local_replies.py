@@ -9,7 +9,7 @@ from typing import Any
 
 from keyswap.model import WIRE, Code, Refuse
 from keyswap.refusals import answer
-from keyswap.request.engine_question import NO_WORKER, WORKER
+from keyswap.request.engine_question import NO_WORKER, UNAVAILABLE, WORKER
 
 Json = dict[str, Any]
 
@@ -27,7 +27,10 @@ _OF_NOTHING = "%START_TIME(%s%9f)%00000"
 def local_replies() -> Json:
     """Envoy's `local_reply_config`."""
     decided, named = is_noted(ANSWERS, WORKER.decode().lower()), is_noted(EXCHANGES, "exchange")
-    mappers = [{"filter": is_noted(ANSWERS, WORKER.decode().lower(), NO_WORKER.decode())}]
+    refused, unavailable = (
+        is_noted(ANSWERS, WORKER.decode().lower(), how.decode()) for how in (NO_WORKER, UNAVAILABLE)
+    )
+    mappers: list[Json] = [{"filter": refused}, {"filter": unavailable, "status_code": 503}]
     for filters, code in _CAUSES:
         mappers.append(_mapper([decided, *filters], code, _OF_DECIDED))
         mappers.append(_mapper([named, *filters], code, _OF_EXCHANGE))
