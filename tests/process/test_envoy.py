@@ -18,7 +18,7 @@ import pytest
 
 from certificates import self_signed
 from harness import Backend, Client, Gateway, Home, eventually
-from raw import connect, head, listen, say
+from raw import Http2, connect, head, listen, say, tls
 
 pytestmark = pytest.mark.skipif(os.uname().sysname != "Linux", reason="Envoy's wheel is for Linux")
 Start = Callable[..., Gateway]
@@ -279,6 +279,94 @@ def test_a_body_of_unknown_length_has_a_bound(start: Start, home: Home, backend:
     asked = [(10_240, chunked), (10_241, chunked), (400_000, chunked), (10_240, "Content-Length: 10240")]
     assert [status(*one) for one in asked] == [200, 413, 413, 200]
     assert status(0, "Content-Length: 10241") == 413 and [len(seen.body) for seen in backend.seen] == [10_240] * 2
+
+
+def test_a_body_by_http2_without_a_length_has_it_too(start: Start, documented: Home, backend: Backend) -> None:
+    """By HTTP/2, whatever the method, a body that nobody has declared is bounded and judged; without one all is as ever."""
+    (documented.folder / "api.yaml").write_text(DOCUMENT.replace("  /pets:\n", "  /pets:\n    delete: {}\n"))
+    documented.write_policy(POLICY + "max_body: 10KiB\n")
+    _, value = documented.key(permissions=["read", "write"])
+    certificate = self_signed(documented.folder, "gateway")
+    gateway = start("envoy", certificate=certificate).ready()
+
+    def status(method: str, target: str, body: bytes | None, *fields: tuple[str, str]) -> int | None:
+        with tls(gateway.port, certificate, "h2") as connection:
+            caller = Http2(connection)
+            stream = caller.ask(method, target, value, *fields, ends=body is None)
+            if body is not None:
+                caller.h2.send_data(1, body, end_stream=True)
+                caller.flush()
+            caller.until(lambda: stream.ended)
+            return stream.status
+
+    json_ = ("content-type", "application/json")
+    assert [status("GET", "/pets/7", None), status("DELETE", "/pets", None)] == [200, 200]
+    assert status("POST", "/pets", b'{"name": 1}', json_) == 200 and status("POST", "/pets", b"{}", json_) == 400
+    assert [status(method, "/pets/7", b"x" * 12_000) for method in ("GET", "HEAD")] == [413, 413]
+    assert [(seen.method, seen.body) for seen in backend.seen] == [
+        ("GET", b""),
+        ("DELETE", b""),
+        ("POST", b'{"name": 1}'),
+    ]
+
+
+def test_what_envoy_refuses_holds_nothing(start: Start, documented: Home, backend: Backend) -> None:
+    """A body that cannot be read, found while a worker admits its head: its place is free, it has one line, nothing stays."""
+    documented.write_policy(POLICY + "limits: [{name: in-flight, by: [key], concurrency: 2}]\n")
+    _, value = documented.key(permissions=["read"])
+    gateway = start("envoy").ready()
+    for _ in range(12):
+        heard = say(gateway.port, head("GET", "/pets/7", value, "Transfer-Encoding: chunked") + b"zz\r\n")
+        assert heard.status in {400, 429}
+
+    def is_free() -> bool:
+        return all(row["level"] == 0 for row in documented.json("limits", "list")["data"])
+
+    eventually("nothing is in flight", is_free)
+    assert gateway.get("/pets/7", value).status == 200
+    eventually("each has one line", lambda: len(lines(documented)) == 13)
+
+
+def test_own_paths_are_no_questions(start: Start, documented: Home) -> None:
+    """The key set and health are answered as what they are, whatever fields a caller or a proxy in front writes."""
+    gateway = start("envoy").ready()
+    asked = {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/a", "X-Original-URL": "/b", "X-Envoy-Internal": "true"}
+    with Client(gateway.port) as client:
+        for path in ("/.well-known/jwks.json", "/.well-known/keyswap/health", "/.well-known/jwks.json?x"):
+            reply = client.ask("GET", path, headers=asked)
+            assert reply.status == 200 and "Bearer" not in str(reply.headers)
+            assert not [name for name, _ in reply.headers if name.lower().startswith(("x-keyswap", "x-envoy"))]
+        assert client.ask("GET", "/.keyswap/engine/pets/7").status == 401  # judged as any path
+    assert not [one for one in lines(documented) if one["decision"] == "admit"]
+
+
+def test_a_proxy_in_front_says_how_it_was_asked(start: Start, home: Home, backend: Backend) -> None:
+    """What a trusted proxy says of its caller is what the backend hears; of anybody else it is not."""
+    _, value = home.key()
+    for trusted, heard in (("[127.0.0.0/8]", ("https", "9.9.9.9")), ("[]", ("http", "127.0.0.1"))):
+        home.write_policy(f"trusted_proxies: {trusted}\n")
+        gateway = start("envoy").ready()
+        with Client(gateway.port) as client:
+            client.ask("GET", "/", value, headers={"X-Forwarded-Proto": "https", "X-Forwarded-For": "9.9.9.9"})
+        seen = backend.seen[-1]
+        assert seen.values("x-forwarded-proto") == [heard[0]] and seen.values("x-forwarded-for") == [heard[1]]
+        gateway.stop()
+
+
+def test_heads_that_hops_read_differently_are_refused(start: Start, home: Home, backend: Backend) -> None:
+    """Codings of HTTP/1.0, absolute targets, CONNECT, bytes that no URL has: refused at once, and nothing is forwarded."""
+    _, value = home.key()
+    gateway = start("envoy").ready()
+    key = f"Authorization: Bearer {value}\r\nConnection: close\r\n\r\n".encode()
+    for raw in (
+        b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n" + key + b"0\r\n\r\n",
+        b"GET http://evil/ HTTP/1.1\r\nHost: a\r\n" + key,
+        b"CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: 127.0.0.1:1\r\n" + key,
+        b"GET /\xff HTTP/1.1\r\nHost: a\r\n" + key,
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n" + key,
+    ):
+        assert say(gateway.port, raw, patience_s=5).data.split(b" ")[1] == b"400", raw
+    assert backend.count == 0
 
 
 def test_one_request_after_the_other_never_meets_itself(start: Start, documented: Home) -> None:

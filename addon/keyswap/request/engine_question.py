@@ -35,6 +35,7 @@ _NOTED = frozenset(
 _GONE = b",".join((*WRITTEN, b"x-envoy-external-address"))
 _KEPT = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
 """Fields of this hop, which Envoy writes itself."""
+_PROTO = b"X-Forwarded-Proto"
 _VERSIONS = {b"HTTP/1.0": b"HTTP/1.0", b"HTTP/1.1": b"HTTP/1.1", b"HTTP/2": b"HTTP/2.0"}
 _PEERS: dict[bytes, str | None] = {}
 _MOST_PEERS = 4096
@@ -83,15 +84,17 @@ def engine_question(question: Question, places: Places) -> EngineQuestion | Refu
     if peer is None:
         return _UNKNOWN
     if proto:
-        kept.append((b"X-Forwarded-Proto", proto))
+        kept.append((_PROTO, proto))
     is_unknown = False
     if length:
         kept.append((b"Content-Length", length))
     elif coding:
+        if version == b"HTTP/1.0":
+            return Refuse(Code.INVALID_REQUEST, "HTTP/1.0 has no transfer coding (RFC 9112 §6.1)", step=WIRE)
         kept.append(CHUNKED)
         is_unknown = True
     elif version == b"HTTP/2.0":
-        is_unknown = _may_have_body(question.method, kept)
+        is_unknown = True  # Envoy does not say whether its head was all
     line = Original(
         question.method, question.target[len(ENGINE) :], tuple(kept), peer, scheme.decode(), None, False, version
     )
@@ -111,14 +114,6 @@ def _peer(address: bytes) -> str | None:
     return _PEERS[address]
 
 
-_BODILESS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
-
-
-def _may_have_body(method: bytes, fields: list[tuple[bytes, bytes]]) -> bool:
-    """Whether a body may come by HTTP/2 whose length is not declared."""
-    return method not in _BODILESS or any(name.lower() == b"content-type" for name, _ in fields)
-
-
 def body_question(question: Question) -> tuple[bytes, bytes | None]:
     """The exchange whose body a question brings, and the body; None: it is longer than what is judged."""
     exchange, is_part = b"", False
@@ -133,7 +128,11 @@ def body_question(question: Question) -> tuple[bytes, bytes | None]:
 def instructions(head: UpstreamHead, presented: Headers, route: bytes, worker: bytes) -> Headers:
     """What the engine does with an admitted request: fields that it sets and takes away, its route, who counts it."""
     before, sent = set(presented), set(head.fields)
-    new = [field for field in head.fields if field not in before and field[0].lower() not in _KEPT]
+    new = [
+        field
+        for field in head.fields
+        if (field not in before or field[0] == _PROTO) and field[0].lower() not in _KEPT  # Envoy has written its own
+    ]
     gone = {field[0].lower() for field in presented if field not in sent} - _KEPT
     changed = gone.union([name.lower() for name, _ in new])
     if any(field in before and field[0].lower() in changed for field in head.fields):

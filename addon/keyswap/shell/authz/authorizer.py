@@ -43,7 +43,7 @@ class Authorizer:
         try:
             policy = self._runtime.active
             path = question.target.partition(b"?")[0]
-            if path in policy.own and not is_question(question):
+            if path in policy.own and (self._engine is not None or not is_question(question)):
                 return await self._own(question, policy, policy.own[path], now)
             if self._engine is not None:
                 reply = await self._engine.answer(question, policy, self._places_of(policy))

@@ -10,6 +10,7 @@ import time
 from keyswap.model import WIRE, Admit, Code, Decision, NeedBody, Refuse, Reply, Upstream
 from keyswap.refusals import Answer, answer, status_of
 from keyswap.request.engine_question import (
+    ENGINE,
     ENGINE_BODY,
     NO_WORKER,
     ROUTE,
@@ -36,6 +37,7 @@ WAITS_S = (0.002, 0.004, 0.008, 0.014, 0.02)
 """Between the times that a request asks for a place in flight: in 50 ms the ends of all that have ended are known."""
 MOST_WAITING = 256
 _ENDED = (WORKER, NO_WORKER)
+_NO_QUESTION = Refuse(Code.GATEWAY_UNAVAILABLE, "no question of the engine, and none of the own paths", step=WIRE)
 _NO_SUCH = Refuse(Code.GATEWAY_UNAVAILABLE, "a body came of a request that is not known here", step=WIRE)
 
 
@@ -56,6 +58,8 @@ class EngineAnswers:
         began = time.perf_counter()
         if question.target.startswith(ENGINE_BODY):
             return await self._body(question, began)
+        if not question.target.startswith(ENGINE):
+            return _NO_QUESTION
         asked = engine_question(question, places)
         if isinstance(asked, Refuse):
             return asked
@@ -108,14 +112,21 @@ class EngineAnswers:
         if awaiting is None:
             return _NO_SUCH
         need, read = awaiting.need, awaiting.read
+        decision: Decision | None = None
+        try:
+            decision = await self._judged(need, read, body)
+        finally:
+            if not isinstance(decision, Admit):
+                need.admit.counted.give_back()
+        return self._answered(decision, name, read, awaiting.gate_s + time.perf_counter() - began)
+
+    async def _judged(self, need: NeedBody, read: Reading, body: bytes | None) -> Admit | Refuse:
         gate = read.policy.built.gate
         if body is None or len(body) > _held(need, read.policy):
-            decision: Decision = _too_long(need)
-        elif need.step == WIRE:  # its length alone was to be known
-            decision = gate.minted(need.admit, time.time())
-        else:
-            decision = await resume(self._runtime.signing, gate, need, body)
-        return self._answered(decision, name, read, awaiting.gate_s + time.perf_counter() - began)
+            return _too_long(need)
+        if need.step == WIRE:  # its length alone was to be known
+            return gate.minted(need.admit, time.time())
+        return await resume(self._runtime.signing, gate, need, body)
 
     def _answered(self, decision: Decision, exchange: str, read: Reading, gate_s: float) -> Answer:
         line = read.line(decision, gate_s)

@@ -62,7 +62,7 @@ class Exchanges:
         self._open: dict[str, Admitted] = {}
         self._long: set[str] = set()
         self._awaiting: dict[str, HeldHead] = {}
-        self._gone: TTLCache[str, None] = TTLCache(_GONE, _GONE_S)
+        self._gone: TTLCache[str, bool] = TTLCache(_GONE, _GONE_S)
 
     def __len__(self) -> int:
         return len(self._open) + len(self._awaiting)
@@ -71,13 +71,13 @@ class Exchanges:
         """A request goes on."""
         self._open[name] = Admitted(line, policy, admit, time.monotonic())
         if self._gone and name in self._gone:
-            self.end(name, None, "DC", None)
+            self.end(name, None, "DC", None, self._gone[name])
 
     def await_body(self, name: str, awaiting: HeldHead) -> None:
         """A request's body decides, and is to come."""
         self._awaiting[name] = awaiting
         if self._gone and name in self._gone:
-            self._withdraw(name, None)
+            self._withdraw(name, None, self._gone[name])
 
     def body(self, name: str) -> HeldHead | None:
         """The request whose body has come; None: none is known."""
@@ -86,31 +86,38 @@ class Exchanges:
     def ended(self, lines: Iterable[str]) -> None:
         """The engine tells of ends: `NAME STATUS FLAGS MICROSECONDS`, the last until the backend's head."""
         for line in lines:
-            name, _, rest = line.partition(" ")
-            status, flags, until_head = rest.split(" ")
+            parts = line.split(" ")
+            if len(parts) != 4 or not parts[1].isdigit():
+                continue  # what an engine wrote of it that has ended in the middle
+            name, status, flags, until_head = parts
             upstream_s = int(until_head) / 1e6 if until_head.isdigit() else None
             self.end(name, int(status) or None, flags, upstream_s)
 
-    def end(self, name: str, status: int | None, flags: str, upstream_s: float | None) -> None:
-        """A request has ended. `status`: of the response; None: there was none. `flags`: Envoy's, by commas."""
+    def end(self, name: str, status: int | None, flags: str, upstream_s: float | None, is_told: bool = False) -> None:
+        """A request has ended. `status`: of the response; None: there was none. `flags`: Envoy's, by commas.
+
+        `is_told`: another decision line says it.
+        """
         admitted = self._open.pop(name, None)
         if admitted is None:
             if name in self._awaiting:
-                self._withdraw(name, status)
+                self._withdraw(name, status, is_told)
             else:
-                self._gone[name] = None
+                self._gone[name] = is_told
             return
         admitted.admit.counted.give_back()
-        if name in self._long:
+        if name in self._long or is_told:
             self._long.discard(name)
             return
         outcome = _outcome(flags) if status is not None and status >= 500 and flags != "-" else None
         self._record(admitted.line.ended(status, upstream_s or 0.0, outcome), admitted.policy)
 
-    def _withdraw(self, name: str, status: int | None) -> None:
+    def _withdraw(self, name: str, status: int | None, is_told: bool = False) -> None:
         """A request has ended before its body was judged, or was not judged in time."""
         need, read, gate_s, _ = self._awaiting.pop(name)
         need.admit.counted.give_back()
+        if is_told:
+            return
         code, why = _WITHDRAWN.get(status or 0, (Code.INVALID_REQUEST, "the caller left before its body was whole"))
         self._record(read.line(need.refuse(code, why), gate_s)._replace(status=status), read.policy)
 

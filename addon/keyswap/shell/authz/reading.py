@@ -3,6 +3,7 @@
 Law: whoever asks, a head is read and refused in one way.
 """
 
+import re
 from typing import NamedTuple
 
 from keyswap.model import WIRE, Code, Decision, Headers, Refuse, Request
@@ -14,6 +15,7 @@ from keyswap.shell.decisions.record import Line
 from keyswap.shell.runtime.active_policy import ActivePolicy
 from keyswap.shell.runtime.request_ids import new_request_id
 
+_TARGET = re.compile(rb"[!-~]*")
 _MISDIRECTED = Refuse(Code.MISDIRECTED_REQUEST, "the host that is asked for is none of the policy's `hosts`", step=WIRE)
 _OWN = Refuse(
     Code.GATEWAY_UNAVAILABLE,
@@ -64,6 +66,8 @@ def head_refusal(read: Reading) -> Refuse | None:
     """The refusal of a head that the gate is not asked about; None: it is."""
     original, policy = read.original, read.policy
     limits = policy.limits
+    if not _TARGET.fullmatch(original.path):
+        return Refuse(Code.INVALID_REQUEST, "a target with bytes that are none of a URL's", step=WIRE)
     refused = reject_malformed(original, original.fields, limits.max_head, limits.max_body)
     if refused is None and read.path in policy.own:
         refused = _OWN

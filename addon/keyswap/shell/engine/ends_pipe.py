@@ -55,6 +55,10 @@ class EndsPipe:
             if lines:
                 take([line.decode("latin-1") for line in lines])
 
+    def forget(self) -> None:
+        """Drop the beginning of a line: who was writing it is gone."""
+        self._rest = b""
+
     def close(self) -> None:
         """Close it."""
         if self._following is not None:

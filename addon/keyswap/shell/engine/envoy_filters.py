@@ -33,6 +33,9 @@ REFUSAL: tuple[str, ...] = ("content-type", "cache-control", "www-authenticate",
 REFUSAL += ("access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-methods")
 REFUSAL += ("access-control-allow-headers", "access-control-expose-headers", "access-control-max-age")
 """Fields of an answer that the caller of a refused request gets, with the limits'."""
+_OF_ENVOY = frozenset((b"connection", b"upgrade", b"content-length", b"transfer-encoding", REQUEST_ID.lower()))
+HOP_BY_HOP = tuple(sorted(name.decode() for name in RESPONSE_NAMES - _OF_ENVOY))
+"""Fields of a response that are for one hop alone, and that Envoy would pass on."""
 LIMITS = tuple(sorted(name.decode() for name in NAMES))
 
 

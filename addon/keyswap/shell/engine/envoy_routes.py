@@ -5,8 +5,8 @@ Law: a request that no worker has admitted, or whose route is not known, is answ
 
 from typing import Any
 
-from keyswap.request.engine_question import ROUTE
-from keyswap.shell.engine.envoy_filters import BODY, HEAD, HOLD, LIMITS, with_body, without
+from keyswap.request.engine_question import ROUTE, WORKER
+from keyswap.shell.engine.envoy_filters import BODY, HEAD, HOLD, HOP_BY_HOP, LIMITS, with_body, without
 from keyswap.shell.engine.local_replies import ANSWERS
 from keyswap.shell.engine.needs import EngineNeeds, EngineRoute, body_route
 
@@ -24,7 +24,14 @@ def worker_cluster(number: int) -> str:
 
 def route_table(needs: EngineNeeds, workers: int) -> Json:
     """All routes (Envoy's RouteConfiguration)."""
-    routes = [_own(path) for path in sorted(needs.own)]
+    routes: list[Json] = [
+        {
+            "match": {"connect_matcher": {}},
+            "direct_response": {"status": 400},
+            "typed_per_filter_config": without(HEAD, HOLD, BODY),
+        }
+    ]
+    routes += [_own(path) for path in sorted(needs.own)]
     routes += [_body(limit, worker) for limit in sorted(needs.body_limits) for worker in range(workers)]
     for route in sorted(needs.routes, key=lambda route: route.name):
         routes += [_admitted(route, needs, is_grpc=True), _admitted(route, needs, is_grpc=False)]
@@ -49,7 +56,7 @@ def _own(path: str) -> Json:
         "match": {"path": path},
         "route": {"cluster": WORKERS, "timeout": "10s"},
         "request_headers_to_remove": ["x-envoy-internal", "x-envoy-external-address"],
-        "response_headers_to_remove": ["x-envoy-auth-headers-to-remove"],
+        "response_headers_to_remove": ["x-envoy-auth-headers-to-remove", ROUTE.decode(), WORKER.decode()],
         "typed_per_filter_config": without(HEAD, HOLD, BODY),
     }
 
@@ -82,7 +89,7 @@ def _admitted(route: EngineRoute, needs: EngineNeeds, is_grpc: bool) -> Json:
     return {
         "match": match,
         "route": action,
-        "response_headers_to_remove": ["x-request-id", *(LIMITS if route.writes_limits else ())],
+        "response_headers_to_remove": [*HOP_BY_HOP, "x-request-id", *(LIMITS if route.writes_limits else ())],
         "typed_per_filter_config": without(HOLD, BODY),
     }
 

@@ -60,6 +60,7 @@ _CAUSES: list[tuple[list[Json], Code]] = [
     ([_flags("UF", "UH", "UC", "UO", "UR", "LR", "UPE", "DF", "URX")], Code.UPSTREAM_UNAVAILABLE),
     ([_status("EQ", 413)], Code.BODY_TOO_LARGE),
     ([_status("EQ", 431)], Code.HEADERS_TOO_LARGE),
+    ([_status("EQ", 501)], Code.INVALID_REQUEST),
     ([_status("EQ", 502)], Code.UPSTREAM_UNAVAILABLE),
     ([_status("EQ", 504)], Code.UPSTREAM_TIMEOUT),
     ([_status("GE", 500)], Code.GATEWAY_UNAVAILABLE),

@@ -85,9 +85,12 @@ class EngineWorker:
     def hear(self, message: dict[str, Any]) -> None:
         """The supervisor tells of the engine."""
         if "engine" in message:
+            self._ends.forget()
             attempt(self._exchanges.all_ended)
         for name in message.get("left", ()):
             self._exchanges.end(name, None, "DC", None)
+        for name in message.get("withdrawn", ()):  # the line of what the engine has refused says it
+            self._exchanges.end(name, None, "DC", None, is_told=True)
         for part in message.get("refused", ()):
             attempt(partial(self._record, part))
 

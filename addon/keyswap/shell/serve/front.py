@@ -65,14 +65,16 @@ class EngineFront(Front):
     def _undecided(self, lines: list[str]) -> None:
         """Tell workers of requests that none has decided.
 
-        Each line is `NAME STATUS FLAGS NANOSECONDS PEER METHOD PATH DETAILS`. A caller that has left may have been
-        admitted meanwhile, by whichever worker; what Envoy has refused by itself becomes a decision line.
+        Each line is `NAME STATUS FLAGS NANOSECONDS PEER METHOD PATH DETAILS`. Whatever has ended so may have been
+        admitted meanwhile, by whichever worker. What Envoy has refused by itself becomes a decision line.
         """
-        parts = [line.split(" ", 7) for line in lines]
-        left = [part[0] for part in parts if part[1] == "0" or "UAEX" in part[2]]
-        refused = [part for part in parts if part[1] >= "400" and "direct_response" not in part[-1]]
+        parts = [part for part in (line.split(" ", 7) for line in lines) if len(part) == 8]
+        left = [part[0] for part in parts if part[1] == "0"]
+        refused = [part for part in parts if part[1] >= "400" and part[-1] != "via_upstream"]
         if left:
             self._tell({"left": left}, None)
+        if refused:
+            self._tell({"withdrawn": [part[0] for part in refused if part[0] != "-"]}, None)
         if refused:
             self._tell({"refused": refused[:MOST_TOLD]}, 1)
 
