@@ -1,8 +1,9 @@
 """The table of ways to run it: requests a second and CPU time of a request, of each in turn, rounds interleaved.
 
-Direct to the backend; stock mitmdump without addons; mitmdump with the gate; `serve` with one worker and with two. The
-gate has everything on: two documents (one of them GitHub's), permissions, three limits, minting. nginx and wrk, as in
-bench_cpu.py. CPU time is that of the gateway's processes alone, supervisor and workers. One JSON row a line.
+Direct to the backend; stock mitmdump without addons; mitmdump with the gate; `serve` with one worker and with two, and
+with Envoy in front of one. The gate has everything on: two documents (one of them GitHub's), permissions, three limits,
+minting. nginx and wrk, as in bench_cpu.py. CPU time is that of the gateway's processes alone, supervisor, workers and
+Envoy. One JSON row a line.
 """
 
 import json
@@ -47,7 +48,8 @@ request = function()
 end
 """
 STOCK, ONE, TWO = "stock mitmdump", "serve, 1 worker", "serve, 2 workers"
-KINDS = ("direct", STOCK, "mitmdump, keyswap", ONE, TWO)
+ENVOY = "serve --engine envoy, 1 worker"
+KINDS = ("direct", STOCK, "mitmdump, keyswap", ONE, TWO, ENVOY)
 
 
 @dataclass(slots=True)
@@ -73,7 +75,9 @@ def command(bench: Bench, kind: str, port: int) -> list[str]:
     policy, state = bench.folder / "everything.yaml", bench.folder / "state"
     if kind.startswith("serve"):
         words = ["serve", "--policy", str(policy), "--state", str(state), "--listen", f"127.0.0.1:{port}"]
-        return [sys.executable, "-m", "keyswap", *words, "--workers", "1" if kind == ONE else "2", "--grace", "1s"]
+        return [sys.executable, "-m", "keyswap", *words, "--workers", "2" if kind == TWO else "1", "--grace", "1s"] + (
+            ["--engine", "envoy"] if kind == ENVOY else []
+        )
     words = ["--listen-host", "127.0.0.1", "-p", str(port), "--mode", f"reverse:http://127.0.0.1:{bench.backend}"]
     words += ["--set", "flow_detail=0", "--set", "termlog_verbosity=warn"]
     if kind != STOCK:
@@ -177,6 +181,8 @@ def rows(of: dict[str, Measured]) -> list[list[object]]:
         told.append([kind, measured, "", None])
     one, two = median(of[ONE].cpu_us), median(of[TWO].cpu_us)
     told.append(["serve, 1 worker: CPU, stock ÷ it", f"{stock / one:.2f}", "≥ 2.0", stock / one >= 2.0])
+    envoy = median(of[ENVOY].cpu_us)
+    told.append(["CPU of a request, Envoy and worker ÷ serve", f"{envoy / one:.2f}", "≤ 0.4", envoy / one <= 0.4])
     told.append(["CPU of a request, 2 workers ÷ 1", f"{two / one:.2f}", "≤ 1.15", two / one <= 1.15])
     return told
 

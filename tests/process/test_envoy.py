@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from certificates import self_signed
-from harness import Backend, Client, Gateway, Home, eventually
+from harness import Backend, Client, Gateway, Home, eventually, free_port
 from raw import Http2, connect, head, listen, say, tls
 
 pytestmark = pytest.mark.skipif(os.uname().sysname != "Linux", reason="Envoy's wheel is for Linux")
@@ -441,6 +441,29 @@ def test_what_cannot_start_says_why(documented: Home, tmp_path: Path) -> None:
         patched.setenv("ENVOY", "/bin/true")
         with pytest.raises(StateError, match="does not say which version"):
             program.envoy_program()
+
+
+def test_metrics_count_what_envoy_carries(start: Start, documented: Home, backend: Backend, admin_token: str) -> None:
+    """Responses, requests in flight and restarts of Envoy are counted; without one the gateway is not ready."""
+    port = free_port()
+    (documented.folder / "api.yaml").write_text(DOCUMENT + "  /events: {get: {}}\n")
+    documented.write_policy(POLICY + f"admin: {{listen: '127.0.0.1:{port}'}}\n")
+    _, value = documented.key(permissions=["read"])
+    gateway = start("envoy").ready()
+
+    def page(target: str = "/metrics") -> str:
+        with Client(port) as client:
+            return client.ask("GET", target).body.decode()
+
+    assert gateway.get("/pets/7", value).status == 200
+    with connect(gateway.port) as stream:
+        stream.sendall(head("GET", "/events", value))
+        eventually("it is in flight", lambda: "keyswap_requests_in_flight 1" in page())
+        os.kill(int(str(envoy_of(documented)["pid"])), signal.SIGKILL)
+        backend.go_on.release(3)
+    eventually("another one was started", lambda: "keyswap_engine_restarts_total 1" in page())
+    assert 'keyswap_responses_total{class="2xx"} 1' in page() and "keyswap_requests_in_flight 0" in page()
+    eventually("it is ready", lambda: '"ready": true' in page("/readyz"))
 
 
 def test_status_names_the_engine(start: Start, documented: Home) -> None:

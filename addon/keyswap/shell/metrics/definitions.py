@@ -78,6 +78,7 @@ FAMILIES: Mapping[str, Family] = {
         min,
     ),
     "keyswap_worker_restarts_total": Family("counter", "Worker processes that were started in another's place."),
+    "keyswap_engine_restarts_total": Family("counter", "Times that Envoy was started in another's place."),
     "keyswap_workers": Family("gauge", "Worker processes that run."),
     "keyswap_requests_in_flight": Family("gauge", "Admitted requests that have not ended."),
     "keyswap_open_connections": Family("gauge", "Callers' connections."),

@@ -20,6 +20,7 @@ from keyswap.shell.authz.exchanges import Exchanges
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.engine.ends_pipe import EndsPipe
 from keyswap.shell.engine.run_folder import RunFolder
+from keyswap.shell.metrics.collect import Traffic
 from keyswap.shell.runtime.active_policy import ActivePolicy
 from keyswap.shell.runtime.certificate import Certificate
 from keyswap.shell.runtime.exceptions import attempt
@@ -44,6 +45,7 @@ class EngineWorker:
         self._ends = EndsPipe(folder.ends(start.number))
         self.listening = _listening(folder.worker(start.number))
         """Where the engine brings bodies."""
+        runtime.traffic = lambda: Traffic(0, len(self._exchanges))
         self._channel: Channel | None = None
         self._certificate: Certificate | None = None
         self._shown = "", ""

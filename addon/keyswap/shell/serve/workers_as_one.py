@@ -89,6 +89,8 @@ class WorkerPool:
                 "keyswap_worker_restarts_total": [([], self.restarts)],
             }
         }
+        if (engine := self.engine()) is not None:
+            ours["values"]["keyswap_engine_restarts_total"] = [([], engine["restarts"])]
         counts = [worker.heartbeat["counts"] for worker in self._ready() if worker.heartbeat]
         whole = merged([ours, *counts], [self._ended])
         return await asyncio.to_thread(exposition, whole, accept)
@@ -97,6 +99,8 @@ class WorkerPool:
         """Why no worker can serve; empty, or problems with which a worker serves all the same: one can."""
         if self.stopping:
             return {"gateway": "it is stopping"}
+        if (engine := self.engine()) is not None and engine["pid"] is None:
+            return {"engine": f"{engine['name']} does not run: another one is being started"}
         answers = await asyncio.gather(*(worker.request({"command": "readiness"}) for worker in self._responsive()))
         problems = [answer["reasons"] for answer in answers if answer is not None and "reasons" in answer]
         if not problems:
