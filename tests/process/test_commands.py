@@ -40,6 +40,9 @@ RUNS: dict[str, tuple[str, str, int]] = {
     "signing import": ("signing import bad.yaml", "", 3),
     "signing export": ("signing export ring.json", "", 0),
     "limits list": ("limits list", "", 0),
+    "engine config nginx": ("engine config nginx --authz unix:/run/authz.sock", "", 0),
+    "engine config caddy": ("engine config caddy --json --authz unix:/run/authz.sock", "", 0),
+    "engine config of nothing": ("engine config haproxy", "", 2),
     "limits reset": ("limits reset --org org_1 --json", "", 0),
 }
 """Each command's words, what comes on its standard input, and how it ends."""

@@ -3,7 +3,7 @@
 Law: exit codes are 0 done or admitted, 1 the answer is no, 2 wrong usage, 3 could not be done, with one line on stderr
 that says what to do. A key never stands in an argument list, and is shown once, when it is made.
 
-    serve, authz, init, check, explain, status, keys, signing, limits  the commands of these names
+    serve, authz, init, check, explain, status, keys, signing, limits, engine  the commands of these names
     decisions            `tail`, and decisions that were recorded   check_policy     what is weak in a policy alone
     workos_permissions   `check --workos`                           workos_lookup    keys that are at WorkOS
     key_options          the options that describe a key            key_output       keys as they are printed
@@ -36,6 +36,7 @@ COMMANDS = {
     "keys": "keys",
     "signing": "signing",
     "limits": "limits",
+    "engine": "engine",
 }
 """Each command, and the module that has it under the same name."""
 

@@ -35,6 +35,12 @@ def _listen(text: str | None, state: Path) -> tuple[str, int, Path | None]:
         raise click.BadParameter(f"{text!r} is no HOST:PORT, like 127.0.0.1:9191, and no unix:PATH") from None
 
 
+def authz_address(text: str | None, state: Path) -> str:
+    """Where an authorizer listens, as `--listen` says it: `unix:PATH` with the whole path, or HOST:PORT."""
+    host, port, unix = _listen(text, state)
+    return f"unix:{unix}" if unix is not None else host_port.joined(host, port)
+
+
 @click.command()
 @click.option("--upstream", metavar="URL", help="The backend; wins over the policy's.")
 @click.option("--listen", metavar="ADDRESS", help="HOST:PORT or unix:PATH. Default: unix:STATE/authz.sock.")

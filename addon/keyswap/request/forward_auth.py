@@ -22,6 +22,8 @@ NOBODY = "0.0.0.0"  # noqa: S104 (it is no address to listen on)
 """The client's address where the proxy says none (RFC 1122 §3.2.1.3: this host on this network)."""
 REMOVE = b"X-Envoy-Auth-Headers-To-Remove"
 """The field that names what the proxy takes away."""
+CODE = b"X-Keyswap-Code"
+"""The field of a refusal that says its code to nginx, which sees no body of an answer."""
 
 _MARK, _PARTIAL = b"x-envoy-internal", b"x-envoy-auth-partial-body"
 _FOR, _PROTO = b"x-forwarded-for", b"x-forwarded-proto"

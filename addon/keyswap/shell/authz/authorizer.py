@@ -10,7 +10,7 @@ import time
 from keyswap.model import WIRE, Admit, Code, Decision, NeedBody, Refuse, Reply
 from keyswap.policy import Policy
 from keyswap.refusals import Answer, answer, status_of
-from keyswap.request.forward_auth import REMOVE, Places, Question, allowed, is_question, original
+from keyswap.request.forward_auth import CODE, REMOVE, Places, Question, allowed, is_question, original
 from keyswap.request.forwarding import upstream_head
 from keyswap.request.header_names import FRAMING, REQUEST_ID
 from keyswap.request.header_policy import cookie_name
@@ -113,6 +113,8 @@ class Authorizer:
             return Answer(403 if original.by_fields else 204, fields, b"")  # to other proxies than Envoy 204 says yes
         assert isinstance(decision, Refuse)
         fields = policy.refusal_fields(decision.levels, original.fields)
+        if original.by_fields:
+            fields = (*fields, (CODE, decision.code.encode()))
         self._runtime.record(line._replace(status=status_of(decision.code)), policy)
         return answer(decision, read.request_id, fields)
 

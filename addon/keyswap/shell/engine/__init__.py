@@ -11,4 +11,10 @@ envoy_admin    Envoy's own answers: is it ready, has it taken a configuration
 ends_pipe      the pipes by which an engine tells of ends
 envoy_files    the files of configuration that it follows
 envoy          its process, from the start to the end
+edge           what a proxy that others run needs to know of a policy
+nginx          nginx' configuration, where it asks `keyswap authz`
+nginx_questions what it sends to the authorizer
+nginx_refusals what nginx answers to refused requests
+nginx_words    how its configuration is written
+caddy          Caddy's configuration
 """

@@ -1,0 +1,81 @@
+"""`keyswap engine`: configurations of the proxies that ask `keyswap authz`.
+
+Law: nothing runs and nothing is changed; what is printed keeps the policy, or there is an error and nothing is printed.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+
+from keyswap import host_port
+from keyswap import policy as policies
+from keyswap.cli.authz import authz_address
+from keyswap.cli.output import Setting, common
+from keyswap.composition.build_gate import catalogue
+from keyswap.model import StateError
+from keyswap.operations.openapi.document_cache import Documents
+from keyswap.shell.authz.support import refuse_unsupported
+from keyswap.shell.engine.caddy import caddy
+from keyswap.shell.engine.edge import EdgeSettings, edge_settings, refuse_judged_bodies
+from keyswap.shell.engine.nginx import nginx
+
+PROXIES: Mapping[str, Callable[[EdgeSettings], str]] = {"nginx": nginx, "caddy": caddy}
+
+
+@click.group()
+def engine() -> None:
+    """Proxies in front of the gate: their configurations."""
+
+
+@engine.command()
+@click.argument("proxy", type=click.Choice(list(PROXIES)))
+@click.option("-o", "--output", metavar="FILE", help="Where to write it; - is standard output, the default.")
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where it listens.")
+@click.option("--authz", metavar="ADDRESS", help="Where `keyswap authz` listens. Default: unix:STATE/authz.sock.")
+@common
+def config(setting: Setting, proxy: str, output: str | None, listen: str, authz: str | None) -> None:
+    """Print the configuration of a proxy that asks `keyswap authz`, made from the policy."""
+    settings = _settings(setting, _listen(listen), authz_address(authz, setting.state.absolute()))
+    text = PROXIES[proxy](settings)
+    if output is not None and output != "-":
+        file = Path(output)
+        _write(file, text)
+        setting.print({"proxy": proxy, "file": str(file)}, f"wrote {file}")
+    elif setting.json:
+        setting.print({"proxy": proxy, "config": text})
+    else:
+        sys.stdout.write(text)
+
+
+def _settings(setting: Setting, listen: str, authz: str) -> EdgeSettings:
+    policy, file = policies.load(setting.policy), setting.policy
+    refuse_unsupported(policy, file)
+    settings = edge_settings(policy, file, listen, authz)
+    if any(api.validate_.requests != "off" for api in policy.apis):
+        refuse_judged_bodies(policy, catalogue(policy, Documents(None), file.parent, settings.upstream), file)
+    return settings
+
+
+def _listen(text: str) -> str:
+    try:
+        host, port = host_port.split(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no HOST:PORT, like 127.0.0.1:8080", param_hint="--listen") from None
+    if not set(host) <= _OF_HOSTS:
+        raise click.BadParameter(f"{host!r} is no host", param_hint="--listen")
+    return host_port.joined(host, port)
+
+
+_OF_HOSTS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-*")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(text)
+    except FileExistsError as error:
+        raise StateError(f"{file} is there already: name another with -o, or remove it first") from error
+    except OSError as error:
+        raise StateError(f"{file} cannot be written ({error.strerror})") from error
