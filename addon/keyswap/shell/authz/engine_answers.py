@@ -80,7 +80,7 @@ class EngineAnswers:
                 decision = _too_long(decision)
             else:
                 return self._ask_for_body(asked.exchange, decision, read, began)
-        return self._answered(decision, asked.exchange.decode("latin-1"), read, time.perf_counter() - began)
+        return self._answered(decision, asked.exchange.decode("latin-1"), read, began)
 
     async def _again(self, decision: Decision, read: Reading) -> Decision:
         """Ask again for a while: a request of the same caller may have ended whose end is not known yet."""
@@ -100,7 +100,7 @@ class EngineAnswers:
     def _ask_for_body(self, exchange: bytes, need: NeedBody, read: Reading, began: float) -> Answer:
         now, route = time.monotonic(), body_route(_held(need, read.policy), self._number)
         awaiting = HeldHead(need, read, time.perf_counter() - began, now)
-        self._exchanges.await_body(exchange.decode("latin-1"), awaiting)
+        self._exchanges.await_body(exchange.decode("latin-1"), awaiting, began)
         # Envoy looks for the route anew only where a field of the request changes.
         fields = (REQUEST_ID, read.request_id.encode()), (ROUTE, route.encode()), (WORKER, self._worker)
         return Answer(200, fields, b"")
@@ -118,7 +118,7 @@ class EngineAnswers:
         finally:
             if not isinstance(decision, Admit):
                 need.admit.counted.give_back()
-        return self._answered(decision, name, read, awaiting.gate_s + time.perf_counter() - began)
+        return self._answered(decision, name, read, began, awaiting.gate_s)
 
     async def _judged(self, need: NeedBody, read: Reading, body: bytes | None) -> Admit | Refuse:
         gate = read.policy.built.gate
@@ -128,10 +128,13 @@ class EngineAnswers:
             return gate.minted(need.admit, time.time())
         return await resume(self._runtime.signing, gate, need, body)
 
-    def _answered(self, decision: Decision, exchange: str, read: Reading, gate_s: float) -> Answer:
-        line = read.line(decision, gate_s)
+    def _answered(
+        self, decision: Decision, exchange: str, read: Reading, began: float, before_s: float = 0.0
+    ) -> Answer:
+        """`began`: when the question was; `before_s`: what judging the head has taken."""
+        line = read.line(decision, before_s + time.perf_counter() - began)
         if isinstance(decision, Admit):
-            return self._admitted(decision, exchange, read, line)
+            return self._admitted(decision, exchange, read, line, began)
         if isinstance(decision, Reply):
             fields = (*decision.headers, (REQUEST_ID, read.request_id.encode()), _ENDED)
             return Answer(204, fields, b"")
@@ -140,10 +143,10 @@ class EngineAnswers:
         self._runtime.record(line._replace(status=status_of(decision.code)), read.policy)
         return ended(refused)
 
-    def _admitted(self, admit: Admit, exchange: str, read: Reading, line: Line) -> Answer:
+    def _admitted(self, admit: Admit, exchange: str, read: Reading, line: Line, began: float) -> Answer:
         policy, sanitized, original = read.policy, read.sanitized, read.original
         head = upstream_head(admit, original, sanitized, read.request_id, read.scheme, policy.keep_host, False)
-        self._exchanges.admit(exchange, line, policy, admit)
+        self._exchanges.admit(exchange, line, policy, admit, began)
         route = self._route((head.upstream, admit.operation.stripped), policy)
         fields = instructions(head, original.fields, route, self._worker)
         return Answer(200, (*fields, *policy.limit_fields(admit.counted.levels)), b"")

@@ -62,21 +62,27 @@ class Exchanges:
         self._open: dict[str, Admitted] = {}
         self._long: set[str] = set()
         self._awaiting: dict[str, HeldHead] = {}
+        self._all_ended = 0.0
+        """When an engine was gone last, by `time.perf_counter`."""
         self._gone: TTLCache[str, bool] = TTLCache(_GONE, _GONE_S)
 
     def __len__(self) -> int:
         return len(self._open) + len(self._awaiting)
 
-    def admit(self, name: str, line: Line, policy: ActivePolicy, admit: Admit) -> None:
-        """A request goes on."""
+    def admit(self, name: str, line: Line, policy: ActivePolicy, admit: Admit, began: float) -> None:
+        """A request goes on. `began`: when its question was asked, by `time.perf_counter`."""
         self._open[name] = Admitted(line, policy, admit, time.monotonic())
-        if self._gone and name in self._gone:
+        if began < self._all_ended:
+            self.end(name, None, "-", None)
+        elif self._gone and name in self._gone:
             self.end(name, None, "DC", None, self._gone[name])
 
-    def await_body(self, name: str, awaiting: HeldHead) -> None:
+    def await_body(self, name: str, awaiting: HeldHead, began: float) -> None:
         """A request's body decides, and is to come."""
         self._awaiting[name] = awaiting
-        if self._gone and name in self._gone:
+        if began < self._all_ended:
+            self._withdraw(name, None)
+        elif self._gone and name in self._gone:
             self._withdraw(name, None, self._gone[name])
 
     def body(self, name: str) -> HeldHead | None:
@@ -122,7 +128,8 @@ class Exchanges:
         self._record(read.line(need.refuse(code, why), gate_s)._replace(status=status), read.policy)
 
     def all_ended(self) -> None:
-        """The engine is gone, and every request that it carried."""
+        """The engine is gone, and every request that it carried, also those whose questions wait for their answers."""
+        self._all_ended = time.perf_counter()
         for name in list(self._open):
             self.end(name, None, "-", None)
         for name in list(self._awaiting):

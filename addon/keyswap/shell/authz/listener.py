@@ -6,7 +6,9 @@ trusts. Others have few connections, and little time and room on each. What has 
 
 import asyncio
 import socket
+import sys
 from contextlib import suppress
+from typing import Any
 
 from keyswap.request import addresses
 from keyswap.shell.authz.authorizer import Authorizer
@@ -45,7 +47,9 @@ class QuestionListener:
             return QuestionProtocol(self._authorizer.answer, self, loop)
 
         if self._listening.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(connection, sock=self._listening, backlog=BACKLOG)
+            # From Python 3.13 on a server that closes removes the path, which is all workers'.
+            keeps: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+            self._server = await loop.create_unix_server(connection, sock=self._listening, backlog=BACKLOG, **keeps)
         else:
             self._server = await loop.create_server(connection, sock=self._listening, backlog=BACKLOG)
         self._sweeping = loop.create_task(self._sweep(), name="keyswap questions")

@@ -47,9 +47,10 @@ class EndsPipe:
     def follow(self, take: Callable[[list[str]], None]) -> None:
         """Call `take` with whole lines, as they come."""
         self._following = asyncio.get_running_loop()
-        self._following.add_reader(self._handle, self._read, take)
+        self._following.add_reader(self._handle, self.read, take)
 
-    def _read(self, take: Callable[[list[str]], None]) -> None:
+    def read(self, take: Callable[[list[str]], None]) -> None:
+        """Call `take` with the whole lines that are there."""
         with suppress(BlockingIOError):
             *lines, self._rest = (self._rest + os.read(self._handle, _READ)).split(b"\n")
             if lines:

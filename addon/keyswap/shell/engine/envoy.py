@@ -32,6 +32,8 @@ AGAIN_S = (0.0, 0.5, 1.0, 2.0, 5.0)
 YOUNG_S = 5.0
 FLUSH_MS = 5
 """Between an exchange's end and its line in a worker's pipe, at most."""
+_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""What Envoy has of the environment: secrets that policies name are none of its business."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -57,7 +59,7 @@ class Envoy:
         self.address: str | None = None
         """Where it listens, once it does."""
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._stopping = self._killed = False
         self._living: asyncio.Task[None] | None = None
         self._heard = time.monotonic()
         self._pipes = [EndsPipe.make(folder.ends(number)) for number in range(workers)]
@@ -72,6 +74,7 @@ class Envoy:
         self.files.write_first()
         process = await self._spawn()
         await self._until_it_listens(process)
+        self.files.pin(self.address)
         self._living = asyncio.get_running_loop().create_task(self._keep_running(process), name="keyswap envoy")
 
     async def _spawn(self) -> asyncio.subprocess.Process:
@@ -86,10 +89,13 @@ class Envoy:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             process_group=0,
             preexec_fn=_die_with_parent,
         )
         self._heard = time.monotonic()
+        if self._killed:
+            process.kill()
         return process
 
     async def _until_it_listens(self, process: asyncio.subprocess.Process) -> None:
@@ -130,15 +136,22 @@ class Envoy:
             await asyncio.sleep(wait_s)
             with suppress(OSError):
                 process = await self._spawn()
+                await self._check(process)
+
+    async def _check(self, process: asyncio.subprocess.Process) -> None:
+        """End one that has been started in another's place, and does not listen."""
+        try:
+            await self._until_it_listens(process)
+        except StateError as error:
+            logger.error("%s", error)
 
     async def tend(self) -> None:
         """Kill it if it has answered nothing for long: what callers have sent would wait for ever."""
         process = self._process
         if process is None or self._stopping:
             return
-        with suppress(OSError, TimeoutError):
-            if await self.admin.is_ready():
-                self._heard = time.monotonic()
+        if await self.admin.answers():
+            self._heard = time.monotonic()
         if time.monotonic() - self._heard > SILENT_S and process.returncode is None:
             logger.error("Envoy (process %d) hung for %g s: it is killed", process.pid, SILENT_S)
             process.kill()
@@ -162,13 +175,15 @@ class Envoy:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+            self._ended()
         if self._living is not None:
             self._living.cancel()
             with suppress(asyncio.CancelledError):
                 await self._living
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once, and start none any more."""
+        self._stopping = self._killed = True
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
@@ -191,10 +206,14 @@ async def _said(process: asyncio.subprocess.Process) -> list[str]:
     """The last lines that it has written on standard error, when that has ended; all of them are read."""
     last: list[str] = []
     assert process.stderr is not None
-    with suppress(ValueError):  # a line without an end
-        while line := await process.stderr.readline():
-            last = [*last[-9:], line.decode("utf-8", "replace").strip()]
-    return last
+    while True:
+        try:
+            line = await process.stderr.readline()
+        except ValueError:  # a line that is too long
+            continue
+        if not line:
+            return last
+        last = [*last[-9:], line.decode("utf-8", "replace").strip()]
 
 
 def _die_with_parent() -> None:

@@ -19,6 +19,10 @@ from keyswap import host_port
 ANSWER_S = 3.0
 
 
+class NotReady(OSError):
+    """An answer that is none of success."""
+
+
 class _Connection(http.client.HTTPConnection):
     """To a socket in the file system."""
 
@@ -52,8 +56,18 @@ class EnvoyAdmin:
             except http.client.HTTPException as error:
                 raise OSError(f"Envoy's answer to {method} {target} cannot be read: {error!r}") from error
         if response.status != HTTPStatus.OK:
-            raise OSError(f"Envoy answered {method} {target} with {response.status}")
+            raise NotReady(f"Envoy answered {method} {target} with {response.status}")
         return body.decode()
+
+    async def answers(self) -> bool:
+        """Whether it answers anything at all, ready or not."""
+        try:
+            await self.ask("GET", "/ready")
+        except NotReady:
+            return True
+        except OSError:
+            return False
+        return True
 
     async def is_ready(self) -> bool:
         """Whether it serves."""

@@ -13,7 +13,7 @@ import certifi
 
 from keyswap.request.wellformed import MAX_HEADERS
 from keyswap.shell.engine.envoy_filters import early_fields, filters
-from keyswap.shell.engine.envoy_routes import NAME, WORKERS, upstream_cluster, worker_cluster
+from keyswap.shell.engine.envoy_routes import NAME, WORKERS, limits_of, upstream_cluster, worker_cluster
 from keyswap.shell.engine.local_replies import ANSWERS, EXCHANGES, is_noted, local_replies
 from keyswap.shell.engine.needs import EngineNeeds, EngineRoute
 from keyswap.shell.engine.run_folder import RunFolder
@@ -35,18 +35,11 @@ _HTTP = _TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions"
 
 def bootstrap(folder: RunFolder, connections: int = CONNECTIONS) -> Json:
     """How Envoy starts: it follows three files, and answers at a socket of its own."""
-    monitor = {
-        "name": "envoy.resource_monitors.global_downstream_max_connections",
-        "typed_config": {
-            "@type": _TYPE + "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-            "max_active_downstream_connections": connections,
-        },
-    }
     return {
         "node": {"id": "keyswap", "cluster": "keyswap"},
         "admin": {"address": {"pipe": {"path": os.fspath(folder.admin), "mode": 0o600}}},
         "dynamic_resources": {"lds_config": followed(folder, "listener"), "cds_config": followed(folder, "clusters")},
-        "overload_manager": {"resource_monitors": [monitor]},
+        "overload_manager": {"resource_monitors": [limits_of(connections)]},
         "layered_runtime": {"layers": [{"name": "keyswap", "static_layer": _RUNTIME}]},
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"prefix": one} for one in _STATS]}}},
     }
@@ -94,13 +87,19 @@ def _connection_manager(folder: RunFolder, needs: EngineNeeds, workers: int, sch
     return {
         "@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": NAME,
-        "codec_type": "AUTO",
         "rds": {"route_config_name": NAME, "config_source": followed(folder, "routes")},
         "http_filters": filters(),
         "early_header_mutation_extensions": [early_fields(scheme)],
         "local_reply_config": local_replies(),
         "access_log": _access_logs(folder, workers),
-        # The target and the fields are judged, and go on, as they came.
+        **bounds(needs),
+    }
+
+
+def bounds(needs: EngineNeeds) -> Json:
+    """What a caller may send, how long it may take, and that all of it is judged and goes on as it came."""
+    return {
+        "codec_type": "AUTO",
         "normalize_path": False,
         "merge_slashes": False,
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
@@ -109,13 +108,6 @@ def _connection_manager(folder: RunFolder, needs: EngineNeeds, workers: int, sch
         "generate_request_id": False,
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
-        **_bounds(needs),
-    }
-
-
-def _bounds(needs: EngineNeeds) -> Json:
-    """What a caller may send, and how long it may take."""
-    return {
         "max_request_headers_kb": min(8192, -(-needs.max_head // 1024) + 1),
         "request_headers_timeout": f"{needs.head_s}s",
         "stream_idle_timeout": f"{needs.idle_s}s",
@@ -192,20 +184,21 @@ def _access_log(path: str, wanted: Json, line: str) -> Json:
 
 def clusters(folder: RunFolder, needs: EngineNeeds, workers: int, environment: Mapping[str, str]) -> list[Json]:
     """The workers, all and each, and the backends. `environment`: $SSL_CERT_FILE names the authorities of backends."""
-    ours = [_cluster(WORKERS, _pipe(os.fspath(folder.questions)), needs)]
+    ours = [cluster(WORKERS, _pipe(os.fspath(folder.questions)), needs)]
     ours += [
-        _cluster(worker_cluster(number), _pipe(os.fspath(folder.worker(number))), needs) for number in range(workers)
+        cluster(worker_cluster(number), _pipe(os.fspath(folder.worker(number))), needs) for number in range(workers)
     ]
     authorities = environment.get("SSL_CERT_FILE") or certifi.where()
     known = {upstream_cluster(route, grpc): (route, grpc) for route in needs.routes for grpc in (False, True)}
-    return ours + [_backend(name, *known[name], needs, authorities) for name in sorted(known)]
+    return ours + [backend(name, *known[name], needs, authorities) for name in sorted(known)]
 
 
 def _pipe(path: str) -> Json:
     return {"pipe": {"path": path}}
 
 
-def _cluster(name: str, address: Json, needs: EngineNeeds, kind: str = "STATIC") -> Json:
+def cluster(name: str, address: Json, needs: EngineNeeds, kind: str = "STATIC") -> Json:
+    """Servers at an address."""
     every = {"max_connections": _MANY, "max_pending_requests": _MANY, "max_requests": _MANY, "max_retries": 3}
     return {
         "name": name,
@@ -220,7 +213,8 @@ def _cluster(name: str, address: Json, needs: EngineNeeds, kind: str = "STATIC")
     }
 
 
-def _backend(name: str, route: EngineRoute, is_grpc: bool, needs: EngineNeeds, authorities: str) -> Json:
+def backend(name: str, route: EngineRoute, is_grpc: bool, needs: EngineNeeds, authorities: str) -> Json:
+    """A backend. `authorities`: a file of those that its certificate may be of."""
     address = {"socket_address": {"address": route.host, "port_value": route.port}}
     is_name = _is_name(route.host)
     windows = {"initial_stream_window_size": _WINDOW, "initial_connection_window_size": _CONNECTION_WINDOW}
@@ -230,13 +224,13 @@ def _backend(name: str, route: EngineRoute, is_grpc: bool, needs: EngineNeeds, a
         "explicit_http_config": protocol,
         "common_http_protocol_options": {"idle_timeout": f"{needs.idle_s}s"},
     }
-    cluster = {
-        **_cluster(name, address, needs, "STRICT_DNS" if is_name else "STATIC"),
+    servers = {
+        **cluster(name, address, needs, "STRICT_DNS" if is_name else "STATIC"),
         "typed_extension_protocol_options": {_HTTP.removeprefix("type.googleapis.com/"): options},
     }
     if route.scheme == "https":
-        cluster["transport_socket"] = _tls_of_backend(route.host, is_name, is_grpc, authorities)
-    return cluster
+        servers["transport_socket"] = _tls_of_backend(route.host, is_name, is_grpc, authorities)
+    return servers
 
 
 def _is_name(host: str) -> bool:

@@ -8,9 +8,11 @@ that it has admitted are on their way.
 import asyncio
 import json
 import os
+import time
 from contextlib import suppress
 from typing import Any
 
+from keyswap import host_port
 from keyswap.model import StateError
 from keyswap.shell.engine.envoy_admin import EnvoyAdmin
 from keyswap.shell.engine.envoy_config import bootstrap, clusters, discovery, listener
@@ -32,7 +34,7 @@ class EnvoyFiles:
     """The configuration of one Envoy."""
 
     def __init__(self, folder: RunFolder, admin: EnvoyAdmin, listen: tuple[str, int], workers: int) -> None:
-        self._folder, self._admin, self._listen, self._workers = folder, admin, listen, workers
+        self._folder, self._admin, self.listen, self._workers = folder, admin, listen, workers
         self._needs: dict[int, list[EngineNeeds]] = {}
         """By worker: those of its policy in force, and of the one before."""
         self._tls: tuple[str, str] | None = None
@@ -49,9 +51,9 @@ class EnvoyFiles:
             try:
                 if self._written:
                     await self._apply()
-            except (OSError, StateError) as error:
+            except (OSError, StateError, ValueError) as error:
                 self._needs[worker], self._tls = before, tls_before
-                return f"Envoy has not taken what this policy needs: {error}"
+                return f"Envoy has not taken what this policy needs: {error or type(error).__name__}"
             return None
 
     def write_first(self) -> None:
@@ -64,6 +66,15 @@ class EnvoyFiles:
         except OSError as error:
             raise StateError(f"{self._folder.path} cannot hold Envoy's configuration: {error.strerror}") from error
 
+    def pin(self, address: str | None) -> None:
+        """Have an Envoy that is started in this one's place listen where this one does: its port may be the system's."""
+        if address is not None and self.listen[1] == 0:
+            self.listen = host_port.split(address)
+            kind, resources = self._wanted()["listener"]
+            text = json.dumps(discovery(kind, str(self._version), resources))
+            self._folder.config("listener").write_text(text)  # not moved to its place: this one does not read it
+            self._written["listener"] = resources
+
     def _wanted(self) -> dict[str, tuple[str, list[Any]]]:
         """By file: the kind of its resources, and these; in the order in which Envoy is to take them."""
         needs = together([one for every in self._needs.values() for one in every])
@@ -72,7 +83,7 @@ class EnvoyFiles:
             "routes": ("route.v3.RouteConfiguration", [route_table(needs, self._workers)]),
             "listener": (
                 "listener.v3.Listener",
-                [listener(self._folder, self._listen, needs, self._workers, self._tls)],
+                [listener(self._folder, self.listen, needs, self._workers, self._tls)],
             ),
         }
 
@@ -83,7 +94,8 @@ class EnvoyFiles:
                 continue
             before = self._folder.config(name).read_bytes()
             try:
-                await self._taken(name, self._write(name, kind, resources))
+                rejected = await self._rejections(_WHERE[name])
+                await self._taken(name, self._write(name, kind, resources), rejected)
             except (OSError, StateError):
                 self._put(name, before)
                 raise
@@ -106,18 +118,17 @@ class EnvoyFiles:
             out.write(content)
         new.replace(file)
 
-    async def _taken(self, name: str, version: str) -> None:
-        """Wait until Envoy has taken this version. Raises StateError, OSError."""
-        where = _WHERE[name]
-        rejected = await self._rejections(where)
-        async with asyncio.timeout(TAKE_S):
-            while True:
-                stats = await self._admin.stats(where)
-                if any(key.endswith("version_text") and value == version for key, value in stats.items()):
-                    return
-                if _rejections(stats) > rejected:
-                    raise StateError(f"it rejects the {name}")
-                await asyncio.sleep(0.005)
+    async def _taken(self, name: str, version: str, rejected: int) -> None:
+        """Wait until Envoy has taken this version. `rejected`: how many it had rejected. Raises StateError, OSError."""
+        deadline = time.monotonic() + TAKE_S
+        while time.monotonic() < deadline:
+            stats = await self._admin.stats(_WHERE[name])
+            if any(key.endswith("version_text") and value == version for key, value in stats.items()):
+                return
+            if _rejections(stats) > rejected:
+                raise StateError(f"it rejects the {name}")
+            await asyncio.sleep(0.005)
+        raise StateError(f"it did not take the {name} in {TAKE_S:g} s")
 
     async def _rejections(self, where: str) -> int:
         return _rejections(await self._admin.stats(where))

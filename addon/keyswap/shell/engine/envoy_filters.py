@@ -103,17 +103,18 @@ def filters() -> list[Json]:
         asking(HEAD, ENGINE),
         {"name": HOLD, "typed_config": {"@type": _BUFFER, "max_request_bytes": 1}},
         asking(BODY, ENGINE_BODY),
-        {"name": "keyswap.response", "typed_config": _response()},
+        hop_by_hop(),
         {"name": "envoy.filters.http.router", "typed_config": router},
     ]
 
 
-def _response() -> Json:
-    """Take out of responses what a hop behind could read as a field that frames them."""
+def hop_by_hop() -> Json:
+    """A filter that takes out of responses what a hop behind could read as a field that frames them."""
     spelled = [spelling for name in sorted(RESPONSE_NAMES) for spelling in _other_spellings(name.decode())]
     matcher = {"safe_regex": {"regex": "|".join(spelled)}}
     kind = _TYPE + "filters.http.header_mutation.v3.HeaderMutation"
-    return {"@type": kind, "mutations": {"response_mutations": [{"remove_on_match": {"key_matcher": matcher}}]}}
+    mutations = {"response_mutations": [{"remove_on_match": {"key_matcher": matcher}}]}
+    return {"name": "keyswap.response", "typed_config": {"@type": kind, "mutations": mutations}}
 
 
 def _other_spellings(name: str) -> list[str]:

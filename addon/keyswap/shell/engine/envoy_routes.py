@@ -74,8 +74,17 @@ def _admitted(route: EngineRoute, needs: EngineNeeds, is_grpc: bool) -> Json:
     match: Json = {"prefix": "/", "dynamic_metadata": _chosen(route.name)}
     if is_grpc:
         match["grpc"] = {}
+    return {
+        "match": match,
+        **admitted_action(route, needs, upstream_cluster(route, is_grpc)),
+        "typed_per_filter_config": without(HOLD, BODY),
+    }
+
+
+def admitted_action(route: EngineRoute, needs: EngineNeeds, cluster: str) -> Json:
+    """How an admitted request goes on, and what of its response goes back."""
     action: Json = {
-        "cluster": upstream_cluster(route, is_grpc),
+        "cluster": cluster,
         "timeout": "0s",
         "idle_timeout": f"{needs.idle_s}s",
         # Until the response's head: the time of a try ends with it. Nothing is tried again.
@@ -86,12 +95,17 @@ def _admitted(route: EngineRoute, needs: EngineNeeds, is_grpc: bool) -> Json:
     if route.stripped:
         regex = {"regex": f"^(?:/[^/]*){{{route.stripped}}}/?(.*)$"}
         action["regex_rewrite"] = {"pattern": regex, "substitution": "/\\1"}
-    return {
-        "match": match,
-        "route": action,
-        "response_headers_to_remove": [*HOP_BY_HOP, "x-request-id", *(LIMITS if route.writes_limits else ())],
-        "typed_per_filter_config": without(HOLD, BODY),
-    }
+    ours = ["x-request-id", *(LIMITS if route.writes_limits else ())]
+    return {"route": action, "response_headers_to_remove": [*HOP_BY_HOP, *ours]}
+
+
+def limits_of(connections: int) -> Json:
+    """What watches how many connections callers have at once."""
+    kind = (
+        "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    )
+    config = {"@type": kind, "max_active_downstream_connections": connections}
+    return {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": config}
 
 
 def upstream_cluster(route: EngineRoute, is_grpc: bool) -> str:

@@ -38,6 +38,13 @@ def local_replies() -> Json:
     return {"mappers": mappers}
 
 
+def replies_of_edge() -> Json:
+    """The same for an Envoy that other people run: an authorizer's refusals arrive as they are, but for 503."""
+    mappers: list[Json] = [{"filter": {"and_filter": {"filters": [_flags("UAEX"), _under(500)]}}}]
+    mappers += [_mapper(filters, code, _OF_NOTHING) for filters, code in _CAUSES]
+    return {"mappers": mappers}
+
+
 def is_noted(namespace: str, key: str, value: str | None = None) -> Json:
     """Whether something, or this, is noted of the exchange."""
     match: Json = {"present_match": True} if value is None else {"string_match": {"exact": value}}
@@ -52,6 +59,10 @@ def _flags(*flags: str) -> Json:
 def _status(compared: str, status: int) -> Json:
     value = {"default_value": status, "runtime_key": "keyswap.none"}
     return {"status_code_filter": {"comparison": {"op": compared, "value": value}}}
+
+
+def _under(status: int) -> Json:
+    return _status("LE", status - 1)
 
 
 _CAUSES: list[tuple[list[Json], Code]] = [

@@ -103,6 +103,8 @@ class EngineWorker:
         """End it."""
         if self._tending is not None:
             self._tending.cancel()
+        self._ends.read(self._ended)
+        attempt(self._exchanges.all_ended)
         self._ends.close()
 
 

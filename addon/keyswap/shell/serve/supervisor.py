@@ -102,7 +102,13 @@ class Supervisor:
             raise address_in_use(self._start, error) from error
         for line in {worker.misplaced for worker in self._pool.workers.values() if worker.misplaced is not None}:
             logger.warning("%s", line)
-        await self.front.start()
+        try:
+            await self.front.start()
+        except StateError:
+            if not self._stop.is_set():
+                raise
+        if self._stop.is_set():
+            return
         _print(ready_line(self.front.address, self._pool.admin.address, sum(ready)))
         self._begun = True
         for worker in self._pool.workers.values():

@@ -8,6 +8,7 @@ import os
 import sys
 from dataclasses import replace
 
+from keyswap.model import StateError
 from keyswap.shell.engine.envoy import Envoy
 from keyswap.shell.engine.envoy_program import envoy_program
 from keyswap.shell.engine.run_folder import RunFolder
@@ -26,7 +27,11 @@ async def serve(start: Start) -> None:
     program, version = envoy_program()
     listen(start).close()  # an address that cannot be had is said before anything is made
     folder = RunFolder.make()
-    envoy = Envoy(program, version, folder, (start.host, start.port), start.workers, start.workers)
+    try:
+        envoy = Envoy(program, version, folder, (start.host, start.port), start.workers, start.workers)
+    except StateError:
+        folder.remove()
+        raise
     try:
         start = replace(start, unix=folder.questions, engine=folder.path, program=WORKER)
         listening = listen(start)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from keyswap.error_origin import origin
 from keyswap.shell.serve.ipc import Channel
 
 ANSWER_S = 4.0
@@ -66,7 +67,11 @@ class WorkerHandle:
             self.ready.set_result(False)
 
     async def _answer(self, message: dict[str, Any]) -> None:
-        self.channel.reply(message["request"], await self._requested(message["body"]))
+        try:
+            reply = await self._requested(message["body"])
+        except Exception as error:  # noqa: BLE001 (a worker that gets no reply would wait for ever)
+            reply = {"refused": origin(error)}
+        self.channel.reply(message["request"], reply)
 
     async def request(self, command: dict[str, Any]) -> dict[str, Any] | None:
         """The worker's answer to a command; None: it gives none, or ends."""
