@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import Backend, Client, Home, Reply, eventually, free_port
+from keyswap.shell.engine.envoy_program import envoy_program
 from questions import Authz
 from raw import head, say
 
@@ -355,3 +356,54 @@ def test_nginx_takes_its_configuration(home: Home, more: str) -> None:
     if not Path("/etc/ssl/certs/ca-certificates.crt").exists():
         pytest.skip("this system's authorities stand elsewhere")
     assert done.returncode == 0 and "warn" not in done.stderr, done.stderr
+
+
+JUDGED = """openapi: 3.1.0
+paths:
+  /pets/{id}: {get: {x-required-permissions: [read]}}
+  /pets: {post: {requestBody: {required: true, content: {application/json: {schema: {required: [name]}}}}}}
+"""
+
+
+def test_envoy_runs_its_configuration(home: Home, backend: Backend) -> None:
+    """Envoy with the generated file forwards what `keyswap authz` admits, with the token; what it refuses arrives as said;
+    bodies are judged; own paths are answered; without the authorizer nothing goes on."""
+    (home.folder / "api.yaml").write_text(JUDGED)
+    home.write_policy("openapi: {spec: api.yaml, validate: {requests: enforce, max_body: 64KiB}}\n")
+    _, value = home.key(permissions=["read"])
+    port, program = free_port(), envoy_program()[0]
+    home.run("engine", "config", "envoy", "--listen", f"127.0.0.1:{port}", "-o", str(home.folder / "envoy.yaml"))
+    authz = Authz(home).ready()
+    words = [str(program), "-c", str(home.folder / "envoy.yaml"), "--disable-hot-restart", "--concurrency", "1"]
+    with (home.folder / "envoy.log").open("wb") as log:
+        envoy = subprocess.Popen([*words, "--log-level", "warning"], stderr=log)
+    try:
+        eventually("it listens", lambda: listens(port))
+        with Client(port) as client:
+            reply = client.ask("GET", "/pets/7?x=%2f", value, headers={"X-User-Id": "1", "X-Forwarded-For": "9.9.9.9"})
+            (seen,) = backend.seen
+            assert reply.status == 200 and seen.path == "/pets/7?x=%2f" and seen.token.startswith("ey")
+            assert value not in str(seen.headers) and not seen.values("x-user-id")
+            assert seen.values("x-forwarded-for") == ["127.0.0.1"]
+            refused = client.ask("GET", "/pets/7")
+            assert refused.code == "missing-credential" and refused.header("x-request-id") == refused.json["request_id"]
+            assert client.ask("GET", "/pets//7", value).code == "ambiguous-path"
+        for body, status in ((b"{}", 400), (b'{"name": 1}', 200), (b"x" * 70_000, 413)):
+            with Client(port) as client:
+                sent = client.ask("POST", "/pets", value, headers={"Content-Type": "application/json"}, body=body)
+                assert sent.status == status and (status == 200 or sent.code is not None)
+        with Client(port) as client:
+            assert client.ask("GET", "/.well-known/jwks.json").json["keys"]
+            authz.stop()
+            assert client.ask("GET", "/pets/7", value).code == "gateway-unavailable"
+        assert backend.count == 2
+    finally:
+        envoy.kill()
+        envoy.wait()
+        authz.stop()
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

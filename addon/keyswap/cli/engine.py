@@ -18,10 +18,16 @@ from keyswap.model import StateError
 from keyswap.operations.openapi.document_cache import Documents
 from keyswap.shell.authz.support import refuse_unsupported
 from keyswap.shell.engine.caddy import caddy
-from keyswap.shell.engine.edge import EdgeSettings, edge_settings, refuse_judged_bodies
+from keyswap.shell.engine.edge import EdgeSettings, edge_settings, judged_operations, refuse_judged_bodies
+from keyswap.shell.engine.envoy_edge import JudgedBody, envoy
 from keyswap.shell.engine.nginx import nginx
 
-PROXIES: Mapping[str, Callable[[EdgeSettings], str]] = {"nginx": nginx, "caddy": caddy}
+Bodies = tuple[JudgedBody, ...]
+PROXIES: Mapping[str, Callable[[EdgeSettings, Bodies], str]] = {
+    "envoy": envoy,
+    "nginx": lambda settings, _bodies: nginx(settings),
+    "caddy": lambda settings, _bodies: caddy(settings),
+}
 
 
 @click.group()
@@ -37,8 +43,9 @@ def engine() -> None:
 @common
 def config(setting: Setting, proxy: str, output: str | None, listen: str, authz: str | None) -> None:
     """Print the configuration of a proxy that asks `keyswap authz`, made from the policy."""
-    settings = _settings(setting, _listen(listen), authz_address(authz, setting.state.absolute()))
-    text = PROXIES[proxy](settings)
+    address = authz_address(authz, setting.state.absolute())
+    settings, bodies = _settings(setting, _listen(listen), address, sends_bodies=proxy == "envoy")
+    text = PROXIES[proxy](settings, bodies)
     if output is not None and output != "-":
         file = Path(output)
         _write(file, text)
@@ -49,13 +56,18 @@ def config(setting: Setting, proxy: str, output: str | None, listen: str, authz:
         sys.stdout.write(text)
 
 
-def _settings(setting: Setting, listen: str, authz: str) -> EdgeSettings:
+def _settings(setting: Setting, listen: str, authz: str, sends_bodies: bool) -> tuple[EdgeSettings, Bodies]:
+    """What the proxy is to keep, and the bodies that are judged. Raises StateError."""
     policy, file = policies.load(setting.policy), setting.policy
     refuse_unsupported(policy, file)
     settings = edge_settings(policy, file, listen, authz)
-    if any(api.validate_.requests != "off" for api in policy.apis):
-        refuse_judged_bodies(policy, catalogue(policy, Documents(None), file.parent, settings.upstream), file)
-    return settings
+    if all(api.validate_.requests == "off" for api in policy.apis):
+        return settings, ()
+    operations = catalogue(policy, Documents(None), file.parent, settings.upstream)
+    if not sends_bodies:
+        refuse_judged_bodies(policy, operations, file)
+    judged = [(entry.operation, policy.apis[entry.api].validate_) for entry in judged_operations(policy, operations)]
+    return settings, tuple(JudgedBody(one.method, one.path, how.max_body) for one, how in judged)
 
 
 def _listen(text: str) -> str:

@@ -12,6 +12,7 @@ ends_pipe      the pipes by which an engine tells of ends
 envoy_files    the files of configuration that it follows
 envoy          its process, from the start to the end
 edge           what a proxy that others run needs to know of a policy
+envoy_edge     Envoy's configuration for those who run it in front of `keyswap authz`
 nginx          nginx' configuration, where it asks `keyswap authz`
 nginx_questions what it sends to the authorizer
 nginx_refusals what nginx answers to refused requests

@@ -3,12 +3,13 @@
 Law: it is read from the policy, once; nothing is asked while the proxy runs. What a proxy cannot do is an error.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from keyswap.limits.headers import NAMES
 from keyswap.model import WIRE, Code, Refuse, StateError, Upstream
-from keyswap.operations.catalogue import OperationCatalogue
+from keyswap.operations.catalogue import CatalogueEntry, OperationCatalogue
 from keyswap.policy import Policy, line_at, parse_upstream
 from keyswap.refusals import answer
 from keyswap.request.header_names import Patterns
@@ -106,17 +107,22 @@ def _upstream(policy: Policy, file: Path) -> Upstream:
     return parse_upstream(urls.pop())
 
 
+def judged_operations(policy: Policy, operations: OperationCatalogue | None) -> Iterator[CatalogueEntry]:
+    """The operations whose body is judged."""
+    for entry in operations.entries if operations is not None else ():
+        if policy.apis[entry.api].validate_.requests != "off" and "requestBody" in entry.described.node.value:
+            yield entry
+
+
 def refuse_judged_bodies(policy: Policy, operations: OperationCatalogue | None, file: Path) -> None:
     """Refuse a policy by which a body is judged, which these proxies send with no question. Raises StateError."""
-    for entry in operations.entries if operations is not None else ():
-        node = entry.described.node
-        if policy.apis[entry.api].validate_.requests != "off" and "requestBody" in node.value:
-            why = (
-                f"the body of {entry.operation.name} would be judged (validate.requests), and nginx and Caddy send no "
-                "bodies with their questions"
-            )
-            where = f"/openapi/{entry.api}" if isinstance(policy.openapi, list) else "/openapi"
-            raise unavailable(file, where, why, "write `requests: off`, put Envoy in front")
+    for entry in judged_operations(policy, operations):
+        why = (
+            f"the body of {entry.operation.name} would be judged (validate.requests), and nginx and Caddy send no "
+            "bodies with their questions"
+        )
+        where = f"/openapi/{entry.api}" if isinstance(policy.openapi, list) else "/openapi"
+        raise unavailable(file, where, why, "write `requests: off`, put Envoy in front")
 
 
 def unavailable(file: Path, pointer: str, why: str, remedy: str = "leave it out") -> StateError:

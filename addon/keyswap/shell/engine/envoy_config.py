@@ -40,12 +40,12 @@ def bootstrap(folder: RunFolder, connections: int = CONNECTIONS) -> Json:
         "admin": {"address": {"pipe": {"path": os.fspath(folder.admin), "mode": 0o600}}},
         "dynamic_resources": {"lds_config": followed(folder, "listener"), "cds_config": followed(folder, "clusters")},
         "overload_manager": {"resource_monitors": [limits_of(connections)]},
-        "layered_runtime": {"layers": [{"name": "keyswap", "static_layer": _RUNTIME}]},
+        "layered_runtime": {"layers": [{"name": "keyswap", "static_layer": RUNTIME}]},
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"prefix": one} for one in _STATS]}}},
     }
 
 
-_RUNTIME = {"re2.max_program_size.error_level": 4000, "re2.max_program_size.warn_level": 4000}
+RUNTIME = {"re2.max_program_size.error_level": 4000, "re2.max_program_size.warn_level": 4000}
 """One expression looks for every other spelling of a name: it is read once, and costs as little as a small one."""
 _STATS = ("listener_manager.", "cluster_manager.", "http.keyswap.", "server.", "overload.")
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from keyswap import host_port
 from keyswap.request.forward_auth import ENVOY
 from keyswap.shell.engine.edge import EdgeSettings
-from keyswap.shell.engine.envoy_config import backend, bounds, cluster
+from keyswap.shell.engine.envoy_config import RUNTIME, backend, bounds, cluster
 from keyswap.shell.engine.envoy_filters import asking, hop_by_hop
 from keyswap.shell.engine.envoy_routes import admitted_action, limits_of
 from keyswap.shell.engine.local_replies import replies_of_edge
@@ -45,6 +45,7 @@ _WHY = {
 }
 """Reasons, written over the keys that they are of."""
 _TYPE = "type.googleapis.com/envoy."
+_PER_ROUTE = _TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
 
 
 def envoy(settings: EdgeSettings, bodies: tuple[JudgedBody, ...]) -> str:
@@ -56,6 +57,7 @@ def envoy(settings: EdgeSettings, bodies: tuple[JudgedBody, ...]) -> str:
     )  # fmt: skip
     route = EngineRoute(*settings.upstream, settings.upstream.authority, 0, settings.keeps_host, settings.writes_limits)
     whole = {
+        "layered_runtime": {"layers": [{"name": "keyswap", "static_layer": RUNTIME}]},
         "overload_manager": {"resource_monitors": [limits_of(20_000)]},
         "static_resources": {
             "listeners": [_listener(settings, needs, route, bodies)],
@@ -115,45 +117,35 @@ def _router() -> Json:
 
 
 def _host(settings: EdgeSettings, needs: EngineNeeds, route: EngineRoute, bodies: tuple[JudgedBody, ...]) -> Json:
-    per_route = _TYPE + "extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
     own = [
         {
             "match": {"path": path},
             "route": {"cluster": "keyswap", "timeout": "10s"},
             "request_headers_to_remove": ["x-envoy-internal", "x-envoy-external-address"],
             "response_headers_to_remove": ["x-envoy-auth-headers-to-remove"],
-            "typed_per_filter_config": {"keyswap.question": {"@type": per_route, "disabled": True}},
+            "typed_per_filter_config": {"keyswap.question": {"@type": _PER_ROUTE, "disabled": True}},
         }
         for path in settings.own
     ]
     action = admitted_action(route, needs, "backend")
-    judged = [
-        {
-            "match": {
-                "safe_regex": {"regex": _expression(body.template)},
-                "headers": [{"name": ":method", "string_match": {"exact": body.method}}],
-            },
-            **action,
-            "typed_per_filter_config": {
-                "keyswap.question": {
-                    "@type": per_route,
-                    "check_settings": {
-                        "with_request_body": {
-                            "max_request_bytes": body.limit,
-                            "allow_partial_message": False,
-                            "pack_as_bytes": True,
-                        }
-                    },
-                }
-            },
-        }
-        for body in bodies
-    ]
+    judged = [_judged(body, action) for body in bodies]
     connect = {"match": {"connect_matcher": {}}, "direct_response": {"status": 400}}
     return {
         "name": "keyswap",
         "domains": ["*"],
         "routes": [connect, *own, *judged, {"match": {"prefix": "/"}, **action}],
+    }
+
+
+def _judged(body: JudgedBody, action: Json) -> Json:
+    """A route whose requests' bodies go with the questions about them."""
+    held = {"max_request_bytes": body.limit, "allow_partial_message": False, "pack_as_bytes": True}
+    settings = {"@type": _PER_ROUTE, "check_settings": {"with_request_body": held}}
+    method = {"name": ":method", "string_match": {"exact": body.method}}
+    return {
+        "match": {"safe_regex": {"regex": _expression(body.template)}, "headers": [method]},
+        **action,
+        "typed_per_filter_config": {"keyswap.question": settings},
     }
 
 
@@ -167,7 +159,7 @@ def _yaml(value: object, indent: str = "") -> Iterator[str]:
     """Lines of YAML (1.2), with reasons."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            if key in _WHY:
+            if key in _WHY and inner != {}:
                 yield f"{indent}# {_WHY[key]}"
             yield from _entry(f"{indent}{json.dumps(key) if key.startswith('@') else key}:", inner, indent)
     elif isinstance(value, list) and value:

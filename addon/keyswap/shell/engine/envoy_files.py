@@ -67,7 +67,7 @@ class EnvoyFiles:
             raise StateError(f"{self._folder.path} cannot hold Envoy's configuration: {error.strerror}") from error
 
     def pin(self, address: str | None) -> None:
-        """Have an Envoy that is started in this one's place listen where this one does: its port may be the system's."""
+        """Have an Envoy that is started in this one's place listen where this one does: its port may be new."""
         if address is not None and self.listen[1] == 0:
             self.listen = host_port.split(address)
             kind, resources = self._wanted()["listener"]

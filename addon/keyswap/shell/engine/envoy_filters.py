@@ -46,7 +46,7 @@ def names(wanted: tuple[str, ...]) -> Json:
 
 def service(cluster: str, prefix: bytes) -> Json:
     """Whom Envoy asks, and what it takes of the answers. A request's id is told by the answer about its head alone."""
-    request_id = (REQUEST_ID.decode(),) if prefix == ENGINE else ()
+    request_id = (REQUEST_ID.decode(),) if prefix != ENGINE_BODY else ()
     return {
         "server_uri": {"uri": "http://keyswap", "cluster": cluster, "timeout": f"{QUESTION_S}s"},
         "path_prefix": prefix.decode(),
