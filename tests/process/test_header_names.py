@@ -23,6 +23,12 @@ OTHERS = (
 PASS = ("X-Legacy", "DNT", "Sec-CH-UA", "X1", "X_Kept")
 
 
+@pytest.fixture(scope="module", params=(*Gateway.ENGINES, "envoy"))
+def engine(request: pytest.FixtureRequest) -> str:
+    """All of them: what a backend and a caller could take for another header is the same behind each."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, recorder: Recorder) -> Home:
     made = Home(tmp_path_factory.mktemp("names"), recorder.url)

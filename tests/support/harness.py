@@ -222,7 +222,7 @@ class Gateway:
     """A gateway process, started by one of the command lines of the contract."""
 
     KINDS = ("mitmdump", "mitmdump-dead", "mitmweb", "serve", "serve-web")
-    ENGINES = ("serve", "mitmdump", "envoy")
+    ENGINES = ("serve", "mitmdump")
     """What carries requests, each in its own way: every verdict, stream and end is the same on both."""
 
     def __init__(
