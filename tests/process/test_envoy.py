@@ -196,7 +196,9 @@ def test_envoy_that_ends_is_replaced(start: Start, documented: Home, backend: Ba
 
 
 def test_envoy_ends_with_its_gateway(start: Start, documented: Home) -> None:
-    """Killed or stopped, a gateway leaves no Envoy and no folder behind it; stopped, its requests have their time."""
+    """Killed or stopped, a gateway leaves no Envoy behind it; stopped no folder either, killed none for longer than until the
+    next start."""
+    folders = []
     for how in (signal.SIGTERM, signal.SIGKILL):
         gateway = start("envoy").ready()
         pid = int(str(envoy_of(documented)["pid"]))
@@ -207,6 +209,9 @@ def test_envoy_ends_with_its_gateway(start: Start, documented: Home) -> None:
             "Envoy has ended", lambda pid=pid: not Path(f"/proc/{pid}/cmdline").exists() or not command_of(pid)[0]
         )
         assert how == signal.SIGKILL or not folder.exists()
+        folders.append(folder)
+    start("envoy").ready()
+    assert not any(folder.exists() for folder in folders)
 
 
 def command_of(pid: int) -> list[str]:

@@ -1,9 +1,11 @@
 """The folder in which an engine and its workers meet: sockets, configuration, and pipes that tell of ends.
 
-Law: it is its owner's alone (0700), made anew at each start, and gone after the end. It lies where paths are short:
-a socket's has 104 to 108 bytes at most.
+Law: it is its owner's alone (0700), made anew at each start, and gone after the end; what a gateway that was killed
+has left, with its certificate's key, the next start removes. It lies where paths are short: a socket's has 104 to 108
+bytes.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -24,14 +26,26 @@ class RunFolder:
         """Make one, in $XDG_RUNTIME_DIR or where temporary files are. Raises StateError."""
         base = os.environ.get("XDG_RUNTIME_DIR") or None
         try:
-            folder = cls(Path(tempfile.mkdtemp(prefix="keyswap-", dir=base)))
+            folder = cls(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base)))
             if len(os.fsencode(folder.worker(255))) > _MAX_PATH:
                 folder.remove()
-                folder = cls(Path(tempfile.mkdtemp(prefix="keyswap-", dir="/tmp")))
+                folder = cls(Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp")))
         except OSError as error:
             where = base or tempfile.gettempdir()
             raise StateError(f"no folder can be made in {where} for Envoy's configuration: {error.strerror}") from error
         return folder
+
+    def hold(self) -> int:
+        """Say that it is in use for as long as the returned handle is open, and remove those that are not any more.
+
+        Raises OSError.
+        """
+        handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        for lock in self.path.parent.glob(f"{_PREFIX}*/{_LOCK}"):
+            if lock.parent != self.path and _is_left(lock):
+                RunFolder(lock.parent).remove()
+        return handle
 
     def remove(self) -> None:
         """Remove it, with all that is in it."""
@@ -66,3 +80,19 @@ class RunFolder:
 
 
 _MAX_PATH = 100
+_PREFIX, _LOCK = "keyswap-", "in-use"
+
+
+def _is_left(lock: Path) -> bool:
+    """Whether nobody holds the lock of a folder of ours any more."""
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:  # another user's, or gone meanwhile
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(handle).st_uid == os.geteuid()
+    except OSError:
+        return False
+    finally:
+        os.close(handle)

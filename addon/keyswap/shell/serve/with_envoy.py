@@ -27,6 +27,7 @@ async def serve(start: Start) -> None:
     program, version = envoy_program()
     listen(start).close()  # an address that cannot be had is said before anything is made
     folder = RunFolder.make()
+    held = folder.hold()
     try:
         envoy = Envoy(program, version, folder, (start.host, start.port), start.workers, start.workers)
     except StateError:
@@ -40,3 +41,4 @@ async def serve(start: Start) -> None:
         await supervisor.run()
     finally:
         envoy.close()
+        os.close(held)
