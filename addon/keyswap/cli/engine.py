@@ -12,9 +12,8 @@ import click
 from keyswap import host_port
 from keyswap import policy as policies
 from keyswap.cli.authz import authz_address
-from keyswap.cli.output import Setting, common
+from keyswap.cli.output import Setting, common, write_new
 from keyswap.composition.build_gate import catalogue
-from keyswap.model import StateError
 from keyswap.operations.openapi.document_cache import Documents
 from keyswap.shell.authz.support import refuse_unsupported
 from keyswap.shell.engine.caddy import caddy
@@ -48,7 +47,7 @@ def config(setting: Setting, proxy: str, output: str | None, listen: str, authz:
     text = PROXIES[proxy](settings, bodies)
     if output is not None and output != "-":
         file = Path(output)
-        _write(file, text)
+        write_new(file, text)
         setting.print({"proxy": proxy, "file": str(file)}, f"wrote {file}")
     elif setting.json:
         setting.print({"proxy": proxy, "config": text})
@@ -81,13 +80,3 @@ def _listen(text: str) -> str:
 
 
 _OF_HOSTS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-*")
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        with file.open("x", encoding="utf-8") as out:
-            out.write(text)
-    except FileExistsError as error:
-        raise StateError(f"{file} is there already: name another with -o, or remove it first") from error
-    except OSError as error:
-        raise StateError(f"{file} cannot be written ({error.strerror})") from error

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import click
 
 from keyswap import policy as policies
-from keyswap.cli.output import Setting, common, program
+from keyswap.cli.output import Setting, common, program, write_new
 from keyswap.composition.build_gate import catalogue
-from keyswap.model import Operation, StateError
+from keyswap.model import Operation
 from keyswap.operations.catalogue import OperationCatalogue
 from keyswap.operations.findings import DocumentError
 from keyswap.operations.openapi import lint
@@ -51,14 +51,7 @@ def init(
     if output == "-":
         sys.stdout.write(text)
         return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as out:
-            out.write(text)
-    except FileExistsError as error:
-        raise StateError(f"{file} is there already: name another with -o, or remove it first") from error
-    except OSError as error:
-        raise StateError(f"{file} cannot be written ({error.strerror})") from error
+    write_new(file, text)
     setting.print(
         {"policy": str(file)},
         f"wrote {file}",

@@ -144,3 +144,15 @@ def from_stdin() -> str:
     if not value:
         raise click.UsageError("nothing came on standard input: pipe the key in, as in `keyswap keys find - < file`")
     return value
+
+
+def write_new(file: Path, text: str) -> None:
+    """Write a file that is not there yet, in a folder that may not be. Raises StateError."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as out:
+            out.write(text)
+    except FileExistsError as error:
+        raise StateError(f"{file} is there already: name another with -o, or remove it first") from error
+    except OSError as error:
+        raise StateError(f"{file} cannot be written ({error.strerror})") from error

@@ -62,6 +62,11 @@ class EngineQuestion(NamedTuple):
     """Bytes of its body, 0 without one; None: they are not known before it has ended."""
 
 
+def is_engines(question: Question) -> bool:
+    """Whether the engine asks, and does not pass a request on."""
+    return question.target.startswith((ENGINE, ENGINE_BODY))
+
+
 def engine_question(question: Question, places: Places) -> EngineQuestion | Refuse:
     """The request that a question about a head is about."""
     kept: list[tuple[bytes, bytes]] = []

@@ -10,6 +10,7 @@ import time
 from keyswap.model import WIRE, Admit, Code, Decision, NeedBody, Refuse, Reply
 from keyswap.policy import Policy
 from keyswap.refusals import Answer, answer, status_of
+from keyswap.request.engine_question import is_engines
 from keyswap.request.forward_auth import CODE, REMOVE, Places, Question, allowed, is_question, original
 from keyswap.request.forwarding import upstream_head
 from keyswap.request.header_names import FRAMING, REQUEST_ID
@@ -47,14 +48,15 @@ class Authorizer:
                 return await self._own(question, policy, policy.own[path], now)
             if self._engine is not None:
                 reply = await self._engine.answer(question, policy, self._places_of(policy))
-                return reply if isinstance(reply, Answer) else self._not_understood(reply, now)
+                return reply if isinstance(reply, Answer) else ended(self._not_understood(reply, now))
             asked = original(question, self._places_of(policy)) if is_trusted else STRANGER
             if isinstance(asked, Refuse):
                 return self._not_understood(asked, now)
             return await self._judge(reading(asked, policy, now), began)
         except Exception as error:  # noqa: BLE001 (the one catch-all: whatever it was, the answer is no)
             report(error)
-            return self._not_understood(FAILED, now)
+            failed = self._not_understood(FAILED, now)
+            return ended(failed) if self._engine is not None and is_engines(question) else failed
 
     def _places_of(self, policy: ActivePolicy) -> Places:
         """Where a credential may be."""
@@ -96,8 +98,7 @@ class Authorizer:
         """Refuse a question without having read what request it is about."""
         line = Line(now, new_request_id(), refused, status_of(refused.code), "", b"", "", 0.0)
         attempt(lambda: self._runtime.record(line))
-        reply = answer(refused, line.request_id)
-        return ended(reply) if self._engine is not None else reply
+        return answer(refused, line.request_id)
 
     # ---- The decision
 

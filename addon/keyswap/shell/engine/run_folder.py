@@ -40,8 +40,10 @@ class RunFolder:
 
         Raises OSError.
         """
-        handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fresh = self.path / f"{_LOCK}.new"
+        handle = os.open(fresh, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)
+        fresh.rename(self.path / _LOCK)  # only now, when it is held, does another gateway see it
         for lock in self.path.parent.glob(f"{_PREFIX}*/{_LOCK}"):
             if lock.parent != self.path and _is_left(lock):
                 RunFolder(lock.parent).remove()
