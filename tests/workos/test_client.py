@@ -66,6 +66,7 @@ def test_it_is_tried_again(workos: WorkOSClient, proxy: FaultProxy, standin: Sta
         assert 0.025 <= first <= 0.05 <= second <= 0.1
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("fault", BAD)
 def test_it_ends_within_its_deadline(proxy: FaultProxy, fault: str) -> None:
     """A call ends within its deadline, retries included, and says why, without a word of what it was about."""
