@@ -10,15 +10,16 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from certificates import self_signed
 from harness import Backend, Client, Gateway, Home, eventually, free_port
-from raw import Http2, connect, head, listen, say, tls
+from raw import Got, Http2, Recorder, connect, head, listen, ok, say, tls
 
 pytestmark = pytest.mark.skipif(os.uname().sysname != "Linux", reason="Envoy's wheel is for Linux")
 Start = Callable[..., Gateway]
@@ -428,7 +429,6 @@ def test_what_cannot_start_says_why(documented: Home, tmp_path: Path) -> None:
 
     with taken:
         assert "cannot be listened on" in said("--listen", address)
-    assert "validate.responses cannot be had" in said(policy=POLICY.replace("max_body", "responses: shadow, max_body"))
     assert "policy.yaml:6: " in said(policy=POLICY + "max_body: 1GiB\n")
     from keyswap.model import StateError
     from keyswap.shell.engine import envoy_program as program
@@ -469,6 +469,84 @@ def test_metrics_count_what_envoy_carries(start: Start, documented: Home, backen
     eventually("another one was started", lambda: "keyswap_engine_restarts_total 1" in page())
     assert 'keyswap_responses_total{class="2xx"} 1' in page() and "keyswap_requests_in_flight 0" in page()
     eventually("it is ready", lambda: '"ready": true' in page("/readyz"))
+
+
+FEED = """  /events:
+    get:
+      responses: {"200": {$ref: "#/components/responses/Feed"}}
+  /other:
+    get:
+      responses:
+        "200":
+          description: a number
+          content: {application/json: {schema: {type: integer}}}
+components: {responses: {Feed: {description: events, content: {text/event-stream; charset=utf-8: {}}}}}
+"""
+
+
+def test_a_documented_stream_of_events_ends_with_its_key(start: Start, documented: Home, backend: Backend) -> None:
+    """Whatever its caller accepts, since the document says what it is; its line has its caller, and how it ended."""
+    (documented.folder / "api.yaml").write_text(DOCUMENT + FEED)
+    key, value = documented.key()
+    gateway = start("envoy").ready()
+    with connect(gateway.port) as caller:
+        caller.sendall(head("GET", "/events", value))
+        backend.go_on.release()
+        heard = listen(caller, b"data: 0\n\n")
+        assert heard.status == 200 and heard.has(b"Transfer-Encoding: chunked")
+        request_id = heard.data.lower().partition(b"x-request-id: ")[2][:24].decode()
+        documented.run("keys", "revoke", key.id)
+        began = time.monotonic()
+        assert listen(caller, b"0\r\n\r\n").data.endswith(b"0\r\n\r\n") and time.monotonic() - began < 2
+
+    def decisions() -> list[tuple[object, object]]:
+        return [(one["decision"], one["client"]) for one in lines(documented) if one["request_id"] == request_id]
+
+    told = [("admit", "127.0.0.1"), ("refuse", "127.0.0.1")]
+    eventually("both lines are there", lambda: decisions() == told)
+
+
+def test_responses_are_looked_at(start: Start, documented: Home, backend: Backend) -> None:
+    """Where the policy wants that, one that is not as documented is logged; the caller gets it as it came."""
+    (documented.folder / "api.yaml").write_text(DOCUMENT + FEED)
+    documented.write_policy(POLICY.replace("max_body", "responses: shadow, max_body"))
+    _, value = documented.key()
+    gateway = start("envoy").ready()
+    backend.content_type, backend.answer = "application/json", b'"a"'
+    assert gateway.get("/other", value).body == b'"a"'
+    eventually(
+        "it is logged", lambda: "a response of GET /other with status 200 is not as documented" in gateway.output
+    )
+    assert backend.seen[-1].values("x-forwarded-for") == ["127.0.0.1"]
+
+
+def test_a_proxy_that_is_gone_is_said_to_be(start: Start, tmp_path: Path) -> None:
+    """Its open request is refused with 503 and has a line; those that come wait for the next one, and go on."""
+    go_on = threading.Event()
+
+    def wait(got: Got, caller: socket.socket) -> None:
+        go_on.wait()
+        ok(got, caller)
+
+    with closing(Recorder(wait)) as backend:
+        home = Home(tmp_path, backend.url)
+        home.write_policy("log: {decisions: decisions.jsonl, retain: 1000}\n")
+        _, value = home.key()
+        gateway = start("envoy", home=home).ready()
+        (proxy,) = home.json("status")["workers"]["proxies"]
+        with connect(gateway.port) as caller, connect(gateway.port) as later:
+            caller.sendall(head("GET", "/pets/7", value, "Accept: text/event-stream"))
+            eventually("it is there", lambda: backend.requests)
+            os.kill(proxy["pid"], signal.SIGSTOP)
+            later.sendall(head("GET", "/pets/8", value, "Accept: text/event-stream"))
+            os.kill(proxy["pid"], signal.SIGKILL)
+            refused = listen(caller, b"}")
+            go_on.set()
+            assert listen(later, b"ok").status == 200
+        assert (refused.status, refused.code) == (503, "gateway-unavailable")
+        request_id = refused.data.lower().partition(b"x-request-id: ")[2][:24].decode()
+        assert line(home, request_id)["code"] == "gateway-unavailable"
+        assert [got.target for got in backend.requests] == [b"/pets/7", b"/pets/8"]
 
 
 def test_status_names_the_engine(start: Start, documented: Home) -> None:

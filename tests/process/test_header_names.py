@@ -23,7 +23,7 @@ OTHERS = (
 PASS = ("X-Legacy", "DNT", "Sec-CH-UA", "X1", "X_Kept")
 
 
-@pytest.fixture(scope="module", params=(*Gateway.ENGINES, "envoy"))
+@pytest.fixture(scope="module", params=Gateway.ALL_ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
     """All of them: what a backend and a caller could take for another header is the same behind each."""
     return str(request.param)

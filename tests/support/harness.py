@@ -224,6 +224,8 @@ class Gateway:
     KINDS = ("mitmdump", "mitmdump-dead", "mitmweb", "serve", "serve-web")
     ENGINES = ("serve", "mitmdump")
     """What carries requests, each in its own way: every verdict, stream and end is the same on both."""
+    ALL_ENGINES = (*ENGINES, "envoy")
+    """With the one that others run in front: verdicts are the same, and most of what becomes of connections."""
 
     def __init__(
         self,

@@ -227,6 +227,12 @@ class Heard(NamedTuple):
         found = re.match(rb"HTTP/1\.1 (\d{3}) ", self.data)
         return int(found[1]) if found else None
 
+    def has(self, field: bytes) -> bool:
+        """Whether its head has this line, however its name is spelled."""
+        lines = self.data.partition(b"\r\n\r\n")[0].split(b"\r\n")
+        name, _, value = field.partition(b": ")
+        return any(line.partition(b": ")[::2] in ((name, value), (name.lower(), value)) for line in lines)
+
     @property
     def code(self) -> str | None:
         found = re.search(rb'"code": "([a-z-]+)"', self.data)

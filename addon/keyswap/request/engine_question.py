@@ -21,6 +21,9 @@ ROUTE, WORKER = b"X-Keyswap-Route", b"X-Keyswap-Worker"
 NO_WORKER, UNAVAILABLE = b"-", b"503"
 """The worker of a request that ends with its answer; the same of one with 503, which Envoy would take for no answer."""
 
+PROXIED = b"proxied"
+"""The route, and the worker, of a request that a proxy behind the engine judges and carries."""
+
 EXCHANGE, CALLER = b"x-keyswap-exchange", b"x-keyswap-caller"
 WRITTEN = (EXCHANGE, CALLER)
 """Fields that Envoy writes: its name of the exchange, and what `caller_format` says of its caller."""
@@ -44,10 +47,10 @@ _MOST_PEERS = 4096
 def caller_format(scheme: str) -> str:
     """What Envoy writes of a caller: its address, how it asks, its version of HTTP, and fields that it has sent.
 
-    These are the length and the coding of its body, and how it was asked itself, as it says; empty if they are not
-    there. Between them stands `|`.
+    These are the length and the coding of its body, another protocol that it would speak, and how it was asked itself,
+    as it says; empty if they are not there. Between them stands `|`.
     """
-    sent = ("CONTENT-LENGTH", "TRANSFER-ENCODING", "X-FORWARDED-PROTO")
+    sent = ("CONTENT-LENGTH", "TRANSFER-ENCODING", "UPGRADE", "X-FORWARDED-PROTO")
     fields = "|".join(f"%REQ({name})%" for name in sent)
     return f"%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%|{scheme}|%PROTOCOL%|{fields}"
 
@@ -60,6 +63,10 @@ class EngineQuestion(NamedTuple):
     """The engine's name of the exchange."""
     declared: int | None
     """Bytes of its body, 0 without one; None: they are not known before it has ended."""
+    upgrades: bool
+    """It asks for another protocol."""
+    proto: bytes
+    """How it was asked itself, as it says; empty: it does not."""
 
 
 def is_engines(question: Question) -> bool:
@@ -81,7 +88,7 @@ def engine_question(question: Question, places: Places) -> EngineQuestion | Refu
             kept.append(field)
     try:
         exchange = noted[EXCHANGE]
-        address, scheme, version, length, coding, proto = noted[CALLER].split(b"|", 5)
+        address, scheme, version, length, coding, upgrade, proto = noted[CALLER].split(b"|", 6)
         version, declared = _VERSIONS[version], int(length or b"0")
     except (KeyError, ValueError):
         return _UNKNOWN
@@ -103,7 +110,7 @@ def engine_question(question: Question, places: Places) -> EngineQuestion | Refu
     line = Original(
         question.method, question.target[len(ENGINE) :], tuple(kept), peer, scheme.decode(), None, False, version
     )
-    return EngineQuestion(line, exchange, None if is_unknown else declared)
+    return EngineQuestion(line, exchange, None if is_unknown else declared, bool(upgrade), proto)
 
 
 _UNKNOWN = Refuse(Code.GATEWAY_UNAVAILABLE, "a question without what the engine's configuration writes", step=WIRE)
@@ -128,6 +135,15 @@ def body_question(question: Question) -> tuple[bytes, bytes | None]:
         elif name == b"x-envoy-auth-partial-body":
             is_part = value != b"false"
     return exchange, None if is_part else question.body
+
+
+def proxied(asked: EngineQuestion) -> Headers:
+    """What the engine does with a request that a proxy behind judges: it goes on as its caller has sent it.
+
+    Where the caller has said nothing of how it was asked, Envoy says it: without that field it finds no route.
+    """
+    sent = ((_PROTO, asked.proto),) if asked.proto else ()
+    return (*sent, (REMOVE, _GONE), (ROUTE, PROXIED), (WORKER, PROXIED))
 
 
 def instructions(head: UpstreamHead, presented: Headers, route: bytes, worker: bytes) -> Headers:

@@ -99,7 +99,7 @@ def test_counts_of_another_version_do_not_keep_a_worker_from_being_replaced() ->
     """After an upgrade in place workers may count something else: that is lost when they end, and nothing else."""
 
     async def run(worker: WorkerHandle, _theirs: Channel) -> None:
-        pool = WorkerPool(1, Path())
+        pool = WorkerPool(1, 0, Path())
         pool.workers[0] = worker
         worker.heartbeat = {"counts": {"values": {"keyswap_of_the_future_total": [([], 1)]}}}
         pool.forget(0)

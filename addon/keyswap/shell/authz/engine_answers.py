@@ -20,6 +20,7 @@ from keyswap.request.engine_question import (
     body_question,
     engine_question,
     instructions,
+    proxied,
 )
 from keyswap.request.forward_auth import Places, Question
 from keyswap.request.forwarding import upstream_head
@@ -27,6 +28,7 @@ from keyswap.request.header_names import REQUEST_ID
 from keyswap.shell.authz.engine_needs import route_of
 from keyswap.shell.authz.exchanges import Exchanges, HeldHead
 from keyswap.shell.authz.reading import Reading, head_refusal, reading
+from keyswap.shell.authz.response_needs import ResponseNeeds
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.engine.needs import body_route
 from keyswap.shell.runtime.active_policy import ActivePolicy
@@ -52,6 +54,7 @@ class EngineAnswers:
         self._policy: ActivePolicy | None = None
         self._routes: dict[tuple[Upstream, int], bytes] = {}
         """Names of routes, as the policy that was asked last has them."""
+        self._response_needs: ResponseNeeds | None = None
 
     async def answer(self, question: Question, policy: ActivePolicy, places: Places) -> Answer | Refuse:
         """What the engine is told; a refusal: the question cannot be understood."""
@@ -63,7 +66,15 @@ class EngineAnswers:
         asked = engine_question(question, places)
         if isinstance(asked, Refuse):
             return asked
+        if self._needs_of(policy).wants_proxy(asked):
+            return Answer(200, proxied(asked), b"")
         return await self._head(asked, reading(asked.original, policy, time.time()), began)
+
+    def _needs_of(self, policy: ActivePolicy) -> ResponseNeeds:
+        """What a policy wants of responses."""
+        if self._response_needs is None or self._response_needs.policy is not policy:
+            self._response_needs = ResponseNeeds(policy)
+        return self._response_needs
 
     async def _head(self, asked: EngineQuestion, read: Reading, began: float) -> Answer:
         signing, gate = self._runtime.signing, read.policy.built.gate

@@ -29,11 +29,7 @@ def refuse_unsupported(policy: Policy, file: Path) -> None:
 
 
 def refuse_unsupported_by_envoy(policy: Policy, file: Path) -> None:
-    """Refuse a policy that needs responses. Raises StateError."""
-    for number, api in enumerate(policy.apis):
-        if api.validate_.responses != "off":
-            why = "`serve --engine envoy` judges no response: validate.responses cannot be had"
-            raise _error(file, f"/openapi/{number}", why)
+    """Refuse a policy that needs more held than Envoy can. Raises StateError."""
     if policy.max_body is not None and policy.max_body > MOST_HELD:
         why = f"`serve --engine envoy` holds bodies of unknown length up to `max_body`, and at most {MOST_HELD} bytes"
         raise _error(file, "/max_body", why)

@@ -8,6 +8,7 @@ envoy_filters  its filters: the questions, and what is noted of the exchange
 envoy_routes   where an admitted request goes
 local_replies  what Envoy answers by itself, in the gateway's words
 envoy_admin    Envoy's own answers: is it ready, has it taken a configuration
+proxy_protocol how it says for which caller it has connected to a proxy behind it
 ends_pipe      the pipes by which an engine tells of ends
 envoy_files    the files of configuration that it follows
 envoy          its process, from the start to the end

@@ -11,10 +11,11 @@ from typing import Any
 
 import certifi
 
+from keyswap.request.engine_question import PROXIED
 from keyswap.request.wellformed import MAX_HEADERS
 from keyswap.shell.engine.envoy_filters import early_fields, filters
-from keyswap.shell.engine.envoy_routes import NAME, WORKERS, limits_of, upstream_cluster, worker_cluster
-from keyswap.shell.engine.local_replies import ANSWERS, EXCHANGES, is_noted, local_replies
+from keyswap.shell.engine.envoy_routes import NAME, PROXIES, WORKERS, limits_of, upstream_cluster, worker_cluster
+from keyswap.shell.engine.local_replies import ANSWERS, EXCHANGES, failed, is_noted, local_replies
 from keyswap.shell.engine.needs import EngineNeeds, EngineRoute
 from keyswap.shell.engine.run_folder import RunFolder
 
@@ -92,6 +93,7 @@ def _connection_manager(folder: RunFolder, needs: EngineNeeds, workers: int, sch
         "early_header_mutation_extensions": [early_fields(scheme)],
         "local_reply_config": local_replies(),
         "access_log": _access_logs(folder, workers),
+        "upgrade_configs": [{"upgrade_type": "websocket"}],  # all of them go to a proxy behind
         **bounds(needs),
     }
 
@@ -158,8 +160,9 @@ def _access_logs(folder: RunFolder, workers: int) -> list[Json]:
         _access_log(os.fspath(folder.ends(number)), is_noted(ANSWERS, worker, str(number)), ends)
         for number in range(workers)
     ]
-    undecided = is_noted(ANSWERS, worker, "")
-    undecided["metadata_filter"]["match_if_key_not_found"] = True
+    unknown, proxied = is_noted(ANSWERS, worker, ""), is_noted(ANSWERS, worker, PROXIED.decode())
+    unknown["metadata_filter"]["match_if_key_not_found"] = True
+    undecided = {"or_filter": {"filters": [unknown, {"and_filter": {"filters": [proxied, failed()]}}]}}
     line = (
         f"%DYNAMIC_METADATA({EXCHANGES}:exchange)% %RESPONSE_CODE% %RESPONSE_FLAGS% %START_TIME(%s%9f)% "
         "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% %REQ(:METHOD)% %PATH(NQ)% %RESPONSE_CODE_DETAILS%\n"
@@ -188,9 +191,20 @@ def clusters(folder: RunFolder, needs: EngineNeeds, workers: int, environment: M
     ours += [
         cluster(worker_cluster(number), _pipe(os.fspath(folder.worker(number))), needs) for number in range(workers)
     ]
+    ours.append(_proxies(folder, needs))
     authorities = environment.get("SSL_CERT_FILE") or certifi.where()
     known = {upstream_cluster(route, grpc): (route, grpc) for route in needs.routes for grpc in (False, True)}
     return ours + [backend(name, *known[name], needs, authorities) for name in sorted(known)]
+
+
+def _proxies(folder: RunFolder, needs: EngineNeeds) -> Json:
+    """The proxies behind. A connection to them is one caller's, and says so by the PROXY protocol."""
+    kind = _TYPE + "extensions.transport_sockets."
+    plain = {"name": "envoy.transport_sockets.raw_buffer", "typed_config": {"@type": kind + "raw_buffer.v3.RawBuffer"}}
+    said = {"config": {"version": "V2"}, "transport_socket": plain}
+    typed = {"@type": kind + "proxy_protocol.v3.ProxyProtocolUpstreamTransport", **said}
+    socket = {"name": "envoy.transport_sockets.upstream_proxy_protocol", "typed_config": typed}
+    return {**cluster(PROXIES, _pipe(os.fspath(folder.proxied)), needs), "transport_socket": socket}
 
 
 def _pipe(path: str) -> Json:

@@ -5,7 +5,7 @@ Law: a request that no worker has admitted, or whose route is not known, is answ
 
 from typing import Any
 
-from keyswap.request.engine_question import ROUTE, WORKER
+from keyswap.request.engine_question import PROXIED, ROUTE, WORKER
 from keyswap.shell.engine.envoy_filters import BODY, HEAD, HOLD, HOP_BY_HOP, LIMITS, with_body, without
 from keyswap.shell.engine.local_replies import ANSWERS
 from keyswap.shell.engine.needs import EngineNeeds, EngineRoute, body_route
@@ -13,8 +13,10 @@ from keyswap.shell.engine.needs import EngineNeeds, EngineRoute, body_route
 Json = dict[str, Any]
 
 NAME = "keyswap"
-WORKERS = "keyswap"
-"""The cluster of all workers."""
+LONGEST_S = 3600
+"""How long an exchange may take that Envoy carries alone: when its key is revoked, nothing else ends it."""
+WORKERS, PROXIES = "keyswap", "keyswap-proxies"
+"""The clusters of all workers, and of all proxies behind."""
 
 
 def worker_cluster(number: int) -> str:
@@ -33,6 +35,7 @@ def route_table(needs: EngineNeeds, workers: int) -> Json:
     ]
     routes += [_own(path) for path in sorted(needs.own)]
     routes += [_body(limit, worker) for limit in sorted(needs.body_limits) for worker in range(workers)]
+    routes.append(_proxied())
     for route in sorted(needs.routes, key=lambda route: route.name):
         routes += [_admitted(route, needs, is_grpc=True), _admitted(route, needs, is_grpc=False)]
     routes.append(
@@ -70,6 +73,15 @@ def _body(limit: int, worker: int) -> Json:
     }
 
 
+def _proxied() -> Json:
+    """A request that a proxy behind judges and carries, with its own bounds on time."""
+    return {
+        "match": {"prefix": "/", "dynamic_metadata": _chosen(PROXIED.decode())},
+        "route": {"cluster": PROXIES, "timeout": "0s", "idle_timeout": "0s"},
+        "typed_per_filter_config": without(HOLD, BODY),
+    }
+
+
 def _admitted(route: EngineRoute, needs: EngineNeeds, is_grpc: bool) -> Json:
     match: Json = {"prefix": "/", "dynamic_metadata": _chosen(route.name)}
     if is_grpc:
@@ -86,6 +98,7 @@ def admitted_action(route: EngineRoute, needs: EngineNeeds, cluster: str) -> Jso
     action: Json = {
         "cluster": cluster,
         "timeout": "0s",
+        "max_stream_duration": {"max_stream_duration": f"{LONGEST_S}s"},
         "idle_timeout": f"{needs.idle_s}s",
         # Until the response's head: the time of a try ends with it. Nothing is tried again.
         "retry_policy": {"num_retries": 0, "per_try_timeout": f"{needs.response_s}s"},

@@ -9,7 +9,7 @@ from typing import Any
 
 from keyswap.model import WIRE, Code, Refuse
 from keyswap.refusals import answer
-from keyswap.request.engine_question import NO_WORKER, UNAVAILABLE, WORKER
+from keyswap.request.engine_question import NO_WORKER, PROXIED, UNAVAILABLE, WORKER
 
 Json = dict[str, Any]
 
@@ -27,10 +27,11 @@ _OF_NOTHING = "%START_TIME(%s%9f)%00000"
 def local_replies() -> Json:
     """Envoy's `local_reply_config`."""
     decided, named = is_noted(ANSWERS, WORKER.decode().lower()), is_noted(EXCHANGES, "exchange")
-    refused, unavailable = (
-        is_noted(ANSWERS, WORKER.decode().lower(), how.decode()) for how in (NO_WORKER, UNAVAILABLE)
+    refused, unavailable, is_proxied = (
+        is_noted(ANSWERS, WORKER.decode().lower(), how.decode()) for how in (NO_WORKER, UNAVAILABLE, PROXIED)
     )
     mappers: list[Json] = [{"filter": refused}, {"filter": unavailable, "status_code": 503}]
+    mappers.append(_mapper([is_proxied, _status("GE", 500)], Code.GATEWAY_UNAVAILABLE, _OF_EXCHANGE))
     for filters, code in _CAUSES:
         mappers.append(_mapper([decided, *filters], code, _OF_DECIDED))
         mappers.append(_mapper([named, *filters], code, _OF_EXCHANGE))
@@ -52,6 +53,11 @@ def is_noted(namespace: str, key: str, value: str | None = None) -> Json:
     return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
 
 
+def failed() -> Json:
+    """Whether Envoy has answered in the place of whoever it sends requests to."""
+    return {"and_filter": {"filters": [_flags(*_UNAVAILABLE), _status("GE", 500)]}}
+
+
 def _flags(*flags: str) -> Json:
     return {"response_flag_filter": {"flags": list(flags)}}
 
@@ -65,10 +71,11 @@ def _under(status: int) -> Json:
     return _status("LE", status - 1)
 
 
+_UNAVAILABLE = ("UF", "UH", "UC", "UO", "UR", "LR", "UPE", "DF", "URX")
 _CAUSES: list[tuple[list[Json], Code]] = [
     ([_flags("UAEX")], Code.GATEWAY_UNAVAILABLE),
     ([_flags("UT", "SI", "DT"), _status("GE", 500)], Code.UPSTREAM_TIMEOUT),
-    ([_flags("UF", "UH", "UC", "UO", "UR", "LR", "UPE", "DF", "URX")], Code.UPSTREAM_UNAVAILABLE),
+    ([_flags(*_UNAVAILABLE)], Code.UPSTREAM_UNAVAILABLE),
     ([_status("EQ", 413)], Code.BODY_TOO_LARGE),
     ([_status("EQ", 431)], Code.HEADERS_TOO_LARGE),
     ([_status("EQ", 501)], Code.INVALID_REQUEST),

@@ -59,6 +59,11 @@ class RunFolder:
         return self.path / "authz.sock"
 
     @property
+    def proxied(self) -> Path:
+        """The socket of the workers that carry what the engine cannot judge to its end."""
+        return self.path / "proxied.sock"
+
+    @property
     def admin(self) -> Path:
         """The socket of the engine's own answers."""
         return self.path / "admin.sock"

@@ -86,4 +86,4 @@ def listen_addresses(master: Master) -> list[str]:
     """The addresses on which the listener really listens, as HOST:PORT."""
     proxyserver: Any = master.addons.get("proxyserver")
     addresses = proxyserver.listen_addrs() if proxyserver is not None else []
-    return [host_port.joined(host, port) for host, port, *_ in addresses]
+    return [f"unix:{address}" if isinstance(address, str) else host_port.joined(*address[:2]) for address in addresses]

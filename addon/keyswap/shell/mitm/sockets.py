@@ -24,6 +24,11 @@ def read_little_ahead(reader: Any, writer: Any, most: int = READ_AHEAD) -> None:
     writer.transport.max_size = most
 
 
+def introduce(writer: Any, peer: tuple[str, int], own: tuple[str, int]) -> None:
+    """Have a connection's ends be those of the caller's connection for which it was made."""
+    writer.transport._extra.update(peername=peer, sockname=own)
+
+
 def put_back(reader: Any, data: bytes) -> None:
     """Let this be read again from a stream reader, before all else."""
     reader._buffer[:0] = data

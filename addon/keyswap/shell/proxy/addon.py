@@ -36,15 +36,15 @@ from keyswap.state import default_policy, default_state
 class RunningGate:
     """A gate that has started: what is in force, the guard over its connections, and the handlers of its requests."""
 
-    def __init__(self, master: Master, runtime: Runtime, shows: bool) -> None:
-        """`shows`: somebody looks at flows."""
+    def __init__(self, master: Master, runtime: Runtime, shows: bool, is_behind: bool = False) -> None:
+        """`shows`: somebody looks at flows. `is_behind`: an engine is in front."""
         self.master, self.runtime = master, runtime
         listener = GateListener(runtime, shows)
         self.guard = ConnectionGuard(master, listener)
         webhooks = Webhooks(self._end)
         self.heads = RequestHandler(runtime, self.guard, listener, webhooks)
         self.bodies = BodyHandler(runtime, self.guard, webhooks, shows)
-        self.responses = ResponseHandler(self.guard, shows)
+        self.responses = ResponseHandler(self.guard, shows, is_behind)
         runtime.traffic = self.guard.traffic
 
     def _end(self, exchange: Exchange, refused: Refuse) -> None:
@@ -65,14 +65,16 @@ class KeyswapAddon:
         supervised: bool = False,
         resumes: bool = False,
         share: int = 1,
+        asked_by: str | None = None,
     ) -> None:
         """`supervised`: another process answers commands; `resumes`: this one takes the place of another.
 
-        `share`: how many processes are one gateway.
+        `share`: how many processes are one gateway. `asked_by`: how callers ask an engine in front, http or https;
+        None: there is none.
         """
         self.addons: list[object] = [ClosedGate()]
         self._upstream, self._certificate, self._supervised = upstream, certificate, supervised
-        self._resumes, self._share = resumes, share
+        self._resumes, self._share, self._asked_by = resumes, share, asked_by
         self._master: Master | None = None
         self._gate: RunningGate | None = None
         self._sweeps: asyncio.Task[None] | None = None
@@ -104,8 +106,8 @@ class KeyswapAddon:
         self._master = master
         shows = proxy_master.keeps_flows(master)
         patch_table.install(flow_writer.REASONS, shows)
-        self._gate = gate = RunningGate(master, self._runtime(master, upstream), shows)
-        connections = ConnectionAddon(gate.runtime, gate.guard, self._certificate)
+        self._gate = gate = RunningGate(master, self._runtime(master, upstream), shows, self._asked_by is not None)
+        connections = ConnectionAddon(gate.runtime, gate.guard, self._certificate, self._asked_by == "https")
         self._replace(master, [connections, GateAddon(gate.heads, gate.bodies), ResponseAddon(gate.responses)])
 
     def _runtime(self, master: Master, upstream: Upstream | None) -> Runtime:

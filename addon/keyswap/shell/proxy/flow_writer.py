@@ -14,7 +14,7 @@ from keyswap.limits.headers import NAMES as LIMITS
 from keyswap.model import UPSTREAM, Admit, Code, Decision, Refuse, Reply
 from keyswap.model import Headers as Fields
 from keyswap.refusals import Answer, answer, status_of
-from keyswap.request.forwarding import downstream_head, upstream_head
+from keyswap.request.forwarding import CHUNKED, downstream_head, upstream_head
 from keyswap.request.header_names import REQUEST_ID
 from keyswap.request.header_policy import SanitizedHeaders
 from keyswap.shell.mitm import upstream_http1, upstream_pool
@@ -101,6 +101,16 @@ def pass_on(response: Response, request_id: str, closes: bool, limits: Fields = 
         data.http_version = b"HTTP/1.1"
     data.headers.fields = head.fields
     return head.declared
+
+
+def end_visibly(request: Request, response: Response) -> None:
+    """Have a body that only the end of its connection would end come in chunks."""
+    data = response.data
+    if data.status_code in {101, 204, 304} or request.data.method == b"HEAD":
+        return
+    if not any(name.lower() == b"transfer-encoding" for name, _ in data.headers.fields):
+        data.headers.fields = (*data.headers.fields, CHUNKED)
+        data.http_version = b"HTTP/1.1"
 
 
 def withdraw(flow: HTTPFlow, code: Code, request_id: str, more: Fields = ()) -> list[bytes]:

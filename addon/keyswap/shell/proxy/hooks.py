@@ -98,15 +98,22 @@ class ConnectionAddon:
 
     name = "keyswap_connections"
 
-    def __init__(self, runtime: Runtime, guard: ConnectionGuard, certificate: Certificate | None) -> None:
-        """`certificate`: the listener's; None: it speaks no TLS, or mitmproxy's own."""
+    def __init__(
+        self, runtime: Runtime, guard: ConnectionGuard, certificate: Certificate | None, is_encrypted: bool
+    ) -> None:
+        """`certificate`: the listener's; None: it speaks no TLS, or mitmproxy's own.
+
+        `is_encrypted`: callers speak TLS with an engine in front, which speaks none with the listener.
+        """
         self._runtime, self._guard, self._certificate = runtime, guard, certificate
+        self._is_encrypted = is_encrypted
 
     # ---- Callers
 
     def client_connected(self, client: Client) -> None:
         """Watch over a caller's connection."""
         try:
+            client.tls = self._is_encrypted
             self._guard.connected(client)
         except Exception as error:  # noqa: BLE001 (as in RequestHandler.judge: nobody is let in unwatched)
             report(error)

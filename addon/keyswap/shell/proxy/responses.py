@@ -28,7 +28,9 @@ WITHDRAWN_S = 0.5
 class ResponseHandler:
     """Passes responses on, and ends their exchanges."""
 
-    def __init__(self, guard: ConnectionGuard, shows: bool) -> None:
+    def __init__(self, guard: ConnectionGuard, shows: bool, is_behind: bool) -> None:
+        """`is_behind`: an engine is in front, which must see whether a response has ended or was cut."""
+        self._is_behind = is_behind
         self._guard, self._checker = guard, ResponseChecker()
         self._whole_up_to = SHOWN_UP_TO if shows else WHOLE_UP_TO
 
@@ -56,6 +58,8 @@ class ResponseHandler:
             return self._withdraw(flow, exchange, Outcome(status_of(refused.code), refused), refused.code)
         limits = policy.limit_fields(exchange.counted.levels)
         declared = flow_writer.pass_on(response, exchange.line.request_id, exchange.closes, limits)
+        if declared is None and self._is_behind:
+            flow_writer.end_visibly(flow.request, response)
         response.stream = declared is None or declared > self._whole_up_to
         streams = bool(response.stream) or status == 101
         decision = exchange.line.decision

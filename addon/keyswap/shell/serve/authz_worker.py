@@ -81,7 +81,7 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
         certificate=certificate,
         alone=False,
         resumes=resumes,
-        share=start.workers,
+        share=start.processes,
         unsupported=refuse_unsupported if start.engine is None else refuse_unsupported_by_envoy,
     )
     worker = _Worker(start, listening, runtime)

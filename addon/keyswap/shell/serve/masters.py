@@ -46,7 +46,13 @@ def options_of(start: Start) -> Options:
 def put_gate(master: Master, start: Start, supervised: bool = False, resumes: bool = False) -> KeyswapAddon:
     """Put the gate into a master, and its policy in force. Raises StateError."""
     certificate = Certificate(start.tls_cert, start.tls_key) if start.tls_cert and start.tls_key else None
-    addon = KeyswapAddon(start.upstream, certificate, supervised, resumes, start.workers if supervised else 1)
+    share = start.processes if supervised else 1
+    if start.engine is None:
+        addon = KeyswapAddon(start.upstream, certificate, supervised, resumes, share)
+    else:
+        addon = KeyswapAddon(
+            start.upstream, None, supervised, resumes, share, "http" if certificate is None else "https"
+        )
     master.addons.add(addon)
     proxy_master.move_to_front(master, addon)
     master.options.update(keyswap_policy=str(start.policy), keyswap_state=str(start.state))

@@ -3,12 +3,18 @@
 Law: a value that differs between workers is shown for each of them; a fault of one worker is the gateway's.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 
-def merge_status(statuses: list[dict[str, Any]], pid: int, wanted: int, restarts: int) -> dict[str, Any]:
-    """The status of a gateway (CONTRACT §2): the first worker's, with the faults of all of them."""
-    merged = dict(statuses[0])
+def merge_status(
+    statuses: list[dict[str, Any]], proxies: Collection[int], pid: int, wanted: int, restarts: int
+) -> dict[str, Any]:
+    """The status of a gateway (CONTRACT §2): the first worker's, with the faults of all of them.
+
+    `proxies`: process ids of those of them that are proxies behind an engine.
+    """
+    merged, every = dict(statuses[0]), statuses
     if "events" in merged:
         statuses = [status for status in statuses if "events" in status]
         merged["events"] = _merge_events([status["events"] for status in statuses])
@@ -21,8 +27,9 @@ def merge_status(statuses: list[dict[str, Any]], pid: int, wanted: int, restarts
         merged["sessions"] = _merge_key_sets([key_set for status in statuses for key_set in status.get("sessions", ())])
     del merged["tasks"]
     merged["pid"] = pid
-    running = [_worker(status) for status in statuses]
-    merged["workers"] = {"wanted": wanted, "restarts": restarts, "running": running}
+    running = [_worker(status) for status in every if status["pid"] not in proxies]
+    behind = {"proxies": [_worker(status) for status in every if status["pid"] in proxies]} if proxies else {}
+    merged["workers"] = {"wanted": wanted, "restarts": restarts, "running": running, **behind}
     return merged
 
 

@@ -12,6 +12,9 @@ from typing import Any
 from keyswap import host_port
 from keyswap.model import Upstream
 
+PROXY = "keyswap.shell.serve.worker"
+"""The module of a worker that carries requests itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -29,12 +32,14 @@ class Start:
     web_port: int = 8081
     unix: Path | None = None
     """Where an authorizer listens in the file system; None: at `host` and `port`."""
-    program: str = "keyswap.shell.serve.worker"
+    program: str = PROXY
     """The module that its workers run."""
     engine: Path | None = None
     """The folder in which an engine of ours meets its workers; None: there is none."""
     number: int = 0
-    """Which of the workers it is."""
+    """Which of the processes it is: the workers first, then the proxies."""
+    proxies: int = 0
+    """How many processes behind an engine carry what it cannot judge to its end."""
 
     @property
     def listen(self) -> str:
@@ -45,6 +50,11 @@ class Start:
     def callers_address(self) -> str:
         """Where callers connect: an engine's HOST:PORT, else the address to listen on."""
         return host_port.joined(self.host, self.port) if self.engine is not None else self.listen
+
+    @property
+    def processes(self) -> int:
+        """How many processes are one gateway."""
+        return self.workers + self.proxies
 
     def as_json(self) -> str:
         """For a worker's command line: no secret is in it."""

@@ -7,12 +7,17 @@ import asyncio
 import select
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 from mitmproxy.proxy import mode_servers
 
+from keyswap.shell.engine.proxy_protocol import Introduced, read_header
+from keyswap.shell.mitm import sockets
 from keyswap.shell.serve import listen_socket
 
+INTRODUCED_S = 10.0
+"""How long an engine may take to say for which caller it has connected."""
 SETTLING_S, CLEARING_S = 0.2, 1.0
 """A listener that closes accepts waiting connections until none has come for SETTLING_S, for CLEARING_S at most: a
 connection that is being made takes a round trip."""
@@ -24,7 +29,9 @@ class SharedListener:
     One connection is accepted a turn of the event loop: a busy worker takes fewer.
     """
 
-    def __init__(self, shared: socket.socket) -> None:
+    def __init__(self, shared: socket.socket, is_behind: bool = False) -> None:
+        """`is_behind`: an engine connects, and says first for which caller."""
+        self._is_behind = is_behind
         self._listening = _Bound(fileno=shared.detach())
         self._server: asyncio.Server | None = None
         listener = self
@@ -36,6 +43,7 @@ class SharedListener:
         instance.listen = listen
 
     async def _start_server(self, handle: Any) -> asyncio.Server:
+        handle = _introduced(handle) if self._is_behind else handle
         self._server = await asyncio.start_server(handle, sock=self._listening, backlog=1, start_serving=False)
         return self._server
 
@@ -46,7 +54,8 @@ class SharedListener:
 
     def reject_new_connections(self) -> None:
         """Let no connection begin any more, in any process that shares the socket."""
-        listen_socket.reject_new_connections(self._listening)
+        if self._listening.family != socket.AF_UNIX:
+            listen_socket.reject_new_connections(self._listening)
 
     async def clear(self) -> None:
         """Accept the connections that wait: to close the socket before would reset them."""
@@ -60,6 +69,23 @@ class SharedListener:
             if now - began > CLEARING_S or now - quiet > SETTLING_S:
                 return
             await asyncio.sleep(0 if pending else 0.002)  # the event loop accepts one
+
+
+def _introduced(handle: Any) -> Any:
+    """Handle a connection as its caller's, once an engine has said whose it is."""
+
+    async def handle_introduced(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said: Introduced | None = None
+        with suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+            async with asyncio.timeout(INTRODUCED_S):
+                said = await read_header(reader)
+        if said is None:
+            writer.close()
+            return
+        sockets.introduce(writer, *said)
+        await handle(reader, writer)
+
+    return handle_introduced
 
 
 class _Bound(socket.socket):

@@ -22,7 +22,7 @@ from keyswap.shell.control.control_socket import ControlSocket
 from keyswap.shell.serve.front import Front
 from keyswap.shell.serve.ipc import Channel
 from keyswap.shell.serve.listen_socket import address_in_use, close, listen
-from keyswap.shell.serve.settings import Start, ready_line
+from keyswap.shell.serve.settings import PROXY, Start, ready_line
 from keyswap.shell.serve.systemd import READY, STOPPING, notify
 from keyswap.shell.serve.worker_logs import LogDeduplicator
 from keyswap.shell.serve.worker_process import WorkerHandle
@@ -48,10 +48,11 @@ EXTRA_S = 5.0
 class Supervisor:
     """The workers of one gateway."""
 
-    def __init__(self, start: Start, listening: socket.socket) -> None:
-        self._start, self._listening = start, listening
+    def __init__(self, start: Start, listening: socket.socket, proxied: socket.socket | None = None) -> None:
+        """`proxied`: where those of its processes listen that are proxies behind an engine."""
+        self._start, self._listening, self._proxied = start, listening, proxied
         self.front = Front(listening)
-        self._pool = WorkerPool(start.workers, start.state)
+        self._pool = WorkerPool(start.workers, start.proxies, start.state)
         self._pool.engine = lambda: self.front.status
         self._stop = asyncio.Event()
         self._begun = False
@@ -77,7 +78,7 @@ class Supervisor:
             if self._stop.is_set():
                 return
             raise StateError(first.error or f"the first worker ended ({first.exit_reason}) before it was ready")
-        others = [await self._spawn(number, resumes=False) for number in range(1, self._start.workers)]
+        others = [await self._spawn(number, resumes=False) for number in range(1, self._start.processes)]
         self._first = [worker.ready for worker in (first, *others)]
         lives = [loop.create_task(self._keep_running(0, first, reading))]
         lives += [loop.create_task(self._keep_running(number, worker)) for number, worker in enumerate(others, 1)]
@@ -97,7 +98,8 @@ class Supervisor:
         await self._pool.tend()
         try:
             # Here and not in a worker: callers that read the line below may connect at once.
-            self._listening.listen(BACKLOG)
+            for listening in self._sockets:
+                listening.listen(BACKLOG)
         except OSError as error:  # another program was begun at the same time: both could be bound
             raise address_in_use(self._start, error) from error
         for line in {worker.misplaced for worker in self._pool.workers.values() if worker.misplaced is not None}:
@@ -109,7 +111,7 @@ class Supervisor:
                 raise
         if self._stop.is_set():
             return
-        _print(ready_line(self.front.address, self._pool.admin.address, sum(ready)))
+        _print(ready_line(self.front.address, self._pool.admin.address, sum(ready[: self._start.workers])))
         self._begun = True
         for worker in self._pool.workers.values():
             if worker.is_ready:
@@ -153,10 +155,11 @@ class Supervisor:
 
     async def _spawn(self, number: int, resumes: bool) -> WorkerHandle:
         ours, theirs = socket.socketpair()
-        handles = self._listening.fileno(), theirs.fileno()
-        arguments = [replace(self._start, number=number).as_json(), *map(str, handles), "again" if resumes else "fresh"]
+        start, listening = self._seat(number)
+        handles = listening.fileno(), theirs.fileno()
+        arguments = [start.as_json(), *map(str, handles), "again" if resumes else "fresh"]
         # -P, and our own module path: the working folder holds no module of ours.
-        command = [sys.executable, "-P", "-m", self._start.program, *arguments]
+        command = [sys.executable, "-P", "-m", start.program, *arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
             process = await asyncio.create_subprocess_exec(
@@ -181,12 +184,22 @@ class Supervisor:
             worker.kill()
         return worker
 
+    def _seat(self, number: int) -> tuple[Start, socket.socket]:
+        """The options of the process of this number, and the socket on which it listens."""
+        if self._proxied is not None and number >= self._start.workers:
+            return replace(self._start, number=number, program=PROXY), self._proxied
+        return replace(self._start, number=number), self._listening
+
+    @property
+    def _sockets(self) -> list[socket.socket]:
+        return [self._listening, *([self._proxied] if self._proxied is not None else [])]
+
     async def _requested(self, message: dict[str, Any]) -> dict[str, Any]:
         return await self.front.requested(message)
 
     def tell(self, message: dict[str, Any], most: int | None = None) -> None:
-        """Send workers a message: all of them, or so many."""
-        for worker in [worker for worker in self._pool.workers.values() if worker.is_ready][:most]:
+        """Send workers a message: all that decide, or so many."""
+        for worker in self._pool.deciding[:most]:
             worker.channel.send(message)
 
     def _may_accept(self) -> bool:
@@ -217,7 +230,8 @@ class Supervisor:
     async def _end(self, lives: list[asyncio.Task[None]]) -> None:
         self._stop.set()
         await self.front.stop(self._grace_s)
-        close(self._listening)  # with the last worker's it is closed for good: connections are refused, not kept
+        for listening in self._sockets:
+            close(listening)  # with the last worker's it is closed for good: connections are refused, not kept
         self._pool.stopping = True
         notify(STOPPING)
         for worker in self._pool.workers.values():

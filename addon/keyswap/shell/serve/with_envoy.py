@@ -20,6 +20,11 @@ from keyswap.shell.serve.supervisor import FORMAT, Supervisor
 WORKER = "keyswap.shell.serve.authz_worker"
 
 
+def proxies_of(start: Start) -> int:
+    """How many processes carry what Envoy cannot judge to its end: WebSockets, event streams, judged responses."""
+    return max(1, start.workers // 2)
+
+
 async def serve(start: Start) -> None:
     """Run the gateway until it is told to stop. Raises StateError, before anything is accepted."""
     os.umask(0o077)
@@ -34,9 +39,9 @@ async def serve(start: Start) -> None:
         folder.remove()
         raise
     try:
-        start = replace(start, unix=folder.questions, engine=folder.path, program=WORKER)
-        listening = listen(start)
-        supervisor = Supervisor(start, listening)
+        start = replace(start, unix=folder.questions, engine=folder.path, program=WORKER, proxies=proxies_of(start))
+        listening, proxied = listen(start), listen(replace(start, unix=folder.proxied))
+        supervisor = Supervisor(start, listening, proxied)
         supervisor.front = EngineFront(listening, envoy, supervisor.tell)
         await supervisor.run()
     finally:

@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 async def work(start: Start, listening: socket.socket, channel: Channel, resumes: bool) -> None:
     """Run until the stop. Raises StateError, before anything is accepted."""
     fast_paths.install_fast_paths()
-    listener = SharedListener(listening)
+    is_behind = start.engine is not None
+    listener = SharedListener(listening, is_behind)
     master = lean.LeanMaster(masters.options_of(start), report)
     addon = masters.put_gate(master, start, supervised=True, resumes=resumes)
     runtime = addon.runtime
@@ -37,7 +38,7 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
 
     def report_ready(addresses: list[str]) -> None:
         if addresses:
-            channel.send({"event": "ready", "misplaced": runtime.misplaced})
+            channel.send({"event": "ready", "misplaced": None if is_behind else runtime.misplaced})
         else:
             channel.send({"event": "failed", "error": f"{start.listen} cannot be listened on"})
             cast("Any", master).shutdown()

@@ -27,8 +27,9 @@ _NO_WORKER = {"error": "no worker of this gateway answers: is it starting, overl
 class WorkerPool:
     """All workers, by their numbers."""
 
-    def __init__(self, wanted: int, state: Path) -> None:
-        self.wanted, self._state = wanted, state
+    def __init__(self, wanted: int, proxies: int, state: Path) -> None:
+        """`proxies`: how many more there are, which only carry what an engine gives them."""
+        self.wanted, self._proxies, self._state = wanted, proxies, state
         self.workers: dict[int, WorkerHandle] = {}
         self.restarts = 0
         self.stopping = False
@@ -67,7 +68,8 @@ class WorkerPool:
         statuses = [answer for answer in answers if answer is not None and "error" not in answer]
         if not statuses:
             return next((answer for answer in answers if answer is not None), _NO_WORKER)
-        status = merge_status(statuses, os.getpid(), self.wanted, self.restarts)
+        proxies = {worker.pid for number, worker in self.workers.items() if number >= self.wanted}
+        status = merge_status(statuses, proxies, os.getpid(), self.wanted, self.restarts)
         engine = self.engine()
         listen = {"listen": [engine["listen"]]} if engine is not None else {}
         return {**status, **listen, "engine": engine, "admin": self.admin.address}
@@ -101,7 +103,8 @@ class WorkerPool:
             return {"gateway": "it is stopping"}
         if (engine := self.engine()) is not None and engine["pid"] is None:
             return {"engine": f"{engine['name']} does not run: another one is being started"}
-        answers = await asyncio.gather(*(worker.request({"command": "readiness"}) for worker in self._responsive()))
+        asked = [worker for worker in self._responsive() if worker in self.deciding]
+        answers = await asyncio.gather(*(worker.request({"command": "readiness"}) for worker in asked))
         problems = [answer["reasons"] for answer in answers if answer is not None and "reasons" in answer]
         if not problems:
             return {"workers": "no worker answers"}
@@ -123,6 +126,11 @@ class WorkerPool:
     def _responsive(self) -> list[WorkerHandle]:
         """The workers without those that hang: no request is to wait for one of these."""
         return [worker for worker in self._ready() if worker.silent_since is None]
+
+    @property
+    def deciding(self) -> list[WorkerHandle]:
+        """Those that decide whatever comes."""
+        return [worker for number, worker in sorted(self.workers.items()) if worker.is_ready and number < self.wanted]
 
     def _ready(self) -> list[WorkerHandle]:
         return [worker for _, worker in sorted(self.workers.items()) if worker.is_ready]
