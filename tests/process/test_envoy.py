@@ -559,3 +559,61 @@ def test_status_names_the_engine(start: Start, documented: Home) -> None:
         [f"/proc/{told['engine']['pid']}/exe", "--version"], capture_output=True, text=True, check=True
     )
     assert told["engine"]["version"] in version.stdout
+
+
+def test_places_outlive_the_worker_that_gave_them(start: Start, tmp_path: Path) -> None:
+    """While a request is on its way its place is taken, though the worker that admitted it is killed, and the next one too;
+    with its end, or Envoy's, it is free."""
+    go_on = threading.Semaphore(0)
+
+    def wait(got: Got, caller: socket.socket) -> None:
+        if got.target == b"/slow":
+            go_on.acquire()
+        ok(got, caller)
+
+    with closing(Recorder(wait)) as backend:
+        home = Home(tmp_path, backend.url)
+        home.write_policy("limits: [{name: one, by: [key], concurrency: 1}]\n")
+        _, value = home.key()
+        gateway = start("envoy", "--workers", "2", home=home).ready()
+
+        def status() -> int:
+            return gateway.get("/", value).status
+
+        for ends_with_envoy in (False, True):
+            eventually("its place is free", lambda: status() == 200)
+            with connect(gateway.port) as caller:
+                caller.sendall(head("GET", "/slow", value))
+                eventually("it is there", lambda: backend.requests and backend.requests[-1].target == b"/slow")
+                assert status() == 429
+                for _ in range(2):
+                    replace_workers(home)
+                    assert [status() for _ in range(20)] == [429] * 20
+                if ends_with_envoy:
+                    os.kill(int(str(envoy_of(home)["pid"])), signal.SIGKILL)
+                    eventually("another one is there", lambda: reached(gateway))
+                else:
+                    go_on.release()
+                    assert listen(caller, b"ok").status == 200
+                eventually("it is free", lambda: status() == 200)
+        go_on.release()
+
+
+def replace_workers(home: Home) -> None:
+    """Kill all that decide, and wait for others."""
+
+    def running() -> set[int]:
+        return {worker["pid"] for worker in home.json("status")["workers"]["running"]}
+
+    before = running()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    eventually("others are there", lambda: len(running() - before) == len(before))
+
+
+def reached(gateway: Gateway) -> bool:
+    """Whether it answers."""
+    try:
+        return gateway.get("/.well-known/keyswap/health").status == 200
+    except OSError:
+        return False

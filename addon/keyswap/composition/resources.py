@@ -6,7 +6,7 @@ Law: a resource that cannot be used is a StateError before there is a gate; noth
 import asyncio
 import logging
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from keyswap.composition.limit_stores import open_limit_store
@@ -18,7 +18,8 @@ from keyswap.keys.local.watch import DatabaseWatch
 from keyswap.keys.pepper import Pepper
 from keyswap.keys.source import DenyList, Lookups
 from keyswap.limits.health import Health
-from keyswap.limits.limit import LimitStore
+from keyswap.limits.limit import LimitStore, Reservation
+from keyswap.limits.local.in_flight import KeptFile
 from keyswap.operations.openapi.document_cache import Documents
 from keyswap.policy import Policy
 from keyswap.state import Epochs, StateDirectory
@@ -40,9 +41,12 @@ PATIENCE_S = 10.0
 class Resources:
     """Resources that outlive a policy. Raises StateError when one cannot be used; nothing is overwritten."""
 
-    def __init__(self, state: StateDirectory, share: int = 1) -> None:
-        """`share`: how many processes share what a remote source may be asked."""
-        self.state = state
+    def __init__(self, state: StateDirectory, share: int = 1, kept: KeptFile | None = None) -> None:
+        """`share`: how many processes share what a remote source may be asked.
+
+        `kept`: where places in flight on this machine stand, if another process keeps them when this one has ended.
+        """
+        self.state, self._kept, self._is_settled = state, kept, kept is None
         self.epochs = Epochs(state)
         self.pepper = Pepper.load(state)
         self._room = Room(state)
@@ -66,9 +70,24 @@ class Resources:
             self._unused[url] = 0
             store = self._stores.get(url)
             if store is None:
-                store = open_limit_store(url, self.state, wait_s)
+                store = open_limit_store(url, self.state, wait_s, self._kept)
                 self._stores[url] = store
+                if self._is_settled and self._kept is not None:
+                    store.settle()
             return store
+
+    def adopt_places(self, held: Sequence[str]) -> Reservation:
+        """The places of a process before this one, as it has described them. Raises ValueError."""
+        for store in list(self._stores.values()):
+            if held and store.name == held[0]:
+                return store.adopt(held[1:])
+        raise ValueError("their store is used no more")
+
+    def settle_places(self) -> None:
+        """Give back what a process before this one has held, and nobody has adopted until now."""
+        self._is_settled = True
+        for store in list(self._stores.values()):
+            store.settle()
 
     def health(self, url: str) -> Health:
         """Whether a store answers, over reloads."""

@@ -3,6 +3,7 @@
 Law: frozen values with units in their names; what has to be parsed has been.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -80,6 +81,9 @@ class Reservation(Protocol):
     def release(self) -> None:
         """Give them back: the request has ended. A second call changes nothing."""
 
+    def describe(self) -> tuple[str, ...]:
+        """The store's name, and of what `LimitStore.adopt` makes the same in a process that takes this one's place."""
+
 
 class Acquired(NamedTuple):
     """A store's answer: all of the enforced asks were acquired (`fits`), or none of the asks was.
@@ -116,6 +120,9 @@ class Stored(NamedTuple):
 class LimitStore(Protocol):
     """Where limits are counted. Everything raises LimitStoreUnavailable when the store can't be asked in time."""
 
+    name: str
+    """What it is called in descriptions of what is held: no secret."""
+
     async def acquire(self, asks: tuple[LimitRequest, ...], now: float, dry: bool = False) -> Acquired:
         """Acquire all asks or none, at `now` (epoch seconds); `dry`: say what would happen, and change nothing."""
 
@@ -127,6 +134,12 @@ class LimitStore(Protocol):
 
     async def empty(self, buckets: list[Stored], now: float) -> int:
         """Empty these buckets; how many were not empty. Requests in flight keep their places."""
+
+    def adopt(self, held: Sequence[str]) -> Reservation:
+        """The places that a reservation of a process that has ended has described. Raises ValueError."""
+
+    def settle(self) -> None:
+        """Give back what such a process has held, and nobody has adopted."""
 
     def wait(self, wait_s: float) -> None:
         """Set for how many seconds a request waits for the store from now on."""

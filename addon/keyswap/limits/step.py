@@ -15,7 +15,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 from keyswap.limits.health import Health
 from keyswap.limits.limit import SEPARATOR, Acquired, Kind, Limit, LimitRequest, LimitStore, LimitStoreUnavailable, new
-from keyswap.model import UNCOUNTED, Code, Counted, Level, Operation, Principal, Refuse, Request, nothing
+from keyswap.model import UNCOUNTED, Code, Counted, Level, Operation, Principal, Refuse, Request, no_places, nothing
 from keyswap.request import addresses
 
 logger = logging.getLogger(__name__)
@@ -235,19 +235,20 @@ def _asks(
 
 def _counted(asks: tuple[LimitRequest, ...], acquired: Acquired) -> Counted | Refuse:
     fits, levels, reservation = acquired
-    give_back = nothing if reservation is None else reservation.release
+    give_back, describe = (nothing, no_places) if reservation is None else (reservation.release, reservation.describe)
     for ask in asks:
         if not ask.enforced:
             break
     else:
         if fits:
-            return new(Counted, (levels, (), give_back, ()))
+            return new(Counted, (levels, (), give_back, (), describe))
     shown = tuple([level for ask, level in zip(asks, levels, strict=True) if ask.enforced])
     if fits:
         shadowed = [
             refusal(level, ask.subject, ()) for ask, level in zip(asks, levels, strict=True) if level.retry_after_s
         ]
-        return Counted(shown, tuple(shadowed), give_back, tuple([level for level in levels if level not in shown]))
+        watched = tuple([level for level in levels if level not in shown])
+        return Counted(shown, tuple(shadowed), give_back, watched, describe)
     full = max(shown, key=lambda level: level.retry_after_s)
     subject = next(ask.subject for ask in asks if ask.limit.name == full.limit)
     return refusal(full, subject, shown)

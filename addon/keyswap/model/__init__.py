@@ -10,7 +10,18 @@ files, no HTTP status codes. A refusal is a value with two texts: a public code,
 """
 
 from keyswap.model.caller import ANONYMOUS, Claims, Principal, Proof, Secret
-from keyswap.model.decision import UNCOUNTED, Admit, Counted, Decision, NeedBody, Preflight, Reply, StepResult, nothing
+from keyswap.model.decision import (
+    UNCOUNTED,
+    Admit,
+    Counted,
+    Decision,
+    NeedBody,
+    Preflight,
+    Reply,
+    StepResult,
+    no_places,
+    nothing,
+)
 from keyswap.model.errors import StateError, Unread
 from keyswap.model.level import Level
 from keyswap.model.operation import Operation, Requirement, Upstream
@@ -48,5 +59,6 @@ __all__ = [
     "StepResult",
     "Unread",
     "Upstream",
+    "no_places",
     "nothing",
 ]

@@ -18,6 +18,11 @@ def nothing() -> None:
     """What there is to give back when nothing was taken."""
 
 
+def no_places() -> tuple[str, ...]:
+    """What is held when nothing is."""
+    return ()
+
+
 class Counted(NamedTuple):
     """What limits said of a request that they let through: their levels, and what those would have said that look on.
 
@@ -29,6 +34,8 @@ class Counted(NamedTuple):
     give_back: Callable[[], None] = nothing
     watched: tuple[Level, ...] = ()
     """The levels of limits that only look on: for the log, not for callers."""
+    describe: Callable[[], tuple[str, ...]] = no_places
+    """What says of its places in flight how another process can give them back; empty: it has none."""
 
 
 UNCOUNTED = Counted()

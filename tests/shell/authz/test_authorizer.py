@@ -14,6 +14,7 @@ from keyswap.request.forward_auth import Question
 from keyswap.shell.authz.authorizer import Authorizer
 from keyswap.shell.authz.engine_answers import EngineAnswers
 from keyswap.shell.authz.exchanges import Exchanges
+from keyswap.shell.authz.places_journal import PlacesJournal
 from keyswap.shell.runtime.runtime import Runtime
 
 
@@ -27,7 +28,7 @@ def answered(home: Home, target: bytes, engine: bool) -> Answer:
     async def ask() -> Answer:
         runtime = Runtime(home.policy, home.state, None, terminal=False, alone=False)
         await runtime.begin(list)
-        answers = EngineAnswers(runtime, Exchanges(runtime.record), 0)
+        answers = EngineAnswers(runtime, Exchanges(runtime.record, PlacesJournal(home.folder / "places")), 0)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(type(runtime.signing), "current", _broken)
             patched.setattr(answers, "answer", _broken)

@@ -14,11 +14,14 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from keyswap.file_identity import identity_of, same_file
 from keyswap.limits.limit import LimitStoreUnavailable
 from keyswap.model import StateError
 
+NAME = "local"
+"""The store's name."""
 MOST = 1 << 16
 """Places that one process can hold."""
 MOST_PROCESSES = 512
@@ -29,10 +32,13 @@ _SIZE = _HEAD + MOST * 8
 class _File:
     """One process's records: the first word tells how many may be in use."""
 
-    def __init__(self, path: Path, own: bool = False) -> None:
-        """Raises OSError. `own`: it is made, or as long as it has to be."""
+    def __init__(self, path: Path, own: bool = False, handle: int | None = None) -> None:
+        """Raises OSError. `own`: it is made, or as long as it has to be. `handle`: it is open, and locked by that."""
         self.path = path
-        self.handle = os.open(path, os.O_RDWR | (os.O_CREAT if own else os.O_NONBLOCK), 0o600)
+        if handle is not None:
+            self.handle = os.dup(handle)
+        else:
+            self.handle = os.open(path, os.O_RDWR | (os.O_CREAT if own else os.O_NONBLOCK), 0o600)
         try:
             if own and not self.is_whole():
                 if hasattr(os, "posix_fallocate"):
@@ -80,28 +86,57 @@ class _File:
         os.close(self.handle)
 
 
+class KeptFile(NamedTuple):
+    """The file of a process and of those that take its place, which a process above them keeps locked meanwhile."""
+
+    number: int
+    handle: int
+
+    @classmethod
+    def claim(cls, folder: Path) -> "KeptFile":
+        """Take a file. Raises StateError."""
+        number, file = _claimed(folder)
+        kept = cls(number, os.dup(file.handle))  # the lock goes on with it
+        file.close()
+        return kept
+
+
 class InFlight:
     """The places of all processes; this one's own file is made at once."""
 
-    def __init__(self, folder: Path) -> None:
-        """Take a file. Raises StateError."""
+    def __init__(self, folder: Path, kept: KeptFile | None = None) -> None:
+        """Take a file; what stands in one that was `kept` goes on. Raises StateError."""
         self._folder = folder
         self._others: dict[tuple[int, int], _File] = {}
         """By device and inode: a file that was removed counts for as long as the process that holds it."""
         self._freed: list[int] = []
-        for number in range(MOST_PROCESSES):
-            try:
-                own = _File(folder / f"inflight.{number}", own=True)
-            except OSError as error:
-                raise StateError(f"{folder}/inflight.{number} cannot be used: {error.strerror}") from error
-            if own.claim():
-                break
-            own.close()
+        self._left: set[int] = set()
+        """Places of a process before this one that nobody has adopted yet."""
+        if kept is None:
+            _, self._own = _claimed(folder)
         else:
-            raise StateError(f"{MOST_PROCESSES} gateways use {folder} already")
-        self._own = own
-        own.map[:] = bytes(_SIZE)  # what its last owner left
+            path = folder / f"inflight.{kept.number}"
+            try:
+                self._own = _File(path, handle=kept.handle)
+            except (OSError, ValueError) as error:
+                raise StateError(f"{path} cannot be used: {error}") from error
+            used = [bool(word) for word in self._own.words[8 : 8 + self._own.words[0]].tolist()]
+            self._freed = [number for number, is_used in enumerate(used) if not is_used]
+            self._left = {number for number, is_used in enumerate(used) if is_used}
         self.rescan()
+
+    def adopt(self, numbers: list[int]) -> bool:
+        """Whether these places are still held as a process before this one has left them; they are this one's now."""
+        if not self._left.issuperset(numbers):
+            return False
+        self._left.difference_update(numbers)
+        return True
+
+    def release_left(self) -> None:
+        """Release the places that nobody has adopted."""
+        left, self._left = self._left, set()
+        for number in left:
+            self.release(number)
 
     def rescan(self) -> None:
         """Take in the files of processes that have begun since the last time. Raises LimitStoreUnavailable."""
@@ -195,6 +230,20 @@ class InFlight:
             file.close()
 
 
+def _claimed(folder: Path) -> tuple[int, _File]:
+    """A file that is no living process's, with its number, locked and empty. Raises StateError."""
+    for number in range(MOST_PROCESSES):
+        try:
+            file = _File(folder / f"inflight.{number}", own=True)
+        except OSError as error:
+            raise StateError(f"{folder}/inflight.{number} cannot be used: {error.strerror}") from error
+        if file.claim():
+            file.map[:] = bytes(_SIZE)  # what its last owner left
+            return number, file
+        file.close()
+    raise StateError(f"{MOST_PROCESSES} gateways use {folder} already")
+
+
 class LocalReservation:
     """The places of one request."""
 
@@ -208,6 +257,10 @@ class LocalReservation:
         numbers, self._numbers = self._numbers, []
         if numbers:
             self._release(numbers)
+
+    def describe(self) -> tuple[str, ...]:
+        """The store, and their numbers."""
+        return (NAME, *map(str, self._numbers))
 
 
 def _is_in_flight_file(name: str) -> bool:

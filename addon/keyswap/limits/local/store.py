@@ -7,7 +7,7 @@ sets; quotas follow the calendar. The files outlive the processes, and rates a r
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 from cachetools import FIFOCache
@@ -24,19 +24,10 @@ from keyswap.limits.limit import (
     remember,
 )
 from keyswap.limits.local.boot import boot_id
-from keyswap.limits.local.in_flight import InFlight, LocalReservation
+from keyswap.limits.local.in_flight import NAME, InFlight, KeptFile, LocalReservation
+from keyswap.limits.local.listing import stored
 from keyswap.limits.local.lock import MachineLock
-from keyswap.limits.local.slot import (
-    COUNT_BITS,
-    NAMED_NS,
-    InFlightSlot,
-    QuotaSlot,
-    RateSlot,
-    Slot,
-    begun_ahead,
-    bucket_name,
-    quota_subject,
-)
+from keyswap.limits.local.slot import COUNT_BITS, NAMED_NS, InFlightSlot, QuotaSlot, RateSlot, Slot, bucket_name
 from keyswap.limits.local.table import SHARED, Table
 from keyswap.limits.windows import hour_of
 from keyswap.model import Level, StateError
@@ -52,10 +43,16 @@ _PAGES = 64
 class LocalLimits:
     """Counts in files of the state directory. `clock` counts nanoseconds, the same in every process."""
 
+    name = NAME
+
     def __init__(
-        self, state: StateDirectory, wait_s: float = 0.1, clock: Callable[[], int] = time.monotonic_ns
+        self,
+        state: StateDirectory,
+        wait_s: float = 0.1,
+        clock: Callable[[], int] = time.monotonic_ns,
+        kept: KeptFile | None = None,
     ) -> None:
-        """Open them, making them on first use. Raises StateError."""
+        """Open them, making them on first use. `kept`: where places in flight stand. Raises StateError."""
         self._clock, self._folder = clock, state.path
         self._lock = MachineLock(state.file("limits.lock"), wait_s)
         self._late: list[int] = []
@@ -68,7 +65,7 @@ class LocalLimits:
                 self._rates = undo.enter_context(closing(Table(state.file("rates"), boot_id())))
                 self._quotas = undo.enter_context(closing(Table(state.file("quotas"))))
                 self._names = undo.enter_context(closing(Table(state.file("inflight"), boot_id())))
-                self._reserved = InFlight(state.path)
+                self._reserved = InFlight(state.path, kept)
                 self._roster = self._names.words[SHARED] = self._names.words[SHARED] + 1
             undo.pop_all()
         self._named = self._clock()
@@ -200,6 +197,18 @@ class LocalLimits:
             while self._late:
                 self._reserved.release(self._late.pop())
 
+    def adopt(self, held: Sequence[str]) -> LocalReservation:
+        """The places of a process before this one, by their numbers. Raises ValueError."""
+        numbers = [int(number) for number in held]
+        if not self._reserved.adopt(numbers):
+            raise ValueError("these places are not held")
+        return LocalReservation(self.release, numbers)
+
+    def settle(self) -> None:
+        """Release the places of a process before this one that nobody has adopted."""
+        with suppress(LimitStoreUnavailable), self._lock.within(self._lock.wait_s):
+            self._reserved.release_left()
+
     async def held(self, now: float) -> list[Stored]:
         """Every bucket that is not empty, looked for a few pages at a time: others pour meanwhile."""
         self._check_files()
@@ -215,16 +224,10 @@ class LocalLimits:
         return list(buckets.values())
 
     def _listed(self, kind: Kind, table: Table, pages: range, now: float) -> list[Stored]:
-        dead = self._dead(table, self._clock(), now)
-        rows = table.alive(dead, pages)
-        if kind is Kind.RATE:
-            return [Stored(name, state, kind, "", fingerprint) for name, fingerprint, state in rows]
-        if kind is Kind.QUOTA:
-            quotas = [Stored(*quota_subject(name, state), fingerprint) for name, fingerprint, state in rows]
-            return [quota for quota in quotas if not begun_ahead(quota, now)]
-        self._reserved.rescan()
-        counted = [(name, fingerprint, self._reserved.count(fingerprint)) for name, fingerprint, _ in rows]
-        return [Stored(name, count, kind, "", fingerprint) for name, fingerprint, count in counted if count]
+        if kind is Kind.CONCURRENCY:
+            self._reserved.rescan()
+        rows = table.alive(self._dead(table, self._clock(), now), pages)
+        return list(stored(kind, rows, now, self._reserved.count))
 
     async def empty(self, buckets: list[Stored], now: float) -> int:
         """Empty these buckets."""
@@ -278,14 +281,11 @@ class LocalLimits:
 
     def status(self) -> dict[str, object]:
         """The store's part of `keyswap status`."""
-        pages = sum([table.pages for table in self._tables.values()]) if self._gone is None else 0
-        return {
-            "store": "local",
-            "healthy": self._unwell is None,
-            "reason": self._unwell,
-            "in_flight": self._reserved.held if self._gone is None else 0,
-            "bytes": pages * 4096,
-        }
+        size, held = 0, 0
+        if self._gone is None:
+            size, held = 4096 * sum([table.pages for table in self._tables.values()]), self._reserved.held
+        healthy = self._unwell is None
+        return {"store": "local", "healthy": healthy, "reason": self._unwell, "in_flight": held, "bytes": size}
 
     async def close(self) -> None:
         """Release every place, and close the files. A second call changes nothing."""

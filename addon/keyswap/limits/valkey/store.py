@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from hashlib import sha256
 from itertools import batched, count
 from typing import cast
 
@@ -64,6 +65,10 @@ class _Leased:
         if keys:
             self._store.release(self._member, keys)
 
+    def describe(self) -> tuple[str, ...]:
+        """The store, their name, and their keys."""
+        return (self._store.name, *(part.decode("utf-8", "surrogateescape") for part in (self._member, *self._keys)))
+
 
 class ValkeyLimits:
     """Counts in a server. It is used from one event loop at a time; what it holds in flight is bound to none."""
@@ -72,6 +77,7 @@ class ValkeyLimits:
         """Does not connect yet."""
         address = Address.of(url)
         self._url = address.url
+        self.name = sha256(url.encode()).hexdigest()[:16]  # not as it is: a password may stand in it
         self._link = ServerLink(address, timeout_s, self._opened)
         self._lease_us = round(lease_s * US)
         self._known: FIFOCache[int, tuple[tuple[LimitRequest, ...], Plan]] = FIFOCache(MOST_KNOWN)
@@ -160,6 +166,18 @@ class ValkeyLimits:
         """Release places. A command that is sent after this is sent after their release."""
         self._held.pop(member, None)
         self._release_later(member, keys, 1 if self._link.connection else 2)
+
+    def adopt(self, held: Sequence[str]) -> _Leased:
+        """The places of a process before this one, by their name and keys. Raises ValueError."""
+        member, *keys = (part.encode("utf-8", "surrogateescape") for part in held)
+        if not member or not keys:
+            raise ValueError("no places")
+        self._held[member] = tuple(keys)
+        self._renew_at = 0.0  # at once: their leases may be about to end
+        return _Leased(self, member, tuple(keys))
+
+    def settle(self) -> None:
+        """No-op: the lease of what nobody has adopted ends by itself."""
 
     def _release_later(self, member: bytes, keys: tuple[bytes, ...], times: int) -> None:
         self._late[member] = keys, times

@@ -10,6 +10,7 @@ For an engine that the gateway runs itself (`shell.engine`):
 
 engine_answers  its questions → what it is told
 engine_needs    what a policy needs of it
+places_journal  which of them hold places in flight, for the worker that comes after
 response_needs  which requests a proxy behind it carries
 exchanges       requests that were admitted, until it tells of their ends
 """

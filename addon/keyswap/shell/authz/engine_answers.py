@@ -128,7 +128,7 @@ class EngineAnswers:
             decision = await self._judged(need, read, body)
         finally:
             if not isinstance(decision, Admit):
-                need.admit.counted.give_back()
+                self._exchanges.refuse(name, awaiting)
         return self._answered(decision, name, read, began, awaiting.gate_s)
 
     async def _judged(self, need: NeedBody, read: Reading, body: bytes | None) -> Admit | Refuse:

@@ -6,18 +6,23 @@ had ended before its admission was noted has ended all the same. Each has one de
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from cachetools import TTLCache
 
+from keyswap.limits.limit import Reservation
 from keyswap.model import UPSTREAM, Admit, Code, NeedBody, Refuse
+from keyswap.shell.authz.places_journal import PlacesJournal
 from keyswap.shell.authz.reading import Reading
 from keyswap.shell.decisions.record import Line
+from keyswap.shell.engine.envoy_routes import LONGEST_S
 from keyswap.shell.runtime.active_policy import ActivePolicy
 
 LONG_S = 10.0
 """After which the line of a request that goes on is written, without a status."""
+OVER_S = LONGEST_S + 60.0
+"""After which an exchange is over in any case."""
 BODY_S = 600.0
 """How long a body may take to come that is to be judged."""
 _GONE, _GONE_S = 1 << 16, 30.0
@@ -57,8 +62,11 @@ class HeldHead(NamedTuple):
 class Exchanges:
     """By the engine's names of them. `record` writes a decision line."""
 
-    def __init__(self, record: Callable[[Line, ActivePolicy], None]) -> None:
-        self._record = record
+    def __init__(self, record: Callable[[Line, ActivePolicy], None], journal: PlacesJournal) -> None:
+        """`journal`: where those are noted that hold places in flight."""
+        self._record, self._journal = record, journal
+        self._adopted: dict[str, tuple[Reservation, float]] = {}
+        """What the exchanges of a worker before this one hold, and since when that is known."""
         self._open: dict[str, Admitted] = {}
         self._long: set[str] = set()
         self._awaiting: dict[str, HeldHead] = {}
@@ -67,10 +75,35 @@ class Exchanges:
         self._gone: TTLCache[str, bool] = TTLCache(_GONE, _GONE_S)
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._awaiting)
+        return len(self._open) + len(self._awaiting) + len(self._adopted)
+
+    def adopt(self, reservation: Callable[[Sequence[str]], Reservation]) -> None:
+        """Hold what a worker before this one has held: its exchanges go on."""
+        for name, held in self._journal:
+            try:
+                self._adopted[name] = reservation(held), time.monotonic()
+            except ValueError:
+                self._journal.release(name)
+        if self._all_ended:
+            self.all_ended()
+
+    def _hold(self, name: str, admit: Admit) -> None:
+        """Note the places that a request holds. Raises OSError, and then it holds none."""
+        held = admit.counted.describe()
+        if held:
+            try:
+                self._journal.hold(name, held)
+            except OSError:
+                admit.counted.give_back()
+                raise
+
+    def _release(self, name: str, admit: Admit) -> None:
+        admit.counted.give_back()
+        self._journal.release(name)
 
     def admit(self, name: str, line: Line, policy: ActivePolicy, admit: Admit, began: float) -> None:
         """A request goes on. `began`: when its question was asked, by `time.perf_counter`."""
+        self._hold(name, admit)
         self._open[name] = Admitted(line, policy, admit, time.monotonic())
         if began < self._all_ended:
             self.end(name, None, "-", None)
@@ -79,6 +112,7 @@ class Exchanges:
 
     def await_body(self, name: str, awaiting: HeldHead, began: float) -> None:
         """A request's body decides, and is to come."""
+        self._hold(name, awaiting.need.admit)
         self._awaiting[name] = awaiting
         if began < self._all_ended:
             self._withdraw(name, None)
@@ -88,6 +122,10 @@ class Exchanges:
     def body(self, name: str) -> HeldHead | None:
         """The request whose body has come; None: none is known."""
         return self._awaiting.pop(name, None)
+
+    def refuse(self, name: str, awaiting: HeldHead) -> None:
+        """Its body was refused, or could not be judged."""
+        self._release(name, awaiting.need.admit)
 
     def ended(self, lines: Iterable[str]) -> None:
         """The engine tells of ends: `NAME STATUS FLAGS MICROSECONDS`, the last until the backend's head."""
@@ -108,10 +146,13 @@ class Exchanges:
         if admitted is None:
             if name in self._awaiting:
                 self._withdraw(name, status, is_told)
+            elif name in self._adopted:
+                self._adopted.pop(name)[0].release()
+                self._journal.release(name)
             else:
                 self._gone[name] = is_told
             return
-        admitted.admit.counted.give_back()
+        self._release(name, admitted.admit)
         if name in self._long or is_told:
             self._long.discard(name)
             return
@@ -121,7 +162,7 @@ class Exchanges:
     def _withdraw(self, name: str, status: int | None, is_told: bool = False) -> None:
         """A request has ended before its body was judged, or was not judged in time."""
         need, read, gate_s, _ = self._awaiting.pop(name)
-        need.admit.counted.give_back()
+        self._release(name, need.admit)
         if is_told:
             return
         code, why = _WITHDRAWN.get(status or 0, (Code.INVALID_REQUEST, "the caller left before its body was whole"))
@@ -134,6 +175,9 @@ class Exchanges:
             self.end(name, None, "-", None)
         for name in list(self._awaiting):
             self._withdraw(name, None)
+        for name in list(self._adopted):
+            self.end(name, None, "-", None)
+        self._journal.clear()
 
     def tend(self) -> None:
         """Write lines of what goes on for long, and give up bodies that do not come."""
@@ -146,6 +190,9 @@ class Exchanges:
                 self._record(admitted.line, admitted.policy)
         for name in [name for name, one in self._awaiting.items() if now - one.since > BODY_S]:
             self._withdraw(name, None)
+        over = [name for name in self._long if now - self._open[name].since > OVER_S]
+        for name in over + [name for name, (_, since) in self._adopted.items() if now - since > OVER_S]:
+            self.end(name, None, "-", None)  # the line of its end was lost
 
 
 def _outcome(flags: str) -> Refuse | None:

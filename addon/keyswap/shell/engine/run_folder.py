@@ -81,6 +81,10 @@ class RunFolder:
         """The pipe that tells one worker of the ends of the requests that it has admitted."""
         return self.path / f"ends.{number}"
 
+    def places(self, number: int, generation: int) -> Path:
+        """The file in which one worker notes which exchanges of an engine hold places in flight."""
+        return self.path / f"places.{number}.{generation}"
+
     def config(self, name: str) -> Path:
         """A file of configuration."""
         return self.path / f"{name}.json"

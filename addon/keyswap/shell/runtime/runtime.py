@@ -16,6 +16,7 @@ from keyswap import audit
 from keyswap.composition.resources import Resources
 from keyswap.error_origin import origin
 from keyswap.files import aside
+from keyswap.limits.local.in_flight import KeptFile
 from keyswap.model import Refuse, StateError, Upstream
 from keyswap.policy import Policy
 from keyswap.shell.admin.listener import AdminListener, KeyStoreRef
@@ -67,13 +68,14 @@ class Runtime:
         alone: bool = True,
         resumes: bool = False,
         share: int = 1,
+        kept: KeptFile | None = None,
         unsupported: Callable[[Policy, Path], None] = lambda _policy, _file: None,
     ) -> None:
         """Load the policy. Raises StateError, as `unsupported` does for one that the data path cannot serve.
 
         `share`: how many processes are one gateway. `alone`: the admin listener is this process's. Else a supervisor
         has it, and the policy in force is kept for a worker that replaces this one; `resumes`: this one replaces
-        another, and what that kept stands in for a policy that is no good.
+        another, and what that kept stands in for a policy that is no good. `kept`: as `Resources` has it.
         """
         self.file, self._certificate = file.absolute(), certificate
         self.listening: Callable[[], list[str]] = list
@@ -82,7 +84,7 @@ class Runtime:
         self.active: ActivePolicy
         try:
             text = PolicyText.read(self.file, resumes)
-            self.resources = Resources(StateDirectory(state).open(), share)
+            self.resources = Resources(StateDirectory(state).open(), share, kept)
             self._load(text, PolicyLoader(self.file, self.resources, upstream, terminal, unsupported), keeps=not alone)
         except StateError as error:
             if state.is_dir():
@@ -93,8 +95,7 @@ class Runtime:
         database = str(self.resources.state.file(FILE))
         self._storing = BackgroundWriter(database, PendingDecision.stored, self._store.write, self._store.close)
         freeze_heap(whole=False)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._tended: Sequence[Tended] = ()
+        self._tasks, self._tended = list[asyncio.Task[None]](), tuple[Tended, ...]()
         self._admin = AdminListener(self) if alone else None
         self._exposing = asyncio.Lock()
 
@@ -120,7 +121,7 @@ class Runtime:
 
     async def begin(self, listening: Callable[[], list[str]], tended: Sequence[Tended] = ()) -> None:
         """Start the tending. `listening` tells the listener's addresses; what is `tended` is tended and closed too."""
-        self.listening, self._tended = listening, tended
+        self.listening, self._tended = listening, tuple(tended)
         self._tasks = [
             asyncio.create_task(self._every(WATCH_S, self._tend), name="keyswap stores"),
             asyncio.create_task(self._every(WATCH_S, self._watch), name="keyswap watch"),

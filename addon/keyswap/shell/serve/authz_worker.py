@@ -13,6 +13,7 @@ from typing import Any
 
 import uvloop
 
+from keyswap.limits.local.in_flight import KeptFile
 from keyswap.shell.authz.authorizer import Authorizer
 from keyswap.shell.authz.listener import QuestionListener
 from keyswap.shell.authz.support import refuse_unsupported, refuse_unsupported_by_envoy
@@ -73,17 +74,7 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(report_unhandled)
     certificate = Certificate(start.tls_cert, start.tls_key) if start.tls_cert and start.tls_key else None
-    runtime = Runtime(
-        start.policy,
-        start.state,
-        start.upstream,
-        terminal=True,
-        certificate=certificate,
-        alone=False,
-        resumes=resumes,
-        share=start.processes,
-        unsupported=refuse_unsupported if start.engine is None else refuse_unsupported_by_envoy,
-    )
+    runtime = _runtime(start, certificate, resumes)
     worker = _Worker(start, listening, runtime)
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
     others = worker.engine.hear if worker.engine is not None else _ignored
@@ -99,6 +90,22 @@ async def work(start: Start, listening: socket.socket, channel: Channel, resumes
         if worker.engine is not None:
             worker.engine.close()
         await runtime.end()
+
+
+def _runtime(start: Start, certificate: Certificate | None, resumes: bool) -> Runtime:
+    """The policy in force, and what goes on beside the questions. Raises StateError."""
+    return Runtime(
+        start.policy,
+        start.state,
+        start.upstream,
+        terminal=True,
+        certificate=certificate,
+        alone=False,
+        resumes=resumes,
+        share=start.processes,
+        kept=KeptFile(*start.kept) if start.kept is not None else None,
+        unsupported=refuse_unsupported if start.engine is None else refuse_unsupported_by_envoy,
+    )
 
 
 def _ignored(_message: dict[str, Any]) -> None:

@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from keyswap.model import WIRE, Code, Refuse, Unread
+from keyswap.model import WIRE, Code, Refuse, StateError, Unread
 from keyswap.shell.authz.engine_answers import EngineAnswers
 from keyswap.shell.authz.engine_needs import needs_of
 from keyswap.shell.authz.exchanges import Exchanges
+from keyswap.shell.authz.places_journal import PlacesJournal
 from keyswap.shell.decisions.record import Line
 from keyswap.shell.engine.ends_pipe import EndsPipe
 from keyswap.shell.engine.run_folder import RunFolder
@@ -39,9 +40,13 @@ class EngineWorker:
         """Raises StateError."""
         assert start.engine is not None
         self._runtime, self._number = runtime, start.number
-        self._exchanges = Exchanges(runtime.record)
-        self.answers = EngineAnswers(runtime, self._exchanges, start.number)
         folder = RunFolder(start.engine)
+        try:
+            journal = PlacesJournal(folder.places(start.number, start.generation))
+        except OSError as error:
+            raise StateError(f"{folder.path} cannot hold which places are taken: {error.strerror}") from error
+        self._exchanges = Exchanges(runtime.record, journal)
+        self.answers = EngineAnswers(runtime, self._exchanges, start.number)
         self._ends = EndsPipe(folder.ends(start.number))
         self.listening = _listening(folder.worker(start.number))
         """Where the engine brings bodies."""
@@ -54,6 +59,8 @@ class EngineWorker:
     async def begin(self, channel: Channel, certificate: Certificate | None) -> None:
         """Have the engine take what the policy in force needs, and follow it. Raises Unread."""
         self._channel, self._certificate = channel, certificate
+        self._exchanges.adopt(self._runtime.resources.adopt_places)
+        self._runtime.resources.settle_places()
         self._ends.follow(self._ended)
         await self._prepare(self._runtime.active)
         self._runtime.reloads.prepare = self._prepare

@@ -5,11 +5,14 @@ Law: callers are answered only when the workers are ready; at a stop the front e
 
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from keyswap.limits.local.in_flight import KeptFile
 from keyswap.shell.engine.envoy import Envoy
 from keyswap.shell.engine.needs import EngineNeeds
 from keyswap.shell.serve.listen_socket import address_of
+from keyswap.state import StateDirectory
 
 MOST_TOLD = 200
 """Lines of requests that no worker has decided, of each reading of the pipe, that become decision lines."""
@@ -37,6 +40,15 @@ class Front:
         """The answer to what a worker asks."""
         return {"refused": "there is no engine in front of this gateway"}
 
+    def kept(self, _number: int) -> tuple[int, int] | None:
+        """The file of places in flight that a worker has of the one before it; None: they end with a worker."""
+        return None
+
+    @property
+    def generation(self) -> int:
+        """How many engines have ended."""
+        return 0
+
     @property
     def address(self) -> str:
         """Where callers connect."""
@@ -52,10 +64,12 @@ class EngineFront(Front):
     """Envoy is in front. `tell` sends a message to all workers, or to so many."""
 
     def __init__(
-        self, listening: socket.socket, envoy: Envoy, tell: Callable[[dict[str, Any], int | None], None]
+        self, listening: socket.socket, envoy: Envoy, tell: Callable[[dict[str, Any], int | None], None], state: Path
     ) -> None:
+        """`state`: the state directory."""
         super().__init__(listening)
-        self._envoy, self._tell = envoy, tell
+        self._envoy, self._tell, self._state = envoy, tell, state
+        self._kept: dict[int, KeptFile] = {}
 
     async def start(self) -> None:
         """Start Envoy. Raises StateError."""
@@ -94,6 +108,20 @@ class EngineFront(Front):
         """A worker has a policy: Envoy is to do what it needs."""
         needs, tls = EngineNeeds.of(message["needs"]), message["tls"]
         return {"refused": await self._envoy.files.take(message["worker"], needs, tuple(tls) if tls else None)}
+
+    def kept(self, number: int) -> tuple[int, int]:
+        """The file of this worker and of those that take its place: what it holds is held while Envoy goes on.
+
+        Raises StateError.
+        """
+        if number not in self._kept:
+            self._kept[number] = KeptFile.claim(StateDirectory(self._state).open().path)
+        return self._kept[number]
+
+    @property
+    def generation(self) -> int:
+        """How many Envoys have ended."""
+        return self._envoy.restarts
 
     @property
     def address(self) -> str:

@@ -36,6 +36,10 @@ class Start:
     """The module that its workers run."""
     engine: Path | None = None
     """The folder in which an engine of ours meets its workers; None: there is none."""
+    kept: tuple[int, int] | None = None
+    """The number and the handle of its file of places in flight, where those outlive a worker."""
+    generation: int = 0
+    """How many engines have ended before it was started."""
     number: int = 0
     """Which of the processes it is: the workers first, then the proxies."""
     proxies: int = 0
@@ -66,7 +70,8 @@ class Start:
         values: dict[str, Any] = json.loads(text)
         paths = {name: Path(values[name]) for name in _PATHS if values[name]}
         upstream = Upstream(*values["upstream"]) if values["upstream"] else None
-        return cls(**{**values, **paths, "upstream": upstream})
+        kept = tuple(values["kept"]) if values["kept"] else None
+        return cls(**{**values, **paths, "upstream": upstream, "kept": kept})
 
 
 _PATHS = ("policy", "state", "tls_cert", "tls_key", "unix", "engine")

@@ -157,6 +157,7 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         start, listening = self._seat(number)
         handles = listening.fileno(), theirs.fileno()
+        passed = (*handles, start.kept[1]) if start.kept is not None else handles
         arguments = [start.as_json(), *map(str, handles), "again" if resumes else "fresh"]
         # -P, and our own module path: the working folder holds no module of ours.
         command = [sys.executable, "-P", "-m", start.program, *arguments]
@@ -164,7 +165,7 @@ class Supervisor:
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                pass_fds=handles,
+                pass_fds=passed,
                 stdin=asyncio.subprocess.DEVNULL,
                 env=environment,
                 process_group=0,  # Ctrl-C reaches a whole group: only the supervisor is to act on it
@@ -188,7 +189,8 @@ class Supervisor:
         """The options of the process of this number, and the socket on which it listens."""
         if self._proxied is not None and number >= self._start.workers:
             return replace(self._start, number=number, program=PROXY), self._proxied
-        return replace(self._start, number=number), self._listening
+        kept, generation = self.front.kept(number), self.front.generation
+        return replace(self._start, number=number, kept=kept, generation=generation), self._listening
 
     @property
     def _sockets(self) -> list[socket.socket]:
@@ -198,8 +200,8 @@ class Supervisor:
         return await self.front.requested(message)
 
     def tell(self, message: dict[str, Any], most: int | None = None) -> None:
-        """Send workers a message: all that decide, or so many."""
-        for worker in self._pool.deciding[:most]:
+        """Send workers a message: all that decide or are about to, or so many that do."""
+        for worker in self._pool.deciding[:most] if most is not None else self._pool.begun:
             worker.channel.send(message)
 
     def _may_accept(self) -> bool:

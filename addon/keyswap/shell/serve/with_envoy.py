@@ -42,7 +42,7 @@ async def serve(start: Start) -> None:
         start = replace(start, unix=folder.questions, engine=folder.path, program=WORKER, proxies=proxies_of(start))
         listening, proxied = listen(start), listen(replace(start, unix=folder.proxied))
         supervisor = Supervisor(start, listening, proxied)
-        supervisor.front = EngineFront(listening, envoy, supervisor.tell)
+        supervisor.front = EngineFront(listening, envoy, supervisor.tell, start.state)
         await supervisor.run()
     finally:
         envoy.close()

@@ -128,6 +128,11 @@ class WorkerPool:
         return [worker for worker in self._ready() if worker.silent_since is None]
 
     @property
+    def begun(self) -> list[WorkerHandle]:
+        """Those, and others that are about to."""
+        return [worker for number, worker in sorted(self.workers.items()) if number < self.wanted]
+
+    @property
     def deciding(self) -> list[WorkerHandle]:
         """Those that decide whatever comes."""
         return [worker for number, worker in sorted(self.workers.items()) if worker.is_ready and number < self.wanted]
