@@ -16,6 +16,8 @@ from keyswap.request.header_policy import cookie_name
 
 ENVOY = b"/.keyswap/envoy"
 """What stands before the target in the questions of Envoy with our configuration (`path_prefix`): no caller can."""
+ASKING = b"/.keyswap/"
+"""What every target begins with that a proxy makes itself."""
 FORWARDED = b"/.keyswap/forward-auth"
 """The target of questions whose request stands in fields."""
 NOBODY = "0.0.0.0"  # noqa: S104 (it is no address to listen on)
@@ -108,6 +110,8 @@ def original(question: Question, places: Places) -> Original | Refuse:
 
 def is_question(question: Question) -> bool:
     """Whether a proxy asks, and does not pass a request on."""
+    if question.target.startswith(ASKING):
+        return True
     names = {name.lower() for name, _ in question.fields}
     return _MARK in names or any(not family.decisive.isdisjoint(names) for family in _FAMILIES)
 

@@ -110,6 +110,7 @@ class InFlight:
         self._others: dict[tuple[int, int], _File] = {}
         """By device and inode: a file that was removed counts for as long as the process that holds it."""
         self._freed: list[int] = []
+        self._is_kept = kept is not None
         self._left: set[int] = set()
         """Places of a process before this one that nobody has adopted yet."""
         if kept is None:
@@ -223,8 +224,8 @@ class InFlight:
         return taken
 
     def close(self) -> None:
-        """Release every place. Needs no lock: it is one word of our own."""
-        if self._own.is_whole():
+        """Release every place, unless who keeps the file goes on. Needs no lock: it is one word of our own."""
+        if not self._is_kept and self._own.is_whole():
             self._own.words[0] = 0
         for file in (self._own, *self._others.values()):
             file.close()

@@ -69,7 +69,7 @@ class LocalLimits:
                 self._roster = self._names.words[SHARED] = self._names.words[SHARED] + 1
             undo.pop_all()
         self._named = self._clock()
-        self._closed = False
+        self._closed = self._settles = False
         self._tables = {Kind.RATE: self._rates, Kind.QUOTA: self._quotas, Kind.CONCURRENCY: self._names}
 
     @contextmanager
@@ -206,7 +206,8 @@ class LocalLimits:
 
     def settle(self) -> None:
         """Release the places of a process before this one that nobody has adopted."""
-        with suppress(LimitStoreUnavailable), self._lock.within(self._lock.wait_s):
+        self._settles = True
+        with suppress(LimitStoreUnavailable), self._lock.within(self._lock.wait_s):  # else when it is tended
             self._reserved.release_left()
 
     async def held(self, now: float) -> list[Stored]:
@@ -251,6 +252,7 @@ class LocalLimits:
             async with self._lock:
                 self._reserved.rescan()
                 self._reserved.reclaim()
+                self._reserved.release_left() if self._settles else None
                 self._keep_listed()
         except LimitStoreUnavailable as error:
             self._unwell = str(error)
@@ -281,9 +283,8 @@ class LocalLimits:
 
     def status(self) -> dict[str, object]:
         """The store's part of `keyswap status`."""
-        size, held = 0, 0
-        if self._gone is None:
-            size, held = 4096 * sum([table.pages for table in self._tables.values()]), self._reserved.held
+        pages = [table.pages for table in self._tables.values()] if self._gone is None else []
+        size, held = 4096 * sum(pages), self._reserved.held if self._gone is None else 0
         healthy = self._unwell is None
         return {"store": "local", "healthy": healthy, "reason": self._unwell, "in_flight": held, "bytes": size}
 

@@ -40,6 +40,7 @@ WAITS_S = (0.002, 0.004, 0.008, 0.014, 0.02)
 MOST_WAITING = 256
 _ENDED = (WORKER, NO_WORKER)
 _NO_QUESTION = Refuse(Code.GATEWAY_UNAVAILABLE, "no question of the engine, and none of the own paths", step=WIRE)
+_NO_HANDSHAKE = Refuse(Code.INVALID_REQUEST, "a WebSocket handshake that is no GET without a body", step=WIRE)
 _NO_SUCH = Refuse(Code.GATEWAY_UNAVAILABLE, "a body came of a request that is not known here", step=WIRE)
 
 
@@ -67,6 +68,8 @@ class EngineAnswers:
         if isinstance(asked, Refuse):
             return asked
         if self._needs_of(policy).wants_proxy(asked):
+            if asked.upgrades and (question.method != b"GET" or asked.declared != 0):
+                return _NO_HANDSHAKE
             return Answer(200, proxied(asked), b"")
         return await self._head(asked, reading(asked.original, policy, time.time()), began)
 
@@ -86,7 +89,7 @@ class EngineAnswers:
             decision = NeedBody(read.request, decision, WIRE, most)
         if isinstance(decision, NeedBody):
             if asked.declared == 0:
-                decision = await resume(signing, gate, decision, b"")
+                decision = await self._resumed(decision, read)
             elif asked.declared is not None and asked.declared > decision.limit:
                 decision = _too_long(decision)
             else:
@@ -120,7 +123,8 @@ class EngineAnswers:
         exchange, body = body_question(question)
         name = exchange.decode("latin-1")
         awaiting = self._exchanges.body(name)
-        if awaiting is None:
+        if awaiting is None:  # a worker before this one has admitted its head, and nothing else tells of its end
+            self._exchanges.end(name, None, "DC", None, is_told=True)
             return _NO_SUCH
         need, read = awaiting.need, awaiting.read
         decision: Decision | None = None
@@ -130,6 +134,16 @@ class EngineAnswers:
             if not isinstance(decision, Admit):
                 self._exchanges.refuse(name, awaiting)
         return self._answered(decision, name, read, began, awaiting.gate_s)
+
+    async def _resumed(self, need: NeedBody, read: Reading) -> Decision:
+        """What is decided of a request without a body."""
+        decision: Decision | None = None
+        try:
+            decision = await resume(self._runtime.signing, read.policy.built.gate, need, b"")
+        finally:
+            if not isinstance(decision, Admit):
+                need.admit.counted.give_back()
+        return decision
 
     async def _judged(self, need: NeedBody, read: Reading, body: bytes | None) -> Admit | Refuse:
         gate = read.policy.built.gate

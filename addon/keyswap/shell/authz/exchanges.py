@@ -7,6 +7,7 @@ had ended before its admission was noted has ended all the same. Each has one de
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from cachetools import TTLCache
@@ -168,8 +169,11 @@ class Exchanges:
         code, why = _WITHDRAWN.get(status or 0, (Code.INVALID_REQUEST, "the caller left before its body was whole"))
         self._record(read.line(need.refuse(code, why), gate_s)._replace(status=status), read.policy)
 
-    def all_ended(self) -> None:
-        """The engine is gone, and every request that it carried, also those whose questions wait for their answers."""
+    def all_ended(self, journal: Path | None = None) -> None:
+        """The engine is gone, and every request that it carried, also those whose questions wait for their answers.
+
+        `journal`: where the places are noted that the next one's exchanges hold.
+        """
         self._all_ended = time.perf_counter()
         for name in list(self._open):
             self.end(name, None, "-", None)
@@ -177,7 +181,15 @@ class Exchanges:
             self._withdraw(name, None)
         for name in list(self._adopted):
             self.end(name, None, "-", None)
-        self._journal.clear()
+        self._journal.clear(journal)
+
+    def leave(self) -> None:
+        """Write the lines of what goes on without this worker; the next one gives back what it holds."""
+        for name, admitted in self._open.items():
+            if name not in self._long:
+                self._record(admitted.line, admitted.policy)
+        self._open.clear()
+        self._journal.close()
 
     def tend(self) -> None:
         """Write lines of what goes on for long, and give up bodies that do not come."""

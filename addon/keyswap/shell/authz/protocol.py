@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 from keyswap.refusals import Answer
-from keyswap.request.forward_auth import Question
+from keyswap.request.forward_auth import Question, is_question
 from keyswap.workos import webhook
 
 MAX_HEAD = 2 << 20
@@ -160,11 +160,13 @@ class QuestionProtocol(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Its head is whole."""
         self._is_head, self._size = False, 0
+        asks = self._is_trusted and is_question(Question(b"", self._target, tuple(self._fields)))
+        self._most = MAX_BODY if asks else webhook.MAX_BODY + 1
 
     def on_body(self, part: bytes) -> None:
         """A part of its body."""
         self._body.append(part)
-        self._count(len(part), MAX_BODY if self._is_trusted else webhook.MAX_BODY + 1)
+        self._count(len(part), self._most)
 
     def on_message_complete(self) -> None:
         """It is whole: it is answered, or waits for those before it."""

@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -34,6 +35,9 @@ FLUSH_MS = 5
 """Between an exchange's end and its line in a worker's pipe, at most."""
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """What Envoy has of the environment: secrets that policies name are none of its business."""
+_HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+FILES = 1 << 20 if _HARD == resource.RLIM_INFINITY else _HARD
+"""How many files Envoy may have open."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -54,7 +58,7 @@ class Envoy:
         self._program, self.version, self.folder = program, version, folder
         self._threads, self._ended = threads, nothing
         self.admin = EnvoyAdmin(folder.admin)
-        self.files = EnvoyFiles(folder, self.admin, listen, workers)
+        self.files = EnvoyFiles(folder, self.admin, listen, workers, FILES)
         self.restarts = 0
         self.address: str | None = None
         """Where it listens, once it does."""
@@ -125,11 +129,11 @@ class Envoy:
             began = time.monotonic()
             said = await _said(process)
             await process.wait()
+            self.restarts += not self._stopping  # before anybody hears of it: the next one's number
             self._ended()
             if self._stopping:
                 return
             failures = failures + 1 if time.monotonic() - began < YOUNG_S else 0
-            self.restarts += 1
             wait_s = AGAIN_S[min(failures, len(AGAIN_S) - 1)]
             why = said[-1] if said else f"exit code {process.returncode}"
             logger.error("Envoy (process %d) ended: %s: another one takes its place", process.pid, why)
@@ -217,6 +221,7 @@ async def _said(process: asyncio.subprocess.Process) -> list[str]:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end this process when the one that started it is gone. Linux alone."""
+    """Have the kernel end this process when the one that started it is gone (on Linux); open all files it may."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, _HARD))
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -25,6 +25,8 @@ STREAMS = 100
 """Requests at once on one HTTP/2 connection."""
 CONNECTIONS = 20_000
 """Callers' connections at once."""
+OURS = 32
+"""Fields that a request may have beside its caller's: Envoy counts those that it writes itself, and an answer's."""
 _MANY = 1 << 20
 """Requests and connections upstream: what bounds them are the callers' connections and streams."""
 _BUFFER = 32 << 10
@@ -46,7 +48,11 @@ def bootstrap(folder: RunFolder, connections: int = CONNECTIONS) -> Json:
     }
 
 
-RUNTIME = {"re2.max_program_size.error_level": 4000, "re2.max_program_size.warn_level": 4000}
+RUNTIME = {
+    "envoy.reloadable_features.strict_chunk_parsing": True,
+    "re2.max_program_size.error_level": 4000,
+    "re2.max_program_size.warn_level": 4000,
+}
 """One expression looks for every other spelling of a name: it is read once, and costs as little as a small one."""
 _STATS = ("listener_manager.", "cluster_manager.", "http.keyswap.", "server.", "overload.")
 
@@ -115,16 +121,29 @@ def bounds(needs: EngineNeeds) -> Json:
         "stream_idle_timeout": f"{needs.idle_s}s",
         "common_http_protocol_options": {
             "idle_timeout": f"{needs.idle_s}s",
-            "max_headers_count": MAX_HEADERS,
+            "max_headers_count": MAX_HEADERS + OURS,
             "headers_with_underscores_action": "ALLOW",
         },
-        "http_protocol_options": {"accept_http_10": True, "allow_absolute_url": False},
+        "http_protocol_options": {
+            "accept_http_10": True,
+            "allow_absolute_url": False,
+            "allow_custom_methods": True,
+            "ignore_http_11_upgrade": [{"safe_regex": {"regex": _anything_but("websocket")}}],
+        },
         "http2_protocol_options": {
             "max_concurrent_streams": STREAMS,
             "initial_stream_window_size": _WINDOW,
             "initial_connection_window_size": _CONNECTION_WINDOW,
         },
     }
+
+
+def _anything_but(word: str) -> str:
+    """An expression (RE2, without lookahead) of every text but this one, whatever its case."""
+    letters = [f"[{letter}{letter.upper()}]" for letter in word]
+    shorter = ["".join(letters[:at]) for at in range(len(word))]
+    other = ["".join(letters[:at]) + f"[^{word[at]}{word[at].upper()}].*" for at in range(len(word))]
+    return "|".join((*shorter, *other, "".join(letters) + ".+"))
 
 
 def _tls_of_callers(chain: str, key: str) -> Json:
@@ -153,9 +172,12 @@ def _tls(side: str, context: Json) -> Json:
 
 
 def _access_logs(folder: RunFolder, workers: int) -> list[Json]:
-    """One pipe for each worker, of the requests that it has admitted, and one of those that none has decided."""
+    """One pipe for each worker, of the requests that it has admitted, and one of those that none has decided.
+
+    Each line begins with an end of a line: what an Envoy before this one has not written whole stays by itself.
+    """
     worker, answered = "x-keyswap-worker", "%RESPONSE_CODE% %RESPONSE_FLAGS% %COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%"
-    ends = f"%DYNAMIC_METADATA({EXCHANGES}:exchange)% {answered}\n"
+    ends = f"\n%DYNAMIC_METADATA({EXCHANGES}:exchange)% {answered}\n"
     logs = [
         _access_log(os.fspath(folder.ends(number)), is_noted(ANSWERS, worker, str(number)), ends)
         for number in range(workers)
@@ -164,7 +186,7 @@ def _access_logs(folder: RunFolder, workers: int) -> list[Json]:
     unknown["metadata_filter"]["match_if_key_not_found"] = True
     undecided = {"or_filter": {"filters": [unknown, {"and_filter": {"filters": [proxied, failed()]}}]}}
     line = (
-        f"%DYNAMIC_METADATA({EXCHANGES}:exchange)% %RESPONSE_CODE% %RESPONSE_FLAGS% %START_TIME(%s%9f)% "
+        f"\n%DYNAMIC_METADATA({EXCHANGES}:exchange)% %RESPONSE_CODE% %RESPONSE_FLAGS% %START_TIME(%s%9f)% "
         "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% %REQ(:METHOD)% %PATH(NQ)% %RESPONSE_CODE_DETAILS%\n"
     )
     return [*logs, _access_log(os.fspath(folder.undecided), undecided, line)]

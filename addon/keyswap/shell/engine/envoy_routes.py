@@ -13,6 +13,9 @@ from keyswap.shell.engine.needs import EngineNeeds, EngineRoute, body_route
 Json = dict[str, Any]
 
 NAME = "keyswap"
+_NO_UPGRADE = {"upgrade_type": "websocket", "enabled": False}
+_TE = {"header": {"key": "te", "value": "trailers"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+"""What a gRPC server asks of who asks it (gRPC over HTTP/2, Call-Definition): a caller's own goes no further."""
 LONGEST_S = 3600
 """How long an exchange may take that Envoy carries alone: when its key is revoked, nothing else ends it."""
 WORKERS, PROXIES = "keyswap", "keyswap-proxies"
@@ -57,7 +60,7 @@ def _chosen(name: str) -> list[Json]:
 def _own(path: str) -> Json:
     return {
         "match": {"path": path},
-        "route": {"cluster": WORKERS, "timeout": "10s"},
+        "route": {"cluster": WORKERS, "timeout": "10s", "upgrade_configs": [_NO_UPGRADE]},
         "request_headers_to_remove": ["x-envoy-internal", "x-envoy-external-address"],
         "response_headers_to_remove": ["x-envoy-auth-headers-to-remove", ROUTE.decode(), WORKER.decode()],
         "typed_per_filter_config": without(HEAD, HOLD, BODY),
@@ -89,6 +92,7 @@ def _admitted(route: EngineRoute, needs: EngineNeeds, is_grpc: bool) -> Json:
     return {
         "match": match,
         **admitted_action(route, needs, upstream_cluster(route, is_grpc)),
+        **({"request_headers_to_add": [_TE]} if is_grpc else {}),
         "typed_per_filter_config": without(HOLD, BODY),
     }
 

@@ -4,12 +4,17 @@ Law: no caller writes a field of a question. An own path is asked for under its 
 another target that nginx takes for it would be read as a question, and the answer would hold a token.
 """
 
+import re
 from collections.abc import Iterator
 
+from keyswap.model import StateError
 from keyswap.request.forward_auth import FORWARDED, REMOVE
 from keyswap.shell.engine.edge import KIB, OF_QUESTIONS, QUESTION_S, EdgeSettings
 from keyswap.shell.engine.nginx_words import block, buffers, duration
 from keyswap.workos.webhook import HEADER, MAX_BODY, PATH
+
+_PLAIN = re.compile(r"[A-Za-z0-9/._~%@:+,!()*=&-]+")
+"""Paths that nginx takes as they stand."""
 
 
 def question(settings: EdgeSettings) -> list[str]:
@@ -46,6 +51,10 @@ def own_paths(settings: EdgeSettings) -> Iterator[str]:
     """The gateway's own paths go to it as requests."""
     yield "# The gateway's own paths: requests, not questions. No field of a caller goes along but these."
     for path in settings.own:
+        if not _PLAIN.fullmatch(path):
+            raise StateError(
+                f"nginx cannot have a location {path!r}: give `issuer` a path of letters, digits, - . _ ~ /"
+            )
         lines = [
             f"proxy_pass http://keyswap_authz{path};",
             "proxy_pass_request_headers off;",

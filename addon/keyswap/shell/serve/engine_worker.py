@@ -40,7 +40,7 @@ class EngineWorker:
         """Raises StateError."""
         assert start.engine is not None
         self._runtime, self._number = runtime, start.number
-        folder = RunFolder(start.engine)
+        self._folder = folder = RunFolder(start.engine)
         try:
             journal = PlacesJournal(folder.places(start.number, start.generation))
         except OSError as error:
@@ -95,7 +95,8 @@ class EngineWorker:
         """The supervisor tells of the engine."""
         if "engine" in message:
             self._ends.forget()
-            attempt(self._exchanges.all_ended)
+            journal = self._folder.places(self._number, message["engine"])
+            attempt(partial(self._exchanges.all_ended, journal))
         for name in message.get("left", ()):
             self._exchanges.end(name, None, "DC", None)
         for name in message.get("withdrawn", ()):  # the line of what the engine has refused says it
@@ -111,7 +112,7 @@ class EngineWorker:
         if self._tending is not None:
             self._tending.cancel()
         self._ends.read(self._ended)
-        attempt(self._exchanges.all_ended)
+        attempt(self._exchanges.leave)
         self._ends.close()
 
 

@@ -74,7 +74,7 @@ class EngineFront(Front):
     async def start(self) -> None:
         """Start Envoy. Raises StateError."""
         self._envoy.undecided.follow(self._undecided)
-        await self._envoy.start(lambda: self._tell({"engine": "ended"}, None))
+        await self._envoy.start(lambda: self._tell({"engine": self.generation}, None))
 
     def _undecided(self, lines: list[str]) -> None:
         """Tell workers of requests that none has decided.

@@ -180,6 +180,8 @@ class Supervisor:
         worker = self._pool.workers[number] = WorkerHandle(
             process, channel, self._may_accept, self._logs.log, self._requested
         )
+        if start.generation != self.front.generation:  # others heard of an engine's end while this one began
+            channel.send({"engine": self.front.generation})
         asyncio.get_running_loop().call_later(START_S, worker.kill_unless_ready, f"not ready in {START_S:g} s")
         if self._stop.is_set():  # the other workers were told before this one was there
             worker.kill()

@@ -32,12 +32,12 @@ async def serve(start: Start) -> None:
     program, version = envoy_program()
     listen(start).close()  # an address that cannot be had is said before anything is made
     folder = RunFolder.make()
-    held = folder.hold()
     try:
+        held = folder.hold()
         envoy = Envoy(program, version, folder, (start.host, start.port), start.workers, start.workers)
-    except StateError:
+    except (OSError, StateError) as error:
         folder.remove()
-        raise
+        raise error if isinstance(error, StateError) else StateError(f"{folder.path}: {error.strerror}") from error
     try:
         start = replace(start, unix=folder.questions, engine=folder.path, program=WORKER, proxies=proxies_of(start))
         listening, proxied = listen(start), listen(replace(start, unix=folder.proxied))
