@@ -127,7 +127,6 @@ def bounds(needs: EngineNeeds) -> Json:
         "http_protocol_options": {
             "accept_http_10": True,
             "allow_absolute_url": False,
-            "allow_custom_methods": True,
             "ignore_http_11_upgrade": [{"safe_regex": {"regex": _anything_but("websocket")}}],
         },
         "http2_protocol_options": {
