@@ -27,7 +27,7 @@ KEPT: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
                 "the backend got x-smuggled",
                 "the backend got b'/smuggled'",
             ),
-            "name b'X: x\\rTransfer-Encoding'": ("the caller got ['200 /p']",),
+            "name b'X: x\\rTransfer-Encoding'": ("the caller got ['200 /p']", "the backend got the key"),
             "TE twice, the second empty": ("the caller got ['200 /p', '400 invalid-request']",),
             "CL b'5\\r'": (
                 "the caller got ['200 /p', '200 /smuggled']",
