@@ -86,7 +86,7 @@ class Backend:
             return False
         return True
 
-    def seen(self) -> list[Got]:
+    def seen(self, lingers: bool = False) -> list[Got]:
         """The requests so far, when all of its connections have ended: nginx tells of a request when that is over."""
         eventually("its connections have ended", lambda: not self._open(), 5)
         lines = self._file.read_text().splitlines() if self._file.exists() else []

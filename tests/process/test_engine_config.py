@@ -30,6 +30,8 @@ limits: [{name: few, by: [key], rate: 3/h, match: "GET /pets/{id}"}]
 log: {decisions: decisions.jsonl}
 max_body: 64KiB
 """
+HANDSHAKE = (("Connection", "keep-alive, Upgrade"), ("Upgrade", "WebSocket"), ("Sec-WebSocket-Version", "13"))
+KEY = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 CADDY = shutil.which("caddy")
 MAIN = """pid {folder}/nginx.pid;
@@ -268,7 +270,8 @@ def test_what_the_wire_carries(edge: Edge, backend: Backend) -> None:
     reply = edge.get("/files/b", value, *[(f"Long-{number}", "b" * (30 << 10)) for number in range(3)])
     assert reply.status in {400, 431}
     for upgrade in ("h2c", "websocket"):
-        fields = (("Connection", "Upgrade"), ("Upgrade", upgrade), ("Sec-WebSocket-Extensions", "permessage-deflate"))
+        fields = (*HANDSHAKE[2:], KEY, ("Connection", "Upgrade"), ("Upgrade", upgrade))
+        fields += (("Sec-WebSocket-Extensions", "permessage-deflate"),)
         assert edge.get("/files/b", value, *fields).status == 200
         assert backend.seen[-1].values("upgrade") == ([upgrade] if upgrade == "websocket" else [])
         assert backend.seen[-1].values("sec-websocket-extensions") == []
@@ -407,3 +410,13 @@ def listens(port: int) -> bool:
     """Whether somebody takes connections there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_half_a_handshake_lets_no_upgrade_through(edge: Edge, backend: Backend) -> None:
+    """A whole one reaches the backend; without its key, version or `Connection` the request goes on as any other."""
+    _, value = edge.home.key(permissions=["read"])
+    assert edge.get("/files/a", value, *HANDSHAKE, KEY).status == 200
+    assert backend.seen[-1].values("upgrade") and backend.seen[-1].values("connection")[0].lower() == "upgrade"
+    for fields in (HANDSHAKE, (*HANDSHAKE[:2], KEY), (*HANDSHAKE[1:], KEY), (*HANDSHAKE, (KEY[0], "short"))):
+        assert edge.get("/files/a", value, *fields).status == 200
+        assert backend.seen[-1].values("upgrade") == []

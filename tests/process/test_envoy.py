@@ -617,3 +617,26 @@ def reached(gateway: Gateway) -> bool:
         return gateway.get("/.well-known/keyswap/health").status == 200
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("hides", ["Content-Length", "Transfer-Encoding"])
+@pytest.mark.parametrize("target", ["/pets", "/none"])
+def test_a_body_whose_length_is_hidden_goes_nowhere(
+    start: Start, home: Home, backend: Backend, hides: str, target: str
+) -> None:
+    """What `Connection` names is gone before anybody asks: a body that would lose its length so is refused."""
+    (home.folder / "api.yaml").write_text(DOCUMENT.replace("required: true, ", "") + "  /none: {post: {}}\n")
+    home.write_policy(POLICY)
+    _, value = home.key(permissions=["read", "write"])
+    gateway = start("envoy").ready()
+    framing, body = "Content-Length: 2", b"{}"
+    if hides == "Transfer-Encoding":
+        framing, body = "Transfer-Encoding: chunked", b"2\r\n{}\r\n0\r\n\r\n"
+    fields = ("Content-Type: application/json", f"Connection: close, {hides}", framing)
+    with connect(gateway.port) as caller:
+        caller.sendall(head("POST", target, value, *fields) + body)
+        assert (heard := listen(caller)).code == "invalid-request", heard
+    assert backend.count == 0
+    with connect(gateway.port) as caller:
+        caller.sendall(head("POST", "/none", value, f"Connection: close, {hides}"))
+        assert listen(caller).status == 200

@@ -25,13 +25,17 @@ PROXIED = b"proxied"
 """The route, and the worker, of a request that a proxy behind the engine judges and carries."""
 
 EXCHANGE, CALLER = b"x-keyswap-exchange", b"x-keyswap-caller"
+_PARTIAL = b"x-envoy-auth-partial-body"
+"""What Envoy writes into a question that has a body."""
+WITHOUT_BODY = r"[^|]*\|[^|]*\|HTTP/1\.[01]\|\|\|\|.*"
+"""What `caller_format` writes (RE2) of a request of HTTP/1 that says of no body, and of no other protocol."""
 WRITTEN = (EXCHANGE, CALLER)
 """Fields that Envoy writes: its name of the exchange, and what `caller_format` says of its caller."""
 _NOTED = frozenset(
     (
         *WRITTEN,
         *(b"x-envoy-internal", b"x-envoy-external-address", b"x-envoy-expected-rq-timeout-ms"),
-        *(b"x-envoy-auth-partial-body", b"content-length", b"x-forwarded-proto"),
+        *(_PARTIAL, b"content-length", b"x-forwarded-proto"),
     )
 )
 """Fields of the question that are not of the request, or not as they were."""
@@ -40,6 +44,8 @@ _KEPT = frozenset((b"host", b"content-length", b"transfer-encoding", b"connectio
 """Fields of this hop, which Envoy writes itself."""
 _PROTO = b"X-Forwarded-Proto"
 _VERSIONS = {b"HTTP/1.0": b"HTTP/1.0", b"HTTP/1.1": b"HTTP/1.1", b"HTTP/2": b"HTTP/2.0"}
+_ONCE = frozenset((b"origin", b"access-control-request-method", b"sec-fetch-site", b"traceparent"))
+"""Fields of one value without a comma: what Envoy has joined was sent several times."""
 _PEERS: dict[bytes, str | None] = {}
 _MOST_PEERS = 4096
 
@@ -84,6 +90,8 @@ def engine_question(question: Question, places: Places) -> EngineQuestion | Refu
             noted[name] = value
         elif b"," in value and (name in places.headers or name == b"cookie"):
             kept += sent_lines(field, places)
+        elif b"," in value and name in _ONCE:
+            kept += [(name, part.strip()) for part in value.split(b",")]
         else:
             kept.append(field)
     try:
@@ -110,9 +118,12 @@ def engine_question(question: Question, places: Places) -> EngineQuestion | Refu
     line = Original(
         question.method, question.target[len(ENGINE) :], tuple(kept), peer, scheme.decode(), None, False, version
     )
+    if _PARTIAL in noted and not length and not is_unknown:
+        return _HIDDEN
     return EngineQuestion(line, exchange, None if is_unknown else declared, bool(upgrade), proto)
 
 
+_HIDDEN = Refuse(Code.INVALID_REQUEST, "a body whose length or coding `Connection` names", step=WIRE)
 _UNKNOWN = Refuse(Code.GATEWAY_UNAVAILABLE, "a question without what the engine's configuration writes", step=WIRE)
 
 
@@ -132,7 +143,7 @@ def body_question(question: Question) -> tuple[bytes, bytes | None]:
     for name, value in question.fields:
         if name == EXCHANGE:
             exchange = value
-        elif name == b"x-envoy-auth-partial-body":
+        elif name == _PARTIAL:
             is_part = value != b"false"
     return exchange, None if is_part else question.body
 

@@ -208,7 +208,8 @@ def _cookies_apart(value: bytes, cookies: Collection[bytes]) -> list[bytes]:
     was_ours = True
     for part in value.split(b","):
         ours = any(cookie_name(crumb.partition(b"=")[0]) in cookies for crumb in part.split(b";"))
-        if ours or was_ours:
+        begins = b"=" in part.partition(b";")[0]  # else it is the end of a credential's value, which holds no comma
+        if ours or (was_ours and begins) or not lines[-1]:
             lines.append(part)
         else:
             lines[-1] += b"," + part

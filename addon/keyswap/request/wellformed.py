@@ -66,7 +66,7 @@ def _length(declared: list[bytes], max_body: int | None) -> Refuse | None:
     return None
 
 
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
 """What every parser can count to: larger numbers wrap around in some."""
 
 

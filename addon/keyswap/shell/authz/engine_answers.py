@@ -29,7 +29,6 @@ from keyswap.shell.authz.engine_needs import route_of
 from keyswap.shell.authz.exchanges import Exchanges, HeldHead
 from keyswap.shell.authz.reading import Reading, head_refusal, reading
 from keyswap.shell.authz.response_needs import ResponseNeeds
-from keyswap.shell.decisions.record import Line
 from keyswap.shell.engine.needs import body_route
 from keyswap.shell.runtime.active_policy import ActivePolicy
 from keyswap.shell.runtime.decide import decide, resume
@@ -159,7 +158,8 @@ class EngineAnswers:
         """`began`: when the question was; `before_s`: what judging the head has taken."""
         line = read.line(decision, before_s + time.perf_counter() - began)
         if isinstance(decision, Admit):
-            return self._admitted(decision, exchange, read, line, began)
+            self._exchanges.admit(exchange, line, read.policy, decision, began)
+            return self._admitted(decision, read)
         if isinstance(decision, Reply):
             fields = (*decision.headers, (REQUEST_ID, read.request_id.encode()), _ENDED)
             return Answer(204, fields, b"")
@@ -168,10 +168,9 @@ class EngineAnswers:
         self._runtime.record(line._replace(status=status_of(decision.code)), read.policy)
         return ended(refused)
 
-    def _admitted(self, admit: Admit, exchange: str, read: Reading, line: Line, began: float) -> Answer:
+    def _admitted(self, admit: Admit, read: Reading) -> Answer:
         policy, sanitized, original = read.policy, read.sanitized, read.original
         head = upstream_head(admit, original, sanitized, read.request_id, read.scheme, policy.keep_host, False)
-        self._exchanges.admit(exchange, line, policy, admit, began)
         route = self._route((head.upstream, admit.operation.stripped), policy)
         fields = instructions(head, original.fields, route, self._worker)
         return Answer(200, (*fields, *policy.limit_fields(admit.counted.levels)), b"")

@@ -67,7 +67,7 @@ def head_refusal(read: Reading) -> Refuse | None:
     original, policy = read.original, read.policy
     limits = policy.limits
     if not _TARGET.fullmatch(original.path):
-        return Refuse(Code.INVALID_REQUEST, "a target with bytes that are none of a URL's", step=WIRE)
+        return Refuse(Code.AMBIGUOUS_PATH, "a target with bytes that are none of a URL's", step=WIRE)
     refused = reject_malformed(original, original.fields, limits.max_head, limits.max_body)
     if refused is None and read.path in policy.own:
         refused = _OWN

@@ -92,6 +92,12 @@ def with_body(cluster: str, limit: int) -> Json:
     }
 
 
+def with_beginning() -> Json:
+    """A route's settings by which the question about a head has a byte of its body, if there is one."""
+    body = {"max_request_bytes": 1, "allow_partial_message": True, "pack_as_bytes": True}
+    return {HEAD: {"@type": _AUTHZ + "PerRoute", "check_settings": {"with_request_body": body}}}
+
+
 def filters() -> list[Json]:
     """All of them, in the order in which they see a request."""
     exchange = {"metadata_namespace": "keyswap", "key": "exchange", "type": "STRING"}

@@ -5,8 +5,8 @@ Law: a request that no worker has admitted, or whose route is not known, is answ
 
 from typing import Any
 
-from keyswap.request.engine_question import PROXIED, ROUTE, WORKER
-from keyswap.shell.engine.envoy_filters import BODY, HEAD, HOLD, HOP_BY_HOP, LIMITS, with_body, without
+from keyswap.request.engine_question import CALLER, PROXIED, ROUTE, WITHOUT_BODY, WORKER
+from keyswap.shell.engine.envoy_filters import BODY, HEAD, HOLD, HOP_BY_HOP, LIMITS, with_beginning, with_body, without
 from keyswap.shell.engine.local_replies import ANSWERS
 from keyswap.shell.engine.needs import EngineNeeds, EngineRoute, body_route
 
@@ -41,15 +41,26 @@ def route_table(needs: EngineNeeds, workers: int) -> Json:
     routes.append(_proxied())
     for route in sorted(needs.routes, key=lambda route: route.name):
         routes += [_admitted(route, needs, is_grpc=True), _admitted(route, needs, is_grpc=False)]
-    routes.append(
-        {
-            "match": {"prefix": "/"},
-            "direct_response": {"status": 503},
-            "typed_per_filter_config": without(HOLD, BODY),
-        }
-    )
+    routes += [
+        _unjudged(
+            {"headers": [{"name": CALLER.decode(), "string_match": {"safe_regex": {"regex": WITHOUT_BODY}}}]}, True
+        ),
+        _unjudged({}, False),
+    ]
     host = {"name": NAME, "domains": ["*"], "routes": routes}
     return {"name": NAME, "virtual_hosts": [host], "ignore_path_parameters_in_path_matching": False}
+
+
+def _unjudged(match: Json, looks: bool) -> Json:
+    """A request that is to be asked about, and goes nowhere before.
+
+    `looks`: the question tells whether it has a body: what its `Connection` names is gone, the length of one too.
+    """
+    return {
+        "match": {"prefix": "/", **match},
+        "direct_response": {"status": 503},
+        "typed_per_filter_config": {**without(HOLD, BODY), **(with_beginning() if looks else {})},
+    }
 
 
 def _chosen(name: str) -> list[Json]:

@@ -48,7 +48,7 @@ def nginx(settings: EdgeSettings) -> str:
 
 def cleared(settings: EdgeSettings) -> list[str]:
     """Names of headers that no backend gets from a caller."""
-    names = {*settings.exact, *names_of(settings.patterns), *OF_QUESTIONS, "http2-settings"}
+    names = {*settings.exact, *names_of(settings.patterns), *OF_QUESTIONS, "http2-settings", "upgrade"}
     return sorted(name for name in names - {copied.lower() for copied in COPIED} if _PLAIN.fullmatch(name))
 
 
@@ -69,13 +69,22 @@ def _maps(settings: EdgeSettings) -> list[str]:
                 '"~*^(?:[ \\t]*(?:close|keep-alive|upgrade|te|http2-settings)[ \\t]*(?:,|$))+$" 0;',
             ],
         ),
-        *block(
-            'map "$request_method $http_upgrade" $keyswap_upgrade', ['default "";', '"~*^GET websocket$" websocket;']
-        ),
+        *block(f'map "{"|".join(_HANDSHAKE)}" $keyswap_upgrade', ['default "";', f'"{_WHOLE}" websocket;']),
         *block("map $keyswap_upgrade $keyswap_connection", ['default "";', "websocket Upgrade;"]),
         *maps(),
         "",
     ]
+
+
+_HANDSHAKE: tuple[str, ...] = (
+    "$request_method",
+    "$http_upgrade",
+    "$http_sec_websocket_version",
+    "$http_sec_websocket_key",
+)
+_HANDSHAKE += ("$http_connection",)
+_WHOLE = r"~*^GET\|websocket\|13\|[A-Za-z0-9+/]{22}==\|(?:.*,)?[ \t]*upgrade[ \t]*(?:,.*)?$"
+"""A whole handshake (RFC 6455 §4.1): half of one lets no `Upgrade` through."""
 
 
 def _alternatives(names: list[str]) -> str:

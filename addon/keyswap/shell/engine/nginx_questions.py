@@ -36,6 +36,8 @@ def question(settings: EdgeSettings) -> list[str]:
         'proxy_set_header Content-Length "";',
         "proxy_set_header Host keyswap;",
         'proxy_set_header Connection "";',
+        "# By a cookie a page of another site may begin no WebSocket: the gateway sees that it asks for one.",
+        "proxy_set_header Upgrade $http_upgrade;",
         "# What the request was. Each is set: one that is left out would be its caller's to write.",
         *(f"proxy_set_header {name} {value};" for name, value in written.items()),
         *(f'proxy_set_header {name} "";' for name in others),
