@@ -1,7 +1,6 @@
 """Differences that are faults of the gateway. Each row goes with its fault: nothing needs it then."""
 
 from tests.engines.kept import (
-    BOTH,
     ENVOY,
     NGINX,
     Kept,
@@ -11,10 +10,8 @@ from tests.engines.kept import (
     becomes,
     has,
     head_of,
-    method,
     refused,
     target,
-    twice,
     version,
 )
 
@@ -22,37 +19,13 @@ _CARRIED = any_of(has(b"accept", b"text/event-stream"), has(b"upgrade", b"websoc
 """What a worker behind Envoy carries."""
 
 FAULTS: tuple[Kept, ...] = (
-    Kept("behind Envoy a Connection that names Content-Length or Transfer-Encoding hides a body from the gateway",
-         ENVOY, has(b"connection", b"content-length|transfer-encoding"), lambda *_: True, "verdict|refusal"),
-    Kept("leading zeros of a Content-Length are refused by `serve` alone", BOTH, has(b"content-length", rb"^0\d"),
-         becomes(("invalid-request",)), "verdict|refusal|answer: .*"),
     Kept("nginx answers an odd Transfer-Encoding, and HTTP/2.0 in a request line, in its own words", NGINX,
          any_of(has(b"transfer-encoding", rb"^(?!chunked$)"), version(rb"HTTP/2\.0")),
          lambda _, theirs: theirs.status in {501, 505}),
     Kept("nginx says 400 of a head that is too long, though it knows why", NGINX, head_of(64 << 10),
          becomes(("headers-too-large",), "invalid-request")),
-    Kept("an authorizer calls bytes that are none of a URL's a malformed request, `serve` an ambiguous path", NGINX,
-         target(rb"[\x80-\xff]"), refused("invalid-request"), counts=False),
-    Kept("nginx passes half a handshake on", NGINX, has(b"upgrade", b"websocket"), alike, "backend: upgrade"),
-    Kept("nginx does not say that a handshake is one: a cookie that another site's page sends counts", NGINX,
-         all_of(has(b"upgrade", b"websocket"), has(b"cookie")), becomes(("missing-credential",))),
-    Kept("what Envoy joins is not taken apart where a worker behind it judges", ENVOY,
-         all_of(_CARRIED, twice(b"authorization|x-api-key")),
-         becomes(("multiple-credentials",), "invalid-credential", "missing-credential")),
-    Kept("behind Envoy two origins are one, and make a preflight", ENVOY, all_of(method(b"OPTIONS"), twice(b"origin")),
-         lambda *_: True),
-    Kept("behind Envoy two origins are one, and may read refusals", ENVOY, twice(b"origin"), alike,
-         "answer: (access-control-.*|vary)"),
     Kept("a place in flight is not waited for where a worker behind Envoy judges", ENVOY, _CARRIED,
          refused("too-many-in-flight")),
-    Kept("of two Sec-Fetch-Site the last counts, behind Envoy neither", ENVOY, twice(b"sec-fetch-site"),
-         lambda _, theirs: theirs.code == "missing-credential"),
-    Kept("what stands behind a comma in a session's cookie goes on", BOTH, has(b"cookie", b"session=[^;]*,"), alike,
-         "backend: cookie|law: a credential"),
     Kept("behind Envoy a handshake by HTTP/1.0 is one by HTTP/1.1", ENVOY,
          all_of(version(rb"HTTP/1\.0"), has(b"upgrade", b"websocket")), alike, "backend: upgrade"),
-    Kept("behind Envoy an own path that is asked to upgrade tells which fields are taken away", ENVOY,
-         all_of(target(rb"^/\.well-known/"), has(b"upgrade", b"websocket")), alike,
-         "answer: x-envoy-auth-headers-to-remove"),
-    Kept("behind Envoy two traceparents are one", ENVOY, twice(b"traceparent"), alike, "backend: trace(parent|state)"),
 )  # fmt: skip

@@ -271,8 +271,8 @@ def test_what_the_wire_carries(edge: Edge, backend: Backend) -> None:
     assert reply.status in {400, 431}
     for upgrade in ("h2c", "websocket"):
         fields = (*HANDSHAKE[2:], KEY, ("Connection", "Upgrade"), ("Upgrade", upgrade))
-        fields += (("Sec-WebSocket-Extensions", "permessage-deflate"),)
-        assert edge.get("/files/b", value, *fields).status == 200
+        extensions = ("Sec-WebSocket-Extensions", "permessage-deflate")
+        assert edge.get("/files/b", value, *fields, extensions).status == 200
         assert backend.seen[-1].values("upgrade") == ([upgrade] if upgrade == "websocket" else [])
         assert backend.seen[-1].values("sec-websocket-extensions") == []
     count = backend.count

@@ -82,18 +82,7 @@ def is_engines(question: Question) -> bool:
 
 def engine_question(question: Question, places: Places) -> EngineQuestion | Refuse:
     """The request that a question about a head is about."""
-    kept: list[tuple[bytes, bytes]] = []
-    noted: dict[bytes, bytes] = {}
-    for field in question.fields:  # Envoy writes names in small letters, and each once
-        name, value = field
-        if name in _NOTED:
-            noted[name] = value
-        elif b"," in value and (name in places.headers or name == b"cookie"):
-            kept += sent_lines(field, places)
-        elif b"," in value and name in _ONCE:
-            kept += [(name, part.strip()) for part in value.split(b",")]
-        else:
-            kept.append(field)
+    kept, noted = _read(question, places)
     try:
         exchange = noted[EXCHANGE]
         address, scheme, version, length, coding, upgrade, proto = noted[CALLER].split(b"|", 6)
@@ -123,6 +112,23 @@ def engine_question(question: Question, places: Places) -> EngineQuestion | Refu
     return EngineQuestion(line, exchange, None if is_unknown else declared, bool(upgrade), proto)
 
 
+def _read(question: Question, places: Places) -> tuple[list[tuple[bytes, bytes]], dict[bytes, bytes]]:
+    """The caller's fields, and those that Envoy has written."""
+    kept: list[tuple[bytes, bytes]] = []
+    noted: dict[bytes, bytes] = {}
+    for field in question.fields:  # Envoy writes names in small letters, and each once
+        name, value = field
+        if name in _NOTED:
+            noted[name] = value
+        elif b"," in value and (name in places.headers or name == b"cookie"):
+            kept += sent_lines(field, places)
+        elif b"," in value and name in _ONCE:
+            kept += [(name, part.strip()) for part in value.split(b",")]
+        else:
+            kept.append(field)
+    return kept, noted
+
+
 _HIDDEN = Refuse(Code.INVALID_REQUEST, "a body whose length or coding `Connection` names", step=WIRE)
 _UNKNOWN = Refuse(Code.GATEWAY_UNAVAILABLE, "a question without what the engine's configuration writes", step=WIRE)
 
@@ -135,6 +141,12 @@ def _peer(address: bytes) -> str | None:
         text = address.decode("latin-1")
         _PEERS[address] = text if addresses.parsed(text) is not None else None
     return _PEERS[address]
+
+
+def is_joined(asked: EngineQuestion, places: Places) -> bool:
+    """Whether Envoy has joined what is of one value, and would hand it on so."""
+    once = [name for name, _ in asked.original.fields if name in _ONCE or name in places.headers]
+    return len(once) != len(set(once))
 
 
 def body_question(question: Question) -> tuple[bytes, bytes | None]:

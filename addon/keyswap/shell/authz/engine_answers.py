@@ -20,6 +20,7 @@ from keyswap.request.engine_question import (
     body_question,
     engine_question,
     instructions,
+    is_joined,
     proxied,
 )
 from keyswap.request.forward_auth import Places, Question
@@ -39,6 +40,7 @@ WAITS_S = (0.002, 0.004, 0.008, 0.014, 0.02)
 MOST_WAITING = 256
 _ENDED = (WORKER, NO_WORKER)
 _NO_QUESTION = Refuse(Code.GATEWAY_UNAVAILABLE, "no question of the engine, and none of the own paths", step=WIRE)
+_JOINED = Refuse(Code.INVALID_REQUEST, "a field of one value was sent several times", step=WIRE)
 _NO_HANDSHAKE = Refuse(Code.INVALID_REQUEST, "a WebSocket handshake that is no GET without a body", step=WIRE)
 _NO_SUCH = Refuse(Code.GATEWAY_UNAVAILABLE, "a body came of a request that is not known here", step=WIRE)
 
@@ -69,7 +71,9 @@ class EngineAnswers:
         if self._needs_of(policy).wants_proxy(asked):
             if asked.upgrades and (question.method != b"GET" or asked.declared != 0):
                 return _NO_HANDSHAKE
-            return Answer(200, proxied(asked), b"")
+            if not is_joined(asked, places):
+                return Answer(200, proxied(asked), b"")
+            return await self._joined(asked, reading(asked.original, policy, time.time()), began)
         return await self._head(asked, reading(asked.original, policy, time.time()), began)
 
     def _needs_of(self, policy: ActivePolicy) -> ResponseNeeds:
@@ -77,6 +81,16 @@ class EngineAnswers:
         if self._response_needs is None or self._response_needs.policy is not policy:
             self._response_needs = ResponseNeeds(policy)
         return self._response_needs
+
+    async def _joined(self, asked: EngineQuestion, read: Reading, began: float) -> Answer:
+        """Refuse what a proxy behind would read otherwise than it was sent: as the gate does, or as malformed."""
+        gate = read.policy.built.gate
+        decision = head_refusal(read) or await decide(self._runtime.signing, gate, read.request, read.at)
+        if isinstance(decision, Admit | NeedBody):
+            admit = decision.admit if isinstance(decision, NeedBody) else decision
+            admit.counted.give_back()
+            decision = _JOINED
+        return self._answered(decision, asked.exchange.decode("latin-1"), read, began)
 
     async def _head(self, asked: EngineQuestion, read: Reading, began: float) -> Answer:
         signing, gate = self._runtime.signing, read.policy.built.gate
