@@ -143,9 +143,9 @@ def _peer(address: bytes) -> str | None:
     return _PEERS[address]
 
 
-def is_joined(asked: EngineQuestion, places: Places) -> bool:
+def is_joined(inquiry: EngineQuestion, places: Places) -> bool:
     """Whether Envoy has joined what is of one value, and would hand it on so."""
-    once = [name for name, _ in asked.original.fields if name in _ONCE or name in places.headers]
+    once = [name for name, _ in inquiry.original.fields if name in _ONCE or name in places.headers]
     return len(once) != len(set(once))
 
 
@@ -160,12 +160,12 @@ def body_question(question: Question) -> tuple[bytes, bytes | None]:
     return exchange, None if is_part else question.body
 
 
-def proxied(asked: EngineQuestion) -> Headers:
+def proxied(inquiry: EngineQuestion) -> Headers:
     """What the engine does with a request that a proxy behind judges: it goes on as its caller has sent it.
 
     Where the caller has said nothing of how it was asked, Envoy says it: without that field it finds no route.
     """
-    sent = ((_PROTO, asked.proto),) if asked.proto else ()
+    sent = ((_PROTO, inquiry.proto),) if inquiry.proto else ()
     return (*sent, (REMOVE, _GONE), (ROUTE, PROXIED), (WORKER, PROXIED))
 
 

@@ -1,6 +1,6 @@
 """Questions of an engine that the gateway runs itself → what the engine is told.
 
-Law: as the authorizer's. A body that decides is asked for only when its head has been admitted, and is judged by the
+Law: as the authorizer's. A body that decides is inquiry for only when its head has been admitted, and is judged by the
 worker that has judged the head. What a request has counted is held until the engine tells of its end.
 """
 
@@ -65,16 +65,16 @@ class EngineAnswers:
             return await self._body(question, began)
         if not question.target.startswith(ENGINE):
             return _NO_QUESTION
-        asked = engine_question(question, places)
-        if isinstance(asked, Refuse):
-            return asked
-        if self._needs_of(policy).wants_proxy(asked):
-            if asked.upgrades and (question.method != b"GET" or asked.declared != 0):
+        inquiry = engine_question(question, places)
+        if isinstance(inquiry, Refuse):
+            return inquiry
+        if self._needs_of(policy).wants_proxy(inquiry):
+            if inquiry.upgrades and (question.method != b"GET" or inquiry.declared != 0):
                 return _NO_HANDSHAKE
-            if not is_joined(asked, places):
-                return Answer(200, proxied(asked), b"")
-            return await self._joined(asked, reading(asked.original, policy, time.time()), began)
-        return await self._head(asked, reading(asked.original, policy, time.time()), began)
+            if not is_joined(inquiry, places):
+                return Answer(200, proxied(inquiry), b"")
+            return await self._joined(inquiry, reading(inquiry.original, policy, time.time()), began)
+        return await self._head(inquiry, reading(inquiry.original, policy, time.time()), began)
 
     def _needs_of(self, policy: ActivePolicy) -> ResponseNeeds:
         """What a policy wants of responses."""
@@ -82,7 +82,7 @@ class EngineAnswers:
             self._response_needs = ResponseNeeds(policy)
         return self._response_needs
 
-    async def _joined(self, asked: EngineQuestion, read: Reading, began: float) -> Answer:
+    async def _joined(self, inquiry: EngineQuestion, read: Reading, began: float) -> Answer:
         """Refuse what a proxy behind would read otherwise than it was sent: as the gate does, or as malformed."""
         gate = read.policy.built.gate
         decision = head_refusal(read) or await decide(self._runtime.signing, gate, read.request, read.at)
@@ -90,24 +90,24 @@ class EngineAnswers:
             admit = decision.admit if isinstance(decision, NeedBody) else decision
             admit.counted.give_back()
             decision = _JOINED
-        return self._answered(decision, asked.exchange.decode("latin-1"), read, began)
+        return self._answered(decision, inquiry.exchange.decode("latin-1"), read, began)
 
-    async def _head(self, asked: EngineQuestion, read: Reading, began: float) -> Answer:
+    async def _head(self, inquiry: EngineQuestion, read: Reading, began: float) -> Answer:
         signing, gate = self._runtime.signing, read.policy.built.gate
         decision: Decision = head_refusal(read) or await decide(signing, gate, read.request, read.at)
         if isinstance(decision, Refuse) and decision.code is Code.TOO_MANY_IN_FLIGHT:
             decision = await self._again(decision, read)
         most = read.policy.limits.max_body
-        if isinstance(decision, Admit) and asked.declared is None and most is not None:
+        if isinstance(decision, Admit) and inquiry.declared is None and most is not None:
             decision = NeedBody(read.request, decision, WIRE, most)
         if isinstance(decision, NeedBody):
-            if asked.declared == 0:
+            if inquiry.declared == 0:
                 decision = await self._resumed(decision, read)
-            elif asked.declared is not None and asked.declared > decision.limit:
+            elif inquiry.declared is not None and inquiry.declared > decision.limit:
                 decision = _too_long(decision)
             else:
-                return self._ask_for_body(asked.exchange, decision, read, began)
-        return self._answered(decision, asked.exchange.decode("latin-1"), read, began)
+                return self._ask_for_body(inquiry.exchange, decision, read, began)
+        return self._answered(decision, inquiry.exchange.decode("latin-1"), read, began)
 
     async def _again(self, decision: Decision, read: Reading) -> Decision:
         """Ask again for a while: a request of the same caller may have ended whose end is not known yet."""

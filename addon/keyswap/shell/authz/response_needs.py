@@ -21,10 +21,10 @@ class ResponseNeeds:
         self.policy = policy
         self._operations = _operations(policy)
 
-    def wants_proxy(self, asked: EngineQuestion) -> bool:
+    def wants_proxy(self, inquiry: EngineQuestion) -> bool:
         """Whether a request is a proxy's."""
-        original = asked.original
-        if asked.upgrades:
+        original = inquiry.original
+        if inquiry.upgrades:
             return True
         for name, value in original.fields:
             if name == b"accept" and _ACCEPTS_EVENTS.search(value):

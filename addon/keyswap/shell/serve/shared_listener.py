@@ -72,17 +72,17 @@ class SharedListener:
 
 
 def _introduced(handle: Any) -> Any:
-    """Handle a connection as its caller's, once an engine has said whose it is."""
+    """Handle a connection as its caller's, once an engine has introduced whose it is."""
 
     async def handle_introduced(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        said: Introduced | None = None
+        introduced: Introduced | None = None
         with suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
             async with asyncio.timeout(INTRODUCED_S):
-                said = await read_header(reader)
-        if said is None:
+                introduced = await read_header(reader)
+        if introduced is None:
             writer.close()
             return
-        sockets.introduce(writer, *said)
+        sockets.introduce(writer, *introduced)
         await handle(reader, writer)
 
     return handle_introduced
