@@ -145,6 +145,7 @@ KEPT: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
         {
             "Connection: 'Authorization'": ("the caller got ['401 missing-credential']",),
             "Connection: 'Authorization, X-Request-Id'": ("the caller got ['401 missing-credential']",),
+            "Connection: 'content-length'": ("the caller got ['400 invalid-request']",),
             "Connection: 'host'": ("the caller got ['400 invalid-request']",),
             "Connection: 'x-forwarded-for, x-forwarded-proto'": ("the caller got ['400 invalid-request']",),
             "Connection: 'keep-alive, authorization'": ("the caller got ['401 missing-credential']",),
