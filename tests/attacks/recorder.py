@@ -80,7 +80,10 @@ class Recorder:
         self.authority = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.authority}"
         self._changed = threading.Condition()
-        self._open: set[socket.socket] = set()
+        self._open: dict[socket.socket, bytearray] = {}
+        """Connections, and their bytes."""
+        self._at_rest: set[socket.socket] = set()
+        """Those of them that are between two requests."""
         self.clear()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -89,7 +92,9 @@ class Recorder:
         with self._changed:
             self.received: list[Request] = []
             self.odd: list[Odd] = []
-            self.raw: list[bytearray] = []
+            for kept in self._open.values():
+                kept.clear()
+            self.raw = list(self._open.values())
             """The bytes of each connection."""
 
     def requests(self, path: str | None = None) -> list[Request]:
@@ -101,6 +106,11 @@ class Recorder:
         """Wait until no connection is open; whether that was so in time."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._open, patience_s)
+
+    def rests(self, patience_s: float) -> bool:
+        """Wait until no connection is in a request; whether that was so in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._open.keys() == self._at_rest, patience_s)
 
     def close(self) -> None:
         """Close everything."""
@@ -118,18 +128,20 @@ class Recorder:
                 connection, _ = self._socket.accept()
                 kept = bytearray()
                 with self._changed:
-                    self._open.add(connection)
+                    self._open[connection] = kept
                     self.raw.append(kept)
                 threading.Thread(target=self._serve, args=(connection, kept), daemon=True).start()
 
     def _serve(self, connection: socket.socket, kept: bytearray) -> None:
-        reader = _Reader(connection, kept)
+        reader = _Reader(connection, kept, lambda: self._rest(connection, False))
         try:
             with suppress(OSError):
+                self._rest(connection, True)
                 while (request := reader.request()) is not None:
                     with self._changed:
                         self.received.append(request)
                     self.behave(request, connection)
+                    self._rest(connection, True)
         except _Malformed as found:
             with self._changed:
                 self.odd.append(Odd(str(found), bytes(kept[-4096:]), found.cut, reader.begun))
@@ -140,8 +152,14 @@ class Recorder:
                 reader.drain()
             connection.close()
             with self._changed:
-                self._open.discard(connection)
+                del self._open[connection]
+                self._at_rest.discard(connection)
                 self._changed.notify_all()
+
+    def _rest(self, connection: socket.socket, rests: bool) -> None:
+        with self._changed:
+            (self._at_rest.add if rests else self._at_rest.discard)(connection)
+            self._changed.notify_all()
 
 
 class _Malformed(Exception):
@@ -156,6 +174,8 @@ class _Reader:
 
     connection: socket.socket
     kept: bytearray
+    begins: Callable[[], None]
+    """Is called when a request begins."""
     begun: Request | None = None
     _buffer: bytearray = field(default_factory=bytearray)
 
@@ -164,6 +184,7 @@ class _Reader:
         self.begun = None
         if not self._buffer and not self._more():
             return None
+        self.begins()
         found = _LINE.fullmatch(self._line("a request line"))
         if found is None:
             raise _Malformed("no request line")

@@ -204,8 +204,8 @@ class Ground(NamedTuple):
     jwks: jwt.PyJWKSet
 
     def is_quiet(self) -> bool:
-        """Whether no connection to the backend stays open. Envoy's are not of one caller, and stay."""
-        return self.is_envoy or self.backend.quiet(PATIENCE_S)
+        """Whether no connection to the backend stays open. Envoy's are not of one caller, and stay, at rest."""
+        return self.backend.rests(PATIENCE_S) if self.is_envoy else self.backend.quiet(PATIENCE_S)
 
     @property
     def is_envoy(self) -> bool:
