@@ -19,7 +19,7 @@ import pytest
 
 from certificates import self_signed
 from harness import Backend, Client, Gateway, Home, eventually, free_port
-from raw import Got, Http2, Recorder, connect, head, listen, ok, say, tls
+from raw import Got, Http2, Recorder, Stream, connect, head, listen, ok, say, tls
 
 pytestmark = pytest.mark.skipif(os.uname().sysname != "Linux", reason="Envoy's wheel is for Linux")
 Start = Callable[..., Gateway]
@@ -640,3 +640,22 @@ def test_a_body_whose_length_is_hidden_goes_nowhere(
     with connect(gateway.port) as caller:
         caller.sendall(head("POST", "/none", value, f"Connection: close, {hides}"))
         assert listen(caller).status == 200
+
+
+@pytest.mark.parametrize("target", [b"/pets/\xff", b"/pe\xffts/7", b"/pets/\xc3\xa9"])
+def test_bytes_that_are_none_of_a_target_go_nowhere(
+    start: Start, documented: Home, backend: Backend, tmp_path: Path, target: bytes
+) -> None:
+    """By HTTP/2 they can be sent, and Envoy would ask about another target than it sends on: they are refused before."""
+    _, value = documented.key(permissions=["read"])
+    certificate = self_signed(tmp_path, "listener")
+    gateway = start("envoy", certificate=certificate).ready()
+    with tls(gateway.port, certificate, "h2") as connection:
+        caller = Http2(connection)
+        caller.h2.config.validate_outbound_headers = caller.h2.config.normalize_outbound_headers = False
+        fields = [(b":method", b"GET"), (b":path", target), (b":scheme", b"https"), (b":authority", b"h")]
+        caller.streams[1] = stream = Stream()
+        caller.h2.send_headers(1, [*fields, (b"authorization", b"Bearer " + value.encode())], end_stream=True)
+        caller.flush()
+        caller.until(lambda: stream.ended or stream.reset is not None or caller.goaway is not None)
+    assert stream.status == 400 and b"invalid-request" in stream.body and backend.count == 0

@@ -67,7 +67,7 @@ def _length(declared: list[bytes], max_body: int | None) -> Refuse | None:
 
 
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
-"""What every parser can count to: larger numbers wrap around in some."""
+"""What every parser counts alike: larger numbers wrap around in some, and a leading zero means octal to others."""
 
 
 def response_framing_error(fields: Headers) -> Refuse | None:

@@ -14,7 +14,7 @@ from keyswap.request.forward_auth import ENVOY
 from keyswap.shell.engine.edge import EdgeSettings
 from keyswap.shell.engine.envoy_config import RUNTIME, backend, bounds, cluster
 from keyswap.shell.engine.envoy_filters import asking, hop_by_hop
-from keyswap.shell.engine.envoy_routes import admitted_action, limits_of
+from keyswap.shell.engine.envoy_routes import admitted_action, limits_of, odd_target
 from keyswap.shell.engine.local_replies import replies_of_edge
 from keyswap.shell.engine.needs import EngineNeeds, EngineRoute
 
@@ -117,13 +117,14 @@ def _router() -> Json:
 
 
 def _host(settings: EdgeSettings, needs: EngineNeeds, route: EngineRoute, bodies: tuple[JudgedBody, ...]) -> Json:
+    unasked = {"keyswap.question": {"@type": _PER_ROUTE, "disabled": True}}
     own = [
         {
             "match": {"path": path},
             "route": {"cluster": "keyswap", "timeout": "10s"},
             "request_headers_to_remove": ["x-envoy-internal", "x-envoy-external-address"],
             "response_headers_to_remove": ["x-envoy-auth-headers-to-remove"],
-            "typed_per_filter_config": {"keyswap.question": {"@type": _PER_ROUTE, "disabled": True}},
+            "typed_per_filter_config": unasked,
         }
         for path in settings.own
     ]
@@ -133,7 +134,13 @@ def _host(settings: EdgeSettings, needs: EngineNeeds, route: EngineRoute, bodies
     return {
         "name": "keyswap",
         "domains": ["*"],
-        "routes": [connect, *own, *judged, {"match": {"prefix": "/"}, **action}],
+        "routes": [
+            connect,
+            {**odd_target(), "typed_per_filter_config": unasked},
+            *own,
+            *judged,
+            {"match": {"prefix": "/"}, **action},
+        ],
     }
 
 
